@@ -1,0 +1,40 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Integration, Route, Stage};
+
+/// One WebSocket API. Its key in `apis` is the apiId.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Api {
+    /// A name for people; 1 to 128 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub name: Option<String>,
+
+    /// What the API is for; at most 1024 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+
+    /// How a message chooses its route, such as `$request.body.action`.
+    pub route_selection_expression: String,
+
+    /// Overrides `requestContext.domainName`; by default it is the Host that the client used, with its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub domain_name: Option<String>,
+
+    /// Backend calls by integrationId.
+    #[serde(default)]
+    pub integrations: BTreeMap<String, Integration>,
+
+    /// Routes by route key: `$connect`, `$disconnect`, `$default`, or what the selection expression gives.
+    #[serde(default)]
+    pub routes: BTreeMap<String, Route>,
+
+    /// Stages by name: the first segment of a client's URL.
+    pub stages: BTreeMap<String, Stage>,
+}

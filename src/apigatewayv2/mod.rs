@@ -1,0 +1,18 @@
+//! Resources of a WebSocket API as AWS spells them in `apigatewayv2`.
+//!
+//! The same types are read from the configuration file today and can be served by a compatible control plane
+//! later. They hold what somebody typed and nothing compiled: [`crate::deployment`] turns them into the form
+//! that traffic sees.
+//!
+//! Differs from AWS: resources are maps keyed by their id (or route key, or stage name) instead of lists, and a
+//! stage has no deployment of its own: loading the configuration deploys every stage.
+
+mod api;
+mod integration;
+mod route;
+mod stage;
+
+pub use api::Api;
+pub use integration::{Integration, IntegrationType};
+pub use route::{ParameterConstraints, Route};
+pub use stage::{RouteSettings, Stage};

@@ -1,0 +1,36 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where messages of one route key go. Its key in `routes` is the route key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Route {
+    /// `integrations/{integrationId}`.
+    #[schemars(length(min = 1, max = 128))]
+    pub target: String,
+
+    /// `$default` makes the route two-way: the backend's answer goes back to the client that sent the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_response_selection_expression: Option<String>,
+
+    /// `$connect` only: query strings and headers that a client must or may send, as
+    /// `route.request.querystring.NAME` or `route.request.header.NAME` to `{ required: true }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub request_parameters: BTreeMap<String, ParameterConstraints>,
+
+    /// A name for people; 1 to 64 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub operation_name: Option<String>,
+}
+
+/// Whether a request parameter must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ParameterConstraints {
+    /// A client without it is refused with 400.
+    #[serde(default)]
+    pub required: bool,
+}

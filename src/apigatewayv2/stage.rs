@@ -1,0 +1,42 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A stage of an API. Its key in `stages` is the stageName: `[A-Za-z0-9_-]{1,128}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Stage {
+    /// Values for `${stageVariables.name}`; sent in every event. Names `[A-Za-z0-9_]{1,64}`, at most 100.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stage_variables: BTreeMap<String, String>,
+
+    /// Settings of every route that `routeSettings` does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_route_settings: Option<RouteSettings>,
+
+    /// Settings by route key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub route_settings: BTreeMap<String, RouteSettings>,
+
+    /// What the stage is for; at most 1024 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+}
+
+/// Throttle of a route or of a whole stage, per node: a bucket of `throttlingBurstLimit` tokens that refills with
+/// `throttlingRateLimit` a second. Each connect and each message takes one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSettings {
+    /// Tokens a second; unlimited when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1e9))]
+    pub throttling_rate_limit: Option<f64>,
+
+    /// Size of the bucket; one second's worth of the rate when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub throttling_burst_limit: Option<u32>,
+}

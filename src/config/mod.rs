@@ -1,0 +1,4 @@
+//! config
+mod settings;
+
+pub use settings::{Config, DrainSettings};

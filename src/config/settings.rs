@@ -1,0 +1,82 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::apigatewayv2::Api;
+use crate::data_plane::DisconnectSettings;
+use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::registry::RegistrySettings;
+use crate::server::ListenerSettings;
+
+/// The configuration of tidegate. Any string may hold `${env:NAME}` or `${env:NAME:-default}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(title = "tidegate configuration")]
+pub struct Config {
+    /// The sockets that the gateway listens on.
+    pub listeners: ListenerSettings,
+
+    /// Where the truth about connections is kept.
+    pub registry: RegistrySettings,
+
+    /// How a node goes down.
+    pub drain: DrainSettings,
+
+    /// How `$disconnect` events are delivered.
+    pub disconnect: DisconnectSettings,
+
+    /// What ARNs in policies and in `methodArn` say.
+    #[schemars(length(min = 1, max = 64))]
+    pub region: String,
+
+    /// What ARNs in policies and in `methodArn` say: 12 digits.
+    #[schemars(regex(pattern = r"^[0-9]{12}$"))]
+    pub account_id: String,
+
+    /// Bounds of what clients and backends may do.
+    pub limits: LimitSettings,
+
+    /// How the gateway notices that a peer is gone.
+    pub keep_alive: KeepAliveSettings,
+
+    /// Callback URLs begin so, such as `https://ws.example.com`; by default with scheme and Host of the client's own
+    /// request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback_base_url: Option<String>,
+
+    /// WebSocket APIs by apiId.
+    pub apis: BTreeMap<String, Api>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listeners: ListenerSettings::default(),
+            registry: RegistrySettings::default(),
+            drain: DrainSettings::default(),
+            disconnect: DisconnectSettings::default(),
+            region: "us-east-1".to_owned(),
+            account_id: "000000000000".to_owned(),
+            limits: LimitSettings::default(),
+            keep_alive: KeepAliveSettings::default(),
+            callback_base_url: None,
+            apis: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a node goes down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DrainSettings {
+    /// From SIGTERM to the end: sockets are closed and their `$disconnect` events sent within this time.
+    #[schemars(range(min = 100, max = 86_400_000))]
+    pub grace_millis: u32,
+}
+
+impl Default for DrainSettings {
+    fn default() -> Self {
+        DrainSettings { grace_millis: 30_000 }
+    }
+}

@@ -1,0 +1,4 @@
+//! data_plane
+mod settings;
+
+pub use settings::DisconnectSettings;

@@ -1,0 +1,4 @@
+//! deployment
+mod problem;
+
+pub use problem::Problem;

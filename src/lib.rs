@@ -1,0 +1,8 @@
+//! tidegate
+pub mod apigatewayv2;
+pub mod limits;
+pub mod deployment;
+pub mod registry;
+pub mod data_plane;
+pub mod server;
+pub mod config;

@@ -1,0 +1,143 @@
+//! Size and time bounds: the settings that an operator may change, and AWS's fixed numbers with their source.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Most routes, and most integrations, of one API.
+///
+/// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
+pub const ROUTES_MAX: usize = 300;
+
+/// Most stage variables of one stage.
+///
+/// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
+pub const STAGE_VARIABLES_MAX: usize = 100;
+
+/// Longest request target a client may use, in bytes.
+///
+/// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
+pub const URL_MAX_BYTES: usize = 4096;
+
+/// Largest head (request line and headers) of a request to any listener, in bytes. A larger one is 431.
+pub const HEAD_MAX_BYTES: usize = 32 * 1024;
+
+/// Largest answer of a backend that is read, in bytes: a reply of 128 KiB in JSON's longest spelling fits. A larger
+/// one is a failed call.
+pub const ANSWER_MAX_BYTES: usize = 1024 * 1024;
+
+/// Bounds of what clients and backends may do. `0` switches a bound off where the field says so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Largest message from a client, and largest body of one `@connections` post, in bytes. A larger message closes
+    /// its connection with 1009, a larger post is 413.
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub message_bytes: usize,
+
+    /// Largest single frame from a client, in bytes; a larger one closes its connection with 1009. AWS: 32768.
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub frame_bytes: usize,
+
+    /// A connection without data in either direction for this long is closed with 1001. 0 = never. AWS: 600.
+    #[schemars(range(max = 31_536_000))]
+    pub idle_timeout_seconds: u32,
+
+    /// A connection this old is closed with 1001. 0 = unlimited. AWS: 7200.
+    #[schemars(range(max = 31_536_000))]
+    pub connection_duration_seconds: u32,
+
+    /// For TLS and the head of a request; a slower client is cut off.
+    #[schemars(range(min = 1, max = 3600))]
+    pub handshake_timeout_seconds: u32,
+
+    /// Frames of one connection that are not yet written, in bytes. A post that does not fit is 429.
+    #[schemars(range(min = 1024, max = 1_073_741_824))]
+    pub send_buffer_bytes: usize,
+
+    /// A socket that takes nothing for this long while there is something to send is closed with 1008.
+    #[schemars(range(min = 1, max = 3600))]
+    pub slow_client_timeout_seconds: u32,
+
+    /// Messages of one connection that are at the backend at once; then its socket is not read. 1 = strictly in order.
+    #[schemars(range(min = 1, max = 1024))]
+    pub concurrent_dispatches: u16,
+
+    /// Connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
+    pub connections: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        LimitSettings {
+            message_bytes: 128 * 1024,
+            frame_bytes: 128 * 1024,
+            idle_timeout_seconds: 0,
+            connection_duration_seconds: 0,
+            handshake_timeout_seconds: 10,
+            send_buffer_bytes: 1024 * 1024,
+            slow_client_timeout_seconds: 10,
+            concurrent_dispatches: 16,
+            connections: 0,
+        }
+    }
+}
+
+impl LimitSettings {
+    /// How long a connection may be idle, if that is bounded.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        positive_seconds(self.idle_timeout_seconds)
+    }
+
+    /// How old a connection may get, if that is bounded.
+    pub fn connection_duration(&self) -> Option<Duration> {
+        positive_seconds(self.connection_duration_seconds)
+    }
+
+    /// How long TLS and the head of a request may take.
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_secs(self.handshake_timeout_seconds.into())
+    }
+
+    /// How long a socket may take nothing.
+    pub fn slow_client_timeout(&self) -> Duration {
+        Duration::from_secs(self.slow_client_timeout_seconds.into())
+    }
+}
+
+/// How the gateway notices that a peer is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KeepAliveSettings {
+    /// Time between the pings that the gateway sends. 0 = off, as AWS.
+    #[schemars(range(max = 86_400))]
+    pub ping_interval_seconds: u32,
+
+    /// A peer that sends nothing for this long after a ping is dead: 1006. It does not run while the gateway itself
+    /// has stopped reading.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub pong_timeout_seconds: u32,
+}
+
+impl Default for KeepAliveSettings {
+    fn default() -> Self {
+        KeepAliveSettings { ping_interval_seconds: 30, pong_timeout_seconds: 10 }
+    }
+}
+
+impl KeepAliveSettings {
+    /// Time between pings, unless they are off.
+    pub fn ping_interval(&self) -> Option<Duration> {
+        positive_seconds(self.ping_interval_seconds)
+    }
+
+    /// How long a peer may be silent after a ping.
+    pub fn pong_timeout(&self) -> Duration {
+        Duration::from_secs(self.pong_timeout_seconds.into())
+    }
+}
+
+fn positive_seconds(seconds: u32) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}

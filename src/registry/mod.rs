@@ -1,0 +1,4 @@
+//! registry
+mod settings;
+
+pub use settings::{RegistrySettings, RegistryType};

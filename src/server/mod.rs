@@ -1,0 +1,4 @@
+//! server
+mod settings;
+
+pub use settings::{ConnectionsApi, InternalListener, ListenerSettings, PublicListener, TrustedProxy};
