@@ -1,0 +1,70 @@
+//! Wall time as a seam. Waiting uses tokio's own clock, which tests can pause.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcDateTime};
+
+/// Tells the time of day.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A point in time: milliseconds since 1970 in UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub u64);
+
+const CLF: &[BorrowedFormatItem<'_>] =
+    format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+const ISO_8601: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+impl Timestamp {
+    /// Milliseconds since 1970.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// As access logs write it: `25/Sep/2026:00:23:03 +0000`.
+    pub fn clf(self) -> String {
+        self.format(CLF)
+    }
+
+    /// As AWS answers it: `2026-09-25T00:22:29.887Z`.
+    pub fn iso_8601(self) -> String {
+        self.format(ISO_8601)
+    }
+
+    fn format(self, description: &[BorrowedFormatItem<'_>]) -> String {
+        let nanos = i128::from(self.0) * 1_000_000;
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_or(UtcDateTime::MAX, OffsetDateTime::to_utc);
+        moment.format(&description).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_written_as_aws_writes_it() {
+        let moment = Timestamp(1_790_295_749_887);
+        assert_eq!(moment.clf(), "25/Sep/2026:00:22:29 +0000");
+        assert_eq!(moment.iso_8601(), "2026-09-25T00:22:29.887Z");
+        assert_eq!(Timestamp(0).clf(), "01/Jan/1970:00:00:00 +0000");
+    }
+}

@@ -1,0 +1,210 @@
+//! Identifiers that the gateway makes: nodes, connections, events.
+//!
+//! Differs from AWS: a connection id is 20 characters (14 bytes) and begins with the id of the node that holds the
+//! connection, so that a push finds its way without a look-up.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use rand::rngs::SysRng;
+use rand::{Rng as _, TryRng as _};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+const NODE_ID_BYTES: usize = 6;
+const CONNECTION_ID_BYTES: usize = 14;
+const CONNECTION_ID_CHARS: usize = 20;
+const EVENT_ID_BYTES: usize = 11;
+const EVENT_ID_CHARS: usize = 16;
+
+/// One start of the process: 48 random bits. In text 8 base64url characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId([u8; NODE_ID_BYTES]);
+
+/// A connection: the id of its node and 64 random bits. In text 20 base64url characters, the last one `=`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId([u8; CONNECTION_ID_BYTES]);
+
+/// An event, message or request: 11 bytes, in text 16 base64url characters, the last one `=`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EventId([u8; EVENT_ID_CHARS]);
+
+/// The text is no connection id of this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not a connection id: 20 base64url characters ending in `=`")]
+pub struct InvalidConnectionId;
+
+impl NodeId {
+    /// A new one from the system's generator.
+    pub fn random() -> Self {
+        NodeId(system_random())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE.encode(self.0))
+    }
+}
+
+impl ConnectionId {
+    /// A new one for a connection of `node`, from the system's generator.
+    pub fn random(node: NodeId) -> Self {
+        let mut bytes = [0; CONNECTION_ID_BYTES];
+        bytes[..NODE_ID_BYTES].copy_from_slice(&node.0);
+        bytes[NODE_ID_BYTES..].copy_from_slice(&system_random::<{ CONNECTION_ID_BYTES - NODE_ID_BYTES }>());
+        ConnectionId(bytes)
+    }
+
+    /// Reads the one spelling that an id has.
+    ///
+    /// # Errors
+    /// Another length, a character outside base64url, or unused bits that are not zero.
+    pub fn parse(text: &str) -> Result<Self, InvalidConnectionId> {
+        if text.len() != CONNECTION_ID_CHARS {
+            return Err(InvalidConnectionId);
+        }
+        let mut bytes = [0; CONNECTION_ID_BYTES];
+        // The engine wants exact padding and refuses trailing bits, so one connection has one spelling.
+        match URL_SAFE.decode_slice(text, &mut bytes) {
+            Ok(CONNECTION_ID_BYTES) => Ok(ConnectionId(bytes)),
+            Ok(_) | Err(_) => Err(InvalidConnectionId),
+        }
+    }
+
+    /// The node that holds the connection.
+    pub fn node(&self) -> NodeId {
+        let mut bytes = [0; NODE_ID_BYTES];
+        bytes.copy_from_slice(&self.0[..NODE_ID_BYTES]);
+        NodeId(bytes)
+    }
+
+    /// The id of the connection's `$disconnect` event. It is computed, so nothing can produce a second one.
+    pub fn disconnect_event(&self) -> EventId {
+        let mut hash = Sha256::new();
+        hash.update(b"tidegate/disconnect/1");
+        hash.update(self.0);
+        let digest = hash.finalize();
+        let mut bytes = [0; EVENT_ID_BYTES];
+        bytes.copy_from_slice(&digest[..EVENT_ID_BYTES]);
+        EventId::encode(bytes)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; CONNECTION_ID_CHARS];
+        encode(&self.0, &mut text);
+        f.write_str(ascii(&text))
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl EventId {
+    /// A new one.
+    pub fn random() -> Self {
+        let mut bytes = [0; EVENT_ID_BYTES];
+        rand::rng().fill_bytes(&mut bytes);
+        EventId::encode(bytes)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        ascii(&self.0)
+    }
+
+    fn encode(bytes: [u8; EVENT_ID_BYTES]) -> Self {
+        let mut text = [0; EVENT_ID_CHARS];
+        encode(&bytes, &mut text);
+        EventId(text)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Fills `text`, which is exactly as long as the padded encoding of `bytes`.
+fn encode(bytes: &[u8], text: &mut [u8]) {
+    URL_SAFE.encode_slice(bytes, text).expect("the text has the length of the encoding");
+}
+
+fn ascii(text: &[u8]) -> &str {
+    std::str::from_utf8(text).expect("base64 is ASCII")
+}
+
+fn system_random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SysRng.try_fill_bytes(&mut bytes).expect("the system has a random generator");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_id_is_20_characters_and_names_its_node() {
+        let node = NodeId::random();
+        let id = ConnectionId::random(node);
+        let text = id.to_string();
+        assert_eq!(text.len(), 20);
+        assert!(text.ends_with('='));
+        assert!(text.starts_with(&node.to_string()));
+        assert_eq!(ConnectionId::parse(&text), Ok(id));
+        assert_eq!(id.node(), node);
+    }
+
+    #[test]
+    fn only_the_one_spelling_of_an_id_is_read() {
+        let check = |text: &str, readable: bool| assert_eq!(ConnectionId::parse(text).is_ok(), readable, "{text:?}");
+        check("AAAAAAAAAAAAAAAAAAA=", true);
+        check("AAAAAAAAAAAAAAAAAAB=", false); // unused bits
+        check("AAAAAAAAAAAAAAAAAAA", false);
+        check("AAAAAAAAAAAAAAAAAAAA", false); // 15 bytes
+        check("AAAAAAAAAAAAAAAAAA==", false); // 13 bytes
+        check("AAAAAAAAAAAAAAAAAA+=", false); // the other alphabet
+        check("AAAA AAAAAAAAAAAAAA=", false);
+        check("", false);
+        check("äAAAAAAAAAAAAAAAAA=", false);
+    }
+
+    #[test]
+    fn the_event_id_of_a_disconnect_is_computed_from_the_connection_id() {
+        let id = ConnectionId::parse("AAAAAAAAAAAAAAAAAAA=").unwrap();
+        // printf 'tidegate/disconnect/1' | cat - <(head -c 14 /dev/zero) | sha256sum, first 11 bytes
+        assert_eq!(id.disconnect_event(), id.disconnect_event());
+        assert_eq!(id.disconnect_event().as_str(), "o85zt-exiIJdVNg=");
+        assert_ne!(id.disconnect_event().as_str(), EventId::random().as_str());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_written_the_same(text in "[A-Za-z0-9_=-]{18,22}") {
+            if let Ok(id) = ConnectionId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn reading_never_panics(text in "\\PC*") {
+            let _ = ConnectionId::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The `$context` of one event: what is known about a connection and about what just happened on it. It feeds
+//! integration events, request parameters and headers of backend calls.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::id::{ConnectionId, EventId};
+
+/// What stays the same for the whole life of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub api_id: Arc<str>,
+    pub stage: Arc<str>,
+    pub connected_at: Timestamp,
+    /// Host and port as the client wrote them.
+    pub host: Box<str>,
+    /// Whether the client used `wss`, as far as the gateway or a trusted proxy knows.
+    pub secure: bool,
+    pub source_ip: IpAddr,
+    pub user_agent: Option<Box<str>>,
+}
+
+/// What just happened on a connection.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Connect,
+    Message { message_id: EventId },
+    Disconnect { code: u16, reason: Arc<str>, attempt: u32 },
+}
+
+impl Event {
+    /// AWS's name of the kind.
+    pub fn event_type(&self) -> &'static str {
+        match self {
+            Event::Connect => "CONNECT",
+            Event::Message { .. } => "MESSAGE",
+            Event::Disconnect { .. } => "DISCONNECT",
+        }
+    }
+}
+
+/// One event on one connection, with all that an integration may want to know about it.
+#[derive(Clone, Debug)]
+pub struct RequestContext<'a> {
+    pub connection: &'a Connection,
+    pub event: Event,
+    pub route_key: &'a str,
+    pub request_id: EventId,
+    pub request_time: Timestamp,
+    /// The API's own `domainName`, else the Host that the client used.
+    pub domain_name: &'a str,
+    /// Where a backend posts to reach this connection; ready to use.
+    pub callback_url: String,
+}
+
+impl RequestContext<'_> {
+    /// The value of `$context.{name}`, or `None` if this event has no such value.
+    ///
+    /// Source: AWS, "WebSocket API mapping template reference for API Gateway".
+    pub fn variable(&self, name: &str) -> Option<Cow<'_, str>> {
+        let connection = self.connection;
+        let value = match name {
+            "apiId" => Cow::Borrowed(&*connection.api_id),
+            "stage" => Cow::Borrowed(&*connection.stage),
+            "domainName" => Cow::Borrowed(self.domain_name),
+            "routeKey" => Cow::Borrowed(self.route_key),
+            "eventType" => Cow::Borrowed(self.event.event_type()),
+            "connectionId" => Cow::Owned(connection.id.to_string()),
+            "connectedAt" => Cow::Owned(connection.connected_at.millis().to_string()),
+            "requestId" | "extendedRequestId" => Cow::Borrowed(self.request_id.as_str()),
+            "requestTime" => Cow::Owned(self.request_time.clf()),
+            "requestTimeEpoch" => Cow::Owned(self.request_time.millis().to_string()),
+            "messageId" => match &self.event {
+                Event::Message { message_id } => Cow::Borrowed(message_id.as_str()),
+                Event::Connect | Event::Disconnect { .. } => return None,
+            },
+            "identity.sourceIp" => Cow::Owned(connection.source_ip.to_string()),
+            "identity.userAgent" => Cow::Borrowed(connection.user_agent.as_deref()?),
+            _ => return None,
+        };
+        Some(value)
+    }
+}
