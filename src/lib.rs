@@ -5,3 +5,4 @@ pub mod apigatewayv2;
 pub mod request_context;
 pub mod expression;
 pub mod limits;
+pub mod http_client;

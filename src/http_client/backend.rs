@@ -1,0 +1,324 @@
+//! [`Backend`]: one address with its pool. Locks the pool, and does after the lock what the pool decided.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::Authority;
+use rustls::pki_types::ServerName;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+pub use super::pool::Counts;
+
+use super::client::Shared;
+use super::connect::{ConnectError, Established, connect};
+use super::keeper::Keeper;
+use super::lease::Lease;
+use super::pool::{Http1Connection, IDLE_TIMEOUT, Outcome, Pool};
+use super::{CallError, keeper};
+
+/// Where calls go: scheme, host, port, protocol, maximum of connections. From [`HttpClient::backend`].
+///
+/// [`HttpClient::backend`]: super::HttpClient::backend
+pub struct Backend {
+    shared: Arc<Shared>,
+    address: Address,
+    http2: bool,
+    max_connections: AtomicUsize,
+    state: Mutex<State>,
+
+    /// Wakes the keeper.
+    keeper_wake: Notify,
+}
+
+struct State {
+    pool: Pool,
+    keeper: Keeper,
+}
+
+/// The parsed address of a backend.
+pub(super) struct Address {
+    pub(super) authority: Authority,
+    pub(super) host_header: HeaderValue,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Address {
+    pub(super) fn new(
+        authority: Authority,
+        host: String,
+        port: u16,
+        tls: Option<(TlsConnector, ServerName<'static>)>,
+    ) -> Self {
+        let host_header =
+            HeaderValue::from_str(authority.as_str()).expect("an authority is made of visible ASCII characters");
+        Address { authority, host_header, host, port, tls }
+    }
+}
+
+impl Backend {
+    pub(super) fn new(shared: Arc<Shared>, address: Address, http2: bool, max_connections: usize) -> Self {
+        let state = State { pool: Pool::new(http2, Instant::now()), keeper: Keeper::default() };
+        Backend {
+            shared,
+            address,
+            http2,
+            max_connections: AtomicUsize::new(max_connections.max(1)),
+            state: Mutex::new(state),
+            keeper_wake: Notify::new(),
+        }
+    }
+
+    /// How many connections there are, and how many calls wait for one.
+    pub fn counts(&self) -> Counts {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pool.counts()
+    }
+
+    pub(super) fn raise_max_connections(self: &Arc<Self>, max_connections: usize) {
+        if self.max_connections.fetch_max(max_connections, Ordering::Relaxed) < max_connections {
+            // Callers that wait may get a connection now.
+            self.with_pool(|_pool| ());
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(super) fn http2(&self) -> bool {
+        self.http2
+    }
+
+    pub(super) fn keeper_wake(&self) -> &Notify {
+        &self.keeper_wake
+    }
+
+    fn max_connections(&self) -> usize {
+        self.max_connections.load(Ordering::Relaxed)
+    }
+
+    /// A connection for one call: an idle one, the shared one, or the next that becomes free. Dropping the future
+    /// leaves the queue.
+    pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, CallError> {
+        let now = Instant::now();
+        let waiting = self.with_pool(|pool| {
+            if let Some((sender, generation)) = pool.take_shared() {
+                return Ok(Lease::http2(Arc::clone(self), sender, generation));
+            }
+            if let Some(connection) = pool.take_idle(now) {
+                return Ok(Lease::http1(Arc::clone(self), connection));
+            }
+            Err(pool.enqueue(deadline, now))
+        });
+        let (ticket, receiver) = match waiting {
+            Ok(lease) => return Ok(lease),
+            Err(Some(queued)) => queued,
+            Err(None) => return Err(CallError::Overloaded),
+        };
+        let mut waiting = Waiting { backend: self, ticket, receiver };
+        match (&mut waiting.receiver).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(error)) => Err(CallError::Unreachable(error)),
+            Err(_dropped) => Err(CallError::Unreachable(Arc::new(ConnectError::Dropped))),
+        }
+    }
+
+    /// Gives a free connection to the next caller, or keeps it for `keep_alive`.
+    pub(super) fn give(self: &Arc<Self>, connection: Http1Connection, keep_alive: Duration) {
+        let idle_until = self.idle_until(keep_alive);
+        self.with_pool(|pool| {
+            pool.give(connection, idle_until, |connection| Lease::http1(Arc::clone(self), connection));
+        });
+    }
+
+    /// Lets go of a connection.
+    pub(super) fn discard(self: &Arc<Self>, connection: Http1Connection) {
+        self.with_pool(|pool| pool.discard(connection));
+    }
+
+    /// Lets go of a connection that the backend has closed, and of all idle ones: what closed one, a restart or a
+    /// timeout, has most likely closed them all, and a request is sent again only once.
+    pub(super) fn discard_with_idle(self: &Arc<Self>, connection: Http1Connection) {
+        self.with_pool(|pool| {
+            pool.discard(connection);
+            pool.discard_idle();
+        });
+    }
+
+    pub(super) fn leave_shared(self: &Arc<Self>, generation: u64) {
+        let idle_until = self.idle_until(IDLE_TIMEOUT);
+        self.with_pool(|pool| pool.leave_shared(generation, idle_until));
+    }
+
+    pub(super) fn retire_shared(self: &Arc<Self>, generation: u64) {
+        self.with_pool(|pool| pool.retire_shared(generation));
+    }
+
+    pub(super) fn proved(self: &Arc<Self>, stays_open: bool) {
+        let max_connections = self.max_connections();
+        self.with_pool(|pool| pool.proved(stays_open, max_connections, Instant::now()));
+    }
+
+    pub(super) fn close_idle(self: &Arc<Self>) {
+        self.with_pool(Pool::discard_idle);
+        self.keeper_wake.notify_one();
+    }
+
+    /// Tends the pool, and says when to do it again, if there is a reason to.
+    pub(super) fn tend(self: &Arc<Self>) -> Option<Instant> {
+        let max_connections = self.max_connections();
+        self.with_state(|state| {
+            state.pool.tend(max_connections, Instant::now());
+            // A connection that is opened now is no reason: it starts the keeper again if it has to.
+            let next = state.pool.next_tending(max_connections);
+            state.keeper.sleeps_until(next);
+            next
+        })
+    }
+
+    fn idle_until(&self, keep_alive: Duration) -> Option<Instant> {
+        let keeps = !keep_alive.is_zero() && !self.shared.closing.load(Ordering::SeqCst);
+        keeps.then(|| Instant::now() + keep_alive)
+    }
+
+    fn with_pool<R>(self: &Arc<Self>, change: impl FnOnce(&mut Pool) -> R) -> R {
+        self.with_state(|state| change(&mut state.pool))
+    }
+
+    /// Changes the state, then opens the connections that are due after that and sees that the keeper wakes in time.
+    ///
+    /// Spawning and dropping come after the lock: on a runtime that shuts down, a spawned future is dropped at once,
+    /// and its drop takes the lock.
+    fn with_state<R>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> R) -> R {
+        let max_connections = self.max_connections();
+        let mut attempts = Vec::new();
+        let (result, discarded, keeper_starts) = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = change(&mut state);
+            while let Some((deadline, began)) = state.pool.begin_attempt(max_connections) {
+                attempts.push((deadline, began));
+            }
+            let next = state.pool.next_tending(max_connections);
+            let keeper_starts = state.keeper.starts(next, &self.keeper_wake);
+            (result, state.pool.take_discarded(), keeper_starts)
+        };
+        drop(discarded);
+        for (deadline, began) in attempts {
+            let attempt = Attempt { backend: Arc::clone(self), deadline, began, slow: false, ended: false };
+            let permit = Permit { backend: Arc::clone(self) };
+            self.shared.tasks.spawn(connect(Arc::clone(self), attempt, permit));
+        }
+        if keeper_starts {
+            self.shared.tasks.spawn(keeper::keep(Arc::clone(self)));
+        }
+        result
+    }
+}
+
+/// A caller in the queue.
+struct Waiting<'a> {
+    backend: &'a Arc<Backend>,
+    ticket: u64,
+    receiver: oneshot::Receiver<Outcome>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // A lease that has been sent already goes back to the pool when the receiver is dropped, after this.
+        self.backend.with_pool(|pool| pool.leave(self.ticket));
+    }
+}
+
+/// One socket, counted against the maximum. It is dropped after the socket.
+pub(super) struct Permit {
+    backend: Arc<Backend>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.backend.with_pool(Pool::closed);
+    }
+}
+
+/// One connection that is being opened, for whoever has waited longest when it is ready.
+pub(super) struct Attempt {
+    backend: Arc<Backend>,
+    deadline: Instant,
+
+    /// Callers with a lower ticket were waiting when it began.
+    began: u64,
+    slow: bool,
+    ended: bool,
+}
+
+impl Attempt {
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// TCP takes suspiciously long.
+    pub(super) fn note_slow(&mut self) {
+        if !self.slow {
+            self.slow = true;
+            self.backend.with_pool(Pool::attempt_is_slow);
+        }
+    }
+
+    pub(super) fn succeed(mut self, established: Established) {
+        self.ended = true;
+        let backend = &self.backend;
+        let idle_until = backend.idle_until(IDLE_TIMEOUT);
+        let now = Instant::now();
+        backend.with_pool(|pool| {
+            pool.attempt_ended(self.slow, now);
+            match established {
+                Established::Http1(connection) => {
+                    pool.opened(&connection);
+                    pool.give(connection, idle_until, |connection| Lease::http1(Arc::clone(backend), connection));
+                }
+                Established::Http2(sender) => {
+                    pool.share(sender, idle_until.unwrap_or(now), |sender, generation| {
+                        Lease::http2(Arc::clone(backend), sender, generation)
+                    });
+                }
+            }
+        });
+    }
+
+    /// The permit of the attempt must be gone by now.
+    pub(super) fn fail(mut self, error: ConnectError) {
+        self.ended = true;
+        self.backend.with_pool(|pool| {
+            pool.attempt_ended(self.slow, Instant::now());
+            pool.attempt_failed(self.began, self.deadline, error);
+        });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The runtime shuts down. Nobody may be left waiting, or each attempt that is dropped would start another.
+            self.backend.with_pool(|pool| {
+                pool.attempt_ended(self.slow, Instant::now());
+                pool.dismiss_waiters();
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("authority", &self.address.authority).field("http2", &self.http2).finish()
+    }
+}

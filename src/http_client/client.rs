@@ -1,0 +1,164 @@
+//! [`HttpClient`]: the backends in use, and what they share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use http::Uri;
+use http::uri::Scheme;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::TaskTracker;
+
+use super::backend::{Address, Backend};
+use super::{Answer, Call, CallError, exchange};
+
+/// The outbound HTTP client. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct HttpClient {
+    shared: Arc<Shared>,
+}
+
+/// What all backends of a client use.
+pub(super) struct Shared {
+    /// Owns every connection, connection attempt and keeper.
+    pub(super) tasks: TaskTracker,
+
+    /// Set by [`HttpClient::close_idle`]: a connection that becomes idle ends.
+    pub(super) closing: AtomicBool,
+
+    http1_tls: TlsConnector,
+    http2_tls: TlsConnector,
+    backends: Mutex<HashMap<BackendKey, Weak<Backend>>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct BackendKey {
+    https: bool,
+    host: String,
+    port: u16,
+    http2: bool,
+}
+
+/// Why a URI is not the address of a backend.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("the scheme must be http or https")]
+    Scheme,
+    #[error("there is no host")]
+    Host,
+    #[error("credentials in a URI are not supported")]
+    Credentials,
+    #[error("`{host}` cannot be the name of a TLS server")]
+    ServerName { host: String },
+}
+
+impl HttpClient {
+    /// A client that trusts Mozilla's root certificates. `tasks` owns whatever it spawns.
+    pub fn new(tasks: TaskTracker) -> Self {
+        Self::build(tasks, mozilla_roots())
+    }
+
+    /// A client that trusts `roots` too, beside Mozilla's. Fails if one of them is no certificate.
+    pub fn with_roots(
+        tasks: TaskTracker,
+        roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<Self, rustls::Error> {
+        let mut store = mozilla_roots();
+        for root in roots {
+            store.add(root)?;
+        }
+        Ok(Self::build(tasks, store))
+    }
+
+    fn build(tasks: TaskTracker, roots: RootCertStore) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut http1 = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has cipher suites for TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut http2 = http1.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let shared = Shared {
+            tasks,
+            closing: AtomicBool::new(false),
+            http1_tls: Arc::new(http1).into(),
+            http2_tls: Arc::new(http2).into(),
+            backends: Mutex::default(),
+        };
+        HttpClient { shared: Arc::new(shared) }
+    }
+
+    /// The backend at the scheme, host and port of `uri`; its path is not looked at. There is one for each address and
+    /// `http2`, with the largest `max_connections` that it was asked for, as long as anyone holds it or it has
+    /// connections. `max_connections` bounds HTTP/1.1; HTTP/2 is one connection.
+    pub fn backend(&self, uri: &Uri, http2: bool, max_connections: usize) -> Result<Arc<Backend>, BackendError> {
+        let https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(BackendError::Scheme),
+        };
+        let authority = uri.authority().ok_or(BackendError::Host)?;
+        if authority.as_str().contains('@') {
+            return Err(BackendError::Credentials);
+        }
+        // An IPv6 address is in brackets in a URI, and nowhere else.
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if host.is_empty() {
+            return Err(BackendError::Host);
+        }
+        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let tls = if https {
+            let server_name = ServerName::try_from(host.clone())
+                .map_err(|_invalid| BackendError::ServerName { host: host.clone() })?;
+            let connector = if http2 { &self.shared.http2_tls } else { &self.shared.http1_tls };
+            Some((connector.clone(), server_name))
+        } else {
+            None
+        };
+
+        let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.retain(|_key, backend| backend.strong_count() > 0);
+        let key = BackendKey { https, host: host.clone(), port, http2 };
+        if let Some(backend) = backends.get(&key).and_then(Weak::upgrade) {
+            backend.raise_max_connections(max_connections);
+            return Ok(backend);
+        }
+        let address = Address::new(authority.clone(), host, port, tls);
+        let backend = Arc::new(Backend::new(Arc::clone(&self.shared), address, http2, max_connections));
+        backends.insert(key, Arc::downgrade(&backend));
+        Ok(backend)
+    }
+
+    /// Sends one request and reads its answer. Dropping the future ends the call; see the module for what that closes.
+    pub async fn send(&self, backend: &Arc<Backend>, call: Call) -> Result<Answer, CallError> {
+        exchange::exchange(backend, call).await
+    }
+
+    /// Closes all idle connections, and from now on each connection as soon as no call needs it. Calls still work.
+    /// Part of the shutdown: without it, idle connections keep the tracker busy until their idle timeout.
+    pub fn close_idle(&self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        let backends: Vec<_> = {
+            let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+            backends.values().filter_map(Weak::upgrade).collect()
+        };
+        for backend in backends {
+            backend.close_idle();
+        }
+    }
+}
+
+fn mozilla_roots() -> RootCertStore {
+    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,213 @@
+//! One connection attempt: name, TCP, TLS, HTTP; then the task that drives the connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::backend::{Attempt, Backend, Permit};
+use super::pool::Http1Connection;
+
+/// A TCP connection that takes this long has most likely lost its first SYN (Linux sends it again after 1 s): the
+/// backend's listen backlog is full.
+const SLOW_CONNECT: Duration = Duration::from_millis(500);
+
+/// How often a shared HTTP/2 connection with open streams is pinged, and how long the answer may take. Without pings,
+/// a peer that vanished would take every call with it until TCP gives up.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a request.
+pub(super) type Body = Full<Bytes>;
+
+/// Why no request could be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("could not resolve `{host}`")]
+    Resolve {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{host}` has no address")]
+    NoAddress { host: String },
+    #[error("could not connect to {address}")]
+    Tcp {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the TLS handshake with `{host}` failed")]
+    Tls {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("could not start HTTP on a new connection")]
+    Http(#[source] hyper::Error),
+    #[error("connecting took too long")]
+    TimedOut,
+    /// A connection closed under the request, before anything of it was written, and so did the next one.
+    #[error("connections close before a request is sent")]
+    Closed(#[source] hyper::Error),
+    /// The runtime is shutting down.
+    #[error("the connection attempt was dropped")]
+    Dropped,
+}
+
+impl ConnectError {
+    /// Whether more time could have helped.
+    pub(super) fn is_timeout(&self) -> bool {
+        match self {
+            ConnectError::TimedOut => true,
+            ConnectError::Tcp { source, .. } => source.kind() == io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+}
+
+/// A connection that can take its first request.
+pub(super) enum Established {
+    Http1(Http1Connection),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// Makes one connection and gives it, or the reason why there is none, to the pool.
+pub(super) async fn connect(backend: Arc<Backend>, mut attempt: Attempt, permit: Permit) {
+    let deadline = attempt.deadline();
+    let transport = match timeout_at(deadline, transport(&backend, &mut attempt)).await {
+        Ok(transport) => transport,
+        Err(_elapsed) => Err(ConnectError::TimedOut),
+    };
+    let tasks = &backend.shared().tasks;
+    let result = match transport {
+        Ok(Transport::Plain(stream)) if backend.http2() => http2(tasks, stream, permit).await,
+        // A TLS handshake proves that the backend has accepted the connection; TCP alone does not.
+        Ok(Transport::Plain(stream)) => http1(tasks, stream, permit, false).await,
+        Ok(Transport::Tls(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            http2(tasks, stream, permit).await
+        }
+        Ok(Transport::Tls(stream)) => http1(tasks, stream, permit, true).await,
+        Err(error) => {
+            drop(permit);
+            Err(error)
+        }
+    };
+    match result {
+        Ok(established) => attempt.succeed(established),
+        Err(error) => attempt.fail(error),
+    }
+}
+
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+async fn transport(backend: &Backend, attempt: &mut Attempt) -> Result<Transport, ConnectError> {
+    let address = backend.address();
+    let stream = tcp(&address.host, address.port, attempt).await?;
+    // Only a hint: a socket that cannot take it still works.
+    let _ = stream.set_nodelay(true);
+    let Some((connector, server_name)) = &address.tls else {
+        return Ok(Transport::Plain(stream));
+    };
+    let stream = connector
+        .connect(server_name.clone(), stream)
+        .await
+        .map_err(|source| ConnectError::Tls { host: address.host.clone(), source })?;
+    Ok(Transport::Tls(Box::new(stream)))
+}
+
+/// Tries the addresses of `host` in order, each for at most a third of the time that is left.
+async fn tcp(host: &str, port: u16, attempt: &mut Attempt) -> Result<TcpStream, ConnectError> {
+    let addresses =
+        lookup_host((host, port)).await.map_err(|source| ConnectError::Resolve { host: host.to_owned(), source })?;
+    let mut failure = ConnectError::NoAddress { host: host.to_owned() };
+    for address in addresses {
+        let limit = attempt.deadline().saturating_duration_since(Instant::now()) / 3;
+        let connecting = async {
+            let mut connecting = std::pin::pin!(TcpStream::connect(address));
+            match timeout(SLOW_CONNECT, &mut connecting).await {
+                Ok(result) => result,
+                Err(_elapsed) => {
+                    attempt.note_slow();
+                    connecting.await
+                }
+            }
+        };
+        let result = timeout(limit, connecting).await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+        match result {
+            Ok(stream) => return Ok(stream),
+            Err(source) => failure = ConnectError::Tcp { address, source },
+        }
+    }
+    Err(failure)
+}
+
+async fn http1<I>(tasks: &TaskTracker, stream: I, permit: Permit, proven: bool) -> Result<Established, ConnectError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match http1::handshake::<_, Body>(TokioIo::new(stream)).await {
+        Ok((sender, connection)) => {
+            let driver = tasks.spawn(drive(connection, permit)).abort_handle();
+            Ok(Established::Http1(Http1Connection { sender, driver, proven }))
+        }
+        Err(error) => Err(ConnectError::Http(error)),
+    }
+}
+
+async fn http2<I>(tasks: &TaskTracker, stream: I, permit: Permit) -> Result<Established, ConnectError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = http2::Builder::new(TrackedExecutor(tasks.clone()))
+        .timer(TokioTimer::new())
+        // Until the peer has said how many streams it takes: more than that it would refuse, and the calls be lost.
+        .initial_max_send_streams(1)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .handshake::<_, Body>(TokioIo::new(stream))
+        .await;
+    match handshake {
+        Ok((sender, connection)) => {
+            tasks.spawn(drive(connection, permit));
+            Ok(Established::Http2(sender))
+        }
+        Err(error) => Err(ConnectError::Http(error)),
+    }
+}
+
+/// Moves the bytes of one connection until it ends. The permit goes after the socket, so that there are never more
+/// sockets than permits.
+async fn drive(connection: impl Future<Output = hyper::Result<()>>, permit: Permit) {
+    if let Err(error) = connection.await {
+        // The call on this connection, if there is one, gets its own error.
+        tracing::trace!(%error, "a connection to a backend failed");
+    }
+    drop(permit);
+}
+
+/// Runs the tasks that hyper makes of an HTTP/2 connection and its streams.
+#[derive(Clone)]
+struct TrackedExecutor(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for TrackedExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}

@@ -1,0 +1,183 @@
+//! One call: a connection, the request, the whole answer, all by one deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, HOST, HeaderName};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
+
+use super::backend::{Address, Backend};
+use super::connect::{Body, ConnectError};
+use super::pool::IDLE_TIMEOUT;
+use super::{Answer, Call, CallError};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Longest time that a connection is kept idle, whatever the backend offers.
+const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Sends the request of a call and reads the answer.
+pub(super) async fn exchange(backend: &Arc<Backend>, call: Call) -> Result<Answer, CallError> {
+    let deadline = Instant::now() + call.timeout;
+    let mut sent = false;
+    match timeout_at(deadline, answer_by(deadline, backend, call, &mut sent)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(CallError::TimedOut { sent }),
+    }
+}
+
+async fn answer_by(
+    deadline: Instant,
+    backend: &Arc<Backend>,
+    call: Call,
+    sent: &mut bool,
+) -> Result<Answer, CallError> {
+    let Call { method, path_and_query, headers, body, timeout: _, answer_max_bytes } = call;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.headers_mut() = headers;
+    *request.uri_mut() = Uri::from(path_and_query);
+
+    let mut sent_before = false;
+    let mut lease = backend.acquire(deadline).await?;
+    let response = loop {
+        address_request(&mut request, backend.address(), lease.is_http2());
+        *sent = true;
+        let mut error = match lease.send(request).await {
+            Ok(response) => break response,
+            Err(error) => error,
+        };
+        // hyper hands back only what it has not begun to write.
+        match error.take_message() {
+            None => return Err(CallError::Lost(error.into_error())),
+            Some(_) if sent_before => {
+                lease.retire();
+                return Err(CallError::Unreachable(Arc::new(ConnectError::Closed(error.into_error()))));
+            }
+            Some(message) => {
+                *sent = false;
+                sent_before = true;
+                request = message;
+                lease.retire();
+                lease = backend.acquire(deadline).await?;
+            }
+        }
+    };
+
+    lease.note_answer(stays_open(&response));
+    let (head, body) = response.into_parts();
+    let body = read(body, answer_max_bytes, head.status).await?;
+    lease.finish(keep_alive(&head.headers), deadline);
+    Ok(Answer { status: head.status, headers: head.headers, body })
+}
+
+/// Spells the address of a request as its protocol wants it: HTTP/1.1 has the path alone and a `Host`, HTTP/2 the
+/// whole URI.
+fn address_request(request: &mut Request<Body>, address: &Address, http2: bool) {
+    if http2 {
+        let host = request.headers_mut().remove(HOST);
+        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(if address.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = authority.or(parts.authority).or_else(|| Some(address.authority.clone()));
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).expect("it has a scheme, an authority and a path");
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        if request.uri().authority().is_some() {
+            // Handed back by an HTTP/2 connection.
+            let parts = std::mem::take(request.uri_mut()).into_parts();
+            *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
+            *request.version_mut() = Version::HTTP_11;
+        }
+        request.headers_mut().entry(HOST).or_insert_with(|| address.host_header.clone());
+    }
+}
+
+/// Reads a body of at most `max` bytes. A body that comes in one piece is not copied.
+async fn read(mut body: Incoming, max: usize, status: StatusCode) -> Result<Bytes, CallError> {
+    let announced = body.size_hint().lower();
+    if announced > max as u64 {
+        return Err(CallError::TooLarge { status, max });
+    }
+    let Some(first) = next_data(&mut body).await? else { return Ok(Bytes::new()) };
+    if first.len() > max {
+        return Err(CallError::TooLarge { status, max });
+    }
+    let Some(mut data) = next_data(&mut body).await? else { return Ok(first) };
+    // No more than is bounded by `max`, so it fits a usize.
+    let mut whole = BytesMut::with_capacity((announced as usize).max(first.len() + data.len()).min(max));
+    whole.extend_from_slice(&first);
+    loop {
+        if whole.len() + data.len() > max {
+            return Err(CallError::TooLarge { status, max });
+        }
+        whole.extend_from_slice(&data);
+        match next_data(&mut body).await? {
+            Some(next) => data = next,
+            None => return Ok(whole.freeze()),
+        }
+    }
+}
+
+/// The next piece of the body, without trailers.
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(CallError::Lost)?.into_data() {
+            Ok(data) => return Ok(Some(data)),
+            Err(_trailers) => {}
+        }
+    }
+    Ok(None)
+}
+
+fn stays_open(response: &Response<Incoming>) -> bool {
+    let closes =
+        response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    response.version() == Version::HTTP_11 && !closes
+}
+
+/// How long a connection may be idle after this answer: a second less than the backend says, since it counts from
+/// when it sent the answer.
+fn keep_alive(headers: &HeaderMap) -> Duration {
+    let seconds = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()).and_then(|value| {
+        value.split(',').find_map(|parameter| {
+            let (name, seconds) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("timeout").then(|| seconds.trim().parse::<u64>().ok())?
+        })
+    });
+    match seconds {
+        Some(seconds) => Duration::from_secs(seconds.saturating_sub(1)).min(IDLE_TIMEOUT_MAX),
+        None => IDLE_TIMEOUT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_kept_a_second_less_than_the_backend_says() {
+        fn check(value: Option<&'static str>, seconds: u64) {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(KEEP_ALIVE, value.parse().expect("a header value"));
+            }
+            assert_eq!(keep_alive(&headers), Duration::from_secs(seconds), "{value:?}");
+        }
+        check(None, 4);
+        check(Some("timeout=5"), 4);
+        check(Some("timeout=5, max=100"), 4);
+        check(Some("max=100, Timeout = 3"), 2);
+        check(Some("timeout=1"), 0);
+        check(Some("timeout=0"), 0);
+        check(Some("timeout=3600"), 60);
+        check(Some("timeout=soon"), 4);
+        check(Some("max=1"), 4);
+    }
+}

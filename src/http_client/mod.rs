@@ -1,0 +1,36 @@
+//! The one outbound HTTP client of the gateway: every call to a backend goes through [`HttpClient::send`].
+//!
+//! A [`Backend`] is an address with its own pool; integrations of the same address share it. A [`Call`] has one
+//! deadline for everything: waiting for a connection, name resolution, connecting, TLS, sending, reading the answer.
+//! Redirects are answers like any other.
+//!
+//! How the pool works:
+//!
+//! - HTTP/1.1 connections are kept in a last-in first-out list while idle. A caller that finds none waits in a queue,
+//!   first in, first out; connections are opened by the pool, not by callers, and a connection that becomes free,
+//!   new or used, goes to the caller that has waited longest. A caller that gives up takes nothing with it.
+//! - New connections are opened a few at a time, and a connection counts as new until its first answer: this is what
+//!   keeps a burst from overrunning the listen backlog of a small server. `window.rs` has the rules.
+//! - HTTP/2 is one shared connection per backend.
+//! - A request is sent a second time only if hyper hands it back, which proves that nothing of it was written.
+//!
+//! Invariants: never more HTTP/1.1 sockets than the backend's maximum; a dropped call closes the HTTP/1.1 connection
+//! that carries its request and nothing else; every task runs on the tracker given to [`HttpClient::new`]; the lock
+//! of a pool is never held while something is spawned, aborted or dropped that could take it again.
+
+mod backend;
+mod call;
+mod client;
+mod connect;
+mod exchange;
+mod keeper;
+mod lease;
+mod pool;
+mod window;
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Backend, Counts};
+pub use call::{Answer, Call, CallError};
+pub use client::{BackendError, HttpClient};
+pub use connect::ConnectError;
