@@ -1,8 +1,19 @@
-//! A self-hosted WebSocket gateway.
+//! tidegate
 pub mod clock;
 pub mod id;
 pub mod apigatewayv2;
 pub mod request_context;
 pub mod expression;
 pub mod limits;
+pub mod lifecycle;
+pub mod telemetry;
 pub mod http_client;
+pub mod deployment;
+pub mod session;
+pub mod registry;
+pub mod integration;
+pub mod data_plane;
+pub mod server;
+pub mod config;
+pub mod demo;
+pub mod app;

@@ -1,1 +1,90 @@
-fn main() {}
+//! The `tidegate` command.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tidegate::telemetry::logging::{self, LogFormat};
+use tidegate::{app, config};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A self-hosted WebSocket gateway with the contract of Amazon API Gateway's WebSocket APIs.
+#[derive(Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    /// How log lines on stderr look: text on a terminal, JSON otherwise. RUST_LOG chooses what is logged.
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the gateway.
+    Serve(ConfigFile),
+    /// Runs the gateway with a sample chat backend and a chat page, all on 127.0.0.1.
+    Demo {
+        /// Port of the public listener; 0 takes any free one.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Validates a configuration and prints every problem in it.
+    Check(ConfigFile),
+    /// Prints the JSON Schema of the configuration.
+    Schema,
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG", default_value = "config/tidegate.yaml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Serve(file) => run(arguments.log_format, app::serve(file.config)),
+        Command::Demo { port } => run(arguments.log_format, app::demo(port)),
+        Command::Check(file) => check(&file.config),
+        Command::Schema => {
+            print!("{}", config::schema_text());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(path: &Path) -> Result<(), String> {
+    let loaded = config::load_file(path, &|name| std::env::var(name).ok()).map_err(|error| error.to_string())?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {}", warning.in_file(path));
+    }
+    println!("{}: fine", path.display());
+    Ok(())
+}
+
+fn run(log_format: Option<LogFormat>, command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    logging::start(log_format).map_err(|error| format!("could not start logging: {error}"))?;
+    // Never more workers than cores; on one core a single thread is a quarter cheaper.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = if cores == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.enable_all().build().map_err(|error| format!("could not start the runtime: {error}"))?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,4 +1,31 @@
-//! config
-mod settings;
+//! From a file and the environment to a [`Config`], made of each room's own settings.
+//!
+//! The way of a text, one file for each step: `yaml.rs` reads it and keeps the line of every key, `interpolate.rs`
+//! fills in `${env:NAME}`, `validate.rs` holds it against the schema of `schema.rs` and `explain.rs` puts what that
+//! finds into words, `formats.rs` looks at texts that must parse (addresses, networks), `check.rs` at what only the
+//! whole can tell. `load.rs` is the flow.
+//!
+//! Invariants: every mistake is reported, not only the first, though questions about meaning wait until the form is
+//! right. No [`Problem`] prints a value that came from the environment, since it may be a secret.
 
+mod settings;
+mod problem;
+mod source;
+mod yaml;
+mod interpolate;
+mod schema;
+mod explain;
+mod validate;
+mod formats;
+mod check;
+mod load;
+mod shipped;
+#[cfg(test)]
+mod mistakes;
+
+pub use check::warnings;
+pub use load::{FILE_MAX_BYTES, LoadError, Loaded, load, load_file, load_with_warnings};
+pub use problem::Problem;
+pub use schema::{schema, schema_text};
 pub use settings::{Config, DrainSettings};
+pub use shipped::{DEMO_YAML, TIDEGATE_YAML};

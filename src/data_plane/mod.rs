@@ -1,4 +1,21 @@
-//! data_plane
-mod settings;
+//! The flows: what happens to one event, from the first byte to the last. The only code that joins mechanisms.
+//!
+//! - [`websocket`]: [`websocket::connect`] admits a client, [`websocket::serve`] runs its session, each message goes
+//!   through `message.rs`, and `disconnect.rs` delivers the one `$disconnect`.
+//! - [`management`]: what backends do to connections.
+//! - [`gateway_response`]: what an error looks like to whom it concerns; the only such mapping.
+//!
+//! Invariants: only the session's own task writes to a socket; an event uses one [`Live`] from start to end; a
+//! `$disconnect` is sent after the last dispatch of its connection has ended.
 
+mod context;
+mod disconnect_queue;
+mod error;
+pub mod gateway_response;
+pub mod management;
+mod settings;
+pub mod websocket;
+
+pub use context::{DataPlane, Live};
+pub use error::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
 pub use settings::DisconnectSettings;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,5 +19,12 @@ pub struct DisconnectSettings {
 impl Default for DisconnectSettings {
     fn default() -> Self {
         DisconnectSettings { concurrency: 64, retry_seconds: 3600 }
+    }
+}
+
+impl DisconnectSettings {
+    /// How long an event is tried.
+    pub fn retry_time(&self) -> Duration {
+        Duration::from_secs(self.retry_seconds.into())
     }
 }

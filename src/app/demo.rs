@@ -1,0 +1,73 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::serve::{Received, Signals};
+use super::{Gateway, open_files};
+use crate::config;
+use crate::demo::{self, DemoGateway};
+use crate::telemetry::chain;
+
+/// `tidegate demo`: gateway, sample chat backend and chat page on 127.0.0.1. The last line on stdout is the page's URL.
+///
+/// # Errors
+/// A port is taken, or the configuration of the demo is broken; the text says why.
+pub async fn demo(port: u16) -> Result<(), String> {
+    open_files::raise_limit();
+    let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
+    let backend = TcpListener::bind(loopback(0)).await.map_err(|error| format!("could not open a port: {error}"))?;
+    let backend_port = backend.local_addr().map_err(|error| format!("could not open a port: {error}"))?.port();
+    let internal_port = internal_port(port).await;
+    let environment = |name: &str| match name {
+        "TIDEGATE_DEMO_PORT" => Some(port.to_string()),
+        "TIDEGATE_DEMO_INTERNAL_PORT" => Some(internal_port.to_string()),
+        "TIDEGATE_DEMO_BACKEND_PORT" => Some(backend_port.to_string()),
+        _ => None,
+    };
+    let config = config::load(config::DEMO_YAML, &environment).map_err(|problems| {
+        let file = Path::new("config/demo.yaml");
+        problems.iter().map(|problem| problem.in_file(file).to_string()).collect::<Vec<_>>().join("\n")
+    })?;
+    let gateway = Gateway::start(config).await.map_err(|error| chain(&error).to_string())?;
+
+    let (stop_backend, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let websocket_url = format!("ws://{}/prod", gateway.public_address());
+    let backend =
+        demo::serve(backend, DemoGateway { websocket_url: websocket_url.clone() }, stop_backend.clone(), tasks.clone());
+    let backend = tasks.spawn(backend);
+    println!("gateway    {websocket_url}");
+    println!("operators  http://{}/metrics", gateway.internal_address());
+    println!("chat page  open it in two tabs; Ctrl-C ends the demo");
+    println!("http://127.0.0.1:{backend_port}/");
+
+    while let Received::Reload = signals.next().await {}
+    let hurry = CancellationToken::new();
+    let drained = gateway.drain(hurry.clone());
+    tokio::pin!(drained);
+    loop {
+        tokio::select! {
+            () = &mut drained => break,
+            Received::Stop = signals.next() => hurry.cancel(),
+        }
+    }
+    stop_backend.cancel();
+    match backend.await {
+        Ok(Ok(())) | Err(_) => Ok(()),
+        Ok(Err(error)) => Err(chain(&error).to_string()),
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The port above the public one where it is free, so that it can be guessed; otherwise any.
+async fn internal_port(port: u16) -> u16 {
+    match port.checked_add(1) {
+        Some(next) if port != 0 && TcpListener::bind(loopback(next)).await.is_ok() => next,
+        _ => 0,
+    }
+}

@@ -1,0 +1,217 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::data_plane::{DataPlane, Live};
+use crate::deployment::{Deployments, Problem};
+use crate::http_client::HttpClient;
+use crate::integration::IntegrationClient;
+use crate::lifecycle::Lifecycle;
+use crate::registry::Registry;
+use crate::server::{BindError, Endpoint, Listener, Readiness};
+use crate::session::Closing;
+use crate::telemetry::Metrics;
+
+/// Time between two batches of sessions that are closed while draining.
+const BATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sessions of the smallest batch: few connections are closed at once, many are spread.
+const BATCH_MIN: usize = 100;
+
+/// How often the end of a drain looks whether anything is left.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What remains of the grace period for tasks that are told to stop.
+const ABORT_TIME: Duration = Duration::from_millis(500);
+
+/// Ids in one log line about events that were not delivered.
+const IDS_PER_LINE: usize = 100;
+
+/// A running gateway.
+pub struct Gateway {
+    plane: Arc<DataPlane>,
+    http_client: HttpClient,
+    readiness: Readiness,
+    config: Config,
+    public_address: SocketAddr,
+    internal_address: SocketAddr,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the configuration has {} problems", .0.len())]
+    Config(Vec<Problem>),
+    #[error("a listener could not be opened")]
+    Bind(#[source] BindError),
+}
+
+impl Gateway {
+    /// Opens both listeners and serves. Nothing is started if anything fails.
+    ///
+    /// # Errors
+    /// The APIs cannot be compiled, or an address cannot be taken.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, HttpClient::new).await
+    }
+
+    /// As [`Gateway::start`], with an HTTP client for backends of the caller's making.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_with(
+        config: Config,
+        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
+    ) -> Result<Self, StartError> {
+        let lifecycle = Lifecycle::default();
+        let http_client = http_client(lifecycle.tasks().clone());
+        let live = compile(&config, &http_client).map_err(StartError::Config)?;
+        let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
+        let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
+        let plane = Arc::new(DataPlane::new(
+            live,
+            Registry::new(),
+            IntegrationClient::new(http_client.clone()),
+            Arc::new(SystemClock),
+            Metrics::new("memory"),
+            lifecycle,
+        ));
+        let readiness = Readiness::default();
+        let gateway = Gateway {
+            plane,
+            http_client,
+            readiness: readiness.clone(),
+            public_address: public.address(),
+            internal_address: internal.address(),
+            config,
+        };
+        let settings = &gateway.config.listeners;
+        let lifecycle = &gateway.plane.lifecycle;
+        let endpoint = Endpoint::Public {
+            connections_api: settings.public.connections_api,
+            trusted_proxies: settings.public.trusted_proxies.clone(),
+        };
+        gateway.listen(public, endpoint, lifecycle.draining().clone());
+        // Probes are answered, and posts to what is still open are taken, until the very end.
+        let endpoint =
+            Endpoint::Internal { connections_api: settings.internal.connections_api, readiness: readiness.clone() };
+        gateway.listen(internal, endpoint, lifecycle.aborting().clone());
+        readiness.ready();
+        info!(
+            public = %gateway.public_address, internal = %gateway.internal_address,
+            node = %gateway.plane.registry.node(), apis = gateway.config.apis.len(), "ready"
+        );
+        Ok(gateway)
+    }
+
+    fn listen(&self, listener: Listener, endpoint: Endpoint, stop: CancellationToken) {
+        self.plane.lifecycle.spawn(listener.serve(Arc::clone(&self.plane), Arc::new(endpoint), stop));
+    }
+
+    /// Where clients connect.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public_address
+    }
+
+    /// Where health, metrics and `@connections` are.
+    pub fn internal_address(&self) -> SocketAddr {
+        self.internal_address
+    }
+
+    /// Puts another configuration in force. Open connections stay; their next message meets the new routes.
+    ///
+    /// # Errors
+    /// The APIs cannot be compiled; then nothing has changed.
+    pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
+        let live = compile(&config, &self.http_client)?;
+        for (section, changed) in [
+            ("listeners", config.listeners != self.config.listeners),
+            ("registry", config.registry != self.config.registry),
+        ] {
+            if changed {
+                warn!(section, "this section has changed and needs a restart; the rest is in force");
+            }
+        }
+        self.plane.replace(live);
+        self.config = config;
+        Ok(())
+    }
+
+    /// Goes down within `drain.graceMillis`: readiness fails, the public listener closes, sessions are closed in paced
+    /// batches, their `$disconnect` events are sent. Cut short by `hurry`.
+    pub async fn drain(self, hurry: CancellationToken) {
+        let grace = Duration::from_millis(self.config.drain.grace_millis.into());
+        let end = Instant::now() + grace.saturating_sub(ABORT_TIME.min(grace / 4));
+        info!(connections = self.plane.registry.live(), grace_millis = self.config.drain.grace_millis, "draining");
+        self.readiness.draining();
+        self.plane.lifecycle.draining().cancel();
+        tokio::select! {
+            () = self.close_sessions(grace / 2) => {}
+            () = sleep_until(end) => warn!("the grace period is over"),
+            () = hurry.cancelled() => warn!("told to stop now"),
+        }
+        self.name_undelivered();
+        self.plane.lifecycle.aborting().cancel();
+        self.http_client.close_idle();
+        self.plane.lifecycle.tasks().close();
+        if timeout(ABORT_TIME.min(grace / 4), self.plane.lifecycle.tasks().wait()).await.is_err() {
+            warn!("some tasks did not end in time");
+        }
+        info!("stopped");
+    }
+
+    /// Closes all sessions over at most `window`, then waits until their backends know it.
+    async fn close_sessions(&self, window: Duration) {
+        let mut batches = interval(BATCH_INTERVAL);
+        let open = self.plane.registry.all_open();
+        let batch_count = (window.as_millis() / BATCH_INTERVAL.as_millis()).max(1);
+        let batch_size = open.len().div_ceil(usize::try_from(batch_count).unwrap_or(usize::MAX)).max(BATCH_MIN);
+        for batch in open.chunks(batch_size) {
+            batches.tick().await;
+            for outbox in batch {
+                outbox.close(Closing::drained());
+            }
+        }
+        let mut looks = interval(LOOK_INTERVAL);
+        loop {
+            looks.tick().await;
+            // A `$connect` that was under way may have been accepted meanwhile.
+            for outbox in self.plane.registry.all_open() {
+                outbox.close(Closing::drained());
+            }
+            if self.plane.registry.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Says which connections' backends do not know that they are gone.
+    fn name_undelivered(&self) {
+        let undelivered = self.plane.registry.all();
+        for ids in undelivered.chunks(IDS_PER_LINE) {
+            let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            error!(
+                count = undelivered.len(),
+                connection_ids = ids,
+                "not delivered before the end: the $disconnect events of these connections"
+            );
+        }
+    }
+}
+
+fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
+    Ok(Live {
+        deployments: Deployments::compile(&config.apis, http_client)?,
+        limits: config.limits.clone(),
+        keep_alive: config.keep_alive.clone(),
+        disconnect: config.disconnect.clone(),
+        callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
+    })
+}

@@ -1,0 +1,10 @@
+//! The process: everything built from one [`Config`], its signals, its end.
+
+mod demo;
+mod gateway;
+mod open_files;
+mod serve;
+
+pub use demo::demo;
+pub use gateway::{Gateway, StartError};
+pub use serve::serve;

@@ -1,0 +1,151 @@
+use std::net::SocketAddr;
+
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use super::Config;
+use crate::deployment::{Deployments, Problem};
+use crate::http_client::HttpClient;
+use crate::server::ConnectionsApi;
+
+/// What is wrong in a configuration whose form is right.
+///
+/// This is the one place where the checks of other rooms are called.
+pub(super) fn problems(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    problems.extend(listeners_that_collide(config));
+    problems.extend(callback_base_url(config));
+    problems.extend(api_ids(config));
+    // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
+    problems.extend(Deployments::compile(&config.apis, &HttpClient::new(TaskTracker::new())).err().unwrap_or_default());
+    problems
+}
+
+/// What is allowed but doubtful: things that an operator may not have meant.
+pub fn warnings(config: &Config) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let public = &config.listeners.public;
+    if public.address.ip().to_canonical().is_loopback() {
+        return warnings;
+    }
+    if public.connections_api == ConnectionsApi::None {
+        warnings.push(Problem::at(
+            ["listeners", "public", "connectionsApi"],
+            "`NONE` lets everybody who reaches this listener send to clients and close their connections; choose \
+             `AWS_IAM` or `OFF`, or a loopback address",
+        ));
+    }
+    if config.callback_base_url.is_none() {
+        for (api_id, _) in config.apis.iter().filter(|(_, api)| api.domain_name.is_none()) {
+            warnings.push(Problem::at(
+                ["apis", api_id],
+                "callback URLs will begin with the Host that a client chose to send, on a listener that is not \
+                 loopback; set `callbackBaseUrl`, or this API's `domainName`",
+            ));
+        }
+    }
+    warnings
+}
+
+fn listeners_that_collide(config: &Config) -> Option<Problem> {
+    let (public, internal) = (config.listeners.public.address, config.listeners.internal.address);
+    collide(public, internal).then(|| {
+        Problem::at(
+            ["listeners", "internal", "address"],
+            "the public listener takes the same address and port; allowed: another port, or 0 for any free one",
+        )
+    })
+}
+
+/// Whether the second of two sockets could not listen. An unspecified address takes the port on all addresses of its
+/// family.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_address = a.ip() == b.ip();
+    let covers = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    a.port() != 0 && a.port() == b.port() && (same_address || covers)
+}
+
+fn callback_base_url(config: &Config) -> Option<Problem> {
+    let text = config.callback_base_url.as_deref()?;
+    (!is_base_url(text)).then(|| {
+        Problem::at(
+            ["callbackBaseUrl"],
+            "not a base URL; allowed: an absolute `http` or `https` URL without query and fragment, such as \
+             `https://ws.example.com`",
+        )
+    })
+}
+
+fn is_base_url(text: &str) -> bool {
+    // `Url` mends what browsers mend: missing slashes, blanks and line breaks. A URL that others build on may not
+    // need that.
+    let begins_well = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    let has_blanks = text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let parsed = Url::parse(text).ok().filter(|_| begins_well && !has_blanks);
+    parsed.is_some_and(|url| url.has_host() && url.query().is_none() && url.fragment().is_none())
+}
+
+fn api_ids(config: &Config) -> impl Iterator<Item = Problem> {
+    let wrong = config.apis.keys().filter(|api_id| !is_api_id(api_id));
+    wrong.map(|api_id| {
+        Problem::at(["apis", api_id], "not an apiId; allowed: 1 to 64 letters, digits, `_` and `-` of ASCII")
+    })
+}
+
+fn is_api_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_collide_on_one_port_of_overlapping_addresses() {
+        let check = |a: &str, b: &str, expected: bool| {
+            let address = |text: &str| text.parse().expect("an address");
+            assert_eq!(collide(address(a), address(b)), expected, "{a} {b}");
+            assert_eq!(collide(address(b), address(a)), expected, "{b} {a}");
+        };
+        check("127.0.0.1:80", "127.0.0.1:80", true);
+        check("0.0.0.0:80", "127.0.0.1:80", true);
+        check("[::]:80", "[::1]:80", true);
+        check("127.0.0.1:80", "127.0.0.1:81", false);
+        check("127.0.0.1:80", "127.0.0.2:80", false);
+        check("127.0.0.1:80", "[::1]:80", false);
+        check("127.0.0.1:0", "127.0.0.1:0", false);
+    }
+
+    #[test]
+    fn callback_base_urls_are_absolute_and_end_before_the_query() {
+        let check = |text: &str, expected: bool| assert_eq!(is_base_url(text), expected, "{text}");
+        check("https://ws.example.com", true);
+        check("http://127.0.0.1:8080/", true);
+        check("https://example.com/gateway", true);
+        check("http://[::1]:8080", true);
+        check("", false);
+        check("ws.example.com", false);
+        check("/gateway", false);
+        check("ws://example.com", false);
+        check("http:example.com", false);
+        check("http://", false);
+        check("https://example.com?x=1", false);
+        check("https://example.com#x", false);
+        check(" https://example.com", false);
+        check("https://exam\nple.com", false);
+    }
+
+    #[test]
+    fn api_ids_fit_into_a_host_and_a_path() {
+        let check = |text: &str, expected: bool| assert_eq!(is_api_id(text), expected, "{text}");
+        check("chat", true);
+        check("Chat_2-b", true);
+        check(&"a".repeat(64), true);
+        check(&"a".repeat(65), false);
+        check("", false);
+        check("a.b", false);
+        check("a/b", false);
+        check("ä", false);
+    }
+}

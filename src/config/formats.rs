@@ -1,0 +1,74 @@
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::problem::Problem;
+use super::source::{Source, child};
+use crate::server::TrustedProxy;
+
+/// A text that must parse, which the schema cannot say: where it is, whether it parses, what is allowed.
+struct Format {
+    /// Keys from the top; `*` stands for every item of a list.
+    path: &'static [&'static str],
+    parses: fn(&str) -> bool,
+    allowed: &'static str,
+}
+
+/// Every such text. A setting whose type parses its text belongs here, so that its mistakes are reported with a place
+/// and along with all others.
+const FORMATS: &[Format] = &[
+    Format { path: &["listeners", "public", "address"], parses: is_socket_address, allowed: SOCKET_ADDRESS },
+    Format { path: &["listeners", "public", "trustedProxies", "*"], parses: is_network, allowed: NETWORK },
+    Format { path: &["listeners", "internal", "address"], parses: is_socket_address, allowed: SOCKET_ADDRESS },
+];
+
+const SOCKET_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080` or `[::]:8080`";
+const NETWORK: &str = "a network such as `10.0.0.0/8`, or an IP address";
+
+/// Reports the texts in `source` that do not parse.
+pub(super) fn check(source: &Source) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for format in FORMATS {
+        check_below(source, &source.value, "", format.path, format, &mut problems);
+    }
+    problems
+}
+
+fn check_below(
+    source: &Source,
+    value: &Value,
+    pointer: &str,
+    path: &[&str],
+    format: &Format,
+    problems: &mut Vec<Problem>,
+) {
+    match (path, value) {
+        ([], Value::String(text)) if !(format.parses)(text) && !source.is_rejected(pointer) => {
+            let subject = match source.is_interpolated(pointer) {
+                true => "the text (after filling in `${env:...}`)".to_owned(),
+                false => format!("`{text}`"),
+            };
+            problems.push(source.problem(pointer, format!("{subject} does not parse; allowed: {}", format.allowed)));
+        }
+        (["*", rest @ ..], Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                check_below(source, item, &child(pointer, &index.to_string()), rest, format, problems);
+            }
+        }
+        ([key, rest @ ..], Value::Object(entries)) => {
+            if let Some(entry) = entries.get(*key) {
+                check_below(source, entry, &child(pointer, key), rest, format, problems);
+            }
+        }
+        // Anything else is not there, parses, or has the wrong type, which the schema reports.
+        _ => {}
+    }
+}
+
+fn is_socket_address(text: &str) -> bool {
+    text.parse::<SocketAddr>().is_ok()
+}
+
+fn is_network(text: &str) -> bool {
+    TrustedProxy::try_from(text.to_owned()).is_ok()
+}

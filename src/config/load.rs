@@ -1,0 +1,230 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::problem::Problem;
+use super::source::Source;
+use super::{Config, check, formats, interpolate, validate, yaml};
+
+/// Largest configuration file, in bytes.
+pub const FILE_MAX_BYTES: usize = 1024 * 1024;
+
+/// A configuration, and what an operator may not have meant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub config: Config,
+    /// In the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("could not read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// One line for each problem: `FILE:LINE: PATH: what is wrong; what is allowed`.
+    #[error("{}", lines(path, problems))]
+    Problems { path: PathBuf, problems: Vec<Problem> },
+}
+
+/// Reads a configuration from the text of a file.
+///
+/// # Errors
+/// All problems that could be found, in the order of the file.
+pub fn load(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+    load_with_warnings(text, environment).map(|loaded| loaded.config)
+}
+
+/// [`load`], with the warnings.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_warnings(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Problem>> {
+    if text.len() > FILE_MAX_BYTES {
+        let message = format!("the file is too large; allowed: {FILE_MAX_BYTES} bytes");
+        return Err(vec![Problem::of_file(0, message)]);
+    }
+    let (mut source, mut problems) = yaml::read(text)?;
+    problems.extend(interpolate::interpolate(&mut source, environment));
+    problems.extend(validate::validate(&mut source));
+    problems.extend(formats::check(&source));
+    none_or_all(problems)?;
+
+    let config = decode(&source).map_err(|problem| vec![problem])?;
+    none_or_all(located(&source, &check::problems(&config)))?;
+    let warnings = sorted(located(&source, &check::warnings(&config)));
+    Ok(Loaded { config, warnings })
+}
+
+/// [`load_with_warnings`] of the file at `path`.
+///
+/// # Errors
+/// The file cannot be read, or has problems.
+pub fn load_file(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, LoadError> {
+    let text = read_text(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    load_with_warnings(&text, environment).map_err(|problems| LoadError::Problems { path: path.to_owned(), problems })
+}
+
+/// Reads one byte more than allowed at most, so that a file that is too large is noticed and not held.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > FILE_MAX_BYTES {
+        // The end may lie inside a character. What `load` says about the size does not depend on the text.
+        return Ok(" ".repeat(bytes.len()));
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Turns values that fit the schema and the formats into their types.
+fn decode(source: &Source) -> Result<Config, Problem> {
+    serde_json::from_value(source.value.clone()).map_err(|error| {
+        // The schema lets something through that the types refuse. serde's text may quote values.
+        let cause = if source.has_interpolations() { String::new() } else { format!(": {error}") };
+        Problem::of_file(0, format!("a value does not fit the type of its setting{cause}"))
+    })
+}
+
+fn located(source: &Source, problems: &[crate::deployment::Problem]) -> Vec<Problem> {
+    problems.iter().map(|problem| source.locate(problem)).collect()
+}
+
+fn none_or_all(problems: Vec<Problem>) -> Result<(), Vec<Problem>> {
+    if problems.is_empty() { Ok(()) } else { Err(sorted(problems)) }
+}
+
+fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|a, b| (a.line, &a.path).cmp(&(b.line, &b.path)));
+    problems
+}
+
+fn lines(path: &Path, problems: &[Problem]) -> String {
+    problems.iter().map(|problem| problem.in_file(path).to_string()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn environment(name: &str) -> Option<String> {
+        match name {
+            "PORT" => Some("8090".to_owned()),
+            "RATE" => Some("0.5".to_owned()),
+            "YES" => Some("true".to_owned()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_from_one_with_problems() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tidegate.yaml");
+        let load = || load_file(&path, &environment).expect_err("no configuration");
+
+        let error = load();
+        assert!(matches!(&error, LoadError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound));
+        assert_eq!(error.to_string(), format!("could not read {}", path.display()));
+
+        std::fs::write(&path, b"region: \xff\n").expect("a written file");
+        assert!(matches!(load(), LoadError::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData));
+
+        std::fs::write(&path, "region: ''\nlimits: 1\n").expect("a written file");
+        let file = path.display();
+        assert_eq!(
+            load().to_string(),
+            format!(
+                "{file}:1: region: the text has 0 characters; allowed: 1 to 64 characters\n\
+                 {file}:2: limits: found the number `1`; allowed: a mapping"
+            )
+        );
+
+        std::fs::write(&path, "é".repeat(FILE_MAX_BYTES)).expect("a written file");
+        assert_eq!(load().to_string(), format!("{file}: the file is too large; allowed: 1048576 bytes"));
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        for text in ["", "\n", "# nothing\n", "---\n", "{}", "\u{feff}{}", "null"] {
+            assert_eq!(load(text, &environment), Ok(Config::default()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn placeholders_become_what_the_schema_wants() {
+        let text = "drain:\n  graceMillis: \"${env:PORT}\"\nregion: \"${env:PORT}\"\n\
+                    limits:\n  connections: 1e3\n  sendBufferBytes: 2048.0\n\
+                    apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations:\n      backend:\n\
+            \x20       integrationType: AWS_PROXY\n        integrationUri: http://a:${env:PORT}/${stageVariables.path}\n\
+            \x20       http2: ${env:YES}\n    stages:\n      prod:\n        defaultRouteSettings:\n\
+            \x20         throttlingRateLimit: ${env:RATE}\n";
+        let config = load(text, &environment).expect("no problems");
+        assert_eq!(config.drain.grace_millis, 8090);
+        assert_eq!(config.region, "8090");
+        assert_eq!((config.limits.connections, config.limits.send_buffer_bytes), (1000, 2048));
+        let chat = &config.apis["chat"];
+        assert_eq!(chat.integrations["backend"].integration_uri, "http://a:8090/${stageVariables.path}");
+        assert!(chat.integrations["backend"].http2);
+        assert_eq!(chat.stages["prod"].default_route_settings.and_then(|s| s.throttling_rate_limit), Some(0.5));
+    }
+
+    #[test]
+    fn aliases_stand_for_their_anchors() {
+        let text = "limits:\n  frameBytes: &size 1000\n  messageBytes: *size\n";
+        assert_eq!(load(text, &environment).map(|config| config.limits.message_bytes), Ok(1000));
+    }
+
+    #[test]
+    fn json_is_yaml() {
+        let text = serde_json::to_string_pretty(&Config::default()).expect("JSON");
+        assert_eq!(load(&text, &environment), Ok(Config::default()));
+    }
+
+    #[test]
+    fn doubtful_settings_are_warned_of() {
+        let check = |settings: &str, expected: &[(usize, &str)]| {
+            let loaded = load_with_warnings(&format!("{}{settings}", crate::config::mistakes::API), &environment)
+                .expect("no problems");
+            let places: Vec<(usize, &str)> = loaded.warnings.iter().map(|w| (w.line, w.path.as_str())).collect();
+            assert_eq!(places, expected, "{settings}");
+        };
+        let (api, open) = ((2, "apis.chat"), "listeners.public.connectionsApi");
+        check("", &[]);
+        check("listeners: { public: { connectionsApi: NONE } }", &[]);
+        check("listeners: { public: { address: '[::1]:1', connectionsApi: NONE } }", &[]);
+        check("listeners: { public: { address: 0.0.0.0:80 } }", &[api]);
+        check("listeners: { public: { address: '[::]:80' } }", &[api]);
+        check("listeners: { public: { address: 10.0.0.1:80, connectionsApi: NONE } }", &[api, (12, open)]);
+        check("    domainName: a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[]);
+        check("callbackBaseUrl: https://a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[]);
+        check(
+            "callbackBaseUrl: https://a.b\nlisteners:\n  public:\n    address: 0.0.0.0:80\n    connectionsApi: NONE",
+            &[(16, open)],
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn loading_never_panics(text in "\\PC*") {
+            let _ = load(&text, &environment);
+        }
+
+        #[test]
+        fn loading_what_looks_like_yaml_never_panics(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "a", "apis", ":", ": ", "\n", "\n  ", "\n- ", "- ", "? ", "[", "]", "{", "}", ", ", "&a ", "*a", "!t ",
+                "!!int ", "\"", "'", "|", ">", "#", "---\n", "...\n", "<<", "${env:PORT}", "${env:", "~", "1", "1.5",
+                ".inf", "\t", "\\", "%", "\r", "\u{f8ff}", "ä", "limits", "listeners",
+            ]), 0..40)
+        ) {
+            let _ = load(&parts.concat(), &environment);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::problem::{Problem, printable, push_key};
+use crate::deployment;
+
+/// What was read from a file: the values, and what problems need to know about each. Places are named by JSON pointers
+/// (RFC 6901).
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    pub value: Value,
+    places: HashMap<String, Place>,
+    /// Places that already have a problem. Nothing more is said about them or what is below them.
+    rejected: HashSet<String>,
+    /// Strings that `${env:NAME}` was filled into. Problems do not print them.
+    interpolated: HashSet<String>,
+    /// What the environment gave, and the placeholder to print in its stead.
+    from_environment: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+struct Place {
+    line: usize,
+    path: String,
+}
+
+/// Values from the environment shorter than this are not looked for in messages about other places: they are no
+/// secrets, and would be found in the middle of words.
+const SECRET_MIN_CHARS: usize = 4;
+
+impl Source {
+    /// Records where the value at `pointer` is.
+    pub(super) fn place(&mut self, pointer: &str, path: &str, line: usize) {
+        self.places.insert(pointer.to_owned(), Place { line, path: path.to_owned() });
+    }
+
+    /// A problem at `pointer`, or below the nearest place that the file has on the way to it.
+    pub(super) fn problem(&self, pointer: &str, message: impl Into<String>) -> Problem {
+        let mut known = pointer;
+        let place = loop {
+            match self.places.get(known) {
+                Some(place) => break Some(place),
+                None if known.is_empty() => break None,
+                None => known = parent(known),
+            }
+        };
+        let Place { line, mut path } = place.cloned().unwrap_or(Place { line: 0, path: String::new() });
+        for segment in pointer[known.len()..].split('/').skip(1) {
+            push_key(&mut path, &unescape(segment));
+        }
+        Problem { line, path, message: printable(&message.into()) }
+    }
+
+    /// A problem that another room found. Its message may quote any value, so those of the environment are hidden.
+    pub(super) fn locate(&self, problem: &deployment::Problem) -> Problem {
+        let pointer = problem.path.iter().fold(String::new(), |pointer, key| child(&pointer, key));
+        self.problem(&pointer, self.hide(&problem.message))
+    }
+
+    fn hide(&self, message: &str) -> String {
+        let mut hidden = message.to_owned();
+        for (value, placeholder) in &self.from_environment {
+            if value.chars().count() >= SECRET_MIN_CHARS {
+                hidden = hidden.replace(value, placeholder);
+            }
+        }
+        hidden
+    }
+
+    /// Lets nothing more be said about `pointer` and what is below it.
+    pub(super) fn reject(&mut self, pointer: &str) {
+        self.rejected.insert(pointer.to_owned());
+    }
+
+    pub(super) fn is_rejected(&self, pointer: &str) -> bool {
+        let mut pointer = pointer;
+        loop {
+            if self.rejected.contains(pointer) {
+                return true;
+            }
+            if pointer.is_empty() {
+                return false;
+            }
+            pointer = parent(pointer);
+        }
+    }
+
+    /// Notes that the string at `pointer` was filled in.
+    pub(super) fn mark_interpolated(&mut self, pointer: &str) {
+        self.interpolated.insert(pointer.to_owned());
+    }
+
+    /// Whether the value at `pointer` must not be printed.
+    pub(super) fn is_interpolated(&self, pointer: &str) -> bool {
+        self.interpolated.contains(pointer)
+    }
+
+    pub(super) fn has_interpolations(&self) -> bool {
+        !self.interpolated.is_empty()
+    }
+
+    /// Notes values of environment variables, by name.
+    pub(super) fn note_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        let placeholders = variables.into_iter().map(|(name, value)| (value, format!("${{env:{name}}}")));
+        self.from_environment.extend(placeholders);
+        // Longest first, so that a value that is part of another does not break up the longer one.
+        self.from_environment.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    }
+}
+
+/// The pointer to `key` below `pointer`.
+pub(super) fn child(pointer: &str, key: &str) -> String {
+    format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The pointer one level up; the root is its own parent.
+pub(super) fn parent(pointer: &str) -> &str {
+    pointer.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+fn unescape(segment: &str) -> String {
+    segment.replace("~1", "/").replace("~0", "~")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_the_file_does_not_have_gets_the_line_of_the_nearest_above_it() {
+        let mut source = Source::default();
+        source.place("", "", 1);
+        source.place("/apis", "apis", 4);
+        source.place("/apis/a~1b", "apis[\"a/b\"]", 7);
+        let check = |pointer: &str, line: usize, path: &str| {
+            let problem = source.problem(pointer, "");
+            assert_eq!((problem.line, problem.path.as_str()), (line, path));
+        };
+        check("/apis/a~1b", 7, r#"apis["a/b"]"#);
+        check("/apis/a~1b/stages/x~0y", 7, r#"apis["a/b"].stages["x~y"]"#);
+        check("/apis/other", 4, "apis.other");
+        check("/region", 1, "region");
+        check("", 1, "");
+    }
+
+    #[test]
+    fn values_of_the_environment_are_hidden_in_messages_of_other_rooms() {
+        let mut source = Source::default();
+        source.note_environment([("SECRET".to_owned(), "hunter2".to_owned()), ("N".to_owned(), "1".to_owned())]);
+        let problem = deployment::Problem::at(["region"], "`http://hunter2@host:1` is wrong");
+        assert_eq!(source.locate(&problem).message, "`http://${env:SECRET}@host:1` is wrong");
+    }
+
+    #[test]
+    fn what_is_below_a_rejected_place_is_rejected() {
+        let mut source = Source::default();
+        source.reject("/apis/chat");
+        let check = |pointer: &str, expected: bool| assert_eq!(source.is_rejected(pointer), expected, "{pointer}");
+        check("/apis/chat", true);
+        check("/apis/chat/stages", true);
+        check("/apis/chatter", false);
+        check("/apis", false);
+        check("", false);
+    }
+}

@@ -1,0 +1,204 @@
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use serde_json::{Map, Number, Value};
+
+use super::problem::{Problem, push_key};
+use super::source::{Source, child};
+
+/// Deepest nesting of a file, in mappings and lists. The parser recurses, so an unbounded file could exhaust the stack.
+const NESTING_MAX: usize = 64;
+
+/// Most duplicate keys that are reported; each costs one more pass over the text.
+const DUPLICATES_MAX: usize = 20;
+
+/// Put before a key to tell it from an earlier one with the same name. Unicode keeps it free of meaning.
+const DUPLICATE_MARK: char = '\u{f8ff}';
+
+/// Reads one YAML document, and the problems of those parts of it that have no counterpart in JSON.
+///
+/// An empty document is an empty mapping. Anchors and aliases work; merge keys (`<<`) and tags of one's own do not.
+/// Integral floats (`1e3`, `16.0`) are integers.
+///
+/// # Errors
+/// The problems that leave nothing to look at: no YAML, too deep, more than one document.
+pub(super) fn read(text: &str) -> Result<(Source, Vec<Problem>), Vec<Problem>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(line) = too_deep(text) {
+        let message = format!("brackets or blocks are nested too deeply, or not closed; allowed: {NESTING_MAX} levels");
+        return Err(vec![Problem::of_file(line, message)]);
+    }
+    let mut text = text.to_owned();
+    distinguish_duplicates(&mut text);
+    let documents = MarkedYaml::load_from_str(&text).map_err(|error| {
+        let message = format!("not valid YAML: {}", error.info().trim_end_matches('.'));
+        vec![Problem::of_file(error.marker().line(), message)]
+    })?;
+    if let Some(second) = documents.get(1) {
+        let message = "a second document begins; allowed: one document in a file";
+        return Err(vec![Problem::of_file(second.span.start.line(), message)]);
+    }
+    let mut reader = Reader::default();
+    reader.source.place("", "", documents.first().map_or(1, |root| root.span.start.line().max(1)));
+    let value = match documents.first() {
+        None => Value::Null,
+        Some(root) => reader.value(root, "", ""),
+    };
+    reader.source.value = if value.is_null() { Value::Object(Map::new()) } else { value };
+    Ok((reader.source, reader.problems))
+}
+
+#[derive(Default)]
+struct Reader {
+    source: Source,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn value(&mut self, node: &MarkedYaml<'_>, pointer: &str, path: &str) -> Value {
+        match &node.data {
+            YamlData::Value(scalar) => self.scalar(scalar, pointer),
+            YamlData::Sequence(items) => {
+                let mut list = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    let (pointer, path) = (child(pointer, &index.to_string()), format!("{path}[{index}]"));
+                    self.source.place(&pointer, &path, item.span.start.line());
+                    list.push(self.value(item, &pointer, &path));
+                }
+                Value::Array(list)
+            }
+            YamlData::Mapping(entries) => {
+                let mut mapping = Map::new();
+                for (key, value) in entries {
+                    self.entry(key, value, &mut mapping, pointer, path);
+                }
+                Value::Object(mapping)
+            }
+            YamlData::Tagged(tag, _) => {
+                self.reject(pointer, format!("tag `{}` is unknown; allowed: values without a tag", tag.suffix))
+            }
+            YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
+                self.reject(pointer, "the value does not fit its tag, or an alias stands inside its own anchor")
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        key: &MarkedYaml<'_>,
+        value: &MarkedYaml<'_>,
+        mapping: &mut Map<String, Value>,
+        pointer: &str,
+        path: &str,
+    ) {
+        let line = key.span.start.line();
+        let scalar = match &key.data {
+            YamlData::Value(scalar) => scalar,
+            _ => {
+                let Problem { path, .. } = self.source.problem(pointer, "");
+                let message = "a key is a list, a mapping or tagged; allowed: text".to_owned();
+                return self.problems.push(Problem { line, path, message });
+            }
+        };
+        let (name, kind) = match scalar {
+            Scalar::String(name) => (name.to_string(), None),
+            Scalar::Integer(number) => (number.to_string(), Some("a number")),
+            Scalar::FloatingPoint(number) => (number.to_string(), Some("a number")),
+            Scalar::Boolean(boolean) => (boolean.to_string(), Some("a boolean")),
+            Scalar::Null => ("null".to_owned(), Some("null")),
+        };
+        let is_duplicate = name.starts_with(DUPLICATE_MARK);
+        let name = name.trim_start_matches(DUPLICATE_MARK);
+        let (child_pointer, mut child_path) = (child(pointer, name), path.to_owned());
+        push_key(&mut child_path, name);
+        let message = if is_duplicate {
+            "the key is there twice; allowed: once".to_owned()
+        } else if let Some(kind) = kind {
+            format!("the key is {kind}; allowed: text, so put it in quotes")
+        } else if name == "<<" {
+            "merge keys are not supported; write the keys themselves".to_owned()
+        } else {
+            self.source.place(&child_pointer, &child_path, line);
+            let value = self.value(value, &child_pointer, &child_path);
+            mapping.insert(name.to_owned(), value);
+            return;
+        };
+        self.problems.push(Problem { line, path: child_path, message });
+    }
+
+    fn scalar(&mut self, scalar: &Scalar<'_>, pointer: &str) -> Value {
+        match scalar {
+            Scalar::Null => Value::Null,
+            Scalar::Boolean(boolean) => Value::Bool(*boolean),
+            Scalar::Integer(number) => Value::Number((*number).into()),
+            Scalar::String(text) => Value::String(text.to_string()),
+            Scalar::FloatingPoint(number) => match finite(number.into_inner()) {
+                Some(number) => Value::Number(number),
+                None => self.reject(pointer, "the number is infinite or undefined; allowed: finite numbers"),
+            },
+        }
+    }
+
+    fn reject(&mut self, pointer: &str, message: impl Into<String>) -> Value {
+        self.problems.push(self.source.problem(pointer, message));
+        self.source.reject(pointer);
+        Value::Null
+    }
+}
+
+/// A float as JSON has it: an integer if it is one, as long as floats are exact.
+pub(super) fn finite(number: f64) -> Option<Number> {
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0; // 2^53
+    if number.fract() == 0.0 && number.abs() < EXACT_BELOW {
+        return Some((number as i64).into());
+    }
+    Number::from_f64(number)
+}
+
+/// Marks each key that repeats an earlier one of its mapping, so that the parser, which stops at the first, reads on
+/// and every duplicate is reported with its path.
+fn distinguish_duplicates(text: &mut String) {
+    for _ in 0..DUPLICATES_MAX {
+        let Err(error) = MarkedYaml::load_from_str(text) else { return };
+        if error.info() != "duplicated key in mapping" {
+            return;
+        }
+        let Some((position, first)) = text.char_indices().nth(error.marker().index()) else { return };
+        let position = if matches!(first, '"' | '\'') { position + 1 } else { position };
+        text.insert(position, DUPLICATE_MARK);
+    }
+}
+
+/// The line where nesting passes [`NESTING_MAX`], by a bound from above: indentation and the indicators `- `, `? ` and
+/// `: ` open blocks, and brackets count wherever they stand, also in quotes. Closing brackets in quotes can outwit it
+/// up to the parser's own bound on brackets, 255.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut blocks: Vec<usize> = Vec::new();
+    let mut brackets = 0_usize;
+    for (index, line) in text.lines().enumerate() {
+        let mut rest = line.trim_start_matches([' ', '\t']);
+        if rest.is_empty() || rest.starts_with('#') {
+            continue;
+        }
+        let mut column = line.len() - rest.len();
+        blocks.retain(|block| *block < column);
+        blocks.push(column);
+        while let Some(after) = rest.strip_prefix(['-', '?', ':']).filter(|after| after.starts_with([' ', '\t'])) {
+            rest = after.trim_start_matches([' ', '\t']);
+            column = line.len() - rest.len();
+            blocks.push(column);
+        }
+        for byte in rest.bytes() {
+            match byte {
+                b'[' | b'{' => brackets += 1,
+                b']' | b'}' => brackets = brackets.saturating_sub(1),
+                _ => continue,
+            }
+            if brackets > NESTING_MAX {
+                return Some(index + 1);
+            }
+        }
+        if blocks.len() > NESTING_MAX {
+            return Some(index + 1);
+        }
+    }
+    None
+}

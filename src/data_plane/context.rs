@@ -1,0 +1,110 @@
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::DisconnectSettings;
+use super::disconnect_queue::DisconnectQueues;
+use crate::clock::Clock;
+use crate::deployment::{Deployment, Deployments};
+use crate::id::EventId;
+use crate::integration::IntegrationClient;
+use crate::lifecycle::Lifecycle;
+use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::registry::Registry;
+use crate::request_context::{Connection, Event, RequestContext};
+use crate::telemetry::{Metrics, StageLabels};
+
+/// All that a flow may use.
+pub struct DataPlane {
+    live: ArcSwap<Live>,
+    pub registry: Registry,
+    pub integrations: IntegrationClient,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
+    pub lifecycle: Lifecycle,
+    pub(super) disconnects: DisconnectQueues,
+}
+
+/// What a reload replaces as a whole.
+#[derive(Debug, Default)]
+pub struct Live {
+    pub deployments: Deployments,
+    pub limits: LimitSettings,
+    pub keep_alive: KeepAliveSettings,
+    pub disconnect: DisconnectSettings,
+    /// Begins callback URLs, without a slash at its end.
+    pub callback_base_url: Option<String>,
+}
+
+impl DataPlane {
+    /// A data plane without connections.
+    pub fn new(
+        live: Live,
+        registry: Registry,
+        integrations: IntegrationClient,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        let disconnects = DisconnectQueues::default();
+        DataPlane { live: ArcSwap::from_pointee(live), registry, integrations, clock, metrics, lifecycle, disconnects }
+    }
+
+    /// The configuration in force, for a short look.
+    pub fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// The configuration in force, to be kept for a whole event.
+    pub fn live_owned(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Puts another configuration in force. Open connections stay; their next event meets it.
+    pub fn replace(&self, live: Live) {
+        self.live.store(Arc::new(live));
+    }
+}
+
+impl Live {
+    /// The `$context` of an event on a connection.
+    pub(super) fn context<'a>(
+        &self,
+        plane: &DataPlane,
+        deployment: &'a Deployment,
+        connection: &'a Connection,
+        event: Event,
+        route_key: &'a str,
+        request_id: EventId,
+    ) -> RequestContext<'a> {
+        RequestContext {
+            connection,
+            event,
+            route_key,
+            request_id,
+            request_time: plane.clock.now(),
+            domain_name: deployment.domain_name.as_deref().unwrap_or(&connection.host),
+            callback_url: self.callback_url(connection),
+        }
+    }
+
+    /// Where a backend posts to reach a connection; ready to use.
+    fn callback_url(&self, connection: &Connection) -> String {
+        let Connection { id, api_id, stage, host, secure, .. } = connection;
+        match &self.callback_base_url {
+            Some(base) => {
+                let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+                format!("{base}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+            }
+            None => {
+                let scheme = if *secure { "https" } else { "http" };
+                format!("{scheme}://{host}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+            }
+        }
+    }
+}
+
+/// The labels of all metrics of a connection.
+pub(super) fn labels(connection: &Connection) -> StageLabels {
+    StageLabels { api_id: Arc::clone(&connection.api_id), stage: Arc::clone(&connection.stage) }
+}

@@ -1,0 +1,254 @@
+//! When which `$disconnect` is sent: one queue for each integration, so that a backend that is away is asked by one
+//! event and not by all, and no other backend waits for it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::DataPlane;
+use super::websocket::disconnect;
+use crate::id::ConnectionId;
+
+/// Longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How long a queue with nothing to wait for sleeps.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
+/// apiId and integrationId.
+type QueueKey = (Arc<str>, Arc<str>);
+
+/// The queues of all integrations. Their number is bounded by the configuration, their length by the registry: each id
+/// in a queue is an ended connection there.
+#[derive(Debug, Default)]
+pub(super) struct DisconnectQueues {
+    queues: Mutex<HashMap<QueueKey, mpsc::UnboundedSender<ConnectionId>>>,
+}
+
+impl DisconnectQueues {
+    /// Puts an ended connection into a queue, and starts the queue's task if it is the first.
+    pub(super) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(key).or_insert_with(|| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            plane.lifecycle.spawn(run(Arc::clone(plane), receiver));
+            sender
+        });
+        // The task ends only when the process aborts; then nothing is delivered any more.
+        let _ = queue.send(id);
+    }
+}
+
+/// What one attempt came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The event is delivered, given up, or nobody wants it.
+    Settled,
+    /// It is to be tried again, as attempt number `attempt`.
+    Again {
+        attempt: u32,
+        /// The backend as a whole seems to be away.
+        is_outage: bool,
+    },
+}
+
+async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<ConnectionId>) {
+    let mut pacer = Pacer::default();
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        let concurrency = usize::from(plane.live().disconnect.concurrency);
+        while let Some(id) = pacer.next(Instant::now(), in_flight.len(), concurrency) {
+            let plane = &plane;
+            in_flight.push(async move { (id, disconnect::attempt(plane, &id).await) });
+        }
+        let wake = pacer.wakes_at().unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+        tokio::select! {
+            biased;
+            () = plane.lifecycle.aborting().cancelled() => return,
+            Some((id, attempt)) = in_flight.next(), if !in_flight.is_empty() => {
+                pacer.record(id, attempt, Instant::now(), rand::random());
+                if pacer.outage.is_some() {
+                    // Few of them are asked while the backend is away, and yet none waits for ever.
+                    pacer.remove_if(|id| disconnect::give_up_if_late(&plane, id));
+                }
+            }
+            arrival = arrivals.recv() => match arrival {
+                Some(id) => pacer.arrive(id),
+                None => return,
+            },
+            () = sleep_until(wake) => {}
+        }
+    }
+}
+
+/// Decides which event is sent next, and when. Pure: time comes in.
+#[derive(Debug, Default)]
+struct Pacer {
+    ready: VecDeque<ConnectionId>,
+    delayed: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
+    /// While the backend is away: how often in a row it was found so, and when to look again.
+    outage: Option<Outage>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    count: u32,
+    until: Instant,
+}
+
+impl Pacer {
+    fn arrive(&mut self, id: ConnectionId) {
+        self.ready.push_back(id);
+    }
+
+    /// The next event to send, with this many in flight: while the backend is away one alone, after a pause.
+    fn next(&mut self, now: Instant, in_flight: usize, concurrency: usize) -> Option<ConnectionId> {
+        while let Some(Reverse((due, id))) = self.delayed.peek().copied().filter(|Reverse((due, _))| *due <= now) {
+            debug_assert!(due <= now);
+            self.delayed.pop();
+            self.ready.push_back(id);
+        }
+        let allowed = match self.outage {
+            None => concurrency,
+            Some(outage) if outage.until <= now => 1,
+            Some(_) => 0,
+        };
+        if in_flight < allowed { self.ready.pop_front() } else { None }
+    }
+
+    /// When [`Pacer::next`] may have more to give, if only time has to pass.
+    fn wakes_at(&self) -> Option<Instant> {
+        let due = self.delayed.peek().map(|Reverse((due, _))| *due);
+        let probe = self.outage.map(|outage| outage.until);
+        match (self.ready.is_empty(), due, probe) {
+            // With nothing ready, both a due event and an open probe are needed.
+            (true, due, probe) => Some(due?.max(probe.unwrap_or(due?))),
+            (false, _, probe) => probe,
+        }
+    }
+
+    fn remove_if(&mut self, mut gone: impl FnMut(&ConnectionId) -> bool) {
+        self.ready.retain(|id| !gone(id));
+        self.delayed.retain(|Reverse((_, id))| !gone(id));
+    }
+
+    /// Notes how an attempt went. `jitter` is 0..1.
+    fn record(&mut self, id: ConnectionId, attempt: Attempt, now: Instant, jitter: f64) {
+        let Attempt::Again { attempt, is_outage } = attempt else {
+            self.outage = None;
+            return;
+        };
+        self.delayed.push(Reverse((now + jittered(pause_after(attempt - 1), jitter), id)));
+        self.outage = match self.outage {
+            _ if !is_outage => None,
+            // The calls that were in flight when the backend went away all fail; they count as one.
+            Some(outage) if outage.until > now => Some(outage),
+            outage => {
+                let count = outage.map_or(1, |outage| outage.count.saturating_add(1));
+                Some(Outage { count, until: now + jittered(pause_after(count), jitter) })
+            }
+        };
+    }
+}
+
+/// The pause after attempt `n`, from 1: 1, 2, 4, … at most 60 seconds.
+fn pause_after(n: u32) -> Duration {
+    Duration::from_secs(1_u64.checked_shl(n.saturating_sub(1)).unwrap_or(u64::MAX)).min(PAUSE_MAX)
+}
+
+/// All pauses before attempt `n`: how long an event has been tried by then, without a clock.
+pub(super) fn pauses_before(n: u32) -> Duration {
+    (1..n.min(1_000_000)).map(pause_after).fold(Duration::ZERO, Duration::saturating_add)
+}
+
+/// ±20 %.
+fn jittered(pause: Duration, jitter: f64) -> Duration {
+    pause.mul_f64(0.8 + 0.4 * jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+
+    const MIDDLE: f64 = 0.5;
+
+    fn ids<const N: usize>() -> [ConnectionId; N] {
+        std::array::from_fn(|_| ConnectionId::random(NodeId::random()))
+    }
+
+    fn again(attempt: u32, is_outage: bool) -> Attempt {
+        Attempt::Again { attempt, is_outage }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_hour_is_over_at_about_the_66th_attempt() {
+        assert_eq!(pause_after(1), seconds(1));
+        assert_eq!(pause_after(6), seconds(32));
+        assert_eq!(pause_after(7), seconds(60));
+        assert_eq!(pause_after(u32::MAX), seconds(60));
+        let last = (1..).find(|n| pauses_before(*n + 1) > seconds(3600)).unwrap();
+        assert_eq!(last, 65);
+    }
+
+    #[test]
+    fn no_more_are_in_flight_than_allowed() {
+        let mut pacer = Pacer::default();
+        let now = Instant::now();
+        ids::<3>().into_iter().for_each(|id| pacer.arrive(id));
+        assert!(pacer.next(now, 0, 2).is_some());
+        assert!(pacer.next(now, 1, 2).is_some());
+        assert!(pacer.next(now, 2, 2).is_none());
+        assert!(pacer.next(now, 1, 2).is_some());
+    }
+
+    #[test]
+    fn an_answer_that_is_tried_again_delays_its_event_alone() {
+        let mut pacer = Pacer::default();
+        let now = Instant::now();
+        let [first, second] = ids();
+        pacer.arrive(first);
+        pacer.arrive(second);
+        assert_eq!(pacer.next(now, 0, 64), Some(first));
+        pacer.record(first, again(2, false), now, MIDDLE);
+        assert_eq!(pacer.next(now, 0, 64), Some(second));
+        assert_eq!(pacer.next(now, 0, 64), None);
+        assert_eq!(pacer.wakes_at(), Some(now + seconds(1)));
+        assert_eq!(pacer.next(now + seconds(1), 0, 64), Some(first));
+    }
+
+    #[test]
+    fn a_backend_that_is_away_is_asked_by_one_event_after_each_pause() {
+        let mut pacer = Pacer::default();
+        let now = Instant::now();
+        let [first, second, third] = ids();
+        pacer.arrive(first);
+        pacer.arrive(second);
+        pacer.next(now, 0, 64);
+        pacer.next(now, 1, 64);
+        pacer.record(first, again(2, true), now, MIDDLE);
+        pacer.record(second, again(2, true), now, MIDDLE);
+        pacer.arrive(third);
+        assert_eq!(pacer.next(now, 0, 64), None, "paused");
+        assert_eq!(pacer.wakes_at(), Some(now + seconds(1)));
+        let later = now + seconds(1);
+        assert_eq!(pacer.next(later, 0, 64), Some(third));
+        assert_eq!(pacer.next(later, 1, 64), None, "one alone");
+        pacer.record(third, again(2, true), later, MIDDLE);
+        assert_eq!(pacer.next(later + seconds(1), 0, 64), None, "the second pause is longer");
+        let probe = pacer.next(later + seconds(2), 0, 64).unwrap();
+        pacer.record(probe, Attempt::Settled, later + seconds(2), MIDDLE);
+        assert!(pacer.next(later + seconds(2), 0, 64).is_some());
+        assert!(pacer.next(later + seconds(2), 1, 64).is_some(), "open again");
+    }
+}

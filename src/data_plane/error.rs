@@ -1,0 +1,82 @@
+use thiserror::Error;
+
+use crate::id::{ConnectionId, EventId};
+use crate::integration::{Answer, IntegrationError};
+
+/// A request that leads nowhere.
+#[derive(Debug, Error)]
+pub enum RoutingError {
+    #[error("no API, stage or resource is there")]
+    Forbidden,
+    #[error("the URL is longer than {max} bytes")]
+    UrlTooLong { max: usize },
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    UpgradeRequired,
+    #[error("the gateway is going down")]
+    Draining,
+}
+
+/// A client that was not admitted, and the ids that its `$connect` had.
+#[derive(Debug, Error)]
+#[error("refused")]
+pub struct Refusal {
+    #[source]
+    pub error: ConnectError,
+    pub connection_id: ConnectionId,
+    pub request_id: EventId,
+}
+
+/// Why a client was not admitted.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("the required request parameter `{0}` is missing")]
+    MissingParameter(String),
+    #[error("too many requests ({level})")]
+    Throttled { level: &'static str },
+    #[error("the node has as many connections as it may")]
+    Full,
+    #[error("the backend refused the client with status {}", .0.status)]
+    Refused(Box<Answer>),
+    #[error("the integration failed")]
+    Integration(#[source] IntegrationError),
+}
+
+/// Why a message got no answer from its backend.
+#[derive(Debug, Error)]
+pub enum MessageError {
+    #[error("no route has the selected key and there is no `$default` route")]
+    NoRoute,
+    #[error("too many requests ({level})")]
+    Throttled { level: &'static str },
+    #[error("the integration failed")]
+    Integration(#[source] IntegrationError),
+    #[error("the reply is larger than {max} bytes")]
+    ReplyTooLarge { max: usize },
+}
+
+/// Why a call of `@connections` failed.
+#[derive(Debug, Error)]
+pub enum ConnectionsApiError {
+    #[error("the request is not signed")]
+    Unsigned,
+    #[error("the request is signed by an unknown key")]
+    UnknownKey,
+    #[error("not a connection id: `{0}`")]
+    InvalidConnectionId(String),
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("the method is not one of POST, GET and DELETE")]
+    UnknownMethod,
+    #[error("the connection is gone, or not there yet")]
+    Gone,
+    #[error("the data are larger than allowed")]
+    TooLarge,
+    #[error("the connection's send buffer is full")]
+    BufferFull,
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    #[error("the body did not arrive whole")]
+    BodyLost,
+}

@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::find;
+use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::deployment::Deployment;
+use crate::session::Closing;
+
+const CODE_DEFAULT: u16 = 1000;
+const REASON_DEFAULT: &str = "Connection Closed Normally";
+
+/// Longest reason of a close frame, in bytes: a control frame has 125, the code takes two (RFC 6455, section 5.5).
+const REASON_MAX_BYTES: usize = 123;
+
+/// What a client is told when a backend closes its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseRequest {
+    code: u16,
+    reason: String,
+}
+
+impl CloseRequest {
+    /// Reads `code` and `reason` of a call's query string. AWS has neither: 1000 and its own words are the default.
+    ///
+    /// # Errors
+    /// The code is not 1000 or 3000 to 4999, or the reason is too long.
+    pub fn parse(query: Option<&str>) -> Result<Self, ConnectionsApiError> {
+        let mut request = CloseRequest { code: CODE_DEFAULT, reason: REASON_DEFAULT.to_owned() };
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "code" => {
+                    let code = value.parse().ok().filter(|code| matches!(code, 1000 | 3000..=4999));
+                    request.code = code.ok_or(ConnectionsApiError::BadRequest("code must be 1000 or 3000 to 4999"))?;
+                }
+                "reason" if value.len() > REASON_MAX_BYTES => {
+                    return Err(ConnectionsApiError::BadRequest("reason must have at most 123 bytes"));
+                }
+                "reason" => request.reason = value.into_owned(),
+                _ => {}
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// `DELETE /{stage}/@connections/{connectionId}`: closes a connection after what was posted before is written.
+///
+/// # Errors
+/// The id is malformed, or the connection gone.
+pub fn delete_connection(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    id: &str,
+    request: &CloseRequest,
+) -> Result<Response<Body>, ConnectionsApiError> {
+    let open = find(plane, deployment, id)?;
+    if open.outbox.close(Closing::deleted(request.code, &request.reason)) {
+        Ok(empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(ConnectionsApiError::Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_reasons_are_checked() {
+        let check = |query: &str, expected: Option<(u16, &str)>| {
+            let parsed = CloseRequest::parse(Some(query)).ok();
+            assert_eq!(parsed.as_ref().map(|request| (request.code, &*request.reason)), expected, "{query}");
+        };
+        check("", Some((1000, REASON_DEFAULT)));
+        check("code=4001&reason=kicked", Some((4001, "kicked")));
+        check("code=1000", Some((1000, REASON_DEFAULT)));
+        check("code=3000&reason=", Some((3000, "")));
+        check("code=4999&reason=a%20b", Some((4999, "a b")));
+        check("code=5000", None);
+        check("code=1001", None);
+        check("code=2999", None);
+        check("code=x", None);
+        check("code=", None);
+        check(&format!("reason={}", "a".repeat(123)), Some((1000, &"a".repeat(123))));
+        check(&format!("reason={}", "a".repeat(124)), None);
+        check(&format!("reason={}", "%C3%A4".repeat(62)), None);
+        check("X-Amz-Signature=abc", Some((1000, REASON_DEFAULT)));
+    }
+}

@@ -1,0 +1,189 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::{HeaderValue, StatusCode};
+use tracing::{debug, warn};
+
+use super::disconnect::report;
+use crate::data_plane::context::labels;
+use crate::data_plane::{ConnectError, DataPlane, Live, Refusal};
+use crate::deployment::{Deployment, Route, Stage};
+use crate::expression::RouteParameter;
+use crate::id::{ConnectionId, EventId};
+use crate::integration::{Answer, Handshake, Payload};
+use crate::request_context::{Connection, Event};
+use crate::session::{Closing, Outbox};
+use crate::telemetry::chain;
+
+/// A client's upgrade request, once it is known which stage it is for.
+#[derive(Debug)]
+pub struct UpgradeRequest {
+    pub deployment: Arc<Deployment>,
+    pub stage: Arc<Stage>,
+    pub handshake: Handshake,
+    /// The Host that the client used, with its port.
+    pub host: String,
+    pub secure: bool,
+    pub source_ip: IpAddr,
+    pub user_agent: Option<String>,
+}
+
+/// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
+/// lost and its backend is told.
+pub struct Admitted {
+    plane: Arc<DataPlane>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) live: Arc<Live>,
+    /// What the backend chose; the gateway never picks a subprotocol itself.
+    pub subprotocol: Option<HeaderValue>,
+    /// The registry has let go of it; nobody is to be told.
+    forgotten: bool,
+}
+
+/// Admits one client: all that happens between its upgrade request and the 101.
+///
+/// 1. required parameters  2. throttle  3. registry  4. `$connect` integration  5. open
+///
+/// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
+/// backend gets its `$disconnect`.
+///
+/// # Errors
+/// The client is to be refused.
+pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<Admitted, Refusal> {
+    let live = plane.live_owned();
+    let request_id = EventId::random();
+    let connection = Arc::new(Connection {
+        id: ConnectionId::random(plane.registry.node()),
+        api_id: Arc::clone(&request.deployment.api_id),
+        stage: Arc::clone(&request.stage.name),
+        connected_at: plane.clock.now(),
+        host: request.host.into(),
+        secure: request.secure,
+        source_ip: request.source_ip,
+        user_agent: request.user_agent.map(Into::into),
+    });
+    let stage_labels = labels(&connection);
+    let refuse = |error: ConnectError, outcome| {
+        plane.metrics.connect(&stage_labels, outcome);
+        Refusal { error, connection_id: connection.id, request_id }
+    };
+
+    let route = request.stage.connect.as_deref();
+    if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
+        return Err(refuse(ConnectError::MissingParameter(missing), "badRequest"));
+    }
+    if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
+        && !throttle.throttle.admit()
+    {
+        plane.metrics.throttled(&stage_labels, throttle.level);
+        return Err(refuse(ConnectError::Throttled { level: throttle.level }, "throttled"));
+    }
+    let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
+    if !plane.registry.connect(&connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
+        return Err(refuse(ConnectError::Full, "full"));
+    }
+    // From here on the registry knows the connection, so every way out removes or ends it.
+    let mut admitted = Admitted {
+        plane: Arc::clone(&plane),
+        outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
+        connection: Arc::clone(&connection),
+        live: Arc::clone(&live),
+        subprotocol: None,
+        forgotten: false,
+    };
+    let Some(route) = route else {
+        admitted.open();
+        return Ok(admitted);
+    };
+    let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
+    let started = tokio::time::Instant::now();
+    let outcome =
+        plane.integrations.call(&request.stage, route, &context, Some(&request.handshake), &Payload::Empty).await;
+    let error = outcome.as_ref().err().map(|error| error.kind());
+    plane.metrics.integration(&stage_labels, started.elapsed().as_secs_f64(), error);
+    match outcome {
+        Ok(answer) if answer.status.is_success() => {
+            admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+            admitted.open();
+            Ok(admitted)
+        }
+        Ok(answer) => {
+            debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
+            admitted.refused();
+            Err(refuse(refused(answer), "refused"))
+        }
+        Err(error) => {
+            warn!(
+                connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage,
+                error = %chain(&error), "a $connect call failed"
+            );
+            if error.is_indefinite() {
+                // The backend may have accepted: it learns that nothing came of it.
+                admitted.end(Closing::lost());
+            } else {
+                admitted.refused();
+            }
+            Err(refuse(ConnectError::Integration(error), "failed"))
+        }
+    }
+}
+
+fn missing_parameter(route: &Route, handshake: &Handshake) -> Option<String> {
+    let is_missing = |parameter: &&RouteParameter| match parameter {
+        RouteParameter::QueryString(name) => handshake.query_values(name).is_empty(),
+        RouteParameter::Header(name) => !handshake.headers.contains_key(name),
+    };
+    route.required_parameters.iter().find(is_missing).map(|parameter| match parameter {
+        RouteParameter::QueryString(name) => name.clone(),
+        RouteParameter::Header(name) => name.to_string(),
+    })
+}
+
+/// A status below 200 is no answer to an upgrade: only the gateway may say 101.
+fn refused(mut answer: Answer) -> ConnectError {
+    if answer.status.is_informational() {
+        answer.status = StatusCode::BAD_GATEWAY;
+    }
+    ConnectError::Refused(Box::new(answer))
+}
+
+impl Admitted {
+    pub(super) fn plane(&self) -> &Arc<DataPlane> {
+        &self.plane
+    }
+
+    fn open(&mut self) {
+        self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
+        let labels = labels(&self.connection);
+        self.plane.metrics.connect(&labels, "accepted");
+        self.plane.metrics.opened(&labels);
+        debug!(connection_id = %self.connection.id, "connected");
+    }
+
+    /// The backend said no: as if the connection had never been.
+    fn refused(mut self) {
+        self.plane.registry.refuse(&self.connection.id);
+        self.forgotten = true;
+    }
+
+    /// The connection is over: it is no longer served, and posts to it are gone. Its backend is told when this is
+    /// dropped.
+    pub(super) fn end(&mut self, closing: Closing) {
+        let was_open = self.plane.registry.get_open(&self.connection.id).is_some();
+        let cause = closing.cause;
+        if self.plane.registry.end(&self.connection.id, closing) && was_open {
+            self.plane.metrics.closed(&labels(&self.connection), cause);
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if !self.forgotten {
+            self.end(Closing::lost());
+            report(&self.plane, &self.connection);
+        }
+    }
+}

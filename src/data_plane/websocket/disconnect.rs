@@ -1,0 +1,115 @@
+use std::sync::Arc;
+
+use http::StatusCode;
+use tracing::{debug, error, warn};
+
+use crate::data_plane::DataPlane;
+use crate::data_plane::context::labels;
+use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
+use crate::http_client::CallError;
+use crate::id::ConnectionId;
+use crate::integration::{Answer, IntegrationError, Payload};
+use crate::registry::Ended;
+use crate::request_context::{Connection, Event};
+use crate::telemetry::chain;
+
+/// Sees to it that the backend learns that a connection is over. The event waits in the queue of its integration.
+pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
+    plane.metrics.disconnect_pending(&labels(connection));
+    let live = plane.live();
+    let stage = live.deployments.api(&connection.api_id).and_then(|deployment| deployment.stage(&connection.stage));
+    match stage.and_then(|stage| stage.disconnect.as_ref()) {
+        Some(route) => {
+            let queue = (Arc::clone(&connection.api_id), Arc::clone(&route.integration.id));
+            plane.disconnects.add(plane, queue, connection.id);
+        }
+        None => settle(plane, connection, false),
+    }
+}
+
+/// Tries once to deliver a `$disconnect`. The event's id is computed from the connection's, so every attempt, by
+/// whomever, has the same.
+pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId) -> Attempt {
+    let Some(ended) = plane.registry.get_ended(id) else { return Attempt::Settled };
+    let Ended { connection, closing, attempt, since } = ended;
+    let live = plane.live_owned();
+    let deployment = live.deployments.api(&connection.api_id);
+    let stage = deployment.and_then(|deployment| deployment.stage(&connection.stage));
+    let route = stage.and_then(|stage| stage.disconnect.as_ref());
+    let (Some(deployment), Some(stage), Some(route)) = (deployment, stage, route) else {
+        // A reload took the API, the stage or the route away: nobody is left to tell.
+        settle(plane, &connection, false);
+        return Attempt::Settled;
+    };
+    let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
+    let context = live.context(plane, deployment, &connection, event, &route.key, id.disconnect_event());
+    let started = tokio::time::Instant::now();
+    let outcome = plane.integrations.call(stage, route, &context, None, &Payload::Empty).await;
+    let kind = outcome.as_ref().err().map(IntegrationError::kind);
+    plane.metrics.integration(&labels(&connection), started.elapsed().as_secs_f64(), kind);
+    if is_final(&outcome) {
+        debug!(connection_id = %id, attempt, "the backend knows of the disconnect");
+        settle(plane, &connection, false);
+        return Attempt::Settled;
+    }
+    let is_outage = outcome.as_ref().is_err_and(IntegrationError::is_outage);
+    let why = match &outcome {
+        Ok(answer) => format!("status {}", answer.status),
+        Err(error) => chain(error).to_string(),
+    };
+    let next = plane.registry.retry(id).unwrap_or(attempt + 1);
+    let retry = live.disconnect.retry_time();
+    if pauses_before(next) > retry || since.elapsed() > retry {
+        give_up(plane, &connection, attempt, &why);
+        return Attempt::Settled;
+    }
+    if attempt == 1 {
+        warn!(
+            connection_id = %id, api_id = &*connection.api_id, stage = &*connection.stage, error = why,
+            "the backend did not take a $disconnect; it is tried again"
+        );
+    }
+    Attempt::Again { attempt: next, is_outage }
+}
+
+/// Any 2xx is final whatever its body, but for a function error; so is every refusal that trying again cannot change.
+fn is_final(outcome: &Result<Answer, IntegrationError>) -> bool {
+    let again = |status: StatusCode| {
+        status.is_server_error()
+            || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+    };
+    match outcome {
+        Ok(answer) => !again(answer.status),
+        Err(IntegrationError::Call(CallError::TooLarge { status, .. })) => !again(*status),
+        Err(IntegrationError::Redirect(_) | IntegrationError::Unreadable(_)) => true,
+        Err(IntegrationError::Call(_) | IntegrationError::Refused(_) | IntegrationError::Function) => false,
+    }
+}
+
+/// Gives up an event that waited for as long as it may, without another call. `false` if it has time left.
+pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionId) -> bool {
+    let retry = plane.live().disconnect.retry_time();
+    match plane.registry.get_ended(id) {
+        Some(ended) if ended.since.elapsed() > retry => {
+            give_up(plane, &ended.connection, ended.attempt - 1, "the backend is away");
+            true
+        }
+        Some(_) => false,
+        None => true,
+    }
+}
+
+fn give_up(plane: &DataPlane, connection: &Connection, attempts: u32, why: &str) {
+    error!(
+        connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage,
+        event_id = %connection.id.disconnect_event(), attempts, error = why,
+        "a $disconnect was given up: its backend does not know that the connection is gone"
+    );
+    settle(plane, connection, true);
+}
+
+fn settle(plane: &DataPlane, connection: &Connection, lost: bool) {
+    if plane.registry.settle(&connection.id) {
+        plane.metrics.disconnect_settled(&labels(connection), lost);
+    }
+}

@@ -1,0 +1,117 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tracing::{debug, trace};
+
+use crate::data_plane::context::labels;
+use crate::data_plane::gateway_response::error_frame;
+use crate::data_plane::{DataPlane, Live, MessageError};
+use crate::deployment::{Deployment, Route, Stage};
+use crate::id::EventId;
+use crate::integration::Payload;
+use crate::request_context::{Connection, Event};
+use crate::session::Frame;
+use crate::telemetry::chain;
+
+/// A message on its way: resolves to the frame that its client gets, if it gets one.
+pub(super) type Dispatch = Pin<Box<dyn Future<Output = Option<Frame>> + Send>>;
+
+/// What becomes of a message at once.
+pub(super) enum Dispatched {
+    /// It is on its way to the backend.
+    Calling(Dispatch),
+    /// It goes nowhere, and the client is told.
+    Failed(Frame),
+}
+
+/// Sends one message to the backend of its route.
+///
+/// 1. select the route  2. throttle  3. integration  4. route response
+pub(super) fn dispatch(plane: &Arc<DataPlane>, connection: &Arc<Connection>, payload: Payload) -> Dispatched {
+    let request_id = EventId::random();
+    match route(plane, connection, &payload) {
+        Ok(routed) => {
+            let (plane, connection) = (Arc::clone(plane), Arc::clone(connection));
+            Dispatched::Calling(Box::pin(async move {
+                match call(&plane, &connection, &routed, &payload, request_id).await {
+                    Ok(reply) => reply,
+                    Err(error) => Some(fail(&connection, &error, request_id)),
+                }
+            }))
+        }
+        Err(error) => Dispatched::Failed(fail(connection, &error, request_id)),
+    }
+}
+
+/// Where a message goes, by the configuration that it met.
+struct Routed {
+    live: Arc<Live>,
+    deployment: Arc<Deployment>,
+    stage: Arc<Stage>,
+    route: Arc<Route>,
+}
+
+fn route(plane: &Arc<DataPlane>, connection: &Connection, payload: &Payload) -> Result<Routed, MessageError> {
+    let live = plane.live_owned();
+    let labels = labels(connection);
+    let deployment = live.deployments.api(&connection.api_id).cloned();
+    let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
+    // An API or a stage that a reload took away has no routes.
+    let (Some(deployment), Some(stage)) = (deployment, stage) else {
+        return Err(MessageError::NoRoute);
+    };
+    let selected = match payload {
+        Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
+        Payload::Empty | Payload::Binary(_) => None,
+    };
+    let route = stage.route(selected.as_deref()).cloned();
+    plane.metrics.message(&labels, route.as_ref().map(|route| &route.key));
+    let route = route.ok_or(MessageError::NoRoute)?;
+    if let Some(throttle) = &route.throttle
+        && !throttle.throttle.admit()
+    {
+        plane.metrics.throttled(&labels, throttle.level);
+        return Err(MessageError::Throttled { level: throttle.level });
+    }
+    drop(selected);
+    Ok(Routed { live, deployment, stage, route })
+}
+
+async fn call(
+    plane: &DataPlane,
+    connection: &Connection,
+    routed: &Routed,
+    payload: &Payload,
+    request_id: EventId,
+) -> Result<Option<Frame>, MessageError> {
+    let Routed { live, deployment, stage, route } = routed;
+    let event = Event::Message { message_id: EventId::random() };
+    let context = live.context(plane, deployment, connection, event, &route.key, request_id);
+    trace!(connection_id = %connection.id, route_key = &*route.key, request_id = %request_id, "message");
+    let started = tokio::time::Instant::now();
+    let outcome = plane.integrations.call(stage, route, &context, None, payload).await;
+    let error = outcome.as_ref().err().map(|error| error.kind());
+    plane.metrics.integration(&labels(connection), started.elapsed().as_secs_f64(), error);
+    let answer = outcome.map_err(MessageError::Integration)?;
+    if !route.two_way || answer.body.is_empty() {
+        return Ok(None);
+    }
+    let max = live.limits.message_bytes;
+    if answer.body.len() > max {
+        return Err(MessageError::ReplyTooLarge { max });
+    }
+    Ok(Some(match payload {
+        // AWS knows no binary messages; here who sends one is answered in kind.
+        Payload::Binary(_) => Frame::binary(answer.body),
+        Payload::Empty | Payload::Text(_) => Frame::text_lossy(answer.body),
+    }))
+}
+
+fn fail(connection: &Connection, error: &MessageError, request_id: EventId) -> Frame {
+    debug!(
+        connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage,
+        request_id = %request_id, error = %chain(error), "a message failed"
+    );
+    error_frame(error, connection.id, request_id)
+}

@@ -1,0 +1,9 @@
+//! The client's side: connect, messages, disconnect.
+
+mod connect;
+pub(super) mod disconnect;
+mod message;
+mod session_loop;
+
+pub use connect::{Admitted, UpgradeRequest, connect};
+pub use session_loop::serve;

@@ -1,0 +1,242 @@
+//! What flows between gateway and backend, as Server-Sent Events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+
+/// Records that are kept for new subscribers; the oldest goes first. A subscriber that falls this far behind the live
+/// records loses the oldest and is told how many.
+const RECENT_MAX: usize = 200;
+
+/// Most subscribers at once; a further one is refused.
+const SUBSCRIBERS_MAX: usize = 50;
+
+/// Longest text of one field of a record, in bytes; the rest is cut off. It bounds what the recent records can hold.
+const TEXT_MAX_BYTES: usize = 4096;
+
+/// A comment is sent after this much silence, so that a subscriber who went away is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// One call between gateway and backend. `at` is when it began, in milliseconds of Unix time.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Record<'a> {
+    /// The gateway called the integration of a route.
+    Integration {
+        at: u64,
+        duration_micros: u64,
+        route_key: &'a str,
+        connection_id: &'a str,
+        request_id: &'a str,
+        event: &'a Value,
+        answer: &'a Value,
+    },
+    /// The backend posted to a connection.
+    Post {
+        at: u64,
+        duration_micros: u64,
+        connection_id: &'a str,
+        url: &'a str,
+        data: &'a str,
+        /// The gateway's answer, or…
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// …why there is none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
+
+/// The recent records and those who listen.
+#[derive(Debug)]
+pub(super) struct Feed {
+    /// Tells the ids of this feed from those of an earlier process on the same port.
+    started_at: u64,
+    recent: Mutex<Recent>,
+    live: broadcast::Sender<Entry>,
+    subscribers: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    last_sequence: u64,
+    entries: VecDeque<Entry>,
+}
+
+/// A record in the form that goes over the wire.
+#[derive(Clone, Debug)]
+struct Entry {
+    sequence: u64,
+    wire: Bytes,
+}
+
+impl Feed {
+    pub(super) fn new() -> Self {
+        Feed {
+            started_at: now_epoch_millis(),
+            recent: Mutex::default(),
+            live: broadcast::Sender::new(RECENT_MAX),
+            subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+        }
+    }
+
+    pub(super) fn publish(&self, record: &Record<'_>) {
+        let json = serde_json::to_string(record).expect("a record always becomes JSON");
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.last_sequence += 1;
+        let sequence = recent.last_sequence;
+        // JSON has no line breaks, so one `data` line holds it.
+        let wire = format!("id: {}-{sequence}\ndata: {json}\n\n", self.started_at).into();
+        let entry = Entry { sequence, wire };
+        if recent.entries.len() == RECENT_MAX {
+            recent.entries.pop_front();
+        }
+        recent.entries.push_back(entry.clone());
+        // Sent under the lock, so that a new subscriber has each record once. No subscriber is no error.
+        let _ = self.live.send(entry);
+    }
+
+    /// The recent records after `last_event_id`, then the live ones until `shutdown`. `None` if too many listen.
+    pub(super) fn subscribe(
+        &self,
+        last_event_id: Option<&str>,
+        shutdown: CancellationToken,
+    ) -> Option<impl Stream<Item = Result<Bytes, Infallible>> + Send + use<>> {
+        let permit = self.subscribers.clone().try_acquire_owned().ok()?;
+        let seen = last_event_id
+            .and_then(|id| id.split_once('-'))
+            .filter(|(started_at, _)| started_at.parse() == Ok(self.started_at))
+            .and_then(|(_, sequence)| sequence.parse().ok())
+            .unwrap_or(0);
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let replay = recent.entries.iter().filter(|entry| entry.sequence > seen).map(|entry| entry.wire.clone());
+        // The comment makes the head of the answer useful at once, even when nothing has happened yet.
+        let replay = std::iter::once(Bytes::from_static(b": open\n\n")).chain(replay).collect();
+        let subscription = Subscription { replay, live: self.live.subscribe(), shutdown, _permit: permit };
+        drop(recent);
+        Some(stream::unfold(subscription, |mut subscription| async move {
+            let wire = subscription.next().await?;
+            Some((Ok(wire), subscription))
+        }))
+    }
+}
+
+struct Subscription {
+    replay: VecDeque<Bytes>,
+    live: broadcast::Receiver<Entry>,
+    shutdown: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Subscription {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(wire) = self.replay.pop_front() {
+            return Some(wire);
+        }
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            received = self.live.recv() => match received {
+                Ok(entry) => Some(entry.wire),
+                Err(broadcast::error::RecvError::Lagged(count)) => {
+                    Some(format!("event: lagged\ndata: {{\"count\":{count}}}\n\n").into())
+                }
+                Err(broadcast::error::RecvError::Closed) => None,
+            },
+            () = tokio::time::sleep(HEARTBEAT) => Some(Bytes::from_static(b": still here\n\n")),
+        }
+    }
+}
+
+/// Wall time for people who watch the feed; nothing is decided by it.
+pub(super) fn now_epoch_millis() -> u64 {
+    SystemClock.now().millis()
+}
+
+/// The beginning of `text`, cut at a character.
+pub(super) fn shorten(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_MAX_BYTES)]
+}
+
+/// Cuts every long text of an event, wherever it is.
+pub(super) fn shorten_all(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > TEXT_MAX_BYTES => {
+            *text = format!("{}… ({} bytes)", shorten(text), text.len());
+        }
+        Value::Array(values) => values.iter_mut().for_each(shorten_all),
+        Value::Object(fields) => fields.values_mut().for_each(shorten_all),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    fn publish(feed: &Feed, connection_id: &str) {
+        let (url, data) = ("http://gateway/url", "hi");
+        let (status, error) = (Some(200), None);
+        feed.publish(&Record::Post { at: 1, duration_micros: 2, connection_id, url, data, status, error });
+    }
+
+    /// The next `count` events of a new subscriber.
+    async fn read(feed: &Feed, last_event_id: Option<&str>, count: usize) -> Vec<String> {
+        let stream = feed.subscribe(last_event_id, CancellationToken::new()).unwrap();
+        let text = |wire: Result<Bytes, Infallible>| String::from_utf8(wire.unwrap().to_vec()).unwrap();
+        stream.skip(1).take(count).map(text).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_new_subscriber_gets_the_last_200_records() {
+        let feed = Feed::new();
+        for index in 0..RECENT_MAX + 5 {
+            publish(&feed, &format!("c{index}"));
+        }
+        let events = read(&feed, None, RECENT_MAX).await;
+        let json = r#"{"kind":"post","at":1,"durationMicros":2,"connectionId":"c5","url":"http://gateway/url","data":"hi","status":200}"#;
+        assert_eq!(events[0], format!("id: {}-6\ndata: {json}\n\n", feed.started_at));
+        assert!(events[RECENT_MAX - 1].contains("\"c204\""));
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_comes_back_gets_only_what_it_missed() {
+        let feed = Feed::new();
+        for id in ["a", "b", "c"] {
+            publish(&feed, id);
+        }
+        let same = format!("{}-2", feed.started_at);
+        assert!(read(&feed, Some(&same), 1).await[0].contains("\"c\""));
+        assert!(read(&feed, Some("1-2"), 1).await[0].contains("\"a\""), "an id of another process counts for nothing");
+    }
+
+    #[tokio::test]
+    async fn subscribers_are_bounded_and_leave_room_when_they_go() {
+        let feed = Feed::new();
+        let subscribe = || feed.subscribe(None, CancellationToken::new());
+        let mut streams: Vec<_> = (0..SUBSCRIBERS_MAX).map(|_| subscribe().unwrap()).collect();
+        assert!(subscribe().is_none());
+        streams.pop();
+        assert!(subscribe().is_some());
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let mut event = serde_json::json!({ "body": "é".repeat(3000), "n": 1, "list": ["x".repeat(5000)] });
+        shorten_all(&mut event);
+        assert_eq!(event["body"], format!("{}… (6000 bytes)", "é".repeat(2048)));
+        assert_eq!(event["list"][0].as_str().map(str::len), Some(4096 + "… (5000 bytes)".len()));
+    }
+}

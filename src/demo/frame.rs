@@ -1,0 +1,44 @@
+use bytes::Bytes;
+use serde::Serialize;
+
+/// What the chat posts to its clients, as JSON with the variant's name in `type`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Frame<'a> {
+    /// To a client that joined a room: who it is, where it can be reached, and who is there.
+    Welcome { connection_id: &'a str, callback_url: &'a str, room: &'a str, name: &'a str, members: Vec<Person<'a>> },
+    /// To the others of the room.
+    Joined { room: &'a str, connection_id: &'a str, name: &'a str },
+    /// To those who stay. `code` is the close code if the connection ended.
+    Left {
+        room: &'a str,
+        connection_id: &'a str,
+        name: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<u16>,
+        reason: &'a str,
+    },
+    /// Who is in the room now; follows each `joined` and `left`.
+    Members { room: &'a str, members: Vec<Person<'a>> },
+    /// A chat message, to its sender too. `at` is in milliseconds of Unix time.
+    Message { room: &'a str, from: &'a str, name: &'a str, text: &'a str, at: u64 },
+    /// Why a request was refused, to its sender.
+    Error { message: &'a str },
+    /// What one can send, to the sender of something else.
+    Hint { message: &'a str },
+}
+
+/// A member as clients see it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Person<'a> {
+    pub(super) connection_id: &'a str,
+    pub(super) name: &'a str,
+}
+
+impl Frame<'_> {
+    /// The frame as JSON, to be shared by all who get it.
+    pub(super) fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("strings and numbers alone always become JSON").into()
+    }
+}

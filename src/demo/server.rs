@@ -1,0 +1,233 @@
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backend::Backend;
+use super::event::ProxyEvent;
+use super::feed::{Record, now_epoch_millis, shorten_all};
+
+/// Largest event that is read, in bytes; a larger one is 413.
+const BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// One deadline for reading an event.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// HTTP connections at once; further ones wait in the listener's backlog.
+const HTTP_CONNECTIONS_MAX: usize = 1024;
+
+/// An HTTP connection without a request for this long is closed; longer than a caller is likely to keep it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a request that is under way at shutdown still gets; then its HTTP connection is cut off.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after a failed accept, which is most often a want of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+const PAGE: &str = include_str!("page.html");
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The gateway that the sample chat stands behind.
+#[derive(Clone, Debug)]
+pub struct DemoGateway {
+    /// Where the page connects to, such as `ws://127.0.0.1:8080/prod`. The backend posts to the same host and port.
+    pub websocket_url: String,
+}
+
+/// Why the sample chat cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The URL has no host and port, or is not `ws`.
+    #[error("`{0}` is no URL such as ws://127.0.0.1:8080/prod")]
+    WebsocketUrl(String),
+}
+
+/// Serves the sample chat on a loopback listener until `shutdown`; its connections and posts are tasks of `tasks`.
+///
+/// Cancel `shutdown` only when the gateway has drained: until then `$disconnect` events still come.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: DemoGateway,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+) -> Result<(), DemoError> {
+    let address = gateway_address(&gateway.websocket_url)
+        .ok_or_else(|| DemoError::WebsocketUrl(gateway.websocket_url.clone()))?;
+    let server = Arc::new(Server {
+        backend: Arc::new(Backend::new(address, shutdown.clone(), tasks.clone())),
+        websocket_url: gateway.websocket_url,
+        shutdown: shutdown.clone(),
+    });
+    let permits = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    let accept_all = async {
+        loop {
+            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tasks.spawn(server.clone().connection(stream, permit))),
+                Err(error) => {
+                    tracing::warn!(%error, "the sample chat could not accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accept_all).await.unwrap_or(Ok(()))
+}
+
+/// `HOST:PORT` of a `ws` URL.
+fn gateway_address(websocket_url: &str) -> Option<String> {
+    let uri: Uri = websocket_url.parse().ok()?;
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("ws"))?;
+    Some(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
+}
+
+struct Server {
+    backend: Arc<Backend>,
+    websocket_url: String,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    async fn connection(self: Arc<Self>, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+        let shutdown = self.shutdown.clone();
+        let service = service_fn(move |request| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.respond(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(SHUTDOWN_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "an HTTP connection to the sample chat broke off");
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        // A page of another site can make a browser come here under a name of its own; it must not read along.
+        if !names_loopback(request.headers()) {
+            return text(StatusCode::FORBIDDEN, "the sample chat answers on a loopback name only");
+        }
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/") => self.invoke(request).await,
+            (&Method::GET, "/") => self.page(),
+            (&Method::GET, "/config.json") => json(&json!({ "websocketUrl": self.websocket_url })),
+            (&Method::GET, "/events") => self.events(request.headers()),
+            (_, "/" | "/config.json" | "/events") => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            _ => text(StatusCode::NOT_FOUND, "not found"),
+        }
+    }
+
+    /// The integration of every route.
+    async fn invoke(&self, request: Request<Incoming>) -> Response<Body> {
+        let (at, started) = (now_epoch_millis(), Instant::now());
+        // A page of another site can post plain text here without asking, but not JSON.
+        let media_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if !media_type.to_ascii_lowercase().starts_with(b"application/json") {
+            return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "events are application/json");
+        }
+        let body = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
+        let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "the event is too large or broke off"),
+            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the event took too long"),
+        };
+        let event: ProxyEvent = match serde_json::from_slice(&body) {
+            Ok(event) => event,
+            Err(error) => return text(StatusCode::BAD_REQUEST, &format!("not a Lambda proxy event: {error}")),
+        };
+        let status_code = self.backend.handle(&event);
+        let answer = json!({ "statusCode": status_code.as_u16() });
+        let mut whole: Value = serde_json::from_slice(&body).unwrap_or_default();
+        shorten_all(&mut whole);
+        let context = &event.request_context;
+        self.backend.feed.publish(&Record::Integration {
+            at,
+            duration_micros: started.elapsed().as_micros().try_into().unwrap_or(u64::MAX),
+            route_key: &context.route_key,
+            connection_id: &context.connection_id,
+            request_id: &context.request_id,
+            event: &whole,
+            answer: &answer,
+        });
+        json(&answer)
+    }
+
+    fn page(&self) -> Response<Body> {
+        // `connect-src` names the gateway: `'self'` is the page's own port alone.
+        let policy = format!(
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+             connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            self.websocket_url
+        );
+        let mut response = respond("text/html; charset=utf-8", full(Bytes::from_static(PAGE.as_bytes())));
+        if let Ok(policy) = HeaderValue::try_from(policy) {
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        response
+    }
+
+    fn events(&self, headers: &HeaderMap) -> Response<Body> {
+        let last_event_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let Some(events) = self.backend.feed.subscribe(last_event_id, self.shutdown.clone()) else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "too many subscribers");
+        };
+        let frames = futures_util::StreamExt::map(events, |event| event.map(Frame::data));
+        respond("text/event-stream", StreamBody::new(frames).boxed_unsync())
+    }
+}
+
+/// Whether the request was addressed to this machine by a name that only this machine has.
+fn names_loopback(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let Ok(uri) = host.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn json(value: &Value) -> Response<Body> {
+    respond("application/json", full(value.to_string().into()))
+}
+
+fn text(status: StatusCode, message: &str) -> Response<Body> {
+    let mut response = respond("text/plain; charset=utf-8", full(format!("{message}\n").into()));
+    *response.status_mut() = status;
+    response
+}
+
+fn respond(content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).boxed_unsync()
+}

@@ -1,0 +1,83 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+
+use super::{Deployment, Deployments, Stage};
+
+/// Begins the paths that name their API themselves: `/_aws/execute-api/{apiId}/{stage}`.
+const PATH_PREFIX: [&str; 2] = ["_aws", "execute-api"];
+
+/// The label behind the apiId in a Host that names its API: `{apiId}.execute-api.…`.
+const HOST_LABEL: &str = "execute-api";
+
+const CONNECTIONS: &str = "@connections";
+
+/// What a request is for.
+#[derive(Debug)]
+pub struct Resolved {
+    pub deployment: Arc<Deployment>,
+    pub stage: Arc<Stage>,
+    pub target: Target,
+}
+
+/// What is behind the stage in a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `/{stage}`: a client that wants to connect.
+    Client,
+    /// `/{stage}/@connections/{connectionId}`, the id as it was typed, decoded.
+    Connection(String),
+}
+
+impl Deployments {
+    /// Finds API, stage and target of a request. Which API it is, first match wins: a Host whose first label is an
+    /// apiId (`chat.execute-api.localhost`, any port); the path prefix `/_aws/execute-api/{apiId}`; the only API.
+    ///
+    /// The path is taken as it came: empty segments are skipped (SDKs double slashes), each segment is decoded once.
+    pub fn resolve(&self, host: Option<&str>, path: &str) -> Option<Resolved> {
+        let segments = path.split('/').filter(|segment| !segment.is_empty()).map(decode);
+        let segments: Vec<Cow<'_, str>> = segments.collect::<Option<_>>()?;
+        let (prefixed, rest) = match segments.as_slice() {
+            [aws, execute_api, api_id, rest @ ..] if [&**aws, &**execute_api] == PATH_PREFIX => (Some(api_id), rest),
+            rest => (None, rest),
+        };
+        let named = host.and_then(|host| self.named_by(host));
+        let deployment = match (named, prefixed) {
+            (Some(named), Some(api_id)) if *named.api_id != **api_id => return None,
+            (Some(named), _) => named,
+            (None, Some(api_id)) => self.api(api_id)?,
+            (None, None) => self.only()?,
+        };
+        let (stage, target) = match rest {
+            [stage] => (stage, Target::Client),
+            [stage, connections, id] if connections == CONNECTIONS => (stage, Target::Connection(id.to_string())),
+            _ => return None,
+        };
+        let stage = deployment.stage(stage)?;
+        Some(Resolved { deployment: Arc::clone(deployment), stage: Arc::clone(stage), target })
+    }
+
+    /// The path that leads to the API on `host`: empty where the host alone names it.
+    pub fn path_prefix(&self, host: &str, api_id: &str) -> String {
+        let by_host = self.named_by(host).or_else(|| self.only());
+        match by_host {
+            Some(deployment) if *deployment.api_id == *api_id => String::new(),
+            _ => format!("/{}/{}/{api_id}", PATH_PREFIX[0], PATH_PREFIX[1]),
+        }
+    }
+
+    fn named_by(&self, host: &str) -> Option<&Arc<Deployment>> {
+        let (api_id, rest) = host.split_once('.')?;
+        let label = rest.split(['.', ':']).next()?;
+        if label.eq_ignore_ascii_case(HOST_LABEL) { self.api(api_id) } else { None }
+    }
+
+    fn only(&self) -> Option<&Arc<Deployment>> {
+        if self.apis.len() == 1 { self.apis.values().next() } else { None }
+    }
+}
+
+fn decode(segment: &str) -> Option<Cow<'_, str>> {
+    percent_decode_str(segment).decode_utf8().ok()
+}

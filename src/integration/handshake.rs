@@ -1,0 +1,54 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::trace::{Trace, X_AMZN_TRACE_ID};
+use crate::clock::Timestamp;
+
+/// What a client sent with its upgrade request, as the `$connect` integration sees it.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    /// The client's headers without `Connection` and `Upgrade`, with `X-Forwarded-*` and `X-Amzn-Trace-Id` added.
+    pub headers: HeaderMap,
+    /// The raw query string, if the URL had one.
+    pub query: Option<String>,
+    pub(super) trace: Trace,
+}
+
+impl Handshake {
+    /// A handshake that came `now`. It goes on with the client's trace, or begins one.
+    pub fn new(mut headers: HeaderMap, query: Option<String>, now: Timestamp) -> Self {
+        let trace = Trace::continuing(&headers, now);
+        if !headers.contains_key(X_AMZN_TRACE_ID)
+            && let Ok(root) = HeaderValue::from_str(&trace.to_string())
+        {
+            headers.insert(X_AMZN_TRACE_ID, root);
+        }
+        Handshake { headers, query, trace }
+    }
+
+    /// Decoded query parameters in their order.
+    pub fn query_parameters(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes())
+    }
+
+    /// The values of one query parameter.
+    pub fn query_values(&self, name: &str) -> Vec<Cow<'_, str>> {
+        self.query_parameters().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
+    }
+
+    /// The values of one header; bytes that are not UTF-8 become U+FFFD.
+    pub fn header_values(&self, name: &HeaderName) -> Vec<Cow<'_, str>> {
+        self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
+    }
+
+    /// Query parameters by name.
+    pub(super) fn query_map(&self) -> BTreeMap<String, Vec<String>> {
+        let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, value) in self.query_parameters() {
+            map.entry(name.into_owned()).or_default().push(value.into_owned());
+        }
+        map
+    }
+}

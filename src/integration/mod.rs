@@ -1,0 +1,20 @@
+//! Calls of backends: what they receive, and what their answers mean.
+//!
+//! [`IntegrationClient::call`] sends one event to one integration. `AWS_PROXY` gets the Lambda proxy event
+//! ([`proxy_event`]) and answers `{"statusCode":…}` ([`proxy_answer`]); `HTTP_PROXY` gets the message itself
+//! ([`http_request`]) and its HTTP answer is taken as it is.
+//!
+//! Differs from AWS: header names in events are written as browsers write them, since HTTP libraries lose the client's
+//! own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have `callbackUrl`.
+
+mod client;
+mod handshake;
+mod header_names;
+mod http_request;
+pub mod proxy_answer;
+mod proxy_event;
+mod trace;
+
+pub use client::{Answer, IntegrationClient, IntegrationError, Payload};
+pub use handshake::Handshake;
+pub use header_names::is_hop_by_hop;

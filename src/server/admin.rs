@@ -1,0 +1,61 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::data_plane::DataPlane;
+use crate::data_plane::gateway_response::Body;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Whether this node may be sent new connections.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+impl Readiness {
+    /// Both listeners are up.
+    pub fn ready(&self) {
+        self.0.store(READY, Ordering::Release);
+    }
+
+    /// The node goes down.
+    pub fn draining(&self) {
+        self.0.store(DRAINING, Ordering::Release);
+    }
+
+    fn answer(&self) -> (StatusCode, &'static str) {
+        match self.0.load(Ordering::Acquire) {
+            STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            READY => (StatusCode::OK, "ready\n"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        }
+    }
+}
+
+/// Answers operators and their probes; `None` if the path is not one of theirs.
+pub(super) fn answer<B>(plane: &DataPlane, readiness: &Readiness, request: &Request<B>) -> Option<Response<Body>> {
+    let (status, content_type, body) = match request.uri().path() {
+        "/healthz" => (StatusCode::OK, TEXT, Bytes::from_static(b"alive\n")),
+        "/readyz" => {
+            let (status, text) = readiness.answer();
+            (status, TEXT, Bytes::from_static(text.as_bytes()))
+        }
+        "/metrics" => (StatusCode::OK, OPEN_METRICS, Bytes::from(plane.metrics.encode())),
+        _ => return None,
+    };
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (status, body) = if is_read { (status, body) } else { (StatusCode::METHOD_NOT_ALLOWED, Bytes::new()) };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Some(response)
+}

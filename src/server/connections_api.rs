@@ -1,0 +1,81 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use uuid::Uuid;
+
+use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::management::{CloseRequest, DataType, delete_connection, get_connection, post_to_connection};
+use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::deployment::{Deployment, Stage};
+use crate::id::EventId;
+
+/// How long a backend may take to send the body of a post.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
+const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
+
+/// Answers a call of `/{stage}/@connections/{connectionId}`.
+pub(super) async fn answer(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    stage: &Stage,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ConnectionsApiError> {
+    let result = match *request.method() {
+        Method::POST => post(plane, deployment, stage, id, request).await,
+        Method::GET => get_connection(plane, deployment, id),
+        Method::DELETE => CloseRequest::parse(request.uri().query())
+            .and_then(|close| delete_connection(plane, deployment, id, &close)),
+        _ => Err(ConnectionsApiError::UnknownMethod),
+    };
+    let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
+    add_ids(response.headers_mut());
+    Ok(response)
+}
+
+async fn post(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    stage: &Stage,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ConnectionsApiError> {
+    let data_type = data_type(request.headers())?;
+    let data = read_body(request.into_body(), plane.live().limits.message_bytes).await?;
+    post_to_connection(plane, deployment, stage, id, data, data_type).await
+}
+
+fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
+    match headers.get(X_TIDEGATE_DATA_TYPE).map(HeaderValue::as_bytes) {
+        None | Some(b"text") => Ok(DataType::Text),
+        Some(b"binary") => Ok(DataType::Binary),
+        Some(_) => Err(ConnectionsApiError::BadRequest("x-tidegate-data-type must be `text` or `binary`")),
+    }
+}
+
+async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(ConnectionsApiError::TooLarge);
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ConnectionsApiError::TooLarge),
+        Ok(Err(_)) => Err(ConnectionsApiError::BodyLost),
+        Err(_) => Err(ConnectionsApiError::BodyTimeout),
+    }
+}
+
+/// The ids that AWS puts on every answer of this API.
+fn add_ids(headers: &mut HeaderMap) {
+    let ids = [(X_AMZN_REQUEST_ID, Uuid::new_v4().to_string()), (X_AMZ_APIGW_ID, EventId::random().to_string())];
+    for (name, id) in ids {
+        headers.insert(name, HeaderValue::from_str(&id).expect("ids are ASCII"));
+    }
+}

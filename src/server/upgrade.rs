@@ -1,0 +1,129 @@
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::TrustedProxy;
+use super::client_address::ClientAddress;
+use super::listener::{Peer, Session};
+use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::websocket::{UpgradeRequest, connect};
+use crate::data_plane::{DataPlane, RoutingError};
+use crate::deployment::{self, Deployment};
+use crate::integration::Handshake;
+
+const WEBSOCKET_VERSION: &str = "13";
+const KEY_BYTES: usize = 16;
+
+/// The stage that a handshake is for.
+pub(super) struct Stage {
+    pub(super) deployment: Arc<Deployment>,
+    pub(super) stage: Arc<deployment::Stage>,
+    pub(super) host: String,
+}
+
+/// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it.
+pub(super) async fn upgrade(
+    plane: &Arc<DataPlane>,
+    trusted_proxies: &[TrustedProxy],
+    peer: Peer,
+    session: &Session,
+    stage: Stage,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Box<Response<Body>>> {
+    let accept = check(&request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
+    if plane.lifecycle.draining().is_cancelled() {
+        return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
+    }
+    let (parts, _body) = request.into_parts();
+    let address = ClientAddress::find(peer.remote, peer.local.port(), &parts.headers, trusted_proxies);
+    let user_agent = parts.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+    let upgrade = UpgradeRequest {
+        deployment: stage.deployment,
+        stage: stage.stage,
+        handshake: Handshake::new(
+            seen_by_backends(parts.headers, &stage.host, &address),
+            parts.uri.query().map(str::to_owned),
+            plane.clock.now(),
+        ),
+        host: stage.host,
+        secure: address.secure,
+        source_ip: address.source_ip,
+        user_agent,
+    };
+    // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
+    let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
+    match connecting.await {
+        Ok(Ok(admitted)) => {
+            let subprotocol = admitted.subprotocol.clone();
+            session.put(admitted);
+            Ok(switching_protocols(accept, subprotocol))
+        }
+        Ok(Err(refusal)) => Err(Box::new(gateway_response::refusal(&refusal))),
+        // The task panicked or the process aborts.
+        Err(_) => Err(Box::new(gateway_response::routing(&RoutingError::Draining))),
+    }
+}
+
+/// Checks the handshake (RFC 6455, section 4.2.1) and computes its accept key. What is no handshake at all gets AWS's
+/// 403.
+fn check(request: &Request<hyper::body::Incoming>) -> Result<HeaderValue, RoutingError> {
+    let headers = request.headers();
+    let is_upgrade = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && lists(headers, &CONNECTION, "upgrade")
+        && lists(headers, &UPGRADE, "websocket");
+    if !is_upgrade {
+        return Err(RoutingError::Forbidden);
+    }
+    if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(RoutingError::BadRequest("there must be only one Authorization header"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != WEBSOCKET_VERSION) {
+        return Err(RoutingError::UpgradeRequired);
+    }
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none());
+    let key = key.filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == KEY_BYTES));
+    let key = key.ok_or(RoutingError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))?;
+    HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+        .map_err(|_| RoutingError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))
+}
+
+/// Whether a comma-separated header names `token`.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// What backends see of a client's headers.
+fn seen_by_backends(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    if let Ok(host) = HeaderValue::from_str(host) {
+        headers.insert(HOST, host);
+    }
+    address.write_to(&mut headers);
+    headers
+}
+
+fn switching_protocols(accept: HeaderValue, subprotocol: Option<HeaderValue>) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
+}

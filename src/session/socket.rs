@@ -1,0 +1,321 @@
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+
+use super::outbox::{FrameKind, Queued};
+use super::wire::Wire;
+use super::{Closing, Observed, Outbox};
+
+/// What an idle connection keeps for reading. A larger buffer is zeroed anew at each read and costs every connection.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Control frames that wait for a blocked socket; pongs beyond are not sent.
+const CONTROL_BUFFER_BYTES: usize = 2 * 1024;
+
+/// Most pieces of one vectored write: two for each frame.
+const WRITE_SLICES: usize = 64;
+
+/// How long a close frame may take to be written.
+const CLOSE_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the client may take to answer a close frame and to close its side.
+const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a client may still send after a close frame before it is cut off.
+const LINGER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Sizes of one socket.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketSettings {
+    pub message_max_bytes: usize,
+    pub frame_max_bytes: usize,
+}
+
+/// What came from the client.
+#[derive(Debug)]
+pub enum Incoming {
+    Text(Utf8Bytes),
+    Binary(Bytes),
+    /// A ping; its pong is on its way.
+    Ping,
+    Pong,
+    /// Nothing more will come. [`Socket::close`] tells the client, if it can be told.
+    End(Closing),
+}
+
+/// A WebSocket after its handshake, and the outbox that is written to it.
+///
+/// Data frames go from their shared bytes to the socket without a copy, several in one system call.
+#[derive(Debug)]
+pub struct Socket<S> {
+    websocket: WebSocketStream<Wire<S>>,
+    outbox: Arc<Outbox>,
+    sending: VecDeque<Queued>,
+    /// Bytes of `sending` that the stream has accepted.
+    accepted: usize,
+    /// A ping was handed to the library and may not be written yet.
+    control: bool,
+    frames_sent: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Takes over a stream on which the handshake is done and `already_read` came behind it.
+    pub async fn new(io: S, already_read: Bytes, outbox: Arc<Outbox>, settings: SocketSettings) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BUFFER_BYTES)
+            .max_message_size(Some(settings.message_max_bytes))
+            .max_frame_size(Some(settings.frame_max_bytes));
+        let wire = Wire::new(io);
+        let websocket = if already_read.is_empty() {
+            WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await
+        } else {
+            WebSocketStream::from_partially_read(wire, already_read.into(), Role::Server, Some(config)).await
+        };
+        Socket { websocket, outbox, sending: VecDeque::new(), accepted: 0, control: false, frames_sent: 0 }
+    }
+
+    /// What [`super::Deadlines`] wants to know.
+    pub fn observe(&self, reading: bool) -> Observed {
+        let wire = self.websocket.get_ref();
+        Observed { read: wire.read, written: wire.written, writing: !self.sending.is_empty() || wire.owed, reading }
+    }
+
+    /// Data frames that were written whole so far.
+    pub fn frames_sent(&self) -> u64 {
+        self.frames_sent
+    }
+
+    /// The next thing from the client.
+    pub fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        loop {
+            let incoming = match ready!(Pin::new(&mut self.websocket).poll_next(cx)) {
+                Some(Ok(Message::Text(text))) => Incoming::Text(text),
+                Some(Ok(Message::Binary(bytes))) => Incoming::Binary(bytes),
+                Some(Ok(Message::Ping(_))) => Incoming::Ping,
+                Some(Ok(Message::Pong(_))) => Incoming::Pong,
+                Some(Ok(Message::Close(frame))) => {
+                    let frame = frame.as_ref().map(|frame| (u16::from(frame.code), frame.reason.as_str()));
+                    Incoming::End(Closing::by_client(frame))
+                }
+                // The library never gives raw frames when it reads.
+                Some(Ok(Message::Frame(_))) => continue,
+                Some(Err(error)) => Incoming::End(end_of(&error)),
+                None => Incoming::End(Closing::lost()),
+            };
+            return Poll::Ready(incoming);
+        }
+    }
+
+    /// Writes what is in the outbox. Ready only when the connection has to end: somebody asked for it and all before it
+    /// is written, or the socket failed.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Closing> {
+        match ready!(self.poll_send_all(cx)) {
+            Ok(closing) => Poll::Ready(closing),
+            Err(_) => Poll::Ready(Closing::lost()),
+        }
+    }
+
+    fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Closing>> {
+        loop {
+            if !self.sending.is_empty() {
+                ready!(self.poll_send_frames(cx))?;
+            }
+            if self.control || self.websocket.get_ref().owed {
+                ready!(self.poll_flush_control(cx))?;
+            }
+            if let Some(closing) = ready!(self.outbox.poll_take(cx, &mut self.sending)) {
+                return Poll::Ready(Ok(closing));
+            }
+        }
+    }
+
+    /// Writes all of `sending`, and tells each poster when its frame is out.
+    fn poll_send_frames(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.websocket.get_ref().held && self.websocket.get_ref().owed {
+            // Half a control frame is out: it goes first.
+            ready!(self.poll_flush_control(cx))?;
+        }
+        self.websocket.get_mut().held = true;
+        loop {
+            if self.accepted > 0 {
+                // A TLS stream may hold back what it accepted; only what is flushed counts as written.
+                ready!(Pin::new(self.websocket.get_mut().io()).poll_flush(cx))?;
+                self.settle();
+            }
+            if self.sending.is_empty() {
+                break;
+            }
+            let written = ready!(self.poll_write_frames(cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.accepted += written;
+            self.websocket.get_mut().written += written as u64;
+        }
+        // An idle connection keeps no buffer.
+        self.sending = VecDeque::new();
+        self.websocket.get_mut().held = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_frames(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut headers = [FrameHeader::default(); WRITE_SLICES / 2];
+        for (header, queued) in headers.iter_mut().zip(&self.sending) {
+            *header = FrameHeader::new(queued);
+        }
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        let mut count = 0;
+        let mut skip = self.accepted;
+        for (header, queued) in headers.iter().zip(&self.sending) {
+            for piece in [header.bytes(), &queued.frame.data] {
+                let rest = &piece[skip.min(piece.len())..];
+                skip -= piece.len() - rest.len();
+                if !rest.is_empty() {
+                    slices[count] = IoSlice::new(rest);
+                    count += 1;
+                }
+            }
+        }
+        Pin::new(self.websocket.get_mut().io()).poll_write_vectored(cx, &slices[..count])
+    }
+
+    /// Lets go of the frames that are in the socket whole.
+    fn settle(&mut self) {
+        while let Some(queued) = self.sending.front() {
+            let length = FrameHeader::new(queued).bytes().len() + queued.frame.data.len();
+            if self.accepted < length {
+                return;
+            }
+            self.accepted -= length;
+            if let Some(queued) = self.sending.pop_front() {
+                self.frames_sent += 1;
+                self.outbox.release(queued.cost);
+                queued.written();
+            }
+        }
+    }
+
+    fn poll_flush_control(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.websocket).poll_flush(cx)).map_err(io::Error::other)?;
+        self.control = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Queues a ping. It is written by the next [`Socket::poll_send`].
+    pub fn ping(&mut self) {
+        // A full control buffer means a blocked socket: what waits there does as well as a ping.
+        let _ = Pin::new(&mut self.websocket).start_send(Message::Ping(Bytes::new()));
+        self.control = true;
+    }
+
+    /// Tells the client why the connection ends, as far as it can still be told. Afterwards nothing is written, and
+    /// posters of what was queued learn that it was not.
+    pub async fn close(&mut self, closing: &Closing) {
+        self.outbox.end();
+        if !closing.can_be_told() {
+            self.sending = VecDeque::new();
+            return;
+        }
+        let _ = timeout(CLOSE_WRITE_TIMEOUT, async {
+            if !self.sending.is_empty() {
+                // A frame that is half written has to be finished first.
+                poll_fn(|cx| self.poll_send_frames(cx)).await?;
+            }
+            // After the client's own close frame this only writes the answer that the library has ready.
+            let frame = CloseFrame { code: closing.code.into(), reason: (&*closing.reason).into() };
+            let frame = closing.has_code().then_some(frame);
+            self.websocket.send(Message::Close(frame)).await.map_err(io::Error::other)
+        })
+        .await;
+        self.sending = VecDeque::new();
+    }
+
+    /// Gives the client time to read the close frame and to answer it: closing a socket with unread input would reset the
+    /// connection and could take the close frame away from the client.
+    pub async fn linger(mut self, closing: &Closing) {
+        if !closing.can_be_told() {
+            return;
+        }
+        let limit = self.websocket.get_ref().read + LINGER_BYTES;
+        let _ = timeout(CLOSE_ANSWER_TIMEOUT, async {
+            while let Some(Ok(_)) = self.websocket.next().await {
+                if self.websocket.get_ref().read > limit {
+                    return;
+                }
+            }
+            // The server closes first (RFC 6455, section 7.1.1).
+            let wire = self.websocket.get_mut();
+            let _ = wire.io().shutdown().await;
+            let mut rest = [0; 1024];
+            while wire.read < limit && matches!(wire.read(&mut rest).await, Ok(1..)) {}
+        })
+        .await;
+    }
+}
+
+/// How reading ended, when it was not by a close frame.
+fn end_of(error: &tungstenite::Error) -> Closing {
+    use tungstenite::error::ProtocolError;
+    match error {
+        tungstenite::Error::Capacity(_) => Closing::too_big(),
+        tungstenite::Error::Utf8(_) => Closing::not_utf8(),
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Closing::lost(),
+        tungstenite::Error::Protocol(_) => Closing::protocol(),
+        _ => Closing::lost(),
+    }
+}
+
+/// Head of an unmasked, final frame (RFC 6455, section 5.2).
+#[derive(Clone, Copy, Default)]
+struct FrameHeader {
+    bytes: [u8; 10],
+    length: u8,
+}
+
+impl FrameHeader {
+    fn new(queued: &Queued) -> Self {
+        const FINAL: u8 = 0x80;
+        let opcode = match queued.frame.kind {
+            FrameKind::Text => 0x1,
+            FrameKind::Binary => 0x2,
+        };
+        let mut bytes = [0; 10];
+        bytes[0] = FINAL | opcode;
+        let payload = queued.frame.data.len();
+        let length = match (u8::try_from(payload), u16::try_from(payload)) {
+            (Ok(small @ ..=125), _) => {
+                bytes[1] = small;
+                2
+            }
+            (_, Ok(medium)) => {
+                bytes[1] = 126;
+                bytes[2..4].copy_from_slice(&medium.to_be_bytes());
+                4
+            }
+            _ => {
+                bytes[1] = 127;
+                bytes[2..].copy_from_slice(&(payload as u64).to_be_bytes());
+                10
+            }
+        };
+        FrameHeader { bytes, length }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}

@@ -1,0 +1,64 @@
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The byte stream below a WebSocket: counts what passes, and lets only one side write at a time.
+///
+/// Data frames are written by [`super::Socket`] straight from their shared bytes; the WebSocket library writes its own
+/// control frames (pong, ping, close) through [`AsyncWrite`]. While a data frame is half written the wire is held and
+/// the library has to wait; while one of its frames is half written [`Wire::owed`] says so.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    io: S,
+    pub(super) read: u64,
+    pub(super) written: u64,
+    /// A data frame is being written.
+    pub(super) held: bool,
+    /// The library still has bytes of its own to write.
+    pub(super) owed: bool,
+}
+
+impl<S> Wire<S> {
+    pub(super) fn new(io: S) -> Self {
+        Wire { io, read: 0, written: 0, held: false, owed: false }
+    }
+
+    /// The stream itself, for writing data frames.
+    pub(super) fn io(&mut self) -> &mut S {
+        &mut self.io
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.read += (buffer.filled().len() - before) as u64;
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.held {
+            // No waker: the socket flushes the library itself as soon as the data frame is out.
+            self.owed = true;
+            return Poll::Pending;
+        }
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        let written = if let Poll::Ready(Ok(written)) = result { written } else { 0 };
+        self.written += written as u64;
+        self.owed = written < bytes.len();
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
