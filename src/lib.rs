@@ -1,9 +1,35 @@
-//! tidegate
+//! tidegate: a self-hosted, WebSocket-first messaging gateway with the contract of Amazon API Gateway's WebSocket APIs.
+//!
+//! It holds clients' connections, so that a backend can stay plain stateless HTTP: a client's connect, its messages and
+//! its disconnect become HTTP calls to the backend, and the backend pushes with `POST /{stage}/@connections/{id}`.
+//!
+//! This file is the map. Modules are declared from low to high; a module imports only modules declared above it.
+//!
+//! ```text
+//! client   server/listener -> router -> upgrade -> data_plane/websocket/connect -> 101
+//!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
+//!            -> disconnect (registry, disconnect_queue, integration)
+//! backend  server/connections_api -> data_plane/management/post_to_connection -> registry -> session/outbox -> socket
+//! ```
+//!
+//! Invariants:
+//!
+//! - A connection has one owner, and only its session's task writes to its socket.
+//! - `$disconnect` has one event id, computed from the connection id, from the first attempt to the last. It is sent
+//!   after `$connect` was answered and after the last dispatch of the connection has ended, and its entry leaves the
+//!   registry when the backend has answered.
+//! - One event uses one [`data_plane::Live`] configuration from start to end.
+//! - No lock and no map reference lives across an await.
+//! - Every task is spawned on [`lifecycle::Lifecycle`], every queue, body, wait and retry has a named bound.
+
+// Pure: values in, values out.
 pub mod clock;
 pub mod id;
 pub mod apigatewayv2;
 pub mod request_context;
 pub mod expression;
+
+// Mechanisms: each wraps one outside thing and knows no flow.
 pub mod limits;
 pub mod lifecycle;
 pub mod telemetry;
@@ -12,7 +38,11 @@ pub mod deployment;
 pub mod session;
 pub mod registry;
 pub mod integration;
+
+// Flows: the only code that joins mechanisms.
 pub mod data_plane;
+
+// Edge and assembly.
 pub mod server;
 pub mod config;
 pub mod demo;
