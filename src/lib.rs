@@ -37,6 +37,7 @@ pub mod http_client;
 pub mod deployment;
 pub mod session;
 pub mod registry;
+pub mod cluster;
 pub mod integration;
 
 // Flows: the only code that joins mechanisms.

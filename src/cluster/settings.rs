@@ -1,0 +1,70 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How nodes reach each other. Only with `registry.type: redis`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClusterSettings {
+    /// IP address and port that this node listens on for its peers. Port 0 takes any free one.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+
+    /// Host and port that it tells its peers; by default `address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub advertise: Option<String>,
+
+    /// What all nodes of a cluster know and nobody else: at least 16 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+
+    /// A node that is silent for this long is dead.
+    #[schemars(range(min = 500, max = 600_000))]
+    pub lease_millis: u32,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        ClusterSettings {
+            address: SocketAddr::from(([127, 0, 0, 1], 8082)),
+            advertise: None,
+            secret: None,
+            lease_millis: 5000,
+        }
+    }
+}
+
+impl ClusterSettings {
+    /// The lease `L`, from which all other times of the cluster follow.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_millis.into())
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(#[schemars(length(min = 16, max = 1024))] String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Secret(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
