@@ -208,7 +208,7 @@ impl Gateway {
 
 fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, http_client)?,
+        deployments: Deployments::compile(&config.apis, &config.limits, http_client)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),

@@ -17,7 +17,11 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(callback_base_url(config));
     problems.extend(api_ids(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
-    problems.extend(Deployments::compile(&config.apis, &HttpClient::new(TaskTracker::new())).err().unwrap_or_default());
+    problems.extend(
+        Deployments::compile(&config.apis, &config.limits, &HttpClient::new(TaskTracker::new()))
+            .err()
+            .unwrap_or_default(),
+    );
     problems
 }
 

@@ -195,6 +195,7 @@ mod tests {
         deadlines.data(start + seconds(39));
         let pinged = Observed { read: 6, ..QUIET };
         let _ = deadlines.due(start + seconds(40), pinged);
-        assert_eq!(deadlines.due(start + seconds(50), pinged), Due::Close(Closing::expired()));
+        let answered = Observed { read: 12, ..QUIET };
+        assert_eq!(deadlines.due(start + seconds(50), answered), Due::Close(Closing::expired()));
     }
 }
