@@ -1,15 +1,16 @@
-//! The backends in `examples/` behind the real gateway, with the configuration that stands beside them.
+//! The backends in `examples/` and in `README.md` behind the real gateway, with the configuration that stands beside them.
 
 mod process;
 
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use process::{LIMIT, Process, Tidegate};
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -87,6 +88,48 @@ async fn check(program: &str, script: &str, environment: &[(&str, &str)]) {
     let left = ada.frame("left").await;
     assert_eq!((&left["name"], &left["code"], &left["reason"]), (&json!("Bob"), &json!(4000), &json!("bye")));
     assert_eq!(ada.frame("members").await["members"].as_array().map(Vec::len), Some(1));
+}
+
+/// The first block of the README in a language.
+fn readme_block(language: &str) -> &'static str {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once(&format!("```{language}\n")).expect("a block in this language");
+    rest.split_once("```").expect("the block ends").0
+}
+
+/// A port of 127.0.0.1 that nobody has at the moment.
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+async fn until_somebody_listens(port: u16) {
+    let mut attempts = interval(Duration::from_millis(20));
+    let wait = async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            attempts.tick().await;
+        }
+    };
+    timeout(LIMIT, wait).await.expect("the backend listens");
+}
+
+#[tokio::test]
+async fn the_backend_of_the_readme_answers() {
+    let folder = TempDir::new().expect("a directory");
+    let port = free_port().await;
+    let (script, config) = (folder.path().join("backend.py"), folder.path().join("my.yaml"));
+    std::fs::write(&script, readme_block("python").replace("9000", &port.to_string())).expect("it can be written");
+    let text = readme_block("yaml").replace("9000", &port.to_string()).replace("127.0.0.1:8080", "127.0.0.1:0");
+    let internal = "  internal: { address: 127.0.0.1:0 }\napis:";
+    std::fs::write(&config, text.replace("apis:", internal)).expect("it can be written");
+
+    let _backend = Process::start(PYTHON, &[script.to_str().expect("a path in UTF-8")], &[]);
+    until_somebody_listens(port).await;
+    let gateway = Tidegate::serve(&config, &[]).await;
+    let (mut socket, _) = connect_async(format!("ws://{}/prod", gateway.public)).await.expect("a connection");
+    socket.send(Message::text("hello")).await.expect("the socket takes it");
+    let answer = timeout(LIMIT, socket.next()).await.expect("an answer").expect("a frame").expect("a good one");
+    assert_eq!(answer, Message::text("you said: hello"));
 }
 
 #[tokio::test]
