@@ -39,6 +39,7 @@ async fn a_plain_http_backend_gets_the_clients_handshake_its_messages_and_its_en
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "http"),
         ("x-amzn-apigateway-api-id", "chat"),
+        ("content-length", "0"),
         ("x-tidegate-event-type", "CONNECT"),
     ] {
         assert_eq!(call.header(name), value);
