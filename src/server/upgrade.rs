@@ -108,6 +108,13 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 fn seen_by_backends(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
+    // A list may come in several headers (RFC 6455, section 11.3.4); backends read one text.
+    let offers: Vec<&[u8]> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes).collect();
+    if let [_, _, ..] = offers.as_slice()
+        && let Ok(list) = HeaderValue::from_bytes(&offers.join(&b", "[..]))
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
+    }
     if let Ok(host) = HeaderValue::from_str(host) {
         headers.insert(HOST, host);
     }

@@ -260,6 +260,16 @@ async fn a_trusted_proxy_is_believed_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_subprotocol_list_over_several_headers_is_one_text_in_the_event() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let headers = [("Sec-WebSocket-Protocol", "chat.v2"), ("Sec-WebSocket-Protocol", "chat.v1")];
+    assert_eq!(gateway.handshake("/prod", &headers).await.status, 101);
+    let event = backend.next("CONNECT").await.event();
+    assert_eq!(event["headers"]["Sec-WebSocket-Protocol"], "chat.v2, chat.v1");
+}
+
+#[tokio::test]
 async fn a_binary_message_is_base64_and_goes_to_the_default_route() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
