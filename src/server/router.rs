@@ -1,8 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::HOST;
+use bytes::Bytes;
+use http::header::{EXPECT, HOST};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
 use super::listener::{Endpoint, Peer, Session};
 use super::{ConnectionsApi, admin, connections_api, upgrade};
@@ -11,20 +15,54 @@ use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::URL_MAX_BYTES;
 
+/// What is read of a body that nobody wants, in bytes, and for how long.
+const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101.
 pub(super) async fn route(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
     peer: Peer,
     session: &Session,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let response = answer(plane, endpoint, peer, session, &mut request).await;
+    if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
+        discard(request.body_mut()).await;
+    }
+    response
+}
+
+/// Reads what an answer did without: hyper closes a connection whose input is unread, which resets it and can take the
+/// answer away from a backend that is still sending.
+async fn discard(body: &mut Incoming) {
+    let _ = timeout(DISCARD_TIMEOUT, async {
+        let mut left = DISCARD_MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    })
+    .await;
+}
+
+async fn answer(
+    plane: &Arc<DataPlane>,
+    endpoint: &Endpoint,
+    peer: Peer,
+    session: &Session,
+    request: &mut Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, &request)
+        && let Some(response) = admin::answer(plane, readiness, request)
     {
         return response;
     }
-    match resolve(plane, &request) {
+    match resolve(plane, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -36,7 +74,7 @@ pub(super) async fn route(
         },
         Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
             ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
-            ConnectionsApi::AwsIam => gateway_response::connections_api(&unsigned(&request)),
+            ConnectionsApi::AwsIam => gateway_response::connections_api(&unsigned(request)),
             ConnectionsApi::None => connections_api::answer(plane, &deployment, &stage, &id, request)
                 .await
                 .unwrap_or_else(|error| gateway_response::connections_api(&error)),

@@ -76,6 +76,24 @@ async fn what_is_posted_arrives_as_text_and_empty_posts_too() {
 }
 
 #[tokio::test]
+async fn a_post_over_the_limit_is_413_without_a_type_or_a_body() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let (mut client, id) = gateway.client(&backend).await;
+    for address in [gateway.public(), gateway.internal()] {
+        for bytes in [131_073, 1_000_000, 8_000_000] {
+            let target = format!("/prod/@connections/{id}");
+            let response = http(address, "POST", &target, &[], &vec![b'x'; bytes]).await;
+            assert_eq!((response.status, response.body.len()), (413, 0), "{bytes}");
+            assert_eq!(response.error_type(), None);
+            expect_ids(&response);
+        }
+    }
+    assert_eq!(gateway.post(&id, "next").await.status, 200);
+    assert_eq!(client.next_text().await, "next");
+}
+
+#[tokio::test]
 async fn a_chunked_post_is_read_whole_and_bounded_too() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
@@ -385,4 +403,29 @@ async fn a_delete_first_writes_what_was_posted_before() {
     }
     assert_eq!(deaf.next_close().await, (1000, "Connection Closed Normally".to_owned()));
     assert_eq!(within("an answer", stuck).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_backend_gets_its_answer_though_its_data_were_not_wanted() {
+    let backend = TestBackend::start().await;
+    let gateway =
+        Settings::aws_proxy(&backend).public("connectionsApi: AWS_IAM").internal("connectionsApi: NONE").start().await;
+    let (_client, id) = gateway.client(&backend).await;
+    let big = vec![b'x'; 8_000_000];
+    let target = format!("/prod/@connections/{id}");
+    let binary = [("x-tidegate-data-type", "wrong")];
+    for (address, method, target, headers, status) in [
+        (gateway.public(), "POST", &*target, [].as_slice(), 403),
+        (gateway.internal(), "POST", &target, &binary, 400),
+        (gateway.internal(), "PUT", &target, &[], 403),
+        (gateway.internal(), "DELETE", &target, &[], 204),
+        (gateway.internal(), "POST", "/nowhere/@connections/x", &[], 403),
+        (gateway.internal(), "POST", "/readyz", &[], 405),
+        (gateway.public(), "POST", "/prod", &[], 403),
+    ] {
+        let response = http(address, method, target, headers, &big).await;
+        assert_eq!(response.status, status, "{method} {target}");
+    }
+    let response = http(gateway.internal(), "POST", &target, &[("Expect", "100-continue")], b"").await;
+    assert_eq!(response.status, 410);
 }
