@@ -123,7 +123,7 @@ impl TestBackend {
                             }
                         }
                     };
-                    stop.run_until_cancelled(serving).await;
+                    stop.run_until_cancelled(Box::pin(serving)).await;
                 });
             }
         });
@@ -171,6 +171,11 @@ impl TestBackend {
         let call = all.iter().filter(|call| call.event_type() == event_type).nth(*taken).cloned()?;
         *taken += 1;
         Some(call)
+    }
+
+    /// Leaves out the calls of an event type that the test has not seen.
+    pub(crate) fn skip(&self, event_type: &str) {
+        while self.take(event_type).is_some() {}
     }
 
     /// All calls of an event type so far, in their order.

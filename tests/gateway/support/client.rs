@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -14,8 +14,6 @@ use super::within;
 /// A client of the gateway.
 pub(crate) struct TestClient {
     websocket: WebSocketStream<TcpStream>,
-    /// Headers of the 101.
-    pub(crate) headers: HeaderMap,
 }
 
 impl TestClient {
@@ -39,8 +37,8 @@ impl TestClient {
         for (name, value) in headers {
             request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let (websocket, response) = within("a handshake", client_async(request, stream)).await?;
-        Ok(TestClient { websocket, headers: response.headers().clone() })
+        let (websocket, _) = within("a handshake", client_async(request, stream)).await?;
+        Ok(TestClient { websocket })
     }
 
     pub(crate) async fn send(&mut self, text: &str) {

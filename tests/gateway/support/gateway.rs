@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HttpResponse, LIMIT, RawClient, TestBackend, TestClient, eventually, handshake, http, within};
 
-/// The text of a configuration with one API `chat`, one integration `backend` and one stage `prod`, in the parts that
-/// tests change. `$default` and `ask` are two-way, `tell` is one-way.
+/// The text of a configuration with one API `chat`, one integration `backend` and the stages `prod` and `test`, in
+/// the parts that tests change. `$default` and `ask` are two-way, `tell` is one-way.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     backend: String,
@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     timeout_millis: u32,
     routes: String,
     stage: String,
+    stages: Vec<&'static str>,
     api: String,
     apis: String,
 }
@@ -48,6 +49,7 @@ impl Settings {
             timeout_millis: 20_000,
             routes: [one_way.as_slice(), two_way.as_slice()].concat().join(", "),
             stage: String::new(),
+            stages: vec!["prod", "test"],
             api: String::new(),
             apis: String::new(),
         }
@@ -103,6 +105,12 @@ impl Settings {
         self
     }
 
+    /// Takes one of the stages `prod` and `test` away.
+    pub(crate) fn without_stage(mut self, name: &str) -> Self {
+        self.stages.retain(|stage| *stage != name);
+        self
+    }
+
     /// More settings of the API.
     pub(crate) fn api(mut self, setting: &str) -> Self {
         self.api.push_str(setting);
@@ -118,7 +126,9 @@ impl Settings {
     }
 
     fn api_text(&self) -> String {
-        let Settings { integration, timeout_millis, routes, stage, api, .. } = self;
+        let Settings { integration, timeout_millis, routes, stage, stages, api, .. } = self;
+        let stages: Vec<String> = stages.iter().map(|name| format!("{name}: {{ {stage} }}")).collect();
+        let stages = stages.join(", ");
         let expression = if api.contains("routeSelectionExpression") {
             ""
         } else {
@@ -128,7 +138,7 @@ impl Settings {
             if integration.contains("integrationUri") { "" } else { "integrationUri: \"${env:BACKEND}/events\", " };
         format!(
             "{{ {expression}{api}integrations: {{ backend: {{ {uri}timeoutInMillis: {timeout_millis}, {integration} }} }}, \
-             routes: {{ {routes} }}, stages: {{ prod: {{ {stage} }}, test: {{ {stage} }} }} }}"
+             routes: {{ {routes} }}, stages: {{ {stages} }} }}"
         )
     }
 
@@ -193,6 +203,7 @@ impl TestGateway {
 
     /// Connects a client to `/prod`; with its id, as the backend learns it.
     pub(crate) async fn client(&self, backend: &TestBackend) -> (TestClient, String) {
+        backend.skip("CONNECT");
         let client = self.connect("/prod").await;
         let id = backend.next("CONNECT").await.connection_id().to_owned();
         (client, id)
