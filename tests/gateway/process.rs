@@ -194,6 +194,9 @@ apis:
     let output = Process::run(&["serve", "--config", "/nowhere/tidegate.yaml"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere/tidegate.yaml"));
+    let output = Process::run(&["check", "--config", "/nowhere/tidegate.yaml"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("No such file"), "the cause is said too");
 }
 
 #[tokio::test]
