@@ -96,13 +96,11 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
 
 /// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).
 fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.as_str().to_owned());
-    }
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
-        (_, Some(_)) | (None, None) => None,
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (Some(authority), _, None) => Some(authority.as_str()),
+        (None, Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
+        (_, _, Some(_)) | (None, None, None) => None,
     };
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));
