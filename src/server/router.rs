@@ -13,7 +13,7 @@ use super::{ConnectionsApi, admin, connections_api, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
-use crate::limits::quota::URL_MAX_BYTES;
+use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
 
 /// What is read of a body that nobody wants, in bytes, and for how long.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -88,6 +88,11 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
         return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
+    }
+    // hyper has the same bound, but looks only after a read, which may bring as much again.
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
+    if target.len() + fields.sum::<usize>() > HEAD_MAX_BYTES {
+        return Err(RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES });
     }
     let host = host(request)?;
     let resolved = plane.live().deployments.resolve(Some(&host), request.uri().path());

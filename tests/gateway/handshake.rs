@@ -115,6 +115,20 @@ async fn a_url_of_4096_bytes_is_taken_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
+async fn headers_over_32_kib_or_too_many_are_431() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let large = "x".repeat(20_000);
+    let twice = [("x-a", &*large), ("x-b", &*large)];
+    assert_eq!(gateway.handshake("/prod", &twice).await.status, 431);
+    let many: Vec<String> = (0..200).map(|number| format!("x-{number}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (&**name, "1")).collect();
+    assert_eq!(gateway.handshake("/prod", &many).await.status, 431);
+    assert_eq!(gateway.handshake("/prod", &twice[..1]).await.status, 101);
+    gateway.expect_alive(&backend).await;
+}
+
+#[tokio::test]
 async fn what_is_not_http_ends_its_own_connection() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
