@@ -309,3 +309,17 @@ async fn messages_sent_right_before_the_close_frame_reach_the_backend_first() {
     assert_eq!(bodies, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
     assert_eq!(backend.order().last().unwrap(), "DISCONNECT");
 }
+
+#[tokio::test]
+async fn a_flood_of_pings_from_a_client_that_does_not_read_ends_that_client_alone() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).section("limits: { slowClientTimeoutSeconds: 1 }").start().await;
+    let mut flooding = RawClient::upgrade(gateway.public(), "/prod").await;
+    let many = frame(0x89, &[7; 125]).repeat(1000);
+    let flood = spawn(async move { while flooding.stream.write_all(&many).await.is_ok() {} });
+    assert_eq!(backend.next("DISCONNECT").await.closing(), (1008, "Slow consumer".to_owned()));
+    within("the end of the flood", flood).await.unwrap();
+    gateway.expect_alive(&backend).await;
+}

@@ -260,6 +260,31 @@ async fn frames_that_come_right_behind_the_handshake_are_not_lost() {
 }
 
 #[tokio::test]
+async fn the_body_of_a_handshake_is_not_taken_for_frames() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let hidden = crate::support::frame(0x81, b"hidden");
+    let length = hidden.len().to_string();
+    let mut client = RawClient::connect(gateway.public()).await;
+    client.send(&handshake(gateway.public(), "/prod", &[("Content-Length", &length)])).await;
+    client.send(&[hidden, crate::support::frame(0x81, b"open")].concat()).await;
+    assert_eq!(client.response().await.status, 101);
+    assert_eq!(backend.next("MESSAGE").await.event()["body"], "open");
+}
+
+#[tokio::test]
+async fn only_the_gateway_says_101() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    for status in [100, 101, 102, 199] {
+        backend.answer("CONNECT", Reply::json(&json!({"statusCode": status})));
+        assert_eq!(gateway.handshake("/prod", &[]).await.status, 502, "{status}");
+    }
+    gateway.drain().await;
+    assert_eq!(backend.calls("DISCONNECT").len(), 0);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_before_the_backend_accepts_gets_one_disconnect() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;

@@ -18,3 +18,4 @@ mod reload;
 mod process;
 mod shutdown;
 mod pool;
+mod metrics;
