@@ -26,7 +26,7 @@ pub(super) async fn answer(
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let result = match *request.method() {
         Method::POST => post(plane, deployment, stage, id, request).await,
@@ -45,10 +45,10 @@ async fn post(
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let data_type = data_type(request.headers())?;
-    let data = read_body(request.into_body(), plane.live().limits.message_bytes).await?;
+    let data = read_body(request.body_mut(), plane.live().limits.message_bytes).await?;
     post_to_connection(plane, deployment, stage, id, data, data_type).await
 }
 
@@ -60,7 +60,7 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
     }
 }
 
-async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
+async fn read_body(body: &mut Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
     if body.size_hint().lower() > max as u64 {
         return Err(ConnectionsApiError::TooLarge);
     }
