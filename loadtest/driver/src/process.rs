@@ -1,13 +1,14 @@
 //! Processes that the driver starts, and what they use, read from `/proc`.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -16,6 +17,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a process may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Set, what targets write to stderr is shown.
+const VERBOSE: &str = "TIDEGATE_LOADTEST_VERBOSE";
 
 /// A process with all its descendants. Dropped, it is killed.
 pub(crate) struct Process {
@@ -55,7 +59,10 @@ impl Process {
         let line = timeout(START_TIMEOUT, stdout.next_line()).await;
         match line {
             Ok(Ok(Some(line))) => Ok(line),
-            Ok(_) => anyhow::bail!("{} ended before it was ready: {}", self.name, self.rest_of_stderr().await),
+            Ok(_) => {
+                let said = self.rest_of_stderr().await;
+                anyhow::bail!("{} ended before it was ready: {said}", self.name)
+            }
             Err(_) => anyhow::bail!("{} was not ready within {START_TIMEOUT:?}", self.name),
         }
     }
@@ -89,34 +96,34 @@ impl Process {
     }
 
     /// Keeps both pipes empty, so that the process never waits for them.
-    pub(crate) async fn drain_output(&mut self) {
-        let (mut stdout, mut stderr) = (self.stdout.take(), self.stderr.take());
-        let read_stdout = async {
-            if let Some(lines) = &mut stdout {
-                while let Ok(Some(_)) = lines.next_line().await {}
-            }
-        };
-        let name = &self.name;
-        let read_stderr = async {
-            if let Some(lines) = &mut stderr {
-                while let Ok(Some(line)) = lines.next_line().await {
-                    if std::env::var_os("TIDEGATE_LOADTEST_VERBOSE").is_some() {
-                        eprintln!("{name}: {line}");
+    pub(crate) fn drain_output(&mut self) -> impl Future<Output = ()> + use<> {
+        let (stdout, stderr, name) = (self.stdout.take(), self.stderr.take(), self.name.clone());
+        let is_verbose = std::env::var_os(VERBOSE).is_some();
+        async move {
+            tokio::join!(
+                async {
+                    let mut lines = stdout;
+                    while let Some(Ok(Some(_))) = next_line(lines.as_mut()).await {}
+                },
+                async {
+                    let mut lines = stderr;
+                    while let Some(Ok(Some(line))) = next_line(lines.as_mut()).await {
+                        if is_verbose {
+                            eprintln!("{name}: {line}");
+                        }
                     }
                 }
-            }
-        };
-        tokio::join!(read_stdout, read_stderr);
-        std::future::pending().await
+            );
+        }
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Asks the process to end, and kills it if it does not.
+    /// Asks the process to end; it is killed if it does not.
     pub(crate) async fn stop(mut self) {
-        if let Some(pid) = Pid::from_raw(self.pid) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.child.id().is_some()) {
             // It may have ended already.
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -124,6 +131,24 @@ impl Process {
             let _ = self.child.kill().await;
         }
     }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process with workers of its own would leave them behind when it is killed.
+        if self.child.id().is_none() {
+            return;
+        }
+        for pid in with_descendants(&[self.pid]).into_iter().filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+}
+
+async fn next_line<R: AsyncRead + Unpin>(
+    lines: Option<&mut Lines<BufReader<R>>>,
+) -> Option<std::io::Result<Option<String>>> {
+    Some(lines?.next_line().await)
 }
 
 /// What these processes and all their descendants use.
@@ -148,7 +173,7 @@ pub(crate) fn cpu_ms_of(pids: &[i32]) -> f64 {
 }
 
 /// `utime` and `stime` of `/proc/PID/stat`.
-fn cpu_ms(pid: i32) -> Option<f64> {
+pub(crate) fn cpu_ms(pid: i32) -> Option<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name of the program is in brackets and may hold anything; `utime` is field 14 and the state field 3.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
