@@ -2,7 +2,9 @@
 //!
 //! It knows both forms of a call by its path: `/raw` carries the message's own bytes and answers with the reply;
 //! `/event` carries an `AWS_PROXY` event and answers `{"statusCode":200,"body":…}`. The reply is the message itself, or
-//! for `{"action":"whoami"}` the id of the connection.
+//! for `{"action":"whoami"}` the id of the connection. [`grip`] is what Pushpin calls.
+
+mod grip;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -74,7 +76,10 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
                 None => response(StatusCode::BAD_REQUEST, Bytes::new()),
             }
         }
-        _ => response(StatusCode::NOT_FOUND, Bytes::new()),
+        path => match path.strip_prefix(grip::PATH) {
+            Some(channel) => grip::answer(channel, &body),
+            None => response(StatusCode::NOT_FOUND, Bytes::new()),
+        },
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::machine::source_address;
 use crate::payload::{Messages, Posts, WHOAMI};
-use crate::recorder::{Nanos, Recorder};
+use crate::recorder::{Nanos, Operation, Recorder};
 use crate::target::{Endpoints, Protocol};
 
 /// A client's connection.
@@ -132,7 +132,9 @@ pub(crate) struct Recipient {
 pub(crate) enum Sending {
     Never,
     /// The next one as soon as one of `in_flight` is answered.
-    Saturated { in_flight: usize },
+    Saturated {
+        in_flight: usize,
+    },
     /// When the pacer says so.
     Paced(UnboundedReceiver<Nanos>),
 }
@@ -228,7 +230,7 @@ impl Client {
                 state.received = post.number + 1;
             } else {
                 state.received += 1;
-                self.recorder.done(post.due, text.len());
+                self.recorder.done(Operation::Post, post.due, text.len());
             }
             if let Some(delivered) = &self.delivered {
                 delivered.add_permits(1);
@@ -238,7 +240,7 @@ impl Client {
         let number = self.messages.number(text);
         let place = number.and_then(|number| state.waiting.iter().position(|(waiting, _)| *waiting == number));
         if let Some((_, due)) = place.and_then(|place| state.waiting.remove(place)) {
-            self.recorder.done(due, 2 * text.len());
+            self.recorder.done(Operation::Reply, due, 2 * text.len());
         } else {
             let start: String = text.chars().take(120).collect();
             self.recorder.error(format!("a wrong reply: {start}"));

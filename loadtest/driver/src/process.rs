@@ -123,25 +123,31 @@ impl Process {
 
     /// Asks the process to end; it is killed if it does not.
     pub(crate) async fn stop(mut self) {
-        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.child.id().is_some()) {
-            // It may have ended already.
-            let _ = kill_process(pid, Signal::TERM);
+        let family = with_descendants(&[self.pid]);
+        if self.child.id().is_some() {
+            terminate(&[self.pid]);
         }
         if timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
+        // A wrapper may end without what it has started.
+        terminate(&family[1..]);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // A process with workers of its own would leave them behind when it is killed.
-        if self.child.id().is_none() {
-            return;
+        if self.child.id().is_some() {
+            terminate(&with_descendants(&[self.pid]));
         }
-        for pid in with_descendants(&[self.pid]).into_iter().filter_map(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+    }
+}
+
+/// Sends SIGTERM to those that still run.
+fn terminate(pids: &[i32]) {
+    for pid in pids.iter().copied().filter_map(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
     }
 }
 

@@ -29,7 +29,20 @@ pub(crate) struct Recorder {
 
 struct Latencies {
     all: Histogram<u64>,
+    replies: Histogram<u64>,
+    posts: Histogram<u64>,
     since_last_look: Histogram<u64>,
+}
+
+/// What an operation was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// A handshake, to its 101.
+    Connect,
+    /// A message, to its reply.
+    Reply,
+    /// A post, to its client.
+    Post,
 }
 
 /// Latencies as reports say them, in microseconds.
@@ -53,7 +66,12 @@ impl Recorder {
             ends: AtomicU64::new(Nanos::MAX),
             done: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            latencies: Mutex::new(Latencies { all: histogram(), since_last_look: histogram() }),
+            latencies: Mutex::new(Latencies {
+                all: histogram(),
+                replies: histogram(),
+                posts: histogram(),
+                since_last_look: histogram(),
+            }),
             errors: Mutex::default(),
             notes: Mutex::default(),
         }
@@ -78,7 +96,7 @@ impl Recorder {
     }
 
     /// An operation that was due at `due` has ended well.
-    pub(crate) fn done(&self, due: Nanos, bytes: usize) {
+    pub(crate) fn done(&self, operation: Operation, due: Nanos, bytes: usize) {
         let now = self.now();
         let (begins, ends) = (self.begins.load(Ordering::Relaxed), self.ends.load(Ordering::Relaxed));
         if (begins..=ends).contains(&now) {
@@ -90,6 +108,11 @@ impl Recorder {
             let latency = now.saturating_sub(due);
             latencies.all.saturating_record(latency);
             latencies.since_last_look.saturating_record(latency);
+            match operation {
+                Operation::Connect => {}
+                Operation::Reply => latencies.replies.saturating_record(latency),
+                Operation::Post => latencies.posts.saturating_record(latency),
+            }
         }
     }
 
@@ -123,6 +146,12 @@ impl Recorder {
         quantiles(&lock(&self.latencies).all)
     }
 
+    /// Latencies of messages, and of posts.
+    pub(crate) fn latencies_apart(&self) -> (Quantiles, Quantiles) {
+        let latencies = lock(&self.latencies);
+        (quantiles(&latencies.replies), quantiles(&latencies.posts))
+    }
+
     /// Latencies since this was last asked.
     pub(crate) fn recent_latencies(&self) -> Quantiles {
         let mut latencies = lock(&self.latencies);
@@ -151,18 +180,18 @@ mod tests {
     #[test]
     fn only_what_was_due_in_the_window_has_a_latency() {
         let recorder = Recorder::new();
-        recorder.done(recorder.now(), 10);
+        recorder.done(Operation::Reply, recorder.now(), 10);
         assert_eq!((recorder.operations(), recorder.latencies().count), (0, 0));
         let before = recorder.now();
         recorder.begin();
-        recorder.done(before, 10);
+        recorder.done(Operation::Reply, before, 10);
         assert_eq!((recorder.operations(), recorder.latencies().count), (1, 0), "it ended in the window");
-        recorder.done(recorder.now(), 10);
+        recorder.done(Operation::Reply, recorder.now(), 10);
         assert_eq!((recorder.operations(), recorder.bytes(), recorder.latencies().count), (2, 20, 1));
         let due = recorder.now();
         recorder.end();
         std::thread::sleep(Duration::from_millis(1));
-        recorder.done(due, 10);
+        recorder.done(Operation::Reply, due, 10);
         assert_eq!((recorder.operations(), recorder.latencies().count), (2, 2), "late, and charged for it");
         assert!(recorder.latencies().max >= 1000.0);
     }

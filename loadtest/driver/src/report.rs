@@ -109,8 +109,7 @@ impl Report {
 
     /// Whether no budget is exceeded and nothing was wrong.
     pub(crate) fn is_good(&self) -> bool {
-        let mut outcomes =
-            self.scenarios.iter().flat_map(|played| &played.targets).flat_map(|rounds| &rounds.outcomes);
+        let mut outcomes = self.scenarios.iter().flat_map(|played| &played.targets).flat_map(|rounds| &rounds.outcomes);
         outcomes.all(|outcome| outcome.errors.is_empty())
             && self.judgements.iter().all(|judgement| judgement.verdict != Verdict::Exceeded)
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{self, Client, Recipient, Sending, Socket};
 use crate::payload::{Messages, Posts};
 use crate::process::{cpu_ms_of, usage};
-use crate::recorder::{Nanos, Recorder};
+use crate::recorder::{Nanos, Operation, Recorder};
 use crate::sampler::{Sample, sample};
 use crate::scenario::{Kind, Scenario};
 use crate::target::{self, Programs, Target};
@@ -95,7 +95,7 @@ impl Run<'_> {
                 let due = recorder.now();
                 let socket = client::connect(&endpoints, index).await;
                 drop(permit);
-                recorder.done(due, 0);
+                recorder.done(Operation::Connect, due, 0);
                 socket.with_context(|| format!("client {index} could not connect"))
             });
         }
@@ -165,6 +165,13 @@ impl Run<'_> {
             self.note("p99_us", latencies.p99);
             self.note("p999_us", latencies.p999);
             self.note("max_us", latencies.max);
+        }
+        let (replies, posts) = self.recorder.latencies_apart();
+        if replies.count > 0 && posts.count > 0 {
+            self.note("reply_p50_us", replies.p50);
+            self.note("reply_p99_us", replies.p99);
+            self.note("post_p50_us", posts.p50);
+            self.note("post_p99_us", posts.p99);
         }
     }
 

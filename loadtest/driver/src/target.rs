@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::process::Process;
 use crate::scenario::{Feature, Scenario};
-pub(crate) use tls::ClientTls;
 use tls::Certificate;
+pub(crate) use tls::ClientTls;
 
 /// How long a target may take until it accepts.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +76,9 @@ pub(crate) struct Endpoints {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// As tidegate; `stage` is `/{stage}`.
-    Gateway { stage: String },
+    Gateway {
+        stage: String,
+    },
     Nchan,
     Pushpin,
 }

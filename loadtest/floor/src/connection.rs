@@ -45,7 +45,8 @@ impl Floor {
     pub(crate) async fn connect(&self) -> Result<u64, StatusCode> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         if self.events {
-            let status = self.call(id, "CONNECT", "$connect", Bytes::new()).await.map_err(|_| StatusCode::BAD_GATEWAY)?;
+            let status =
+                self.call(id, "CONNECT", "$connect", Bytes::new()).await.map_err(|_| StatusCode::BAD_GATEWAY)?;
             if !status.0.is_success() {
                 return Err(status.0);
             }

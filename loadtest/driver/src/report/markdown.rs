@@ -5,7 +5,7 @@ use crate::budget::{Limit, Verdict};
 use crate::statistics::Summary;
 
 /// Figures in the order of the tables, with what people call them. The JSON has all.
-const ROWS: [(&str, &str); 15] = [
+const ROWS: [(&str, &str); 19] = [
     ("rss_kib_per_connection", "KiB RSS per connection"),
     ("pss_kib_per_connection", "KiB PSS per connection"),
     ("memory_left_percent", "% of the growth left after closing"),
@@ -17,6 +17,10 @@ const ROWS: [(&str, &str); 15] = [
     ("p50_us", "p50 us"),
     ("p99_us", "p99 us"),
     ("p999_us", "p99.9 us"),
+    ("reply_p50_us", "p50 us of replies"),
+    ("reply_p99_us", "p99 us of replies"),
+    ("post_p50_us", "p50 us of posts"),
+    ("post_p99_us", "p99 us of posts"),
     ("rss_mib", "MiB RSS"),
     ("payload_mib_per_second", "MiB/s of payload"),
     ("backend_cpu_percent", "CPU % of the backend"),

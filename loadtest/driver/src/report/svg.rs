@@ -77,7 +77,13 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, courses: &[(&str, &[Sample])]
         let part = f64::from(step) / 4.0;
         let y = bottom - part * PANEL_HEIGHT;
         writeln!(svg, "<path d=\"M{LEFT} {y:.1}H{}\" stroke=\"#ddd\"/>", LEFT + width)?;
-        writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{:.1}</text>", LEFT - 6.0, y + 4.0, part * highest)?;
+        writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{:.1}</text>",
+            LEFT - 6.0,
+            y + 4.0,
+            part * highest
+        )?;
         let x = LEFT + part * width;
         writeln!(svg, "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{:.0} s</text>", bottom + 16.0, part * end)?;
     }
@@ -89,7 +95,11 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, courses: &[(&str, &[Sample])]
             write!(points, "{x:.1},{y:.1} ")?;
         }
         let colour = COLOURS[number % COLOURS.len()];
-        writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>", points.trim_end())?;
+        writeln!(
+            svg,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>",
+            points.trim_end()
+        )?;
     }
     Ok(())
 }

@@ -19,8 +19,7 @@ impl Run<'_> {
         let recipients = self.recipients(&mut sockets, true).await?;
         let (stop_posters, stop_clients) = (CancellationToken::new(), CancellationToken::new());
         let delivered = Arc::new(Semaphore::new(0));
-        let mut clients =
-            self.play_clients(sockets, &recipients, || Sending::Never, Some(&delivered), &stop_clients);
+        let mut clients = self.play_clients(sockets, &recipients, || Sending::Never, Some(&delivered), &stop_clients);
         let hands = deal(&recipients, scenario.posters);
         let (rounds, dues) = lanes(hands.len());
         let mut posters = JoinSet::new();
