@@ -84,7 +84,7 @@ impl Run<'_> {
         }
     }
 
-    /// Connects so many clients, `lanes` at a time.
+    /// Connects so many clients, `lanes` at a time. They are given back in the order of their indexes.
     async fn connect_all(&self, count: usize, lanes: usize) -> anyhow::Result<Vec<Socket>> {
         let lane_ends = Arc::new(Semaphore::new(lanes));
         let mut connecting = JoinSet::new();
@@ -95,15 +95,18 @@ impl Run<'_> {
                 let due = recorder.now();
                 let socket = client::connect(&endpoints, index).await;
                 drop(permit);
-                recorder.done(Operation::Connect, due, 0);
-                socket.with_context(|| format!("client {index} could not connect"))
+                if socket.is_ok() {
+                    recorder.done(Operation::Connect, due, 0);
+                }
+                socket.map(|socket| (index, socket)).with_context(|| format!("client {index} could not connect"))
             });
         }
-        let mut sockets = Vec::with_capacity(count);
-        while let Some(socket) = connecting.join_next().await {
-            sockets.push(socket??);
+        let mut sockets: Vec<_> = (0..count).map(|_| None).collect();
+        while let Some(connected) = connecting.join_next().await {
+            let (index, socket) = connected??;
+            sockets[index] = Some(socket);
         }
-        Ok(sockets)
+        Ok(sockets.into_iter().flatten().collect())
     }
 
     /// Closes clients, many at a time.
