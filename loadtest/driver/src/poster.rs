@@ -54,7 +54,10 @@ impl Poster {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = path.parse()?;
         request.headers_mut().insert(header::HOST, self.host.clone());
-        self.sender.ready().await?;
+        if self.sender.ready().await.is_err() && self.endpoints.protocol == Protocol::Pushpin {
+            // Pushpin closes after each answer; others keep the connection, and its loss is an error.
+            *self = Poster::connect(Arc::clone(&self.endpoints)).await?;
+        }
         let response = self.sender.send_request(request).await?;
         let status = response.status();
         response.into_body().collect().await.context("the answer broke off")?;
