@@ -1,5 +1,5 @@
 //! What every message, post and connection passes through. Counts are the same on every machine of one architecture;
-//! gungraun prints the difference to its last run.
+//! gungraun prints the difference to its last run. Inputs are given back where dropping them would count.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -50,25 +50,27 @@ fn connection(node: NodeId) -> Arc<Connection> {
     })
 }
 
-fn event(bytes: usize) -> (Arc<Connection>, Payload) {
-    (connection(NodeId::random()), Payload::Text(message(bytes).into()))
+/// The ids are made beforehand: the first use of the generator seeds it.
+fn event(bytes: usize) -> (Arc<Connection>, Payload, EventId) {
+    (connection(NodeId::random()), Payload::Text(message(bytes).into()), EventId::random())
 }
 
 #[library_benchmark]
 #[bench::small(event(SMALL_BYTES))]
 #[bench::large(event(LARGE_BYTES))]
-fn build_event(input: (Arc<Connection>, Payload)) -> Vec<u8> {
-    let (connection, payload) = &input;
+fn build_event(input: (Arc<Connection>, Payload, EventId)) -> (Vec<u8>, (Arc<Connection>, Payload, EventId)) {
+    let (connection, payload, id) = &input;
     let context = RequestContext {
         connection,
-        event: Event::Message { message_id: EventId::random() },
+        event: Event::Message { message_id: *id },
         route_key: "echo",
-        request_id: EventId::random(),
+        request_id: *id,
         request_time: Timestamp(1_757_454_879_001),
         domain_name: &connection.host,
         callback_url: "https://chat.example.com/prod/@connections/AAAAAAAAAAAAAAAAAAA=".to_owned(),
     };
-    black_box(proxy_event(black_box(&context), &BTreeMap::new(), None, payload))
+    let event = black_box(proxy_event(black_box(&context), &BTreeMap::new(), None, payload));
+    (event, input)
 }
 
 fn answer(bytes: usize) -> String {
@@ -108,19 +110,21 @@ fn registry(open: usize) -> (Registry, Arc<Connection>) {
 
 #[library_benchmark]
 #[bench::of_1000(registry(1000))]
-fn find_connection(input: (Registry, Arc<Connection>)) -> bool {
+fn find_connection(input: (Registry, Arc<Connection>)) -> (bool, (Registry, Arc<Connection>)) {
     let (registry, connection) = &input;
-    black_box(registry.get_open(black_box(&connection.id))).is_some()
+    let is_open = black_box(registry.get_open(black_box(&connection.id))).is_some();
+    (is_open, input)
 }
 
 #[library_benchmark]
 #[bench::beside_1000(args = (1000), setup = beside)]
-fn connect_and_end(input: (Registry, Arc<Connection>, Arc<Outbox>)) -> bool {
+fn connect_and_end(input: (Registry, Arc<Connection>, Arc<Outbox>)) -> (bool, Registry) {
     let (registry, connection, outbox) = input;
     registry.connect(&connection, None);
     registry.open(&connection.id, outbox);
     registry.end(&connection.id, Closing::lost());
-    black_box(registry.settle(&connection.id))
+    let is_settled = black_box(registry.settle(&connection.id));
+    (is_settled, registry)
 }
 
 fn beside(open: usize) -> (Registry, Arc<Connection>, Arc<Outbox>) {
