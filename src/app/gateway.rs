@@ -77,7 +77,7 @@ impl Gateway {
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
         let plane = Arc::new(DataPlane::new(
             live,
-            Registry::new(),
+            Arc::new(Registry::new()),
             IntegrationClient::new(http_client.clone()),
             Arc::new(SystemClock),
             Metrics::new("memory"),
