@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisResult, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind};
 use tokio::time::timeout;
 
 use super::{RedisError, RedisSettings, RedisUrls};
@@ -15,6 +15,14 @@ pub use redis::Value;
 
 /// Redirections that a call to a Redis Cluster follows.
 const CLUSTER_RETRIES: u32 = 3;
+
+/// What an answer holds.
+///
+/// # Errors
+/// It is of another shape.
+pub fn read<T: FromRedisValue>(answer: Value) -> Result<T, RedisError> {
+    redis::from_redis_value(answer).map_err(|_| RedisError::Unexpected)
+}
 
 /// One multiplexed connection; clones share it. Once it has failed it is to be dropped: what was sent on it may or may
 /// not have happened.

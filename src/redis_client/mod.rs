@@ -13,7 +13,7 @@ mod keys;
 pub mod scripts;
 mod settings;
 
-pub use connection::{Call, RedisConnection, Value};
+pub use connection::{Call, RedisConnection, Value, read};
 pub use error::RedisError;
 pub use keys::{BUCKETS, Keys};
 pub use settings::{Password, RedisSettings, RedisUrl, RedisUrls};

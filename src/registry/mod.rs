@@ -179,6 +179,11 @@ impl Registry {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// All entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Begins a connection, unless there are `limit` already: none → connecting.
     pub fn connect(&self, connection: &Arc<Connection>, limit: Option<usize>) -> bool {
         let within = |live: usize| limit.is_none_or(|limit| live < limit).then_some(live + 1);

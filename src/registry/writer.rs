@@ -14,7 +14,7 @@ use super::record::{Text, encode};
 use super::{Present, Registry};
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, Change};
-use crate::redis_client::{BUCKETS, Call, Keys, RedisError, Value};
+use crate::redis_client::{BUCKETS, Call, Keys, RedisError, read};
 use crate::telemetry::chain;
 
 /// Most records of one write.
@@ -134,11 +134,8 @@ impl Writer {
 
     /// One `write`, whose answer says whether the records are ours.
     async fn call(&self, attachment: &Attachment, call: Call) -> Result<(), WriteError> {
-        match text(attachment.connection.run_one(call).await.map_err(WriteError::Redis)?) {
-            Some(answer) if answer == scripts::OK => Ok(()),
-            Some(answer) => Err(WriteError::NotOurs(answer)),
-            None => Err(WriteError::Redis(RedisError::Unexpected)),
-        }
+        let answer = attachment.connection.run_one(call).await.and_then(read::<String>).map_err(WriteError::Redis)?;
+        if answer == scripts::OK { Ok(()) } else { Err(WriteError::NotOurs(answer)) }
     }
 
     fn fail(&mut self, attachment: &Attachment, error: &WriteError) {
@@ -171,9 +168,9 @@ impl Writer {
         own: Vec<(ConnectionId, bool)>,
     ) -> Result<(), WriteError> {
         let key = self.mirror.keys.bucket(attachment.node, bucket);
-        let answer = attachment.connection.run_one(Call::command("HKEYS", key)).await.map_err(WriteError::Redis)?;
+        let call = Call::command("HKEYS", key);
         let fields: Vec<String> =
-            redis::from_redis_value(answer).map_err(|_| WriteError::Redis(RedisError::Unexpected))?;
+            attachment.connection.run_one(call).await.and_then(read).map_err(WriteError::Redis)?;
         let there: HashSet<&str> = fields.iter().map(String::as_str).collect();
         let mut known = HashSet::with_capacity(own.len());
         for (id, is_acknowledged) in own {
@@ -204,11 +201,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// The text of an answer.
-fn text(value: Value) -> Option<String> {
-    redis::from_redis_value(value).ok()
 }
 
 /// Texts that many records share, and whether Redis has them.

@@ -5,7 +5,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, admin, connections_api, upgrade};
+use super::{ConnectionsApi, admin, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
@@ -19,10 +19,13 @@ pub(super) async fn route(
     session: &Session,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, &request)
-    {
-        return response;
+    if let Endpoint::Internal { readiness, .. } = endpoint {
+        if let Some(response) = admin::answer(plane, readiness, &request) {
+            return response;
+        }
+        if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
+            return response;
+        }
     }
     match resolve(plane, &request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
