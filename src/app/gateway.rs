@@ -117,8 +117,7 @@ impl Gateway {
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
-        let endpoint =
-            Endpoint::Internal { connections_api: settings.internal.connections_api, readiness: readiness.clone() };
+        let endpoint = Endpoint::Internal { connections_api: settings.internal.connections_api, readiness };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
         gateway.make_ready();
         Ok(gateway)

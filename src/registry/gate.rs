@@ -1,11 +1,10 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
-
-use std::sync::Arc;
-use std::time::Duration;
 
 /// Whether this node may serve its clients: until a deadline that is put off whenever there is proof that nobody can
 /// have condemned the node. It shuts by itself, also while the process is stopped.
@@ -44,6 +43,17 @@ impl Gate {
     pub fn next_opening(&self) -> OwnedNotified {
         Arc::clone(&self.opened).notified_owned()
     }
+
+    /// Waits until it is open.
+    pub async fn opened(&self) {
+        loop {
+            let opening = self.next_opening();
+            if self.is_open() {
+                return;
+            }
+            opening.await;
+        }
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -64,9 +74,10 @@ mod tests {
         assert!(gate.is_open());
         advance(Duration::from_millis(10)).await;
         assert!(!gate.is_open());
-        let opening = gate.next_opening();
-        gate.open_until(Instant::now() + Duration::from_millis(10));
-        opening.await;
+        let open = async {
+            gate.open_until(Instant::now() + Duration::from_millis(10));
+        };
+        tokio::join!(gate.opened(), open);
         assert!(gate.is_open());
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Opt
 
 async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {
     match directory(plane)? {
-        Some(directory) => directory.nodes().await.map_err(failed),
+        Some(directory) => directory.nodes().await.map_err(|error| failed(&error)),
         None => Ok(vec![NodeView {
             node: plane.registry.node().to_string(),
             advertise: String::new(),
@@ -65,10 +65,12 @@ async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {
 async fn connections(plane: &DataPlane, asked: &Asked) -> Result<Page, Failure> {
     let Asked { query, limit, cursor } = asked;
     match directory(plane)? {
-        Some(directory) => directory.connections(query, cursor.as_deref(), *limit).await.map_err(failed),
+        Some(directory) => {
+            directory.connections(query, cursor.as_deref(), *limit).await.map_err(|error| failed(&error))
+        }
         None => {
             let cursor = cursor.as_deref().map(ConnectionId::parse).transpose();
-            let cursor = cursor.map_err(|_| failed(DirectoryError::Cursor))?;
+            let cursor = cursor.map_err(|_| failed(&DirectoryError::Cursor))?;
             Ok(plane.registry.page(query, cursor.as_ref(), *limit))
         }
     }
@@ -83,12 +85,12 @@ fn directory(plane: &DataPlane) -> Result<Option<Directory>, Failure> {
     }
 }
 
-fn failed(error: DirectoryError) -> Failure {
+fn failed(error: &DirectoryError) -> Failure {
     let status = match error {
         DirectoryError::Cursor => StatusCode::BAD_REQUEST,
         DirectoryError::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Failure(status, chain(&error).to_string())
+    Failure(status, chain(error).to_string())
 }
 
 /// A question for connections.
