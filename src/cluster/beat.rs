@@ -33,6 +33,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 /// Who waits for the table at once.
 const REFRESHES_MAX: usize = 1024;
 
+/// Warnings that are remembered, so that they are not repeated.
+const WARNINGS_MAX: usize = 1024;
+
 /// What the beat needs.
 #[derive(Debug)]
 pub struct BeatSettings {
@@ -346,6 +349,10 @@ impl Beat {
     }
 
     fn publish(&mut self) {
+        if self.warned.len() > WARNINGS_MAX {
+            // Better said twice than kept for ever.
+            self.warned.clear();
+        }
         let members = self.observations.members();
         for member in members.values() {
             if member.advertise == self.settings.advertise

@@ -156,6 +156,10 @@ impl RedisConnection {
     }
 
     async fn pipeline(&self, commands: Vec<Cmd>) -> Result<Vec<RedisResult<Value>>, RedisError> {
+        if commands.is_empty() {
+            // The library takes an empty pipeline for a mistake.
+            return Ok(Vec::new());
+        }
         match &self.link {
             Link::One(connection) => {
                 let mut pipeline = redis::Pipeline::with_capacity(commands.len());

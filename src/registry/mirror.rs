@@ -73,17 +73,6 @@ pub(super) enum Work {
     Nothing,
 }
 
-/// What becomes of a connection that begins now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// It has to be recorded first.
-    Record,
-    /// It goes on without a record.
-    Unrecorded,
-    /// It gets 503.
-    Refuse,
-}
-
 impl Mirror {
     /// One that is not attached yet.
     pub fn new(
@@ -219,17 +208,15 @@ impl Mirror {
         wait
     }
 
-    /// What a new connection meets now.
-    pub(super) fn admission(&self) -> Admission {
-        if self.lock().attachment.is_some() {
-            return Admission::Record;
-        }
-        match (&*self.state.borrow(), self.when_unavailable) {
-            (RegistryState::Starting { .. } | RegistryState::Left, _) | (_, WhenUnavailable::Refuse) => {
-                Admission::Refuse
-            }
-            (_, WhenUnavailable::Accept) => Admission::Unrecorded,
-        }
+    /// Whether records go anywhere at the moment.
+    pub(super) fn is_attached(&self) -> bool {
+        self.lock().attachment.is_some()
+    }
+
+    /// Whether a connection may begin that could not be recorded.
+    pub(super) fn takes_unrecorded(&self) -> bool {
+        let is_member = !matches!(&*self.state.borrow(), RegistryState::Starting { .. } | RegistryState::Left);
+        is_member && self.when_unavailable == WhenUnavailable::Accept
     }
 
     /// An entry came into the map.

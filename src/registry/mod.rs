@@ -32,7 +32,6 @@ pub use mirror::{Attachment, Mirror};
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
 
-use mirror::Admission;
 use record::RecordState;
 
 /// The connections of this node.
@@ -210,12 +209,10 @@ impl Registry {
     /// It is not recorded and may not go on.
     pub async fn record(&self, id: &ConnectionId) -> Result<(), NotRecorded> {
         let Some(mirror) = &self.mirror else { return Ok(()) };
-        let recorded = match mirror.admission() {
-            // The wait fails when a write does; then the rule for the time without Redis holds.
-            Admission::Record => mirror.mark_and_wait(id).await.is_ok(),
-            Admission::Unrecorded | Admission::Refuse => false,
-        };
-        if recorded || mirror.admission() == Admission::Unrecorded { Ok(()) } else { Err(NotRecorded) }
+        if mirror.is_attached() && mirror.mark_and_wait(id).await.is_ok() {
+            return Ok(());
+        }
+        if mirror.takes_unrecorded() { Ok(()) } else { Err(NotRecorded) }
     }
 
     /// `$connect` was accepted: connecting → open. From now on posts are taken. `false` if this node has been fenced

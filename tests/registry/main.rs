@@ -3,6 +3,7 @@
 
 mod support;
 
+mod cluster;
 mod contract;
 mod fenced;
 mod gateway;
@@ -11,3 +12,4 @@ mod membership;
 mod operators;
 mod outage;
 mod records;
+mod tls;

@@ -4,7 +4,7 @@ mod server;
 use std::time::Duration;
 
 pub(crate) use node::{BROWSER, Node, NodeOptions, SOON, connection, outbox};
-pub(crate) use server::RedisServer;
+pub(crate) use server::{RedisServer, free_port};
 
 /// The lease in tests. A sixth of it is Redis's time to answer, which a busy machine must be able to keep.
 pub(crate) const LEASE: Duration = Duration::from_millis(3000);

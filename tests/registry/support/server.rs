@@ -7,6 +7,11 @@ use tidegate::redis_client::{Call, RedisConnection, RedisSettings, RedisUrl, Red
 
 use super::eventually;
 
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
 /// A `redis-server` of one test, on a free port, without persistence.
 pub(crate) struct RedisServer {
     port: u16,
@@ -28,7 +33,7 @@ impl RedisServer {
 
     /// One that does not run yet; its port is free.
     pub(crate) fn stopped(arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let port = free_port();
         let folder = tempfile::tempdir().expect("a folder");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         RedisServer { port, folder, arguments, process: None }
