@@ -100,6 +100,17 @@ enum BeatError {
     Unsettled,
 }
 
+impl BeatError {
+    fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            BeatError::Connect(RedisError::TimedOut)
+                | BeatError::Register(RedisError::TimedOut)
+                | BeatError::Survey(SurveyError::Redis(RedisError::TimedOut))
+        )
+    }
+}
+
 impl Beat {
     /// A beat that has not begun. `registry` has the mirror `mirror`.
     pub fn new(
@@ -186,7 +197,14 @@ impl Beat {
 
     /// One beat, whose outcome is in the mirror's state and in the table of members. `true` if this node is attached.
     async fn beat(&mut self) -> bool {
-        match self.attempt().await {
+        let was_connected = self.connection.is_some();
+        let mut outcome = self.attempt().await;
+        if was_connected && outcome.as_ref().is_err_and(|error| !error.is_timeout()) {
+            // It may be the connection alone that broke: another one may do, and nobody needs to notice.
+            self.connection = None;
+            outcome = self.attempt().await;
+        }
+        match outcome {
             Ok(()) => true,
             Err(error) => {
                 let why = chain(&error).to_string();

@@ -67,6 +67,21 @@ async fn redis_emptied_under_our_feet_is_written_back() {
 }
 
 #[tokio::test]
+async fn a_broken_connection_alone_is_replaced() {
+    let server = RedisServer::start().await;
+    let node = Node::start(&server).await;
+    node.open().await;
+    node.is_mirrored(&server).await;
+    for _ in 0..3 {
+        server.run(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        node.open().await;
+        node.is_mirrored(&server).await;
+    }
+    assert_eq!(node.registry.len(), 4);
+    assert_eq!(node.state().name(), "attached");
+}
+
+#[tokio::test]
 async fn a_slow_redis_holds_nobody_up_for_long() {
     let server = RedisServer::start().await;
     let node = Node::start(&server).await;

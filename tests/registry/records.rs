@@ -57,6 +57,31 @@ async fn many_connections_at_once_share_their_writes() {
     assert_eq!(node.records(&server).await.len(), 2000);
 }
 
+#[tokio::test]
+async fn one_connection_at_a_time_costs_one_awaited_round_trip() {
+    let server = RedisServer::start().await;
+    let node = Node::start(&server).await;
+    let (mut times, before) = (Vec::new(), commands(&server).await);
+    for _ in 0..300 {
+        let connection = connection(&node.registry, Some(BROWSER));
+        let begun = tokio::time::Instant::now();
+        node.registry.connect(&connection, None);
+        node.registry.record(&connection.id).await.expect("a record");
+        times.push(begun.elapsed());
+        node.registry.open(&connection.id, outbox());
+        assert!(node.mirror.flush().await);
+        node.registry.end(&connection.id, Closing::lost());
+        assert!(node.mirror.flush().await);
+        node.registry.settle(&connection.id);
+        assert!(node.mirror.flush().await);
+    }
+    times.sort();
+    let writes = commands(&server).await - before;
+    println!("recorded within {:?} at the median, {:?} at the 99th percentile", times[150], times[296]);
+    // Two for the connect and two for the disconnect; the beats come on top.
+    assert!((1200..1250).contains(&writes), "{writes}");
+}
+
 /// Scripts that Redis has run.
 async fn commands(server: &RedisServer) -> u64 {
     let info: String = read(server.run(&["INFO", "commandstats"]).await).expect("text");
