@@ -36,6 +36,7 @@ pub mod telemetry;
 pub mod http_client;
 pub mod deployment;
 pub mod session;
+pub mod redis_client;
 pub mod registry;
 pub mod cluster;
 pub mod integration;

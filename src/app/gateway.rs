@@ -3,18 +3,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::member;
 use crate::clock::SystemClock;
+use crate::cluster::{BeatHandle, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryState};
 use crate::server::{BindError, Endpoint, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::Metrics;
@@ -31,6 +33,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// What remains of the grace period for tasks that are told to stop.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
+/// What remains of the grace period for leaving a cluster.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
 /// Ids in one log line about events that were not delivered.
 const IDS_PER_LINE: usize = 100;
 
@@ -39,9 +44,17 @@ pub struct Gateway {
     plane: Arc<DataPlane>,
     http_client: HttpClient,
     readiness: Readiness,
+    member: Option<Member>,
     config: Config,
     public_address: SocketAddr,
     internal_address: SocketAddr,
+}
+
+/// This node's part in a cluster.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) beat: BeatHandle,
+    pub(super) membership: Arc<Membership>,
 }
 
 /// Why a gateway did not start.
@@ -75,12 +88,15 @@ impl Gateway {
         let live = compile(&config, &http_client).map_err(StartError::Config)?;
         let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
+        let metrics = Metrics::new("memory");
+        let registry = Arc::new(member::registry(&config, &metrics));
+        let member = member::start(&config, &registry, &lifecycle);
         let plane = Arc::new(DataPlane::new(
             live,
-            Registry::new(),
+            registry,
             IntegrationClient::new(http_client.clone()),
             Arc::new(SystemClock),
-            Metrics::new("memory"),
+            metrics,
             lifecycle,
         ));
         let readiness = Readiness::default();
@@ -88,6 +104,7 @@ impl Gateway {
             plane,
             http_client,
             readiness: readiness.clone(),
+            member,
             public_address: public.address(),
             internal_address: internal.address(),
             config,
@@ -100,15 +117,46 @@ impl Gateway {
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
-        let endpoint =
-            Endpoint::Internal { connections_api: settings.internal.connections_api, readiness: readiness.clone() };
+        let endpoint = Endpoint::Internal { connections_api: settings.internal.connections_api, readiness };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
-        readiness.ready();
-        info!(
-            public = %gateway.public_address, internal = %gateway.internal_address,
-            node = %gateway.plane.registry.node(), apis = gateway.config.apis.len(), "ready"
-        );
+        gateway.make_ready();
         Ok(gateway)
+    }
+
+    /// Ready at once, or in a cluster as soon as this node is registered.
+    fn make_ready(&self) {
+        let (public, internal, apis) = (self.public_address, self.internal_address, self.config.apis.len());
+        let (plane, readiness) = (Arc::clone(&self.plane), self.readiness.clone());
+        let ready = move |plane: &DataPlane| {
+            readiness.ready();
+            info!(%public, %internal, node = %plane.registry.node(), apis, "ready");
+        };
+        let Some(mirror) = self.plane.registry.mirror().cloned() else { return ready(&plane) };
+        info!(%public, %internal, "listening; waits for Redis");
+        self.plane.lifecycle.spawn(async move {
+            let mut state = mirror.state();
+            tokio::select! {
+                () = plane.lifecycle.draining().cancelled() => {}
+                Ok(_) = state.wait_for(|state| !matches!(state, RegistryState::Starting { .. })) => ready(&plane),
+            }
+        });
+    }
+
+    /// Waits until this node takes connections.
+    pub async fn ready(&self) {
+        if let Some(mirror) = self.plane.registry.mirror() {
+            let _ = mirror.state().wait_for(|state| !matches!(state, RegistryState::Starting { .. })).await;
+        }
+    }
+
+    /// What this node knows of all nodes, if it is one of several.
+    pub fn membership(&self) -> Option<&Arc<Membership>> {
+        self.member.as_ref().map(|member| &member.membership)
+    }
+
+    /// This node's connections.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.plane.registry
     }
 
     fn listen(&self, listener: Listener, endpoint: Endpoint, stop: CancellationToken) {
@@ -134,6 +182,7 @@ impl Gateway {
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
+            ("cluster", config.cluster != self.config.cluster),
         ] {
             if changed {
                 warn!(section, "this section has changed and needs a restart; the rest is in force");
@@ -148,7 +197,8 @@ impl Gateway {
     /// batches, their `$disconnect` events are sent. Cut short by `hurry`.
     pub async fn drain(self, hurry: CancellationToken) {
         let grace = Duration::from_millis(self.config.drain.grace_millis.into());
-        let end = Instant::now() + grace.saturating_sub(ABORT_TIME.min(grace / 4));
+        let abort_at = Instant::now() + grace.saturating_sub(ABORT_TIME.min(grace / 4));
+        let end = if self.member.is_some() { abort_at - LEAVE_TIME.min(grace / 4) } else { abort_at };
         info!(connections = self.plane.registry.live(), grace_millis = self.config.drain.grace_millis, "draining");
         self.readiness.draining();
         self.plane.lifecycle.draining().cancel();
@@ -158,6 +208,11 @@ impl Gateway {
             () = hurry.cancelled() => warn!("told to stop now"),
         }
         self.name_undelivered();
+        if let Some(member) = &self.member
+            && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.beat.leave()).await.is_err()
+        {
+            warn!("Redis did not answer in time: this node leaves without a word");
+        }
         self.plane.lifecycle.aborting().cancel();
         self.http_client.close_idle();
         self.plane.lifecycle.tasks().close();

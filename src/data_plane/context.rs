@@ -17,7 +17,7 @@ use crate::telemetry::{Metrics, StageLabels};
 /// All that a flow may use.
 pub struct DataPlane {
     live: ArcSwap<Live>,
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -40,7 +40,7 @@ impl DataPlane {
     /// A data plane without connections.
     pub fn new(
         live: Live,
-        registry: Registry,
+        registry: Arc<Registry>,
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
         metrics: Metrics,

@@ -39,6 +39,8 @@ pub enum ConnectError {
     Throttled { level: &'static str },
     #[error("the node has as many connections as it may")]
     Full,
+    #[error("the node may take no connections now")]
+    Unavailable,
     #[error("the backend refused the client with status {}", .0.status)]
     Refused(Box<Answer>),
     #[error("the integration failed")]

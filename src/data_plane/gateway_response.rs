@@ -51,7 +51,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     let (status, message) = match &refusal.error {
         ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
         ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
-        ConnectError::Full => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ConnectError::Full | ConnectError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
         ConnectError::Refused(answer) => return backends_own(answer),
         ConnectError::Integration(error) => match error {
             IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),
@@ -71,7 +71,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
         response.headers_mut().insert(X_AMZ_APIGW_ID, request_id);
     }
     match &refusal.error {
-        ConnectError::Throttled { .. } | ConnectError::Full => retry_soon(response),
+        ConnectError::Throttled { .. } | ConnectError::Full | ConnectError::Unavailable => retry_soon(response),
         ConnectError::MissingParameter(_) | ConnectError::Refused(_) | ConnectError::Integration(_) => response,
     }
 }

@@ -8,6 +8,7 @@ use http_body_util::Full;
 
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
+use crate::registry::{Registry, RegistryState, WhenUnavailable};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
@@ -22,7 +23,7 @@ const READY: u8 = 1;
 const DRAINING: u8 = 2;
 
 impl Readiness {
-    /// Both listeners are up.
+    /// The listeners are up, and the node is registered where it has to be.
     pub fn ready(&self) {
         self.0.store(READY, Ordering::Release);
     }
@@ -32,11 +33,19 @@ impl Readiness {
         self.0.store(DRAINING, Ordering::Release);
     }
 
-    fn answer(&self) -> (StatusCode, &'static str) {
-        match self.0.load(Ordering::Acquire) {
-            STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            READY => (StatusCode::OK, "ready\n"),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    fn answer(&self, registry: &Registry) -> (StatusCode, String) {
+        let refuses = registry.mirror().is_some_and(|mirror| mirror.when_unavailable() == WhenUnavailable::Refuse);
+        match (self.0.load(Ordering::Acquire), registry.state()) {
+            (DRAINING, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
+            (_, RegistryState::Starting { why }) => (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {why}\n")),
+            (STARTING, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
+            (_, RegistryState::Detached { why } | RegistryState::Degraded { why }) if refuses => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("degraded: {why}\n"))
+            }
+            (_, state) => match state.degraded() {
+                Some(why) => (StatusCode::OK, format!("degraded: {why}\n")),
+                None => (StatusCode::OK, "ready\n".to_owned()),
+            },
         }
     }
 }
@@ -46,8 +55,8 @@ pub(super) fn answer<B>(plane: &DataPlane, readiness: &Readiness, request: &Requ
     let (status, content_type, body) = match request.uri().path() {
         "/healthz" => (StatusCode::OK, TEXT, Bytes::from_static(b"alive\n")),
         "/readyz" => {
-            let (status, text) = readiness.answer();
-            (status, TEXT, Bytes::from_static(text.as_bytes()))
+            let (status, text) = readiness.answer(&plane.registry);
+            (status, TEXT, Bytes::from(text))
         }
         "/metrics" => (StatusCode::OK, OPEN_METRICS, Bytes::from(plane.metrics.encode())),
         _ => return None,

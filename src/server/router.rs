@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, admin, connections_api, upgrade};
+use super::{ConnectionsApi, admin, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
@@ -57,10 +57,13 @@ async fn answer(
     session: &Session,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, request)
-    {
-        return response;
+    if let Endpoint::Internal { readiness, .. } = endpoint {
+        if let Some(response) = admin::answer(plane, readiness, request) {
+            return response;
+        }
+        if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
+            return response;
+        }
     }
     match resolve(plane, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {

@@ -27,6 +27,19 @@ pub struct Metrics {
     throttled: Family<ThrottleLabels, Counter>,
     disconnect_events_pending: Family<StageLabels, Gauge<i64, AtomicI64>>,
     disconnect_events_lost: Family<StageLabels, Counter>,
+    registry_state: RegistryStateGauge,
+}
+
+/// Says which state the registry is in: 1 for that one, and no other is there.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryStateGauge(Family<StateLabels, Gauge<i64, AtomicI64>>);
+
+impl RegistryStateGauge {
+    /// The registry is in this state now.
+    pub fn set(&self, state: &'static str) {
+        self.0.clear();
+        self.0.get_or_create(&StateLabels { state }).set(1);
+    }
 }
 
 /// The API and the stage that something happened in.
@@ -100,9 +113,9 @@ impl Metrics {
             throttled: Family::default(),
             disconnect_events_pending: Family::default(),
             disconnect_events_lost: Family::default(),
+            registry_state: RegistryStateGauge::default(),
         };
-        let state: Family<StateLabels, Gauge<i64, AtomicI64>> = Family::default();
-        state.get_or_create(&StateLabels { state: registry_state }).set(1);
+        metrics.registry_state.set(registry_state);
         let registry = &mut metrics.registry;
         registry.register("connections_open", "Connections that are served now", metrics.connections_open.clone());
         registry.register("connects", "Clients that asked to connect, by what became of it", metrics.connects.clone());
@@ -130,7 +143,11 @@ impl Metrics {
             "$disconnect events that were given up",
             metrics.disconnect_events_lost.clone(),
         );
-        registry.register("registry_state", "1 for the state that the registry is in", state);
+        registry.register(
+            "registry_state",
+            "1 for the state that the registry is in",
+            metrics.registry_state.0.clone(),
+        );
         metrics
     }
 
@@ -140,6 +157,11 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// What tells the state of the registry.
+    pub fn registry_state(&self) -> RegistryStateGauge {
+        self.registry_state.clone()
     }
 
     /// A connection was opened.

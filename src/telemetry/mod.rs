@@ -5,4 +5,4 @@ pub mod logging;
 mod metrics;
 
 pub use error_chain::chain;
-pub use metrics::{Metrics, StageLabels};
+pub use metrics::{Metrics, RegistryStateGauge, StageLabels};

@@ -44,7 +44,7 @@ pub struct Admitted {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. required parameters  2. throttle  3. registry  4. `$connect` integration  5. open
+/// 1. required parameters  2. throttle  3. registry, and its record  4. `$connect` integration  5. open
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -93,9 +93,13 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         subprotocol: None,
         forgotten: false,
     };
+    // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
+    if plane.registry.record(&connection.id).await.is_err() || !plane.registry.gate().is_open() {
+        admitted.refused();
+        return Err(refuse(ConnectError::Unavailable, "unavailable"));
+    }
     let Some(route) = route else {
-        admitted.open();
-        return Ok(admitted);
+        return admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"));
     };
     let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
     let started = tokio::time::Instant::now();
@@ -106,8 +110,7 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
     match outcome {
         Ok(answer) if answer.status.is_success() => {
             admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-            admitted.open();
-            Ok(admitted)
+            admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"))
         }
         Ok(answer) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
@@ -154,12 +157,18 @@ impl Admitted {
         &self.plane
     }
 
-    fn open(&mut self) {
-        self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
+    /// From now on it is served. `None` if the node was fenced meanwhile: then its backend is told that it is over.
+    fn open(mut self) -> Option<Self> {
+        let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
         let labels = labels(&self.connection);
-        self.plane.metrics.connect(&labels, "accepted");
         self.plane.metrics.opened(&labels);
+        if !is_served {
+            self.end(Closing::fenced());
+            return None;
+        }
+        self.plane.metrics.connect(&labels, "accepted");
         debug!(connection_id = %self.connection.id, "connected");
+        Some(self)
     }
 
     /// The backend said no: as if the connection had never been.
