@@ -8,10 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::SystemClock;
+use crate::cluster::link::{LocalConnections, Peer};
+use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
+use crate::id::NodeId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::registry::Registry;
@@ -34,6 +37,9 @@ const ABORT_TIME: Duration = Duration::from_millis(500);
 /// Ids in one log line about events that were not delivered.
 const IDS_PER_LINE: usize = 100;
 
+/// How long a node dials the others before it is ready. Those that do not answer by then are dialled on.
+const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
+
 /// A running gateway.
 pub struct Gateway {
     plane: Arc<DataPlane>,
@@ -42,6 +48,15 @@ pub struct Gateway {
     config: Config,
     public_address: SocketAddr,
     internal_address: SocketAddr,
+    peer_address: Option<SocketAddr>,
+}
+
+/// What makes a gateway one of several nodes.
+#[derive(Clone, Debug)]
+pub struct ClusterStart {
+    pub settings: ClusterSettings,
+    /// The table of members, which somebody else keeps true.
+    pub membership: Arc<Membership>,
 }
 
 /// Why a gateway did not start.
@@ -51,6 +66,8 @@ pub enum StartError {
     Config(Vec<Problem>),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
+    #[error("this node cannot be a member of a cluster")]
+    Cluster(#[source] cluster::StartError),
 }
 
 impl Gateway {
@@ -70,19 +87,44 @@ impl Gateway {
         config: Config,
         http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
     ) -> Result<Self, StartError> {
+        Self::start_as(config, http_client, None).await
+    }
+
+    /// As [`Gateway::start`], as one of several nodes.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`], or the cluster's settings are not complete.
+    pub async fn start_in_cluster(config: Config, cluster: ClusterStart) -> Result<Self, StartError> {
+        Self::start_as(config, HttpClient::new, Some(cluster)).await
+    }
+
+    async fn start_as(
+        config: Config,
+        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
+        cluster: Option<ClusterStart>,
+    ) -> Result<Self, StartError> {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
         let live = compile(&config, &http_client).map_err(StartError::Config)?;
         let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
-        let plane = Arc::new(DataPlane::new(
+        let mut plane = DataPlane::new(
             live,
             Registry::new(),
             IntegrationClient::new(http_client.clone()),
             Arc::new(SystemClock),
             Metrics::new("memory"),
             lifecycle,
-        ));
+        );
+        let mut peers = None;
+        if let Some(ClusterStart { settings, membership }) = cluster {
+            let listener = Listener::bind(settings.address).map_err(StartError::Bind)?;
+            let (node, metrics) = (plane.registry.node(), plane.metrics.links().clone());
+            let cluster = Cluster::new(&settings, node, listener.address(), membership, metrics);
+            plane = plane.with_cluster(cluster.map_err(StartError::Cluster)?);
+            peers = Some(listener);
+        }
+        let plane = Arc::new(plane);
         let readiness = Readiness::default();
         let gateway = Gateway {
             plane,
@@ -90,8 +132,13 @@ impl Gateway {
             readiness: readiness.clone(),
             public_address: public.address(),
             internal_address: internal.address(),
+            peer_address: peers.as_ref().map(Listener::address),
             config,
         };
+        // Before clients come: whoever hears of a connection of this node has heard of the node.
+        if let Some(listener) = peers {
+            gateway.link(listener).await;
+        }
         let settings = &gateway.config.listeners;
         let lifecycle = &gateway.plane.lifecycle;
         let endpoint = Endpoint::Public {
@@ -111,6 +158,19 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Takes peers' links, and dials all members that are known.
+    async fn link(&self, listener: Listener) {
+        let (plane, lifecycle) = (&self.plane, &self.plane.lifecycle);
+        let Some(cluster) = &plane.cluster else { return };
+        let links = &cluster.links;
+        // Peers push to what is still open until the very end.
+        let stop = lifecycle.aborting().clone();
+        lifecycle.spawn(listener.serve_peers(Arc::clone(plane), Arc::clone(links), stop));
+        let local: Arc<dyn LocalConnections> = Arc::clone(plane) as Arc<dyn LocalConnections>;
+        lifecycle.spawn(Arc::clone(links).keep(local, lifecycle.clone()));
+        links.announced(ANNOUNCE_TIME).await;
+    }
+
     fn listen(&self, listener: Listener, endpoint: Endpoint, stop: CancellationToken) {
         self.plane.lifecycle.spawn(listener.serve(Arc::clone(&self.plane), Arc::new(endpoint), stop));
     }
@@ -123,6 +183,21 @@ impl Gateway {
     /// Where health, metrics and `@connections` are.
     pub fn internal_address(&self) -> SocketAddr {
         self.internal_address
+    }
+
+    /// Where peers reach this node, if it is one of several.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer_address
+    }
+
+    /// The id of this node.
+    pub fn node(&self) -> NodeId {
+        self.plane.registry.node()
+    }
+
+    /// The other nodes, and how this one stands to them.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.plane.cluster.as_ref().map_or_else(Vec::new, |cluster| cluster.links.peers())
     }
 
     /// Puts another configuration in force. Open connections stay; their next message meets the new routes.
@@ -156,6 +231,12 @@ impl Gateway {
             () = self.close_sessions(grace / 2) => {}
             () = sleep_until(end) => warn!("the grace period is over"),
             () = hurry.cancelled() => warn!("told to stop now"),
+        }
+        // With connections left the links are only cut: goodbye means that they are gone.
+        if let Some(cluster) = &self.plane.cluster
+            && self.plane.registry.live() == 0
+        {
+            cluster.links.leave(ABORT_TIME.min(grace / 8)).await;
         }
         self.name_undelivered();
         self.plane.lifecycle.aborting().cancel();

@@ -6,5 +6,5 @@ mod open_files;
 mod serve;
 
 pub use demo::demo;
-pub use gateway::{Gateway, StartError};
+pub use gateway::{ClusterStart, Gateway, StartError};
 pub use serve::serve;

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::LinkMetrics;
+
 /// Buckets of call durations in seconds: 100 µs to 30 s.
 const DURATION_BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
@@ -27,6 +29,7 @@ pub struct Metrics {
     throttled: Family<ThrottleLabels, Counter>,
     disconnect_events_pending: Family<StageLabels, Gauge<i64, AtomicI64>>,
     disconnect_events_lost: Family<StageLabels, Counter>,
+    links: LinkMetrics,
 }
 
 /// The API and the stage that something happened in.
@@ -100,6 +103,7 @@ impl Metrics {
             throttled: Family::default(),
             disconnect_events_pending: Family::default(),
             disconnect_events_lost: Family::default(),
+            links: LinkMetrics::default(),
         };
         let state: Family<StateLabels, Gauge<i64, AtomicI64>> = Family::default();
         state.get_or_create(&StateLabels { state: registry_state }).set(1);
@@ -130,6 +134,7 @@ impl Metrics {
             "$disconnect events that were given up",
             metrics.disconnect_events_lost.clone(),
         );
+        metrics.links.register(registry);
         registry.register("registry_state", "1 for the state that the registry is in", state);
         metrics
     }
@@ -140,6 +145,11 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// Metrics of the links to other nodes.
+    pub fn links(&self) -> &LinkMetrics {
+        &self.links
     }
 
     /// A connection was opened.
