@@ -83,7 +83,6 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let mut timer = pin!(sleep_until(now + quiet));
     let end = poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
-    registered.ended(driver.left, end == LinkEnd::Goodbye);
     if end == LinkEnd::Left {
         // The peer closes when it has read the goodbye; unread bytes in a closed socket could take it away from it.
         let _ = timeout(CLOSE_TIMEOUT, async {
@@ -94,6 +93,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         })
         .await;
     }
+    registered.ended(driver.left, end == LinkEnd::Goodbye);
     end
 }
 

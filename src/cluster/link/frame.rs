@@ -12,7 +12,7 @@ pub const FRAME_MAX_BYTES: usize = 64 * 1024 * 1024 + 1024;
 
 /// Data up to this size are copied: on their way out into one buffer with their neighbours, on their way in out of the
 /// read buffer, which a slow client's frame would else keep alive whole.
-const COPY_MAX_BYTES: usize = 16 * 1024;
+pub(super) const COPY_MAX_BYTES: usize = 16 * 1024;
 
 /// Longest reason of a close frame, in bytes (RFC 6455, section 5.5).
 const REASON_MAX_BYTES: usize = 123;
