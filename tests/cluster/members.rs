@@ -120,7 +120,7 @@ async fn two_nodes_with_one_address_are_told_apart() {
         })
     })
     .await;
-    assert!(node.is_linked(first.id()));
+    eventually("linked", || node.is_linked(first.id())).await;
     let (mut client, mut http) = (first.connect().await, node.http().await);
     assert_eq!(http.post(&client.id, "hi").await.status, 200);
     assert_eq!(client.next_text().await, "hi");

@@ -16,8 +16,8 @@ use super::handshake::Introduction;
 use crate::session::Receipts;
 
 /// Calls of one link that wait to be sent, in bytes. Beyond it a call is refused at once: 503. A single larger one is
-/// taken when nothing else waits.
-const QUEUE_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// taken when nothing else waits. Their data are held by their callers anyway; this bounds how far a link lags behind.
+pub(super) const QUEUE_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Calls of one link that are not answered yet. Beyond it a call is refused at once: 503. A peer that has more of its
 /// own breaks the protocol.
