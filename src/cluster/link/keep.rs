@@ -13,7 +13,7 @@ use super::driver::{LinkEnd, drive};
 use super::greeting::{self, GreetError};
 use super::handshake::Refusal;
 use super::links::{Links, Registered};
-use super::wire::Wire;
+use super::wire::{Wire, WireError};
 use crate::cluster::{Member, NodeKey};
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
@@ -88,10 +88,12 @@ impl Links {
     fn turned_away(&self, error: &GreetError, remote: &str) {
         let reason = match error {
             GreetError::Refused(refusal) => refusal.name(),
-            GreetError::Wire(_) | GreetError::OtherNode { .. } => "malformed",
+            GreetError::Wire(WireError::TooLarge) => Refusal::Malformed.name(),
+            GreetError::Wire(WireError::Closed | WireError::Io(_)) | GreetError::OtherNode { .. } => "closed",
         };
-        // Two nodes that dial each other at once are no fault of anybody.
-        let is_normal = matches!(error, GreetError::Refused(Refusal::Linked | Refusal::Leaving));
+        // Two nodes that dial each other at once are no fault of anybody, nor is a probe that looks whether the port is
+        // open, nor a peer that looks for the node that was here before.
+        let is_normal = reason == "closed" || matches!(error, GreetError::Refused(Refusal::Linked | Refusal::Leaving));
         if self.metrics.refused(reason) && !is_normal {
             warn!(remote, reason, error = %chain(error), "refused a link; more of the kind are only counted for a minute");
         } else {

@@ -1,11 +1,12 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, duplex};
 
-use super::support::{LEASE, TestNode, eventually, post, say};
+use super::support::{Counting, LEASE, TestNode, eventually, post, say};
 use crate::cluster::link::frame::{COPY_MAX_BYTES, Frame};
 use crate::cluster::link::handle::{IN_FLIGHT_MAX, QUEUE_MAX_BYTES};
 use crate::cluster::link::{Action, Answer, Call, CallError, Link, Outcome};
@@ -54,6 +55,22 @@ async fn ten_thousand_calls_arrive_in_their_order() {
     let numbers: Vec<u32> = posts.iter().map(|data| std::str::from_utf8(data).unwrap().parse().unwrap()).collect();
     assert!(numbers.is_sorted() || numbers.iter().rev().is_sorted());
     assert_eq!(link.load().in_flight, 0);
+}
+
+#[tokio::test]
+async fn calls_that_wait_go_out_in_one_write_and_so_do_their_answers() {
+    let (a, b) = (TestNode::new(), TestNode::new());
+    let (near, far) = duplex(1024 * 1024);
+    let ((near, calls), (far, answers)) = (Counting::new(near), Counting::new(far));
+    b.accept(far);
+    a.dial(near, b.id()).await.unwrap();
+    let link = a.links.get(&b.id()).unwrap();
+    let before = (calls.load(Ordering::Relaxed), answers.load(Ordering::Relaxed));
+    let all = (0..500).map(|_| call(&link, post(b.id(), "x")));
+    let all = futures_util::future::join_all(all).await;
+    assert!(all.iter().all(|answer| *answer == outcome(Outcome::Done)));
+    let writes = (calls.load(Ordering::Relaxed) - before.0, answers.load(Ordering::Relaxed) - before.1);
+    assert!(writes.0 <= 2 && writes.1 <= 2, "{writes:?}");
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 //! Nodes that are linked by streams in memory, a peer whose every byte is scripted, and connections that do as told.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::link::greeting::{self, GreetError, Identity};
@@ -43,13 +47,17 @@ impl TestNode {
     }
 
     /// Takes what comes on a stream.
-    pub(super) fn accept(&self, io: DuplexStream) {
+    pub(super) fn accept(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let connections: Arc<dyn LocalConnections> = self.connections.clone();
         self.tasks.spawn(Arc::clone(&self.links).accept(io, "test".to_owned(), connections));
     }
 
     /// Dials `expected` over a stream, and runs the link in a task.
-    pub(super) async fn dial(&self, io: DuplexStream, expected: NodeId) -> Result<(), GreetError> {
+    pub(super) async fn dial(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        expected: NodeId,
+    ) -> Result<(), GreetError> {
         let mut wire = Wire::new(io);
         let registered = greeting::dial(&mut wire, &self.links, expected).await?;
         let (links, connections) = (Arc::clone(&self.links), Arc::clone(&self.connections));
@@ -151,6 +159,40 @@ impl LocalConnections for Scripted {
 
     fn delete(&self, _: Target<'_>, code: u16, _: &str) -> Outcome {
         if code == 1000 { Outcome::Done } else { Outcome::Gone }
+    }
+}
+
+/// A stream that counts its writes: on a socket, system calls.
+pub(super) struct Counting {
+    io: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    pub(super) fn new(io: DuplexStream) -> (Self, Arc<AtomicUsize>) {
+        let writes = Arc::new(AtomicUsize::new(0));
+        (Counting { io, writes: Arc::clone(&writes) }, writes)
+    }
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
