@@ -12,9 +12,11 @@ use rand::{Rng as _, TryRng as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-const NODE_ID_BYTES: usize = 6;
+/// Length of a node id.
+pub const NODE_ID_BYTES: usize = 6;
 const NODE_ID_CHARS: usize = 8;
-const CONNECTION_ID_BYTES: usize = 14;
+/// Length of a connection id before it is text.
+pub const CONNECTION_ID_BYTES: usize = 14;
 const CONNECTION_ID_CHARS: usize = 20;
 const EVENT_ID_BYTES: usize = 11;
 const EVENT_ID_CHARS: usize = 16;
@@ -70,6 +72,15 @@ impl NodeId {
         bytes.copy_from_slice(&bits.to_be_bytes()[8 - NODE_ID_BYTES..]);
         NodeId(bytes)
     }
+    /// The id with these bytes.
+    pub fn from_bytes(bytes: [u8; NODE_ID_BYTES]) -> Self {
+        NodeId(bytes)
+    }
+
+    /// Its bytes, as peers tell them to each other.
+    pub fn to_bytes(self) -> [u8; NODE_ID_BYTES] {
+        self.0
+    }
 }
 
 impl fmt::Display for NodeId {
@@ -101,6 +112,16 @@ impl ConnectionId {
             Ok(CONNECTION_ID_BYTES) => Ok(ConnectionId(bytes)),
             Ok(_) | Err(_) => Err(InvalidConnectionId),
         }
+    }
+
+    /// The id with these bytes.
+    pub fn from_bytes(bytes: [u8; CONNECTION_ID_BYTES]) -> Self {
+        ConnectionId(bytes)
+    }
+
+    /// Its bytes, as peers tell them to each other.
+    pub fn to_bytes(self) -> [u8; CONNECTION_ID_BYTES] {
+        self.0
     }
 
     /// The node that holds the connection.

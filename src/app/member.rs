@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::gateway::Member;
-use crate::cluster::{Beat, BeatSettings, Membership};
+use crate::cluster::{Beat, BeatSettings, ClusterSettings, Membership, RefreshRequests};
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
 use crate::redis_client::Keys;
@@ -23,19 +23,18 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
 }
 
 /// Takes part in a cluster, if the registry is mirrored: writes records and beats, until the process aborts.
-pub(super) fn start(config: &Config, registry: &Arc<Registry>, lifecycle: &Lifecycle) -> Option<Member> {
+pub(super) fn start(
+    config: &Config,
+    cluster: &ClusterSettings,
+    advertise: String,
+    (membership, refreshes): (Arc<Membership>, RefreshRequests),
+    registry: &Arc<Registry>,
+    lifecycle: &Lifecycle,
+) -> Option<Member> {
     let (redis, mirror) = (config.registry.redis()?, Arc::clone(registry.mirror()?));
-    let cluster = config.cluster.clone().unwrap_or_default();
-    let (membership, refreshes) = Membership::new();
-    let membership = Arc::new(membership);
-    let settings = BeatSettings {
-        redis,
-        lease: cluster.lease(),
-        advertise: cluster.advertise.unwrap_or_else(|| cluster.address.to_string()),
-    };
-    let (beat, handle) =
-        Beat::new(settings, Arc::clone(registry), Arc::clone(&mirror), Arc::clone(&membership), refreshes);
+    let settings = BeatSettings { redis, lease: cluster.lease(), advertise };
+    let (beat, handle) = Beat::new(settings, Arc::clone(registry), Arc::clone(&mirror), membership, refreshes);
     lifecycle.spawn(writer::run(Arc::clone(registry), mirror, lifecycle.aborting().clone()));
     lifecycle.spawn(beat.run(lifecycle.aborting().clone()));
-    Some(Member { beat: handle, membership })
+    Some(Member { beat: handle })
 }

@@ -8,6 +8,6 @@ mod open_files;
 mod serve;
 
 pub use demo::demo;
-pub use gateway::{Gateway, StartError};
+pub use gateway::{ClusterStart, Gateway, StartError};
 pub use inspect::{ConnectionsArguments, connections, nodes};
 pub use serve::serve;

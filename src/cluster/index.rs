@@ -1,11 +1,9 @@
 use serde::{Deserialize, Serialize};
 
+use super::link::PROTOCOL;
 use super::{Member, NodeKey};
 use crate::id::NodeId;
 use crate::registry::record::RECORD_FORMAT;
-
-/// Lowest and highest protocol of the links between nodes that this version speaks.
-pub const LINK_PROTOCOL: (u16, u16) = (1, 1);
 
 /// Version of the entry itself.
 const ENTRY_VERSION: u32 = 1;
@@ -25,7 +23,7 @@ impl IndexEntry {
     pub(super) fn own(advertise: &str) -> Self {
         IndexEntry {
             v: ENTRY_VERSION,
-            protocol: LINK_PROTOCOL,
+            protocol: PROTOCOL,
             record: RECORD_FORMAT.into(),
             advertise: advertise.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,6 +5,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::DisconnectSettings;
 use super::disconnect_queue::DisconnectQueues;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments};
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
@@ -22,6 +23,8 @@ pub struct DataPlane {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub lifecycle: Lifecycle,
+    /// The other nodes, unless this one is alone.
+    pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
 }
 
@@ -47,7 +50,14 @@ impl DataPlane {
         lifecycle: Lifecycle,
     ) -> Self {
         let disconnects = DisconnectQueues::default();
-        DataPlane { live: ArcSwap::from_pointee(live), registry, integrations, clock, metrics, lifecycle, disconnects }
+        let live = ArcSwap::from_pointee(live);
+        DataPlane { live, registry, integrations, clock, metrics, lifecycle, cluster: None, disconnects }
+    }
+
+    /// As a member of a cluster.
+    pub fn with_cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
+        self
     }
 
     /// The configuration in force, for a short look.

@@ -79,6 +79,10 @@ pub enum ConnectionsApiError {
     TooLarge,
     #[error("the connection's send buffer is full")]
     BufferFull,
+    #[error("the node that holds the connection cannot be reached, or may not serve now; nothing was written")]
+    OwnerUnreachable,
+    #[error("the node that holds the connection did not answer; the frame may have been written")]
+    DeliveryUnknown,
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body did not arrive whole")]

@@ -112,6 +112,13 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         ConnectionsApiError::BufferFull => {
             retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", "Limit Exceeded"))
         }
+        ConnectionsApiError::OwnerUnreachable => {
+            retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string()))
+        }
+        // A client error, which SDKs do not repeat.
+        ConnectionsApiError::DeliveryUnknown => {
+            typed(StatusCode::FAILED_DEPENDENCY, "DeliveryUnknownException", &error.to_string())
+        }
         ConnectionsApiError::BodyTimeout | ConnectionsApiError::BodyLost => {
             typed(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", &error.to_string())
         }

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::LinkMetrics;
+
 /// Buckets of call durations in seconds: 100 µs to 30 s.
 const DURATION_BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
@@ -28,6 +30,7 @@ pub struct Metrics {
     disconnect_events_pending: Family<StageLabels, Gauge<i64, AtomicI64>>,
     disconnect_events_lost: Family<StageLabels, Counter>,
     registry_state: RegistryStateGauge,
+    links: LinkMetrics,
 }
 
 /// Says which state the registry is in: 1 for that one, and no other is there.
@@ -114,6 +117,7 @@ impl Metrics {
             disconnect_events_pending: Family::default(),
             disconnect_events_lost: Family::default(),
             registry_state: RegistryStateGauge::default(),
+            links: LinkMetrics::default(),
         };
         metrics.registry_state.set(registry_state);
         let registry = &mut metrics.registry;
@@ -148,6 +152,7 @@ impl Metrics {
             "1 for the state that the registry is in",
             metrics.registry_state.0.clone(),
         );
+        metrics.links.register(registry);
         metrics
     }
 
@@ -162,6 +167,11 @@ impl Metrics {
     /// What tells the state of the registry.
     pub fn registry_state(&self) -> RegistryStateGauge {
         self.registry_state.clone()
+    }
+
+    /// Metrics of the links to other nodes.
+    pub fn links(&self) -> &LinkMetrics {
+        &self.links
     }
 
     /// A connection was opened.

@@ -55,7 +55,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
         let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
-        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, sent: 0, writing: false, hold: None }
+        Session {
+            admitted,
+            socket,
+            dispatches: FuturesUnordered::new(),
+            deadlines,
+            sent: 0,
+            writing: false,
+            hold: None,
+        }
     }
 
     /// Serves the client until something ends the connection.
