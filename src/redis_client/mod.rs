@@ -14,6 +14,6 @@ pub mod scripts;
 mod settings;
 
 pub use connection::{Call, RedisConnection, Value, read};
-pub use error::RedisError;
+pub use error::{Cause, RedisError};
 pub use keys::{BUCKETS, Keys};
 pub use settings::{Password, RedisSettings, RedisUrl, RedisUrls};
