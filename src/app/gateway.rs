@@ -7,6 +7,7 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
@@ -37,7 +38,7 @@ const IDS_PER_LINE: usize = 100;
 /// A running gateway.
 pub struct Gateway {
     plane: Arc<DataPlane>,
-    http_client: HttpClient,
+    mechanisms: Mechanisms,
     readiness: Readiness,
     config: Config,
     public_address: SocketAddr,
@@ -72,13 +73,18 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
-        let live = compile(&config, &http_client).map_err(StartError::Config)?;
+        let mechanisms = Mechanisms {
+            http_client: http_client.clone(),
+            issuers: Issuers::new(http_client.clone(), lifecycle.tasks().clone()),
+            quotas: Arc::new(MemoryQuotaStore::default()),
+        };
+        let live = compile(&config, &mechanisms).map_err(StartError::Config)?;
         let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
         let plane = Arc::new(DataPlane::new(
             live,
             Registry::new(),
-            IntegrationClient::new(http_client.clone()),
+            IntegrationClient::new(http_client),
             Arc::new(SystemClock),
             Metrics::new("memory"),
             lifecycle,
@@ -86,7 +92,7 @@ impl Gateway {
         let readiness = Readiness::default();
         let gateway = Gateway {
             plane,
-            http_client,
+            mechanisms,
             readiness: readiness.clone(),
             public_address: public.address(),
             internal_address: internal.address(),
@@ -130,7 +136,7 @@ impl Gateway {
     /// # Errors
     /// The APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.http_client)?;
+        let live = compile(&config, &self.mechanisms)?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
@@ -159,7 +165,7 @@ impl Gateway {
         }
         self.name_undelivered();
         self.plane.lifecycle.aborting().cancel();
-        self.http_client.close_idle();
+        self.mechanisms.http_client.close_idle();
         self.plane.lifecycle.tasks().close();
         if timeout(ABORT_TIME.min(grace / 4), self.plane.lifecycle.tasks().wait()).await.is_err() {
             warn!("some tasks did not end in time");
@@ -206,9 +212,10 @@ impl Gateway {
     }
 }
 
-fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
+fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, http_client)?,
+        deployments: Deployments::compile(&config.apis, &mechanisms.http_client)?,
+        access: Access::compile(&config.access(), mechanisms)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),

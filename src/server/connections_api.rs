@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
+use crate::authorizer::{ConnectionsCall, Received};
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::{CloseRequest, DataType, delete_connection, get_connection, post_to_connection};
+use crate::data_plane::management::{
+    CloseRequest, DataType, admit_call, check_form, delete_connection, get_connection, post_to_connection,
+};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Stage};
 use crate::id::EventId;
@@ -20,36 +24,74 @@ const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
-/// Answers a call of `/{stage}/@connections/{connectionId}`.
+/// Where a call that must be signed comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) source_ip: IpAddr,
+    pub(super) secure: bool,
+}
+
+/// Answers a call of `/{stage}/@connections/{connectionId}`. A `caller` must have signed it.
 pub(super) async fn answer(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
+    caller: Option<Caller>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, ConnectionsApiError> {
-    let result = match *request.method() {
-        Method::POST => post(plane, deployment, stage, id, request).await,
-        Method::GET => get_connection(plane, deployment, id),
-        Method::DELETE => CloseRequest::parse(request.uri().query())
-            .and_then(|close| delete_connection(plane, deployment, id, &close)),
-        _ => Err(ConnectionsApiError::UnknownMethod),
-    };
+) -> Response<Body> {
+    let result = call(plane, deployment, stage, id, caller, request).await;
     let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
     add_ids(response.headers_mut());
-    Ok(response)
+    response
 }
 
-async fn post(
+/// 1. form of the signature  2. body  3. signature and policy  4. operation
+///
+/// Nothing of a call is looked at before its signature, but what the signature is about.
+async fn call(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
+    caller: Option<Caller>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let data_type = data_type(request.headers())?;
-    let data = read_body(request.into_body(), plane.live().limits.message_bytes).await?;
-    post_to_connection(plane, deployment, stage, id, data, data_type).await
+    let (head, body) = request.into_parts();
+    let signed = |caller: Caller| ConnectionsCall {
+        api_id: &deployment.api_id,
+        stage: &stage.name,
+        received: Received { method: &head.method, uri: &head.uri, headers: &head.headers, body: &[] },
+        source_ip: caller.source_ip,
+        secure: caller.secure,
+    };
+    if let Some(caller) = caller {
+        check_form(plane, &signed(caller))?;
+    }
+    let max = plane.live().limits.message_bytes;
+    let data = match caller {
+        Some(caller) => {
+            let data = read_body(body, max).await?;
+            let mut call = signed(caller);
+            call.received.body = &data;
+            admit_call(plane, &call)?;
+            data
+        }
+        None if head.method == Method::POST => read_body(body, max).await?,
+        None => Bytes::new(),
+    };
+    match head.method {
+        Method::POST => {
+            let data_type = data_type(&head.headers)?;
+            post_to_connection(plane, deployment, stage, id, data, data_type).await
+        }
+        Method::GET => get_connection(plane, deployment, id).await,
+        Method::DELETE => {
+            let close = CloseRequest::parse(head.uri.query())?;
+            delete_connection(plane, deployment, id, &close)
+        }
+        _ => Err(ConnectionsApiError::UnknownMethod),
+    }
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {

@@ -44,13 +44,14 @@ pub(super) async fn upgrade(
         return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
     }
     let (parts, _body) = request.into_parts();
+    let headers = parts.headers.clone();
     let address = ClientAddress::find(peer.remote, peer.local.port(), &parts.headers, trusted_proxies);
     let user_agent = parts.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
         stage: stage.stage,
         handshake: Handshake::new(
-            seen_by_backends(parts.headers, &stage.host, &address),
+            seen_by_backends(headers, &stage.host, &address),
             parts.uri.query().map(str::to_owned),
             plane.clock.now(),
         ),
@@ -58,6 +59,7 @@ pub(super) async fn upgrade(
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,
+        received: parts,
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::find;
+use super::{count, find};
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
@@ -30,12 +30,13 @@ struct Identity {
 ///
 /// # Errors
 /// The id is malformed, or the connection gone.
-pub fn get_connection(
+pub async fn get_connection(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let open = find(plane, deployment, id)?;
+    count(plane, &open.connection).await?;
     let info = ConnectionInfo {
         identity: Identity {
             source_ip: open.connection.source_ip.to_string(),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::find;
+use super::{count, find};
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Stage};
@@ -38,6 +38,7 @@ pub async fn post_to_connection(
         Err(ConnectionsApiError::Gone) => "gone",
         Err(ConnectionsApiError::BufferFull) => "full",
         Err(ConnectionsApiError::TooLarge) => "tooLarge",
+        Err(ConnectionsApiError::UsageExceeded(_)) => "throttled",
         Err(_) => "invalid",
     };
     let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
@@ -53,6 +54,7 @@ async fn post(
     data_type: DataType,
 ) -> Result<(), ConnectionsApiError> {
     let open = find(plane, deployment, id)?;
+    count(plane, &open.connection).await?;
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }
