@@ -18,9 +18,10 @@ pub struct Integration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_method: Option<String>,
 
-    /// One deadline for the whole call, in milliseconds: waiting for a connection, connecting, sending, reading.
+    /// One deadline for the whole call, in milliseconds: waiting for a connection, connecting, sending, reading. At most
+    /// `limits.integrationTimeoutMillis`.
     #[serde(default = "timeout_default")]
-    #[schemars(range(min = 50, max = 29000))]
+    #[schemars(range(min = 50))]
     pub timeout_in_millis: u32,
 
     /// `HTTP_PROXY`: what the backend receives beside the message, as

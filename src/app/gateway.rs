@@ -214,7 +214,7 @@ impl Gateway {
 
 fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, &mechanisms.http_client)?,
+        deployments: Deployments::compile(&config.apis, &config.limits, &mechanisms.http_client)?,
         access: Access::compile(&config.access(), mechanisms)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),

@@ -1,4 +1,4 @@
-//! The process: everything built from one [`Config`], its signals, its end.
+//! The process: everything built from one [`crate::config::Config`], its signals, its end.
 
 mod demo;
 mod gateway;

@@ -269,7 +269,7 @@ mod tests {
         check(&policy(json!([allow, deny])), MANAGE, POST, ExplicitDeny);
         check(&policy(json!([deny, allow])), MANAGE, POST, ExplicitDeny);
         check(&policy(json!([allow, deny])), INVOKE, CONNECT, Allow);
-        check(&policy(deny.clone()), INVOKE, CONNECT, NoAllow);
+        check(&policy(deny), INVOKE, CONNECT, NoAllow);
         check(&policy(json!([allow, statement("Deny", "*", "arn:*:other/*")])), MANAGE, POST, Allow);
         check(
             &policy(json!([allow, statement("Deny", "*", json!(["arn:*:other/*", POST]))])),

@@ -64,10 +64,13 @@ impl QuotaKey {
     }
 }
 
+/// Ids of a usage plan and of an API key.
+type PlanAndKey = (Box<str>, Box<str>);
+
 /// Counts of this process alone, lost when it ends. There are as many as keys have quotas.
 #[derive(Debug, Default)]
 pub struct MemoryQuotaStore {
-    counts: Mutex<HashMap<(Box<str>, Box<str>), (String, u64)>>,
+    counts: Mutex<HashMap<PlanAndKey, (String, u64)>>,
 }
 
 impl QuotaStore for MemoryQuotaStore {

@@ -124,13 +124,16 @@ impl RequestAuthorizer {
     }
 }
 
+/// An answer and until when it holds.
+type Kept = (Instant, Arc<AuthorizerAnswer>);
+
 /// Answers in force, by the hash of the identity that they were given to: no token is kept.
 ///
 /// What an answer's policy says to a request is decided anew each time; only the answer itself is kept.
 #[derive(Debug)]
 pub(super) struct AnswerCache {
     ttl: Duration,
-    answers: Mutex<HashMap<[u8; 32], (Instant, Arc<AuthorizerAnswer>)>>,
+    answers: Mutex<HashMap<[u8; 32], Kept>>,
 }
 
 impl AnswerCache {

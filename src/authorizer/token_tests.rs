@@ -207,7 +207,7 @@ fn a_token_that_was_touched_does_not_count() {
     check("..", "the token is malformed: it is not signed");
     check(&format!("{header}.{body}.{}", &signature[..40]), wrong);
     check(&format!("{header}.{body}.{}", URL_SAFE_NO_PAD.encode([0; 64])), wrong);
-    check(&format!("{header}.{body}.{}=", signature), "the token is malformed: its signature is not base64url");
+    check(&format!("{header}.{body}.{signature}="), "the token is malformed: its signature is not base64url");
     check(&format!("{header}=.{body}.{signature}"), "the token is malformed: a part of it is not base64url");
     check(&format!(" {token}"), "the token is malformed: a part of it is not base64url");
     check(&"a".repeat(20_000), "the token is malformed: it is too long");

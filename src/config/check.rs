@@ -20,7 +20,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(api_ids(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
     let http_client = HttpClient::new(TaskTracker::new());
-    problems.extend(Deployments::compile(&config.apis, &http_client).err().unwrap_or_default());
+    problems.extend(Deployments::compile(&config.apis, &config.limits, &http_client).err().unwrap_or_default());
     let mechanisms = Mechanisms {
         issuers: Issuers::new(http_client.clone(), TaskTracker::new()),
         quotas: Arc::new(MemoryQuotaStore::default()),

@@ -163,7 +163,7 @@ mod tests {
                     limits:\n  connections: 1e3\n  sendBufferBytes: 2048.0\n\
                     apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations:\n      backend:\n\
             \x20       integrationType: AWS_PROXY\n        integrationUri: http://a:${env:PORT}/${stageVariables.path}\n\
-            \x20       http2: ${env:YES}\n    stages:\n      prod:\n        defaultRouteSettings:\n\
+            \x20       http2: ${env:YES}\n    stages:\n      prod:\n        stageVariables: { path: ws }\n        defaultRouteSettings:\n\
             \x20         throttlingRateLimit: ${env:RATE}\n";
         let config = load(text, &environment).expect("no problems");
         assert_eq!(config.drain.grace_millis, 8090);

@@ -8,8 +8,8 @@ use super::{Deployment, Deployments, Integration, IntegrationKind, Problem, Rout
 use crate::apigatewayv2::{self, IntegrationType};
 use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, UriTemplate};
 use crate::http_client::HttpClient;
-use crate::limits::Throttle;
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
+use crate::limits::{LimitSettings, Throttle};
 
 /// Routes that AWS reserves; no other key may begin with `$`.
 const RESERVED_ROUTE_KEYS: [&str; 3] = ["$connect", "$disconnect", "$default"];
@@ -27,8 +27,12 @@ impl Deployments {
     ///
     /// # Errors
     /// Everything that is wrong, not only the first.
-    pub fn compile(apis: &BTreeMap<String, apigatewayv2::Api>, http_client: &HttpClient) -> Result<Self, Vec<Problem>> {
-        let mut compiler = Compiler { http_client, problems: Vec::new() };
+    pub fn compile(
+        apis: &BTreeMap<String, apigatewayv2::Api>,
+        limits: &LimitSettings,
+        http_client: &HttpClient,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut compiler = Compiler { limits, http_client, problems: Vec::new() };
         let compiled: HashMap<Arc<str>, Arc<Deployment>> = apis
             .iter()
             .filter_map(|(api_id, api)| Some((api_id.as_str().into(), Arc::new(compiler.api(api_id, api)?))))
@@ -38,6 +42,7 @@ impl Deployments {
 }
 
 struct Compiler<'a> {
+    limits: &'a LimitSettings,
     http_client: &'a HttpClient,
     problems: Vec<Problem>,
 }
@@ -128,6 +133,16 @@ impl Compiler<'_> {
             }
             Ok(method) => Some(method),
         };
+        let longest = self.limits.integration_timeout_millis;
+        if settings.timeout_in_millis > longest {
+            self.problem(
+                at("timeoutInMillis"),
+                format!(
+                    "{} is more than `limits.integrationTimeoutMillis` allows; allowed: 50 to {longest}",
+                    settings.timeout_in_millis
+                ),
+            );
+        }
         if settings.integration_type == IntegrationType::AwsProxy && !settings.request_parameters.is_empty() {
             self.problem(
                 at("requestParameters"),

@@ -1,8 +1,9 @@
 //! Calls of backends: what they receive, and what their answers mean.
 //!
 //! [`IntegrationClient::call`] sends one event to one integration. `AWS_PROXY` gets the Lambda proxy event
-//! ([`proxy_event`]) and answers `{"statusCode":…}` ([`proxy_answer`]); `HTTP_PROXY` gets the message itself
-//! ([`http_request`]) and its HTTP answer is taken as it is. [`authorizer_request`] is what a REQUEST authorizer gets.
+//! (`proxy_event.rs`) and answers `{"statusCode":…}` ([`proxy_answer`]); `HTTP_PROXY` gets the message itself
+//! (`http_request.rs`) and its HTTP answer is taken as it is. [`authorizer_request`] is what a REQUEST authorizer
+//! gets.
 //!
 //! Differs from AWS: header names in events are written as browsers write them, since HTTP libraries lose the client's
 //! own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have `callbackUrl`.

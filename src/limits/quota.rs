@@ -64,6 +64,10 @@ pub struct LimitSettings {
     #[schemars(range(min = 1, max = 1024))]
     pub concurrent_dispatches: u16,
 
+    /// Largest `timeoutInMillis` that an integration may ask for. AWS: 29000.
+    #[schemars(range(min = 50, max = 900_000))]
+    pub integration_timeout_millis: u32,
+
     /// Connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
     pub connections: u32,
 }
@@ -79,6 +83,7 @@ impl Default for LimitSettings {
             send_buffer_bytes: 1024 * 1024,
             slow_client_timeout_seconds: 10,
             concurrent_dispatches: 16,
+            integration_timeout_millis: 29_000,
             connections: 0,
         }
     }

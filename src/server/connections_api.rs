@@ -38,7 +38,7 @@ pub(super) async fn answer(
     stage: &Stage,
     id: &str,
     caller: Option<Caller>,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Response<Body> {
     let result = call(plane, deployment, stage, id, caller, request).await;
     let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
@@ -55,43 +55,47 @@ async fn call(
     stage: &Stage,
     id: &str,
     caller: Option<Caller>,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let (head, body) = request.into_parts();
-    let signed = |caller: Caller| ConnectionsCall {
-        api_id: &deployment.api_id,
-        stage: &stage.name,
-        received: Received { method: &head.method, uri: &head.uri, headers: &head.headers, body: &[] },
-        source_ip: caller.source_ip,
-        secure: caller.secure,
+    if let Some(caller) = caller {
+        check_form(plane, &signed(request, deployment, stage, caller, &[]))?;
+    }
+    let is_post = *request.method() == Method::POST;
+    if is_post && caller.is_none() {
+        // A post that cannot be taken is not read.
+        data_type(request.headers())?;
+    }
+    let data = match is_post || caller.is_some() {
+        true => read_body(request.body_mut(), plane.live().limits.message_bytes).await?,
+        false => Bytes::new(),
     };
     if let Some(caller) = caller {
-        check_form(plane, &signed(caller))?;
+        admit_call(plane, &signed(request, deployment, stage, caller, &data))?;
     }
-    let max = plane.live().limits.message_bytes;
-    let data = match caller {
-        Some(caller) => {
-            let data = read_body(body, max).await?;
-            let mut call = signed(caller);
-            call.received.body = &data;
-            admit_call(plane, &call)?;
-            data
-        }
-        None if head.method == Method::POST => read_body(body, max).await?,
-        None => Bytes::new(),
-    };
-    match head.method {
+    match *request.method() {
         Method::POST => {
-            let data_type = data_type(&head.headers)?;
+            let data_type = data_type(request.headers())?;
             post_to_connection(plane, deployment, stage, id, data, data_type).await
         }
         Method::GET => get_connection(plane, deployment, id).await,
         Method::DELETE => {
-            let close = CloseRequest::parse(head.uri.query())?;
+            let close = CloseRequest::parse(request.uri().query())?;
             delete_connection(plane, deployment, id, &close)
         }
         _ => Err(ConnectionsApiError::UnknownMethod),
     }
+}
+
+fn signed<'a>(
+    request: &'a Request<Incoming>,
+    deployment: &'a Deployment,
+    stage: &'a Stage,
+    caller: Caller,
+    body: &'a [u8],
+) -> ConnectionsCall<'a> {
+    let Caller { source_ip, secure } = caller;
+    let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
+    ConnectionsCall { api_id: &deployment.api_id, stage: &stage.name, received, source_ip, secure }
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
@@ -102,7 +106,7 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
     }
 }
 
-async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
+async fn read_body(body: &mut Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
     if body.size_hint().lower() > max as u64 {
         return Err(ConnectionsApiError::TooLarge);
     }

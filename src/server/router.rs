@@ -1,8 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::HOST;
+use bytes::Bytes;
+use http::header::{EXPECT, HOST};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
 use super::client_address::ClientAddress;
 use super::connections_api::Caller;
@@ -11,7 +15,11 @@ use super::{ConnectionsApi, TrustedProxy, admin, connections_api, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
-use crate::limits::quota::URL_MAX_BYTES;
+use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
+
+/// What is read of a body that nobody wants, in bytes, and for how long.
+const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101.
 pub(super) async fn route(
@@ -19,14 +27,44 @@ pub(super) async fn route(
     endpoint: &Endpoint,
     peer: Peer,
     session: &Session,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let response = answer(plane, endpoint, peer, session, &mut request).await;
+    if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
+        discard(request.body_mut()).await;
+    }
+    response
+}
+
+/// Reads what an answer did without: hyper closes a connection whose input is unread, which resets it and can take the
+/// answer away from a backend that is still sending.
+async fn discard(body: &mut Incoming) {
+    let _ = timeout(DISCARD_TIMEOUT, async {
+        let mut left = DISCARD_MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    })
+    .await;
+}
+
+async fn answer(
+    plane: &Arc<DataPlane>,
+    endpoint: &Endpoint,
+    peer: Peer,
+    session: &Session,
+    request: &mut Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, &request)
+        && let Some(response) = admin::answer(plane, readiness, request)
     {
         return response;
     }
-    match resolve(plane, &request) {
+    match resolve(plane, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -39,7 +77,7 @@ pub(super) async fn route(
         Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
             ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
             asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
-                let caller = (asked == ConnectionsApi::AwsIam).then(|| caller(endpoint, peer, &request));
+                let caller = (asked == ConnectionsApi::AwsIam).then(|| caller(endpoint, peer, request));
                 connections_api::answer(plane, &deployment, &stage, &id, caller, request).await
             }
         },
@@ -53,6 +91,11 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
     if target.len() > URL_MAX_BYTES {
         return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
     }
+    // hyper has the same bound, but looks only after a read, which may bring as much again.
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
+    if target.len() + fields.sum::<usize>() > HEAD_MAX_BYTES {
+        return Err(RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES });
+    }
     let host = host(request)?;
     let resolved = plane.live().deployments.resolve(Some(&host), request.uri().path());
     Ok((host, resolved.ok_or(RoutingError::Forbidden)?))
@@ -60,13 +103,11 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
 
 /// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).
 fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.as_str().to_owned());
-    }
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
-        (_, Some(_)) | (None, None) => None,
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (Some(authority), _, None) => Some(authority.as_str()),
+        (None, Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
+        (_, _, Some(_)) | (None, None, None) => None,
     };
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));

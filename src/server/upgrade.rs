@@ -37,29 +37,33 @@ pub(super) async fn upgrade(
     peer: Peer,
     session: &Session,
     stage: Stage,
-    request: Request<hyper::body::Incoming>,
+    request: &mut Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept = check(&request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
+    let accept = check(request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
     if plane.lifecycle.draining().is_cancelled() {
         return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
     }
-    let (parts, _body) = request.into_parts();
-    let headers = parts.headers.clone();
-    let address = ClientAddress::find(peer.remote, peer.local.port(), &parts.headers, trusted_proxies);
-    let user_agent = parts.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+    // A signature is about the request as it came.
+    let mut received = Request::new(());
+    *received.method_mut() = request.method().clone();
+    *received.uri_mut() = request.uri().clone();
+    *received.headers_mut() = std::mem::take(request.headers_mut());
+    let headers = received.headers().clone();
+    let address = ClientAddress::find(peer.remote, peer.local.port(), &headers, trusted_proxies);
+    let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
         stage: stage.stage,
         handshake: Handshake::new(
             seen_by_backends(headers, &stage.host, &address),
-            parts.uri.query().map(str::to_owned),
+            request.uri().query().map(str::to_owned),
             plane.clock.now(),
         ),
         host: stage.host,
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,
-        received: parts,
+        received,
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
@@ -110,6 +114,13 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 fn seen_by_backends(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
+    // A list may come in several headers (RFC 6455, section 11.3.4); backends read one text.
+    let offers: Vec<&[u8]> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes).collect();
+    if let [_, _, ..] = offers.as_slice()
+        && let Ok(list) = HeaderValue::from_bytes(&offers.join(&b", "[..]))
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
+    }
     if let Ok(host) = HeaderValue::from_str(host) {
         headers.insert(HOST, host);
     }

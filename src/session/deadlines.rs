@@ -15,7 +15,8 @@ pub struct Deadlines {
     idle_timeout: Option<Duration>,
     slow_client_timeout: Duration,
     expires: Option<Instant>,
-    token: Option<TokenDeadline>,
+    /// Boxed: most clients come without one.
+    token: Option<Box<TokenDeadline>>,
     next_ping: Option<Instant>,
     /// When the last ping was sent and what had been read by then; none once anything was read since.
     unanswered: Option<(Instant, u64)>,
@@ -89,7 +90,7 @@ impl Deadlines {
 
     /// The client came with a token, or brought a fresh one. Ask what is due after this.
     pub fn set_token(&mut self, token: Option<TokenDeadline>) {
-        self.token = token;
+        self.token = token.map(Box::new);
     }
 
     /// What is due `now`. A stall must be reported when it begins: call this whenever `writing` turns true.
@@ -115,8 +116,8 @@ impl Deadlines {
         let until = [
             self.next_ping,
             self.expires,
-            self.token.and_then(|token| token.notice),
-            self.token.and_then(|token| token.close_code.map(|_| token.expires)),
+            self.token.as_ref().and_then(|token| token.notice),
+            self.token.as_ref().and_then(|token| token.close_code.map(|_| token.expires)),
             self.unanswered.map(|(since, _)| since + self.pong_timeout),
             self.idle_timeout.map(|timeout| self.last_data + timeout),
             self.stalled.map(|(since, _)| since + self.slow_client_timeout),
@@ -148,7 +149,7 @@ impl Deadlines {
         if observed.reading && self.unanswered.is_some_and(|(since, _)| passed(since, self.pong_timeout)) {
             return Some(Closing::dead());
         }
-        if let Some(TokenDeadline { expires, close_code: Some(code), .. }) = self.token
+        if let Some(TokenDeadline { expires, close_code: Some(code), .. }) = self.token.as_deref().copied()
             && now >= expires
         {
             return Some(Closing::token_expired(code));
@@ -248,6 +249,7 @@ mod tests {
         deadlines.data(start + seconds(39));
         let pinged = Observed { read: 6, ..QUIET };
         let _ = deadlines.due(start + seconds(40), pinged);
-        assert_eq!(deadlines.due(start + seconds(50), pinged), Due::Close(Closing::expired()));
+        let answered = Observed { read: 12, ..QUIET };
+        assert_eq!(deadlines.due(start + seconds(50), answered), Due::Close(Closing::expired()));
     }
 }

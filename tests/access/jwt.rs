@@ -27,6 +27,9 @@ apis:
 }
 
 const QUERY: &str = "querystring.token";
+/// What an issuer of this URL answers to everything.
+type Discovery = Box<dyn Fn(&str) -> Answer + Send>;
+
 const UNAUTHORIZED: (u16, &str) = (401, "Unauthorized");
 
 async fn check_refused(gateway: &TestGateway, token: &str, expected: (u16, &str)) {
@@ -129,7 +132,7 @@ async fn a_bad_issuer_lets_nobody_in() {
     let backend = Server::backend().await;
     let other = Issuer::start(&[&key]).await;
     let other_url = other.url();
-    let cases: Vec<(&str, Box<dyn Fn(&str) -> Answer + Send>)> = vec![
+    let cases: Vec<(&str, Discovery)> = vec![
         ("down", Box::new(|_| Answer::Body(503, String::new()))),
         ("redirecting", Box::new(|_| Answer::Redirect("/elsewhere".to_owned()))),
         ("lying about its name", {

@@ -32,7 +32,7 @@ pub struct UpgradeRequest {
     pub source_ip: IpAddr,
     pub user_agent: Option<String>,
     /// The request before anything was added to it: what a signature is about.
-    pub received: http::request::Parts,
+    pub received: http::Request<()>,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
@@ -160,7 +160,7 @@ async fn admit(
         context: &context,
         stage: &request.stage,
         handshake: &request.handshake,
-        received: Received { method: &received.method, uri: &received.uri, headers: &received.headers, body: &[] },
+        received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
     };
     match live.access.admit(client, plane.clock.now()).await {
         Ok(principal) => {
