@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
+use crate::principal::Principal;
 
-/// What stays the same for the whole life of a connection.
+/// What is known of a connection for its whole life. A fresh token replaces the principal; all else stays the same.
 #[derive(Debug)]
 pub struct Connection {
     pub id: ConnectionId,
@@ -21,6 +24,8 @@ pub struct Connection {
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<Box<str>>,
+    /// Who is on it, once that was asked.
+    pub principal: ArcSwapOption<Principal>,
 }
 
 /// What just happened on a connection.
@@ -46,6 +51,8 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct RequestContext<'a> {
     pub connection: &'a Connection,
+    /// Who was on the connection when the event happened.
+    pub principal: Option<Arc<Principal>>,
     pub event: Event,
     pub route_key: &'a str,
     pub request_id: EventId,
@@ -79,7 +86,14 @@ impl RequestContext<'_> {
             },
             "identity.sourceIp" => Cow::Owned(connection.source_ip.to_string()),
             "identity.userAgent" => Cow::Borrowed(connection.user_agent.as_deref()?),
-            _ => return None,
+            _ => {
+                let principal = self.principal.as_deref()?;
+                return match name.split_once('.')? {
+                    ("authorizer", name) => principal.authorizer_variable(name),
+                    ("identity", name) => principal.identity_variable(name).map(Cow::Borrowed),
+                    _ => None,
+                };
+            }
         };
         Some(value)
     }

@@ -8,11 +8,13 @@
 //! stage has no deployment of its own: loading the configuration deploys every stage.
 
 mod api;
+mod authorizer;
 mod integration;
 mod route;
 mod stage;
 
 pub use api::Api;
+pub use authorizer::{Authorizer, AuthorizerType, JwtConfiguration, TokenExpiration, TokenExpirationAction};
 pub use integration::{Integration, IntegrationType};
-pub use route::{ParameterConstraints, Route};
+pub use route::{AuthorizationType, ParameterConstraints, Route};
 pub use stage::{RouteSettings, Stage};

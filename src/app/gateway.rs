@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::member;
+use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
 use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, Peer};
 use crate::cluster::{self, BeatHandle, Cluster, ClusterSettings, Membership};
@@ -47,7 +48,7 @@ const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
 /// A running gateway.
 pub struct Gateway {
     plane: Arc<DataPlane>,
-    http_client: HttpClient,
+    mechanisms: Mechanisms,
     readiness: Readiness,
     member: Option<Member>,
     config: Config,
@@ -116,7 +117,12 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
-        let live = compile(&config, &http_client).map_err(StartError::Config)?;
+        let mechanisms = Mechanisms {
+            http_client: http_client.clone(),
+            issuers: Issuers::new(http_client.clone(), lifecycle.tasks().clone()),
+            quotas: Arc::new(MemoryQuotaStore::default()),
+        };
+        let live = compile(&config, &mechanisms).map_err(StartError::Config)?;
         let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
         let metrics = Metrics::new("memory");
@@ -131,7 +137,7 @@ impl Gateway {
         let mut plane = DataPlane::new(
             live,
             Arc::clone(&registry),
-            IntegrationClient::new(http_client.clone()),
+            IntegrationClient::new(http_client),
             Arc::new(SystemClock),
             metrics,
             lifecycle,
@@ -158,7 +164,7 @@ impl Gateway {
         let readiness = Readiness::default();
         let gateway = Gateway {
             plane,
-            http_client,
+            mechanisms,
             readiness: readiness.clone(),
             member,
             public_address: public.address(),
@@ -269,7 +275,7 @@ impl Gateway {
     /// # Errors
     /// The APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.http_client)?;
+        let live = compile(&config, &self.mechanisms)?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
@@ -311,7 +317,7 @@ impl Gateway {
             warn!("Redis did not answer in time: this node leaves without a word");
         }
         self.plane.lifecycle.aborting().cancel();
-        self.http_client.close_idle();
+        self.mechanisms.http_client.close_idle();
         self.plane.lifecycle.tasks().close();
         if timeout(ABORT_TIME.min(grace / 4), self.plane.lifecycle.tasks().wait()).await.is_err() {
             warn!("some tasks did not end in time");
@@ -358,9 +364,10 @@ impl Gateway {
     }
 }
 
-fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
+fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, &config.limits, http_client)?,
+        deployments: Deployments::compile(&config.apis, &config.limits, &mechanisms.http_client)?,
+        access: Access::compile(&config.access(), mechanisms)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),

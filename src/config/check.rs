@@ -1,9 +1,11 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Config;
+use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
 use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
 use crate::registry::RegistryType;
@@ -19,11 +21,14 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(callback_base_url(config));
     problems.extend(api_ids(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
-    problems.extend(
-        Deployments::compile(&config.apis, &config.limits, &HttpClient::new(TaskTracker::new()))
-            .err()
-            .unwrap_or_default(),
-    );
+    let http_client = HttpClient::new(TaskTracker::new());
+    problems.extend(Deployments::compile(&config.apis, &config.limits, &http_client).err().unwrap_or_default());
+    let mechanisms = Mechanisms {
+        issuers: Issuers::new(http_client.clone(), TaskTracker::new()),
+        quotas: Arc::new(MemoryQuotaStore::default()),
+        http_client,
+    };
+    problems.extend(Access::compile(&config.access(), &mechanisms).err().unwrap_or_default());
     problems
 }
 

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::apigatewayv2::Api;
+use crate::authorizer::{AccessSettings, ApiKey, Credential, UsagePlan};
 use crate::cluster::ClusterSettings;
 use crate::data_plane::DisconnectSettings;
 use crate::limits::{KeepAliveSettings, LimitSettings};
@@ -50,6 +51,15 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_base_url: Option<String>,
 
+    /// Keys that may sign requests to `@connections` and to `$connect` routes with `AWS_IAM`.
+    pub credentials: BTreeMap<String, Credential>,
+
+    /// Keys that clients send with their `$connect`.
+    pub api_keys: BTreeMap<String, ApiKey>,
+
+    /// How much the holders of API keys may do.
+    pub usage_plans: BTreeMap<String, UsagePlan>,
+
     /// WebSocket APIs by apiId.
     pub apis: BTreeMap<String, Api>,
 }
@@ -67,7 +77,24 @@ impl Default for Config {
             limits: LimitSettings::default(),
             keep_alive: KeepAliveSettings::default(),
             callback_base_url: None,
+            credentials: BTreeMap::new(),
+            api_keys: BTreeMap::new(),
+            usage_plans: BTreeMap::new(),
             apis: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What decides who may enter and who may push.
+    pub fn access(&self) -> AccessSettings<'_> {
+        AccessSettings {
+            region: &self.region,
+            account_id: &self.account_id,
+            credentials: &self.credentials,
+            api_keys: &self.api_keys,
+            usage_plans: &self.usage_plans,
+            apis: &self.apis,
         }
     }
 }

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use tracing::{info, warn};
 
 use super::DisconnectSettings;
 use super::disconnect_queue::DisconnectQueues;
+use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments};
@@ -13,7 +15,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{KeepAliveSettings, LimitSettings};
 use crate::registry::Registry;
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels};
+use crate::telemetry::{Metrics, StageLabels, chain};
 
 /// All that a flow may use.
 pub struct DataPlane {
@@ -32,6 +34,8 @@ pub struct DataPlane {
 #[derive(Debug, Default)]
 pub struct Live {
     pub deployments: Deployments,
+    /// Who may enter and who may push.
+    pub access: Access,
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
@@ -89,6 +93,7 @@ impl Live {
     ) -> RequestContext<'a> {
         RequestContext {
             connection,
+            principal: connection.principal.load_full(),
             event,
             route_key,
             request_id,
@@ -111,6 +116,19 @@ impl Live {
                 format!("{scheme}://{host}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
             }
         }
+    }
+}
+
+/// The throttle level of usage plans.
+pub(super) const USAGE_PLAN: &str = "usagePlan";
+
+/// One line for the operator about somebody who was turned away: a warning if the gateway's side has to mend something.
+pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {
+    let error = chain(denial);
+    if denial.is_operators() {
+        warn!(api_id, stage, %error, "{what}");
+    } else {
+        info!(api_id, stage, %error, "{what}");
     }
 }
 

@@ -1,5 +1,6 @@
 use thiserror::Error;
 
+use crate::authorizer::{Denial, UsageExceeded};
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
 
@@ -37,6 +38,8 @@ pub enum ConnectError {
     MissingParameter(String),
     #[error("too many requests ({level})")]
     Throttled { level: &'static str },
+    #[error("the client may not enter")]
+    Denied(#[source] Denial),
     #[error("the node has as many connections as it may")]
     Full,
     #[error("the node may take no connections now")]
@@ -54,6 +57,10 @@ pub enum MessageError {
     NoRoute,
     #[error("too many requests ({level})")]
     Throttled { level: &'static str },
+    #[error("the API key's usage plan has no more to give")]
+    UsageExceeded(#[source] UsageExceeded),
+    #[error("the fresh token does not count")]
+    RefreshDenied(#[source] Denial),
     #[error("the integration failed")]
     Integration(#[source] IntegrationError),
     #[error("the reply is larger than {max} bytes")]
@@ -63,10 +70,10 @@ pub enum MessageError {
 /// Why a call of `@connections` failed.
 #[derive(Debug, Error)]
 pub enum ConnectionsApiError {
-    #[error("the request is not signed")]
-    Unsigned,
-    #[error("the request is signed by an unknown key")]
-    UnknownKey,
+    #[error("the caller may not do this")]
+    Denied(#[source] Denial),
+    #[error("the usage plan of the connection's API key has no more to give")]
+    UsageExceeded(#[source] UsageExceeded),
     #[error("not a connection id: `{0}`")]
     InvalidConnectionId(String),
     #[error("{0}")]

@@ -9,6 +9,8 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
+use crate::authorizer::{Denial, RequestAuthorizerError, SignatureError, UsageExceeded};
+use crate::clock::Timestamp;
 use crate::http_client::CallError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, is_hop_by_hop};
@@ -24,6 +26,8 @@ const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
 const INTERNAL_SERVER_ERROR: &str = "Internal server error";
 const ENDPOINT_TIMED_OUT: &str = "Endpoint request timed out";
+const UNAUTHORIZED: &str = "Unauthorized";
+const LIMIT_EXCEEDED: &str = "Limit Exceeded";
 const TOO_MANY_REQUESTS: &str = "Too Many Requests";
 
 /// The answer to a request that leads nowhere.
@@ -51,6 +55,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     let (status, message) = match &refusal.error {
         ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
         ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        ConnectError::Denied(denial) => return denied(denial, refusal),
         ConnectError::Full | ConnectError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
         ConnectError::Refused(answer) => return backends_own(answer),
         ConnectError::Integration(error) => match error {
@@ -63,6 +68,54 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
             | IntegrationError::Unreadable(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
         },
     };
+    let response = refused(status, message, refusal);
+    match &refusal.error {
+        ConnectError::Throttled { .. } | ConnectError::Full | ConnectError::Unavailable => retry_soon(response),
+        ConnectError::MissingParameter(_)
+        | ConnectError::Denied(_)
+        | ConnectError::Refused(_)
+        | ConnectError::Integration(_) => response,
+    }
+}
+
+/// The answer to a client that may not enter.
+fn denied(denial: &Denial, refusal: &Refusal) -> Response<Body> {
+    let iam;
+    let (status, message) = match denial {
+        Denial::MissingIdentitySource(_) | Denial::Token(_) | Denial::Unauthorized => {
+            (StatusCode::UNAUTHORIZED, UNAUTHORIZED)
+        }
+        Denial::MissingScope | Denial::ApiKey => (StatusCode::FORBIDDEN, "Forbidden"),
+        Denial::ExplicitDeny => (
+            StatusCode::FORBIDDEN,
+            "User is not authorized to access this resource with an explicit deny in an identity-based policy",
+        ),
+        Denial::NoAllow { .. } => (
+            StatusCode::FORBIDDEN,
+            "User is not authorized to access this resource because no identity-based policy allows the \
+             execute-api:Invoke action",
+        ),
+        // AWS says nothing about an answer that it cannot use.
+        Denial::Authorizer(RequestAuthorizerError::Answer(_)) => (StatusCode::INTERNAL_SERVER_ERROR, ""),
+        Denial::Authorizer(RequestAuthorizerError::Call(_) | RequestAuthorizerError::Status(_)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR)
+        }
+        Denial::UsageExceeded(exceeded) => {
+            return retry_soon(refused(StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded), refusal));
+        }
+        Denial::Signature(error) => {
+            iam = signature_error(error).1;
+            (StatusCode::FORBIDDEN, &*iam)
+        }
+        Denial::Iam { .. } => {
+            iam = denial.to_string();
+            (StatusCode::FORBIDDEN, &*iam)
+        }
+    };
+    refused(status, message, refusal)
+}
+
+fn refused(status: StatusCode, message: &str, refusal: &Refusal) -> Response<Body> {
     let body = three_keys(message, refusal.connection_id, refusal.request_id);
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
@@ -70,9 +123,25 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     if let Ok(request_id) = HeaderValue::from_str(refusal.request_id.as_str()) {
         response.headers_mut().insert(X_AMZ_APIGW_ID, request_id);
     }
-    match &refusal.error {
-        ConnectError::Throttled { .. } | ConnectError::Full | ConnectError::Unavailable => retry_soon(response),
-        ConnectError::MissingParameter(_) | ConnectError::Refused(_) | ConnectError::Integration(_) => response,
+    response
+}
+
+fn usage_exceeded(exceeded: UsageExceeded) -> &'static str {
+    match exceeded {
+        UsageExceeded::Throttle => TOO_MANY_REQUESTS,
+        UsageExceeded::Quota => LIMIT_EXCEEDED,
+    }
+}
+
+/// AWS's code and text for a signature that does not count.
+fn signature_error(error: &SignatureError) -> (&'static str, String) {
+    match error {
+        SignatureError::Missing => ("MissingAuthenticationTokenException", "Missing Authentication Token".to_owned()),
+        SignatureError::Incomplete(_) => ("IncompleteSignatureException", error.to_string()),
+        SignatureError::Invalid(_) | SignatureError::Mismatch => ("InvalidSignatureException", error.to_string()),
+        SignatureError::UnknownKey => {
+            ("UnrecognizedClientException", "The security token included in the request is invalid.".to_owned())
+        }
     }
 }
 
@@ -81,23 +150,57 @@ pub fn error_frame(error: &MessageError, connection_id: ConnectionId, request_id
     let message = match error {
         MessageError::NoRoute => "Forbidden",
         MessageError::Throttled { .. } => TOO_MANY_REQUESTS,
+        MessageError::UsageExceeded(exceeded) => usage_exceeded(*exceeded),
+        MessageError::RefreshDenied(_) => UNAUTHORIZED,
         MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => ENDPOINT_TIMED_OUT,
         MessageError::Integration(_) | MessageError::ReplyTooLarge { .. } => INTERNAL_SERVER_ERROR,
     };
     Frame::text(three_keys(message, connection_id, request_id))
 }
 
+/// The frame that tells a client until when its fresh token holds, or when the one that it has expires.
+pub fn token_frame(
+    notice: TokenNotice,
+    connection_id: ConnectionId,
+    request_id: EventId,
+    expires_at: Timestamp,
+) -> Frame {
+    let message = match notice {
+        TokenNotice::Refreshed => "Token refreshed",
+        TokenNotice::Expires => "Token expires",
+    };
+    let expires_at = expires_at.millis();
+    let mut frame = three_keys(message, connection_id, request_id);
+    frame.truncate(frame.len() - 1);
+    Frame::text(format!(r#"{frame}, "expiresAt":{expires_at}}}"#))
+}
+
+/// What a client is told of its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenNotice {
+    Refreshed,
+    Expires,
+}
+
 /// The answer to a failed call of `@connections`.
 pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
     match error {
-        ConnectionsApiError::Unsigned | ConnectionsApiError::UnknownMethod => {
+        ConnectionsApiError::UnknownMethod => {
             typed(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", "Missing Authentication Token")
         }
-        ConnectionsApiError::UnknownKey => typed(
-            StatusCode::FORBIDDEN,
-            "UnrecognizedClientException",
-            "The security token included in the request is invalid.",
-        ),
+        ConnectionsApiError::Denied(Denial::Signature(error)) => {
+            let (error_type, message) = signature_error(error);
+            typed(StatusCode::FORBIDDEN, error_type, &message)
+        }
+        // Here AWS writes `Message`.
+        ConnectionsApiError::Denied(denial) => {
+            let mut response = typed(StatusCode::FORBIDDEN, "AccessDeniedException", "");
+            *response.body_mut() = Full::from(json!({ "Message": denial.to_string() }).to_string());
+            response
+        }
+        ConnectionsApiError::UsageExceeded(_) => {
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
+        }
         ConnectionsApiError::InvalidConnectionId(id) => {
             typed(StatusCode::BAD_REQUEST, "BadRequestException", &format!("Invalid connectionId: {id}"))
         }
@@ -110,7 +213,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         // AWS sends neither a type nor a body here, and SDKs show what they make of that.
         ConnectionsApiError::TooLarge => empty(StatusCode::PAYLOAD_TOO_LARGE),
         ConnectionsApiError::BufferFull => {
-            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", "Limit Exceeded"))
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
         }
         ConnectionsApiError::OwnerUnreachable => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string()))
@@ -163,5 +266,6 @@ fn retry_soon(mut response: Response<Body>) -> Response<Body> {
 }
 
 fn three_keys(message: &str, connection_id: ConnectionId, request_id: EventId) -> String {
-    format!(r#"{{"message": "{message}", "connectionId":"{connection_id}", "requestId":"{request_id}"}}"#)
+    let message = json!(message);
+    format!(r#"{{"message": {message}, "connectionId":"{connection_id}", "requestId":"{request_id}"}}"#)
 }

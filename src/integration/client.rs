@@ -134,7 +134,7 @@ fn build_call(
         }
     };
     let mut headers = request.headers;
-    add_context_headers(&mut headers, context, handshake);
+    add_context_headers(&mut headers, context, context.event.event_type(), handshake);
     Call {
         method,
         path_and_query: request.path_and_query,
@@ -146,7 +146,12 @@ fn build_call(
 }
 
 /// The headers that every call carries.
-fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>, handshake: Option<&Handshake>) {
+pub(super) fn add_context_headers(
+    headers: &mut HeaderMap,
+    context: &RequestContext<'_>,
+    event_type: &str,
+    handshake: Option<&Handshake>,
+) {
     let connection = context.connection;
     let mut set = |name: &'static str, value: &str| {
         headers.insert(HeaderName::from_static(name), header_value(value));
@@ -155,7 +160,7 @@ fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>, ha
     set("x-tidegate-api-id", &connection.api_id);
     set("x-tidegate-stage", &connection.stage);
     set("x-tidegate-route-key", context.route_key);
-    set("x-tidegate-event-type", context.event.event_type());
+    set("x-tidegate-event-type", event_type);
     set("x-tidegate-request-id", context.request_id.as_str());
     set("x-tidegate-callback-url", &context.callback_url);
     match &context.event {

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
+use crate::authorizer::{ConnectionsCall, Received};
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::{CloseRequest, DataType, delete_connection, get_connection, post_to_connection};
+use crate::data_plane::management::{
+    CloseRequest, DataType, admit_call, check_form, delete_connection, get_connection, post_to_connection,
+};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Stage};
 use crate::id::EventId;
@@ -20,38 +24,78 @@ const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
-/// Answers a call of `/{stage}/@connections/{connectionId}`.
+/// Where a call that must be signed comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) source_ip: IpAddr,
+    pub(super) secure: bool,
+}
+
+/// Answers a call of `/{stage}/@connections/{connectionId}`. A `caller` must have signed it.
 pub(super) async fn answer(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
+    caller: Option<Caller>,
     request: &mut Request<Incoming>,
-) -> Result<Response<Body>, ConnectionsApiError> {
-    let result = match *request.method() {
-        Method::POST => post(plane, deployment, stage, id, request).await,
-        Method::GET => get_connection(plane, deployment, id).await,
-        Method::DELETE => match CloseRequest::parse(request.uri().query()) {
-            Ok(close) => delete_connection(plane, deployment, id, &close).await,
-            Err(error) => Err(error),
-        },
-        _ => Err(ConnectionsApiError::UnknownMethod),
-    };
+) -> Response<Body> {
+    let result = call(plane, deployment, stage, id, caller, request).await;
     let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
     add_ids(response.headers_mut());
-    Ok(response)
+    response
 }
 
-async fn post(
+/// 1. form of the signature  2. body  3. signature and policy  4. operation
+///
+/// Nothing of a call is looked at before its signature, but what the signature is about.
+async fn call(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
+    caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let data_type = data_type(request.headers())?;
-    let data = read_body(request.body_mut(), plane.live().limits.message_bytes).await?;
-    post_to_connection(plane, deployment, stage, id, data, data_type).await
+    if let Some(caller) = caller {
+        check_form(plane, &signed(request, deployment, stage, caller, &[]))?;
+    }
+    let is_post = *request.method() == Method::POST;
+    if is_post && caller.is_none() {
+        // A post that cannot be taken is not read.
+        data_type(request.headers())?;
+    }
+    let data = match is_post || caller.is_some() {
+        true => read_body(request.body_mut(), plane.live().limits.message_bytes).await?,
+        false => Bytes::new(),
+    };
+    if let Some(caller) = caller {
+        admit_call(plane, &signed(request, deployment, stage, caller, &data))?;
+    }
+    match *request.method() {
+        Method::POST => {
+            let data_type = data_type(request.headers())?;
+            post_to_connection(plane, deployment, stage, id, data, data_type).await
+        }
+        Method::GET => get_connection(plane, deployment, id).await,
+        Method::DELETE => {
+            let close = CloseRequest::parse(request.uri().query())?;
+            delete_connection(plane, deployment, id, &close).await
+        }
+        _ => Err(ConnectionsApiError::UnknownMethod),
+    }
+}
+
+fn signed<'a>(
+    request: &'a Request<Incoming>,
+    deployment: &'a Deployment,
+    stage: &'a Stage,
+    caller: Caller,
+    body: &'a [u8],
+) -> ConnectionsCall<'a> {
+    let Caller { source_ip, secure } = caller;
+    let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
+    ConnectionsCall { api_id: &deployment.api_id, stage: &stage.name, received, source_ip, secure }
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {

@@ -8,10 +8,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
+use super::client_address::ClientAddress;
+use super::connections_api::Caller;
 use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, admin, connections_api, operators, upgrade};
+use super::{ConnectionsApi, TrustedProxy, admin, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
+use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
 
@@ -77,10 +79,10 @@ async fn answer(
         },
         Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
             ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
-            ConnectionsApi::AwsIam => gateway_response::connections_api(&unsigned(request)),
-            ConnectionsApi::None => connections_api::answer(plane, &deployment, &stage, &id, request)
-                .await
-                .unwrap_or_else(|error| gateway_response::connections_api(&error)),
+            asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
+                let caller = (asked == ConnectionsApi::AwsIam).then(|| caller(endpoint, peer, request));
+                connections_api::answer(plane, &deployment, &stage, &id, caller, request).await
+            }
         },
         Err(error) => gateway_response::routing(&error),
     }
@@ -115,12 +117,12 @@ fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
     host.map(str::to_owned).ok_or(RoutingError::BadRequest("the request needs one valid Host header"))
 }
 
-/// No key may sign yet: every signature is one of an unknown key.
-fn unsigned(request: &Request<Incoming>) -> ConnectionsApiError {
-    let in_query = request.uri().query().is_some_and(|query| query.contains("X-Amz-Signature="));
-    if in_query || request.headers().contains_key(http::header::AUTHORIZATION) {
-        ConnectionsApiError::UnknownKey
-    } else {
-        ConnectionsApiError::Unsigned
-    }
+/// Where a signed call comes from, as far as it can be believed.
+fn caller(endpoint: &Endpoint, peer: Peer, request: &Request<Incoming>) -> Caller {
+    let trusted: &[TrustedProxy] = match endpoint {
+        Endpoint::Public { trusted_proxies, .. } => trusted_proxies,
+        Endpoint::Internal { .. } => &[],
+    };
+    let address = ClientAddress::find(peer.remote, peer.local.port(), request.headers(), trusted);
+    Caller { source_ip: address.source_ip, secure: address.secure }
 }

@@ -43,7 +43,12 @@ pub(super) async fn upgrade(
     if plane.lifecycle.draining().is_cancelled() {
         return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
     }
-    let headers = std::mem::take(request.headers_mut());
+    // A signature is about the request as it came.
+    let mut received = Request::new(());
+    *received.method_mut() = request.method().clone();
+    *received.uri_mut() = request.uri().clone();
+    *received.headers_mut() = std::mem::take(request.headers_mut());
+    let headers = received.headers().clone();
     let address = ClientAddress::find(peer.remote, peer.local.port(), &headers, trusted_proxies);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
@@ -58,6 +63,7 @@ pub(super) async fn upgrade(
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,
+        received,
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));

@@ -264,8 +264,8 @@ async fn a_listener_that_serves_nobody_answers_403() {
             "AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/execute-api/aws4_request, SignedHeaders=host, Signature=00",
         )];
         let response = http(gateway.public(), method, &target, &signed, b"").await;
-        let message = "The security token included in the request is invalid.";
-        expect_error(&response, 403, "UnrecognizedClientException", message);
+        let message = "Authorization header requires existence of an 'X-Amz-Date' header.";
+        expect_error(&response, 403, "IncompleteSignatureException", message);
     }
     let gateway = Settings::aws_proxy(&backend).public("").start().await;
     assert_eq!(http(gateway.public(), "GET", &target, &[], b"").await.status, 403, "AWS_IAM is the default");

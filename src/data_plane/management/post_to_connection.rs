@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::forward::forward;
-use super::{Found, find};
+use super::{Found, count, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -49,6 +49,7 @@ pub async fn post_to_connection(
         Err(ConnectionsApiError::TooLarge) => "tooLarge",
         Err(ConnectionsApiError::OwnerUnreachable) => "unreachable",
         Err(ConnectionsApiError::DeliveryUnknown) => "unknown",
+        Err(ConnectionsApiError::UsageExceeded(_)) => "throttled",
         Err(_) => "invalid",
     };
     let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
@@ -57,6 +58,7 @@ pub async fn post_to_connection(
 }
 
 async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) -> Result<(), ConnectionsApiError> {
+    count(plane, &open.connection).await?;
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }

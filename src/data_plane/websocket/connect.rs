@@ -1,12 +1,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode};
 use tracing::{debug, warn};
 
 use super::disconnect::report;
-use crate::data_plane::context::labels;
+use crate::authorizer::{Client, Denial, Received};
+use crate::data_plane::context::{USAGE_PLAN, labels, log_denial};
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
@@ -15,6 +17,8 @@ use crate::integration::{Answer, Handshake, Payload};
 use crate::request_context::{Connection, Event};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::chain;
+
+const CONNECT: &str = "$connect";
 
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub struct UpgradeRequest {
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<String>,
+    /// The request before anything was added to it: what a signature is about.
+    pub received: http::Request<()>,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
@@ -44,7 +50,7 @@ pub struct Admitted {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. required parameters  2. throttle  3. registry, and its record  4. `$connect` integration  5. open
+/// 1. throttle  2. who it is  3. required parameters  4. registry, and its record  5. `$connect` integration  6. open
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -59,10 +65,11 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         api_id: Arc::clone(&request.deployment.api_id),
         stage: Arc::clone(&request.stage.name),
         connected_at: plane.clock.now(),
-        host: request.host.into(),
+        host: request.host.as_str().into(),
         secure: request.secure,
         source_ip: request.source_ip,
-        user_agent: request.user_agent.map(Into::into),
+        user_agent: request.user_agent.as_deref().map(Into::into),
+        principal: ArcSwapOption::empty(),
     });
     let stage_labels = labels(&connection);
     let refuse = |error: ConnectError, outcome| {
@@ -71,14 +78,23 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
     };
 
     let route = request.stage.connect.as_deref();
-    if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
-        return Err(refuse(ConnectError::MissingParameter(missing), "badRequest"));
-    }
     if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
         && !throttle.throttle.admit()
     {
         plane.metrics.throttled(&stage_labels, throttle.level);
         return Err(refuse(ConnectError::Throttled { level: throttle.level }, "throttled"));
+    }
+    if live.access.asks(&connection.api_id, &connection.stage)
+        && let Err(denial) = admit(&plane, &live, &request, &connection, request_id).await
+    {
+        if let Denial::UsageExceeded(_) = denial {
+            plane.metrics.throttled(&stage_labels, USAGE_PLAN);
+        }
+        let outcome = denial.outcome();
+        return Err(refuse(ConnectError::Denied(denial), outcome));
+    }
+    if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
+        return Err(refuse(ConnectError::MissingParameter(missing), "badRequest"));
     }
     let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
     if !plane.registry.connect(&connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
@@ -129,6 +145,34 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
                 admitted.refused();
             }
             Err(refuse(ConnectError::Integration(error), "failed"))
+        }
+    }
+}
+
+/// Finds out who the client is, and keeps it on the connection. Says to the operator why not, and to nobody else.
+async fn admit(
+    plane: &DataPlane,
+    live: &Live,
+    request: &UpgradeRequest,
+    connection: &Connection,
+    request_id: EventId,
+) -> Result<(), Denial> {
+    let context = live.context(plane, &request.deployment, connection, Event::Connect, CONNECT, request_id);
+    let received = &request.received;
+    let client = Client {
+        context: &context,
+        stage: &request.stage,
+        handshake: &request.handshake,
+        received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
+    };
+    match live.access.admit(client, plane.clock.now()).await {
+        Ok(principal) => {
+            connection.principal.store(principal);
+            Ok(())
+        }
+        Err(denial) => {
+            log_denial(&denial, &connection.api_id, &connection.stage, "a client may not enter");
+            Err(denial)
         }
     }
 }

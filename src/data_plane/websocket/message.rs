@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tracing::{debug, trace};
 
-use crate::data_plane::context::labels;
+use super::refresh::refresh;
+use crate::data_plane::context::{USAGE_PLAN, labels};
 use crate::data_plane::gateway_response::error_frame;
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
@@ -14,8 +15,17 @@ use crate::request_context::{Connection, Event};
 use crate::session::Frame;
 use crate::telemetry::chain;
 
-/// A message on its way: resolves to the frame that its client gets, if it gets one.
-pub(super) type Dispatch = Pin<Box<dyn Future<Output = Option<Frame>> + Send>>;
+/// A message on its way: resolves to what its client gets.
+pub(super) type Dispatch = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// What came of a message.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    /// The frame that the client gets, if it gets one.
+    pub(super) frame: Option<Frame>,
+    /// The message brought a fresh token: the connection has another end now.
+    pub(super) refreshed: bool,
+}
 
 /// What becomes of a message at once.
 pub(super) enum Dispatched {
@@ -27,17 +37,24 @@ pub(super) enum Dispatched {
 
 /// Sends one message to the backend of its route.
 ///
-/// 1. select the route  2. throttle  3. integration  4. route response
+/// 1. select the route  2. throttle  3. usage plan  4. integration  5. route response
 pub(super) fn dispatch(plane: &Arc<DataPlane>, connection: &Arc<Connection>, payload: Payload) -> Dispatched {
     let request_id = EventId::random();
     match route(plane, connection, &payload) {
         Ok(routed) => {
             let (plane, connection) = (Arc::clone(plane), Arc::clone(connection));
             Dispatched::Calling(Box::pin(async move {
-                match call(&plane, &connection, &routed, &payload, request_id).await {
-                    Ok(reply) => reply,
-                    Err(error) => Some(fail(&connection, &error, request_id)),
-                }
+                let reply = match &routed.way {
+                    Way::Route(route) => {
+                        let called = call(&plane, &connection, &routed, route, &payload, request_id).await;
+                        called.map(|frame| Reply { frame, refreshed: false })
+                    }
+                    Way::Refresh => refresh(&plane, &routed.live, &connection, &payload, request_id).await,
+                };
+                reply.unwrap_or_else(|error| Reply {
+                    frame: Some(fail(&connection, &error, request_id)),
+                    refreshed: false,
+                })
             }))
         }
         Err(error) => Dispatched::Failed(fail(connection, &error, request_id)),
@@ -49,7 +66,13 @@ struct Routed {
     live: Arc<Live>,
     deployment: Arc<Deployment>,
     stage: Arc<Stage>,
-    route: Arc<Route>,
+    way: Way,
+}
+
+enum Way {
+    Route(Arc<Route>),
+    /// The gateway takes the message itself: it brings a fresh token.
+    Refresh,
 }
 
 fn route(plane: &Arc<DataPlane>, connection: &Connection, payload: &Payload) -> Result<Routed, MessageError> {
@@ -65,27 +88,51 @@ fn route(plane: &Arc<DataPlane>, connection: &Connection, payload: &Payload) -> 
         Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
         Payload::Empty | Payload::Binary(_) => None,
     };
-    let route = stage.route(selected.as_deref()).cloned();
-    plane.metrics.message(&labels, route.as_ref().map(|route| &route.key));
-    let route = route.ok_or(MessageError::NoRoute)?;
-    if let Some(throttle) = &route.throttle
+    // Only who came with a token can bring another one.
+    let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
+    let refresh_key = selected.as_deref().filter(|_| can_refresh);
+    let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
+    let (way, throttle) = match refresh_key {
+        Some(key) => {
+            plane.metrics.message(&labels, Some(&key.into()));
+            // A token costs what a connect costs: it takes from the same bucket.
+            (Way::Refresh, stage.connect.as_ref().and_then(|connect| connect.throttle.clone()))
+        }
+        None => {
+            let route = stage.route(selected.as_deref()).cloned();
+            plane.metrics.message(&labels, route.as_ref().map(|route| &route.key));
+            let route = route.ok_or(MessageError::NoRoute)?;
+            let throttle = route.throttle.clone();
+            (Way::Route(route), throttle)
+        }
+    };
+    if let Some(throttle) = throttle
         && !throttle.throttle.admit()
     {
         plane.metrics.throttled(&labels, throttle.level);
         return Err(MessageError::Throttled { level: throttle.level });
     }
     drop(selected);
-    Ok(Routed { live, deployment, stage, route })
+    Ok(Routed { live, deployment, stage, way })
 }
 
 async fn call(
     plane: &DataPlane,
     connection: &Connection,
     routed: &Routed,
+    route: &Route,
     payload: &Payload,
     request_id: EventId,
 ) -> Result<Option<Frame>, MessageError> {
-    let Routed { live, deployment, stage, route } = routed;
+    let Routed { live, deployment, stage, .. } = routed;
+    if let Some(principal) = connection.principal.load_full() {
+        let counted =
+            live.access.count(Some(&principal), &connection.api_id, &connection.stage, plane.clock.now()).await;
+        counted.map_err(|exceeded| {
+            plane.metrics.throttled(&labels(connection), USAGE_PLAN);
+            MessageError::UsageExceeded(exceeded)
+        })?;
+    }
     let event = Event::Message { message_id: EventId::random() };
     let context = live.context(plane, deployment, connection, event, &route.key, request_id);
     trace!(connection_id = %connection.id, route_key = &*route.key, request_id = %request_id, "message");
