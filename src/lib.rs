@@ -25,6 +25,7 @@
 // Pure: values in, values out.
 pub mod clock;
 pub mod id;
+pub mod secret;
 pub mod apigatewayv2;
 pub mod request_context;
 pub mod expression;

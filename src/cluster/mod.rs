@@ -4,4 +4,4 @@ mod membership;
 mod settings;
 
 pub use membership::{Member, Membership, NodeKey, RefreshRequests, Standing, Table};
-pub use settings::{ClusterSettings, Secret};
+pub use settings::ClusterSettings;
