@@ -159,7 +159,7 @@ fn wrong_type(value: &Value, interpolated: bool, wanted: JsonTypeSet) -> String 
         Value::Null => "nothing".to_owned(),
         Value::Bool(boolean) => format!("`{boolean}`"),
         Value::Number(number) => format!("the number `{number}`"),
-        Value::String(_) if interpolated => "text (after filling in `${env:...}`)".to_owned(),
+        Value::String(_) if interpolated => "text (after filling in its placeholders)".to_owned(),
         Value::String(_) => "text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),

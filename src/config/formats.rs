@@ -45,7 +45,7 @@ fn check_below(
     match (path, value) {
         ([], Value::String(text)) if !(format.parses)(text) && !source.is_rejected(pointer) => {
             let subject = match source.is_interpolated(pointer) {
-                true => "the text (after filling in `${env:...}`)".to_owned(),
+                true => "the text (after filling in its placeholders)".to_owned(),
                 false => format!("`{text}`"),
             };
             problems.push(source.problem(pointer, format!("{subject} does not parse; allowed: {}", format.allowed)));

@@ -232,7 +232,7 @@ fn texts_that_do_not_parse() {
     check(
         "listeners:\n  public: { address: \"${env:SECRET}\" }\n",
         &[&format!(
-            "2: listeners.public.address: the text (after filling in `${{env:...}}`) does not parse; {allowed}"
+            "2: listeners.public.address: the text (after filling in its placeholders) does not parse; {allowed}"
         )],
     );
     check(
@@ -261,7 +261,7 @@ fn placeholders_that_cannot_be_filled_in_or_do_not_fit() {
     );
     check(
         "drain:\n  graceMillis: ${env:SECRET}\n",
-        &["2: drain.graceMillis: found text (after filling in `${env:...}`); allowed: an integer"],
+        &["2: drain.graceMillis: found text (after filling in its placeholders); allowed: an integer"],
     );
     check(
         "drain:\n  graceMillis: ${env:BIG}\n",

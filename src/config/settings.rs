@@ -9,7 +9,8 @@ use crate::limits::{KeepAliveSettings, LimitSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
 
-/// The configuration of tidegate. Any string may hold `${env:NAME}` or `${env:NAME:-default}`.
+/// The configuration of tidegate. Any string may hold `${env:NAME}`, `${env:NAME:-default}` or
+/// `${file:/PATH}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(title = "tidegate configuration")]
