@@ -14,6 +14,7 @@ use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Throttle;
 use crate::registry::Registry;
 use crate::server::{BindError, Endpoint, Listener, Readiness};
 use crate::session::Closing;
@@ -212,6 +213,7 @@ fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Proble
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
+        throttle: Throttle::of_account(config.throttle),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
     })
 }

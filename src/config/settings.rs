@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apigatewayv2::Api;
 use crate::data_plane::DisconnectSettings;
-use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
 
@@ -38,6 +38,9 @@ pub struct Config {
     /// Bounds of what clients and backends may do.
     pub limits: LimitSettings,
 
+    /// The bucket of all APIs together, per node.
+    pub throttle: ThrottleSettings,
+
     /// How the gateway notices that a peer is gone.
     pub keep_alive: KeepAliveSettings,
 
@@ -60,6 +63,7 @@ impl Default for Config {
             region: "us-east-1".to_owned(),
             account_id: "000000000000".to_owned(),
             limits: LimitSettings::default(),
+            throttle: ThrottleSettings::default(),
             keep_alive: KeepAliveSettings::default(),
             callback_base_url: None,
             apis: BTreeMap::new(),

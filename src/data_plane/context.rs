@@ -9,7 +9,7 @@ use crate::deployment::{Deployment, Deployments};
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
-use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::limits::{Addresses, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::Registry;
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{Metrics, StageLabels};
@@ -22,6 +22,8 @@ pub struct DataPlane {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub lifecycle: Lifecycle,
+    /// What client addresses have open. It outlives reloads.
+    pub addresses: Arc<Addresses>,
     pub(super) disconnects: DisconnectQueues,
 }
 
@@ -32,6 +34,8 @@ pub struct Live {
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
+    /// The bucket of all APIs together.
+    pub throttle: Option<Throttle>,
     /// Begins callback URLs, without a slash at its end.
     pub callback_base_url: Option<String>,
 }
@@ -47,7 +51,16 @@ impl DataPlane {
         lifecycle: Lifecycle,
     ) -> Self {
         let disconnects = DisconnectQueues::default();
-        DataPlane { live: ArcSwap::from_pointee(live), registry, integrations, clock, metrics, lifecycle, disconnects }
+        DataPlane {
+            live: ArcSwap::from_pointee(live),
+            registry,
+            integrations,
+            clock,
+            metrics,
+            lifecycle,
+            addresses: Arc::default(),
+            disconnects,
+        }
     }
 
     /// The configuration in force, for a short look.
@@ -67,6 +80,11 @@ impl DataPlane {
 }
 
 impl Live {
+    /// Takes a token of the bucket of all APIs; `false` if there is none.
+    pub(super) fn admit(&self) -> bool {
+        self.throttle.as_ref().is_none_or(Throttle::admit)
+    }
+
     /// The `$context` of an event on a connection.
     pub(super) fn context<'a>(
         &self,

@@ -16,6 +16,8 @@ pub enum RoutingError {
     UpgradeRequired,
     #[error("the gateway is going down")]
     Draining,
+    #[error("the address has as many connections as it may")]
+    TooManyConnections,
 }
 
 /// A client that was not admitted, and the ids that its `$connect` had.
@@ -75,6 +77,8 @@ pub enum ConnectionsApiError {
     TooLarge,
     #[error("the connection's send buffer is full")]
     BufferFull,
+    #[error("too many requests (account)")]
+    Throttled,
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body did not arrive whole")]

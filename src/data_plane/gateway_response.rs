@@ -40,6 +40,9 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
         RoutingError::Draining => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", "Service Unavailable"))
         }
+        RoutingError::TooManyConnections => {
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", TOO_MANY_REQUESTS))
+        }
     }
 }
 
@@ -106,7 +109,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         }
         // AWS sends neither a type nor a body here, and SDKs show what they make of that.
         ConnectionsApiError::TooLarge => empty(StatusCode::PAYLOAD_TOO_LARGE),
-        ConnectionsApiError::BufferFull => {
+        ConnectionsApiError::BufferFull | ConnectionsApiError::Throttled => {
             retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", "Limit Exceeded"))
         }
         ConnectionsApiError::BodyTimeout | ConnectionsApiError::BodyLost => {

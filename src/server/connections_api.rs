@@ -8,7 +8,7 @@ use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::{CloseRequest, DataType, delete_connection, get_connection, post_to_connection};
+use crate::data_plane::management::{CloseRequest, DataType, admit, delete_connection, get_connection, post_to_connection};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Stage};
 use crate::id::EventId;
@@ -28,6 +28,7 @@ pub(super) async fn answer(
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
+    admit(plane, deployment, stage)?;
     let result = match *request.method() {
         Method::POST => post(plane, deployment, stage, id, request).await,
         Method::GET => get_connection(plane, deployment, id),

@@ -58,6 +58,7 @@ pub(super) async fn upgrade(
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,
+        is_counted: true,
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));

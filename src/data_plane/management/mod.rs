@@ -7,13 +7,27 @@ mod post_to_connection;
 use std::sync::Arc;
 
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Stage};
 use crate::id::ConnectionId;
 use crate::registry::Open;
+use crate::telemetry::StageLabels;
 
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use post_to_connection::{DataType, post_to_connection};
+
+/// Takes a token of the bucket of all APIs for a call.
+///
+/// # Errors
+/// There is none.
+pub fn admit(plane: &DataPlane, deployment: &Deployment, stage: &Stage) -> Result<(), ConnectionsApiError> {
+    if plane.live().admit() {
+        return Ok(());
+    }
+    let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
+    plane.metrics.throttled(&labels, "account");
+    Err(ConnectionsApiError::Throttled)
+}
 
 /// Finds the connection that a call is about. It belongs to the API, not to the stage: every stage of its API reaches
 /// it, as on AWS.

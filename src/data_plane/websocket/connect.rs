@@ -12,6 +12,7 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
+use crate::limits::Slot;
 use crate::request_context::{Connection, Event};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::chain;
@@ -27,6 +28,8 @@ pub struct UpgradeRequest {
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<String>,
+    /// The listener counts the connection for its client's address already.
+    pub is_counted: bool,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
@@ -40,11 +43,14 @@ pub struct Admitted {
     pub subprotocol: Option<HeaderValue>,
     /// The registry has let go of it; nobody is to be told.
     forgotten: bool,
+    /// Its place among the connections of its address, if the listener does not count it.
+    _slot: Option<Slot>,
 }
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. required parameters  2. throttle  3. registry  4. `$connect` integration  5. open
+/// 1. throttles of the address  2. required parameters  3. throttles of route or stage, and of all APIs  4. registry
+/// 5. `$connect` integration  6. open
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -70,6 +76,18 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         Refusal { error, connection_id: connection.id, request_id }
     };
 
+    let throttled = |level: &'static str| {
+        plane.metrics.throttled(&stage_labels, level);
+        refuse(ConnectError::Throttled { level }, "throttled")
+    };
+    let per_address = &live.limits.per_address;
+    if !plane.addresses.admit_connect(request.source_ip, per_address) {
+        return Err(throttled("address"));
+    }
+    let slot = match request.is_counted {
+        true => None,
+        false => plane.addresses.hold(request.source_ip, per_address).ok_or_else(|| throttled("address"))?,
+    };
     let route = request.stage.connect.as_deref();
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
         return Err(refuse(ConnectError::MissingParameter(missing), "badRequest"));
@@ -77,8 +95,10 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
     if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
         && !throttle.throttle.admit()
     {
-        plane.metrics.throttled(&stage_labels, throttle.level);
-        return Err(refuse(ConnectError::Throttled { level: throttle.level }, "throttled"));
+        return Err(throttled(throttle.level));
+    }
+    if !live.admit() {
+        return Err(throttled("account"));
     }
     let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
     if !plane.registry.connect(&connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
@@ -92,6 +112,7 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         live: Arc::clone(&live),
         subprotocol: None,
         forgotten: false,
+        _slot: slot,
     };
     let Some(route) = route else {
         admitted.open();

@@ -13,6 +13,7 @@ use tracing::debug;
 use super::Admitted;
 use super::message::{Dispatch, Dispatched, dispatch};
 use crate::integration::Payload;
+use crate::limits::Bucket;
 use crate::session::{Closing, Deadlines, Due, Frame, Incoming, Outbox, Socket, SocketSettings};
 
 /// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
@@ -31,6 +32,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut admitted: Admitted, io
         dispatches: &mut dispatches,
         deadlines: Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random()),
         concurrent_dispatches: limits.concurrent_dispatches.into(),
+        bucket: Bucket::new(Instant::now()),
         sent: 0,
         writing: false,
     }
@@ -56,6 +58,8 @@ struct Session<'a, S> {
     dispatches: &'a mut FuturesUnordered<Dispatch>,
     deadlines: Deadlines,
     concurrent_dispatches: usize,
+    /// Of the messages of this connection.
+    bucket: Bucket,
     /// Frames written when last looked at.
     sent: u64,
     /// Whether something waited to be written when last looked at.
@@ -128,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     fn message(&mut self, payload: Payload) {
         self.deadlines.data(Instant::now());
         self.outbox().touch(self.admitted.plane().clock.now());
-        match dispatch(self.admitted.plane(), &self.admitted.connection, payload) {
+        match dispatch(self.admitted.plane(), &self.admitted.connection, &mut self.bucket, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
             Dispatched::Failed(frame) => self.outbox().reply(frame),
         }
