@@ -27,6 +27,12 @@ pub struct Api {
     #[schemars(length(min = 1, max = 512))]
     pub domain_name: Option<String>,
 
+    /// The web pages that may open connections, by the `Origin` that their browser sends: `https://example.com` or
+    /// `https://*.example.com`. By default every page may; clients that send no `Origin` are not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub allow_origins: Option<Vec<String>>,
+
     /// Backend calls by integrationId.
     #[serde(default)]
     pub integrations: BTreeMap<String, Integration>,

@@ -8,11 +8,13 @@
 //! stage has no deployment of its own: loading the configuration deploys every stage.
 
 mod api;
+mod domain_name;
 mod integration;
 mod route;
 mod stage;
 
 pub use api::Api;
-pub use integration::{Integration, IntegrationType};
+pub use domain_name::{ApiMapping, DomainName};
+pub use integration::{Integration, IntegrationType, Signing, TlsConfig};
 pub use route::{ParameterConstraints, Route};
 pub use stage::{RouteSettings, Stage};

@@ -16,9 +16,10 @@ use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Throttle;
 use crate::registry::Registry;
-use crate::server::{BindError, Endpoint, Listener, Readiness};
+use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::Metrics;
+use crate::tls::{ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -52,6 +53,12 @@ pub enum StartError {
     Config(Vec<Problem>),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
+    #[error("TLS of the {listener} listener could not be set up")]
+    Tls {
+        listener: &'static str,
+        #[source]
+        source: TlsError,
+    },
 }
 
 impl Gateway {
@@ -74,8 +81,17 @@ impl Gateway {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
         let live = compile(&config, &http_client).map_err(StartError::Config)?;
-        let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
-        let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
+        http_client.set_egress(config.egress.clone());
+        let settings = &config.listeners;
+        let entrance = Entrance {
+            tls: load_tls("public", settings.public.tls.as_ref())?,
+            proxy_protocol: settings.public.proxy_protocol,
+            trusted_proxies: settings.public.trusted_proxies.clone(),
+        };
+        let public = listen(settings.public.address, entrance, &lifecycle)?;
+        let entrance =
+            Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
+        let internal = listen(settings.internal.address, entrance, &lifecycle)?;
         let plane = Arc::new(DataPlane::new(
             live,
             Registry::new(),
@@ -98,11 +114,15 @@ impl Gateway {
         let endpoint = Endpoint::Public {
             connections_api: settings.public.connections_api,
             trusted_proxies: settings.public.trusted_proxies.clone(),
+            allowed_hosts: settings.public.allowed_hosts.clone(),
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
-        let endpoint =
-            Endpoint::Internal { connections_api: settings.internal.connections_api, readiness: readiness.clone() };
+        let endpoint = Endpoint::Internal {
+            connections_api: settings.internal.connections_api,
+            readiness: readiness.clone(),
+            allowed_hosts: settings.internal.allowed_hosts.clone(),
+        };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
         readiness.ready();
         info!(
@@ -140,6 +160,7 @@ impl Gateway {
                 warn!(section, "this section has changed and needs a restart; the rest is in force");
             }
         }
+        self.http_client.set_egress(config.egress.clone());
         self.plane.replace(live);
         self.config = config;
         Ok(())
@@ -207,9 +228,24 @@ impl Gateway {
     }
 }
 
+fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let tls = settings.map(ServerTls::load).transpose();
+    tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
+}
+
+/// Takes an address, and follows the files of its TLS.
+fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Result<Listener, StartError> {
+    let tls = entrance.tls.clone();
+    let listener = Listener::bind(address, Arc::new(entrance)).map_err(StartError::Bind)?;
+    if let Some(tls) = tls {
+        lifecycle.spawn(tls.watch(lifecycle.aborting().clone()));
+    }
+    Ok(listener)
+}
+
 fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, &config.limits, http_client)?,
+        deployments: Deployments::compile(&config.apis, &config.domain_names, &config.limits, http_client)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),

@@ -18,10 +18,16 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(api_ids(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
     problems.extend(
-        Deployments::compile(&config.apis, &config.limits, &HttpClient::new(TaskTracker::new()))
-            .err()
-            .unwrap_or_default(),
+        Deployments::compile(
+            &config.apis,
+            &config.domain_names,
+            &config.limits,
+            &HttpClient::new(TaskTracker::new()),
+        )
+        .err()
+        .unwrap_or_default(),
     );
+    problems.extend(super::check_edge::problems(config));
     problems
 }
 
@@ -39,6 +45,7 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
              `AWS_IAM` or `OFF`, or a loopback address",
         ));
     }
+    warnings.extend(super::check_edge::warnings(config));
     if config.callback_base_url.is_none() {
         for (api_id, _) in config.apis.iter().filter(|(_, api)| api.domain_name.is_none()) {
             warnings.push(Problem::at(

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::problem::Problem;
 use super::source::{Source, child};
-use crate::server::TrustedProxy;
+use crate::server::{HostPattern, TrustedProxy};
 
 /// A text that must parse, which the schema cannot say: where it is, whether it parses, what is allowed.
 struct Format {
@@ -20,10 +20,15 @@ const FORMATS: &[Format] = &[
     Format { path: &["listeners", "public", "address"], parses: is_socket_address, allowed: SOCKET_ADDRESS },
     Format { path: &["listeners", "public", "trustedProxies", "*"], parses: is_network, allowed: NETWORK },
     Format { path: &["listeners", "internal", "address"], parses: is_socket_address, allowed: SOCKET_ADDRESS },
+    Format { path: &["listeners", "public", "allowedHosts", "*"], parses: is_host_pattern, allowed: HOST_PATTERN },
+    Format { path: &["listeners", "internal", "allowedHosts", "*"], parses: is_host_pattern, allowed: HOST_PATTERN },
+    Format { path: &["egress", "allow", "*"], parses: is_network, allowed: NETWORK },
 ];
 
 const SOCKET_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080` or `[::]:8080`";
 const NETWORK: &str = "a network such as `10.0.0.0/8`, or an IP address";
+
+const HOST_PATTERN: &str = "a host name such as `chat.example.com`, `chat.example.com:8443` or `*.example.com`";
 
 /// Reports the texts in `source` that do not parse.
 pub(super) fn check(source: &Source) -> Vec<Problem> {
@@ -67,6 +72,10 @@ fn check_below(
 
 fn is_socket_address(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok()
+}
+
+fn is_host_pattern(text: &str) -> bool {
+    HostPattern::try_from(text.to_owned()).is_ok()
 }
 
 fn is_network(text: &str) -> bool {

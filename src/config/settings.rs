@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::apigatewayv2::Api;
+use crate::apigatewayv2::{Api, DomainName};
 use crate::data_plane::DisconnectSettings;
+use crate::http_client::EgressSettings;
 use crate::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
@@ -49,6 +50,12 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_base_url: Option<String>,
 
+    /// Which private networks backends may be in.
+    pub egress: EgressSettings,
+
+    /// Host names of one's own by name: what their paths lead to.
+    pub domain_names: BTreeMap<String, DomainName>,
+
     /// WebSocket APIs by apiId.
     pub apis: BTreeMap<String, Api>,
 }
@@ -66,6 +73,8 @@ impl Default for Config {
             throttle: ThrottleSettings::default(),
             keep_alive: KeepAliveSettings::default(),
             callback_base_url: None,
+            egress: EgressSettings::default(),
+            domain_names: BTreeMap::new(),
             apis: BTreeMap::new(),
         }
     }

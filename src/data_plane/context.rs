@@ -112,11 +112,11 @@ impl Live {
         match &self.callback_base_url {
             Some(base) => {
                 let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
-                format!("{base}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+                format!("{base}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
             None => {
                 let scheme = if *secure { "https" } else { "http" };
-                format!("{scheme}://{host}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+                format!("{scheme}://{host}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
         }
     }

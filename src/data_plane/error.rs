@@ -1,5 +1,6 @@
 use thiserror::Error;
 
+use crate::deployment::OriginError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
 
@@ -8,6 +9,10 @@ use crate::integration::{Answer, IntegrationError};
 pub enum RoutingError {
     #[error("no API, stage or resource is there")]
     Forbidden,
+    #[error("the listener does not answer for this Host")]
+    HostNotAllowed,
+    #[error("the page may not connect")]
+    OriginNotAllowed(#[source] OriginError),
     #[error("the URL is longer than {max} bytes")]
     UrlTooLong { max: usize },
     #[error("{0}")]

@@ -10,7 +10,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use super::Handshake;
 use super::client::Payload;
 use super::header_names::spelling;
-use crate::request_context::{Event, RequestContext};
+use crate::request_context::{ClientCert, Event, RequestContext};
 
 /// The Lambda proxy event of a WebSocket API, as JSON. Keys without a value are left out, as AWS does since 2022.
 ///
@@ -72,6 +72,7 @@ fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext<'a> {
         identity: Identity {
             user_agent: connection.user_agent.as_deref(),
             source_ip: connection.source_ip.to_string(),
+            client_cert: connection.client_cert.as_deref(),
         },
         request_id: context.request_id.as_str(),
         domain_name: context.domain_name,
@@ -132,6 +133,8 @@ struct Identity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
     source_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert: Option<&'a ClientCert>,
 }
 
 fn last_values(query: &BTreeMap<String, Vec<String>>) -> BTreeMap<&str, &str> {

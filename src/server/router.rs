@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, admin, connections_api, upgrade};
+use super::entrance::{Peer, no_stage};
+use super::head_watch::Head;
+use super::listener::{Endpoint, Session};
+use super::{ConnectionsApi, admin, audit, connections_api, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
@@ -15,7 +17,8 @@ use crate::limits::quota::URL_MAX_BYTES;
 pub(super) async fn route(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
-    peer: Peer,
+    peer: &Peer,
+    head: Head,
     session: &Session,
     request: Request<Incoming>,
 ) -> Response<Body> {
@@ -24,7 +27,11 @@ pub(super) async fn route(
     {
         return response;
     }
-    match resolve(plane, &request) {
+    if peer.is_over {
+        plane.metrics.throttled(&no_stage(), "address");
+        return gateway_response::routing(&RoutingError::TooManyConnections);
+    }
+    match resolve(plane, endpoint, head, &request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -36,30 +43,56 @@ pub(super) async fn route(
         },
         Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
             ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
-            ConnectionsApi::AwsIam => gateway_response::connections_api(&unsigned(&request)),
-            ConnectionsApi::None => connections_api::answer(plane, &deployment, &stage, &id, request)
-                .await
-                .unwrap_or_else(|error| gateway_response::connections_api(&error)),
+            access => {
+                let call = audit::Call::new(&deployment, &stage, &id, &request, peer);
+                let response = match access {
+                    ConnectionsApi::None => connections_api::answer(plane, &deployment, &stage, &id, request)
+                        .await
+                        .unwrap_or_else(|error| gateway_response::connections_api(&error)),
+                    ConnectionsApi::AwsIam | ConnectionsApi::Off => {
+                        gateway_response::connections_api(&unsigned(&request))
+                    }
+                };
+                call.answered(&response);
+                response
+            }
         },
-        Err(error) => gateway_response::routing(&error),
+        Err(error) => {
+            if let RoutingError::HostNotAllowed = error {
+                audit::refused_host(&request, peer);
+            }
+            gateway_response::routing(&error)
+        }
     }
 }
 
 /// What the request is for, and the Host that it was sent to.
-fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Resolved), RoutingError> {
+fn resolve(
+    plane: &DataPlane,
+    endpoint: &Endpoint,
+    head: Head,
+    request: &Request<Incoming>,
+) -> Result<(String, Resolved), RoutingError> {
+    if head.has_length && request.headers().contains_key(TRANSFER_ENCODING) {
+        return Err(RoutingError::BadRequest("a request has Content-Length or Transfer-Encoding, not both"));
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
         return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
     }
     let host = host(request)?;
+    if !endpoint.allows(&host) {
+        return Err(RoutingError::HostNotAllowed);
+    }
     let resolved = plane.live().deployments.resolve(Some(&host), request.uri().path());
     Ok((host, resolved.ok_or(RoutingError::Forbidden)?))
 }
 
-/// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).
+/// The one Host of a request. Absolute targets are for proxies, which this is not: whoever sends one may mean to reach
+/// another host than the one that was checked on the way.
 fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.as_str().to_owned());
+    if request.uri().authority().is_some() {
+        return Err(RoutingError::BadRequest("the request target must be a path, not a whole URL"));
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

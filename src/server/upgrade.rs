@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::TrustedProxy;
+use super::{TrustedProxy, audit};
 use super::client_address::ClientAddress;
-use super::listener::{Peer, Session};
+use super::entrance::Peer;
+use super::listener::Session;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{DataPlane, RoutingError};
@@ -34,17 +35,21 @@ pub(super) struct Stage {
 pub(super) async fn upgrade(
     plane: &Arc<DataPlane>,
     trusted_proxies: &[TrustedProxy],
-    peer: Peer,
+    peer: &Peer,
     session: &Session,
     stage: Stage,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let accept = check(&request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
+    stage.deployment.allow_origins.check(request.headers()).map_err(|error| {
+        audit::refused_connect(&stage.deployment.api_id, &stage.stage.name, peer, &error.to_string());
+        Box::new(gateway_response::routing(&RoutingError::OriginNotAllowed(error)))
+    })?;
     if plane.lifecycle.draining().is_cancelled() {
         return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
     }
     let (parts, _body) = request.into_parts();
-    let address = ClientAddress::find(peer.remote, peer.local.port(), &parts.headers, trusted_proxies);
+    let address = ClientAddress::find(peer, &parts.headers, trusted_proxies);
     let user_agent = parts.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
@@ -58,7 +63,8 @@ pub(super) async fn upgrade(
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,
-        is_counted: true,
+        client_cert: peer.client_cert.clone(),
+        is_counted: peer.is_counted,
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));

@@ -13,7 +13,7 @@ use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
 use crate::limits::Slot;
-use crate::request_context::{Connection, Event};
+use crate::request_context::{ClientCert, Connection, Event};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::chain;
 
@@ -28,6 +28,7 @@ pub struct UpgradeRequest {
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<String>,
+    pub client_cert: Option<Arc<ClientCert>>,
     /// The listener counts the connection for its client's address already.
     pub is_counted: bool,
 }
@@ -69,6 +70,7 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         secure: request.secure,
         source_ip: request.source_ip,
         user_agent: request.user_agent.map(Into::into),
+        client_cert: request.client_cert,
     });
     let stage_labels = labels(&connection);
     let refuse = |error: ConnectError, outcome| {
