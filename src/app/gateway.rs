@@ -89,8 +89,7 @@ impl Gateway {
             trusted_proxies: settings.public.trusted_proxies.clone(),
         };
         let public = listen(settings.public.address, entrance, &lifecycle)?;
-        let entrance =
-            Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
+        let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
         let internal = listen(settings.internal.address, entrance, &lifecycle)?;
         let plane = Arc::new(DataPlane::new(
             live,

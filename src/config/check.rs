@@ -18,14 +18,9 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(api_ids(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
     problems.extend(
-        Deployments::compile(
-            &config.apis,
-            &config.domain_names,
-            &config.limits,
-            &HttpClient::new(TaskTracker::new()),
-        )
-        .err()
-        .unwrap_or_default(),
+        Deployments::compile(&config.apis, &config.domain_names, &config.limits, &HttpClient::new(TaskTracker::new()))
+            .err()
+            .unwrap_or_default(),
     );
     problems.extend(super::check_edge::problems(config));
     problems

@@ -13,7 +13,8 @@ const FILE: &str = "${file:";
 /// Largest file that is filled in, in bytes: it holds a secret, not a document.
 const FILE_MAX_BYTES: u64 = 64 * 1024;
 
-/// Fills `${env:NAME}`, `${env:NAME:-default}` and `${file:/PATH}` into every string value; keys stay as they are.
+/// Fills `${env:NAME}`, `${env:NAME:-default}` and `${file:/PATH}` into every string value; keys stay as they are. A path
+/// may begin with a variable: `${file:${env:FOLDER}/name}`.
 ///
 /// As in a shell, the default stands in for a variable that is not set or empty. A file's last line feed is not part of
 /// its text. Anything else that begins with `$` stays, `${stageVariables.name}` and `$$` too, and what a variable or a
@@ -67,12 +68,18 @@ fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<Fill
     let (before, mut opening, mut rest) = split_at_opening(text)?;
     let mut filled = Filled { text: before.to_owned(), ..Filled::default() };
     loop {
-        let Some((inside, after)) = rest.split_once('}') else {
+        let folder = rest.strip_prefix(ENVIRONMENT).filter(|_| opening == FILE).and_then(|rest| rest.split_once('}'));
+        let (folder, behind) = folder.map_or((None, rest), |(folder, behind)| (Some(folder), behind));
+        let Some((inside, after)) = behind.split_once('}') else {
             filled.mistakes.push(malformed(opening));
             return Some(filled);
         };
-        match opening {
-            FILE => filled.file(inside),
+        match (opening, folder) {
+            (FILE, None) => filled.file(inside),
+            (FILE, Some(folder)) => match look_up(folder, environment) {
+                Ok((folder, _)) => filled.file(&format!("{folder}{inside}")),
+                Err(mistake) => filled.mistakes.push(mistake),
+            },
             _ => filled.variable(inside, environment),
         }
         let Some((between, next_opening, next)) = split_at_opening(after) else {
@@ -94,29 +101,42 @@ fn split_at_opening(text: &str) -> Option<(&str, &'static str, &str)> {
 
 fn malformed(opening: &str) -> String {
     match opening {
-        FILE => "malformed `${file:`; allowed: `${file:/PATH}` with an absolute path without `}`".to_owned(),
+        FILE => "malformed `${file:`; allowed: `${file:/PATH}` with an absolute path without `}`, or \
+                 `${file:${env:NAME}/PATH}`"
+            .to_owned(),
         _ => "malformed `${env:`; allowed: `${env:NAME}` or `${env:NAME:-default}`, NAME of letters, digits and `_`, \
               the default without `${` and `}`"
             .to_owned(),
     }
 }
 
+/// What `NAME` or `NAME:-default` stands for, and the name if it is the variable's value.
+fn look_up<'a>(
+    inside: &'a str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(String, Option<&'a str>), String> {
+    let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
+    if !is_name(name) || default.is_some_and(|default| default.contains("${")) {
+        return Err(malformed(ENVIRONMENT));
+    }
+    match (environment(name), default) {
+        (Some(value), Some(default)) if value.is_empty() => Ok((default.to_owned(), None)),
+        (Some(value), _) => Ok((value, Some(name))),
+        (None, Some(default)) => Ok((default.to_owned(), None)),
+        (None, None) => {
+            Err(format!("environment variable `{name}` is not set; set it or write `${{env:{name}:-default}}`"))
+        }
+    }
+}
+
 impl Filled {
     fn variable(&mut self, inside: &str, environment: &dyn Fn(&str) -> Option<String>) {
-        let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
-        if !is_name(name) || default.is_some_and(|default| default.contains("${")) {
-            return self.mistakes.push(malformed(ENVIRONMENT));
-        }
-        match (environment(name), default) {
-            (Some(value), Some(default)) if value.is_empty() => self.text.push_str(default),
-            (Some(value), _) => {
+        match look_up(inside, environment) {
+            Ok((value, name)) => {
                 self.text.push_str(&value);
-                self.values.push((value, format!("${{env:{name}}}")));
+                self.values.extend(name.map(|name| (value, format!("${{env:{name}}}"))));
             }
-            (None, Some(default)) => self.text.push_str(default),
-            (None, None) => self.mistakes.push(format!(
-                "environment variable `{name}` is not set; set it or write `${{env:{name}:-default}}`"
-            )),
+            Err(mistake) => self.mistakes.push(mistake),
         }
     }
 
@@ -236,12 +256,18 @@ mod tests {
         check(&format!("${{file:{}}}", file("windows", b"hunter2\r\n")), "hunter2");
         check(&format!("${{file:{}}}", file("lines", b"a\n\n")), "a\n");
 
+        let default = folder.path().display();
+        check(&format!("${{file:${{env:MISSING:-{default}}}/secret}}!"), "hunter2!");
+
         let check = |text: &str, expected: &str| {
             let filled = fill(text, &environment).expect("something to fill in");
             assert!(filled.mistakes.len() == 1 && filled.mistakes[0].contains(expected), "{:?}", filled.mistakes);
         };
         check("${file:relative}", "malformed `${file:`");
         check("${file:", "malformed `${file:`");
+        check("${file:${env:PORT}", "malformed `${file:`");
+        check("${file:${env:PORT}/a}", "malformed `${file:`");
+        check("${file:${env:MISSING}/a}", "environment variable `MISSING` is not set");
         check("${file:/not/there}", "could not read the file `/not/there`: No such file");
         check(&format!("${{file:{}}}", file("empty", b"\n")), "it is empty");
         check(&format!("${{file:{}}}", file("binary", b"\xff")), "it is not UTF-8");

@@ -40,7 +40,8 @@ fn check_api(text: &str, expected: &[&str]) {
     check(&format!("{API}{text}"), expected);
 }
 
-const LISTENER_KEYS: &str = "allowed: `address`, `connectionsApi`, `trustedProxies`";
+const LISTENER_KEYS: &str =
+    "allowed: `address`, `connectionsApi`, `trustedProxies`, `proxyProtocol`, `allowedHosts`, `tls`";
 
 #[test]
 fn text_that_is_no_yaml_or_more_than_yaml_we_take() {

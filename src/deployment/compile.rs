@@ -189,11 +189,7 @@ impl Compiler<'_> {
     }
 
     /// `None` if there is a problem, else the TLS settings if there are any.
-    fn tls(
-        &mut self,
-        at: [&str; 5],
-        settings: &apigatewayv2::Integration,
-    ) -> Option<Option<Arc<ClientTls>>> {
+    fn tls(&mut self, at: [&str; 5], settings: &apigatewayv2::Integration) -> Option<Option<Arc<ClientTls>>> {
         let Some(tls) = &settings.tls_config else { return Some(None) };
         let identity = match (&tls.client_certificate, &tls.client_key) {
             (Some(certificate), Some(key)) => {

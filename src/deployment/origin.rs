@@ -85,7 +85,8 @@ impl<'a> Origin<'a> {
         let is_port = |port: &str| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit());
         let port_is_right = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
         let default_port = matches!((scheme, port), ("https://", ":443") | ("http://", ":80"));
-        let is_host_byte = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'[' | b']' | b':');
+        let is_host_byte =
+            |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'[' | b']' | b':');
         let is_scheme_byte = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.');
         let scheme_is_right = scheme.len() > 3 && scheme[..scheme.len() - 3].bytes().all(is_scheme_byte);
         let host_is_right = !host.is_empty() && host.bytes().all(is_host_byte);

@@ -92,7 +92,9 @@ impl UriTemplate {
 
 /// A variable within the host of a URI would change more than the host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("variable `{0}` stands in the host of the URL: its value may have letters, digits, `-`, `.`, `_` and `:` alone")]
+#[error(
+    "variable `{0}` stands in the host of the URL: its value may have letters, digits, `-`, `.`, `_` and `:` alone"
+)]
 pub struct VariableInHost(pub String);
 
 impl fmt::Display for UriTemplate {

@@ -209,8 +209,20 @@ mod tests {
             check(&settings, host, "fd12::1", Ok(()));
         }
         for address in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "0.0.0.0", "::1", "::", "fd12::1",
-            "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "fec0::1", "198.18.0.1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "fd12::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "fec0::1",
+            "198.18.0.1",
         ] {
             check(&settings, "api.example.com", address, Err(EgressError::Private));
             check(&settings, "local.example.com", address, Err(EgressError::Private));

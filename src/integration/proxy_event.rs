@@ -213,6 +213,7 @@ mod tests {
             secure: false,
             source_ip: IpAddr::from([198, 51, 100, 23]),
             user_agent: Some("demo-client/3.1".into()),
+            client_cert: None,
         }
     }
 

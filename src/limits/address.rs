@@ -143,11 +143,7 @@ impl Addresses {
     }
 
     /// The entry of an address, as used now.
-    fn entry<'a>(
-        shard: &'a mut HashMap<IpAddr, Entry>,
-        key: IpAddr,
-        settings: &AddressLimitSettings,
-    ) -> &'a mut Entry {
+    fn entry<'a>(shard: &'a mut HashMap<IpAddr, Entry>, key: IpAddr, settings: &AddressLimitSettings) -> &'a mut Entry {
         let now = Instant::now();
         if shard.len() >= SHARD_MAX && !shard.contains_key(&key) {
             make_room(shard, settings, now);

@@ -195,6 +195,7 @@ mod tests {
             secure: false,
             source_ip: IpAddr::from([127, 0, 0, 1]),
             user_agent: None,
+            client_cert: None,
         })
     }
 

@@ -21,13 +21,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new<B>(
-        deployment: &Deployment,
-        stage: &Stage,
-        id: &str,
-        request: &Request<B>,
-        peer: &Peer,
-    ) -> Self {
+    pub(super) fn new<B>(deployment: &Deployment, stage: &Stage, id: &str, request: &Request<B>, peer: &Peer) -> Self {
         Call {
             api_id: Arc::clone(&deployment.api_id),
             stage: Arc::clone(&stage.name),

@@ -8,7 +8,9 @@ use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::{CloseRequest, DataType, admit, delete_connection, get_connection, post_to_connection};
+use crate::data_plane::management::{
+    CloseRequest, DataType, admit, delete_connection, get_connection, post_to_connection,
+};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Stage};
 use crate::id::EventId;
@@ -26,7 +28,7 @@ pub(super) async fn answer(
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     admit(plane, deployment, stage)?;
     let result = match *request.method() {
@@ -46,10 +48,10 @@ async fn post(
     deployment: &Arc<Deployment>,
     stage: &Stage,
     id: &str,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let data_type = data_type(request.headers())?;
-    let data = read_body(request.into_body(), plane.live().limits.message_bytes).await?;
+    let data = read_body(request.body_mut(), plane.live().limits.message_bytes).await?;
     post_to_connection(plane, deployment, stage, id, data, data_type).await
 }
 
@@ -61,7 +63,7 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
     }
 }
 
-async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
+async fn read_body(body: &mut Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
     if body.size_hint().lower() > max as u64 {
         return Err(ConnectionsApiError::TooLarge);
     }

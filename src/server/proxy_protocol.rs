@@ -114,7 +114,8 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
                     "TCP4" => ip.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
                     _ => ip.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
                 };
-                let is_plain = port.bytes().all(|byte| byte.is_ascii_digit()) && (port == "0" || !port.starts_with('0'));
+                let is_plain =
+                    port.bytes().all(|byte| byte.is_ascii_digit()) && (port == "0" || !port.starts_with('0'));
                 let port = port.parse::<u16>().ok().filter(|_| is_plain);
                 Some(SocketAddr::new(ip?, port?))
             };
@@ -218,11 +219,7 @@ mod tests {
         let v4 = Some(("203.0.113.7:12345", "10.0.0.1:443"));
         vec![
             (b"PROXY TCP4 203.0.113.7 10.0.0.1 12345 443\r\n".to_vec(), v4, false),
-            (
-                b"PROXY TCP6 2001:db8::7 ::1 12345 443\r\n".to_vec(),
-                Some(("[2001:db8::7]:12345", "[::1]:443")),
-                false,
-            ),
+            (b"PROXY TCP6 2001:db8::7 ::1 12345 443\r\n".to_vec(), Some(("[2001:db8::7]:12345", "[::1]:443")), false),
             (b"PROXY UNKNOWN\r\n".to_vec(), None, false),
             (b"PROXY UNKNOWN ff::1 ff::1 1 2\r\n".to_vec(), None, false),
             (v2(1, 0x11, &V4), v4, false),

@@ -1,8 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{HOST, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
 use super::entrance::{Peer, no_stage};
 use super::head_watch::Head;
@@ -11,7 +15,11 @@ use super::{ConnectionsApi, admin, audit, connections_api, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
-use crate::limits::quota::URL_MAX_BYTES;
+use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
+
+/// What is read of a body that nobody wants, in bytes, and for how long.
+const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101.
 pub(super) async fn route(
@@ -20,10 +28,41 @@ pub(super) async fn route(
     peer: &Peer,
     head: Head,
     session: &Session,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let response = answer(plane, endpoint, peer, head, session, &mut request).await;
+    if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
+        discard(request.body_mut()).await;
+    }
+    response
+}
+
+/// Reads what an answer did without: hyper closes a connection whose input is unread, which resets it and can take the
+/// answer away from a backend that is still sending.
+async fn discard(body: &mut Incoming) {
+    let _ = timeout(DISCARD_TIMEOUT, async {
+        let mut left = DISCARD_MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    })
+    .await;
+}
+
+async fn answer(
+    plane: &Arc<DataPlane>,
+    endpoint: &Endpoint,
+    peer: &Peer,
+    head: Head,
+    session: &Session,
+    request: &mut Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, &request)
+        && let Some(response) = admin::answer(plane, readiness, request)
     {
         return response;
     }
@@ -31,7 +70,7 @@ pub(super) async fn route(
         plane.metrics.throttled(&no_stage(), "address");
         return gateway_response::routing(&RoutingError::TooManyConnections);
     }
-    match resolve(plane, endpoint, head, &request) {
+    match resolve(plane, endpoint, head, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -44,13 +83,13 @@ pub(super) async fn route(
         Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
             ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
             access => {
-                let call = audit::Call::new(&deployment, &stage, &id, &request, peer);
+                let call = audit::Call::new(&deployment, &stage, &id, request, peer);
                 let response = match access {
                     ConnectionsApi::None => connections_api::answer(plane, &deployment, &stage, &id, request)
                         .await
                         .unwrap_or_else(|error| gateway_response::connections_api(&error)),
                     ConnectionsApi::AwsIam | ConnectionsApi::Off => {
-                        gateway_response::connections_api(&unsigned(&request))
+                        gateway_response::connections_api(&unsigned(request))
                     }
                 };
                 call.answered(&response);
@@ -59,7 +98,7 @@ pub(super) async fn route(
         },
         Err(error) => {
             if let RoutingError::HostNotAllowed = error {
-                audit::refused_host(&request, peer);
+                audit::refused_host(request, peer);
             }
             gateway_response::routing(&error)
         }
@@ -79,6 +118,11 @@ fn resolve(
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
         return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
+    }
+    // hyper has the same bound, but looks only after a read, which may bring as much again.
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
+    if target.len() + fields.sum::<usize>() > HEAD_MAX_BYTES {
+        return Err(RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES });
     }
     let host = host(request)?;
     if !endpoint.allows(&host) {

@@ -115,7 +115,9 @@ impl HostPattern {
         let name = name.strip_suffix('.').unwrap_or(name);
         let (pattern, pattern_port) = split_port(&self.0);
         let name_matches = match pattern.strip_prefix("*.") {
-            Some(parent) => name.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|l| !l.is_empty()),
+            Some(parent) => {
+                name.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|l| !l.is_empty())
+            }
             None => name == pattern,
         };
         name_matches && (pattern_port.is_none() || port == pattern_port)

@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{TrustedProxy, audit};
 use super::client_address::ClientAddress;
 use super::entrance::Peer;
 use super::listener::Session;
+use super::{TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{DataPlane, RoutingError};
@@ -38,9 +38,9 @@ pub(super) async fn upgrade(
     peer: &Peer,
     session: &Session,
     stage: Stage,
-    request: Request<hyper::body::Incoming>,
+    request: &mut Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept = check(&request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
+    let accept = check(request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
     stage.deployment.allow_origins.check(request.headers()).map_err(|error| {
         audit::refused_connect(&stage.deployment.api_id, &stage.stage.name, peer, &error.to_string());
         Box::new(gateway_response::routing(&RoutingError::OriginNotAllowed(error)))
@@ -48,15 +48,15 @@ pub(super) async fn upgrade(
     if plane.lifecycle.draining().is_cancelled() {
         return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
     }
-    let (parts, _body) = request.into_parts();
-    let address = ClientAddress::find(peer, &parts.headers, trusted_proxies);
-    let user_agent = parts.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+    let headers = std::mem::take(request.headers_mut());
+    let address = ClientAddress::find(peer, &headers, trusted_proxies);
+    let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
         stage: stage.stage,
         handshake: Handshake::new(
-            seen_by_backends(parts.headers, &stage.host, &address),
-            parts.uri.query().map(str::to_owned),
+            seen_by_backends(headers, &stage.host, &address),
+            request.uri().query().map(str::to_owned),
             plane.clock.now(),
         ),
         host: stage.host,
@@ -115,6 +115,13 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 fn seen_by_backends(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
+    // A list may come in several headers (RFC 6455, section 11.3.4); backends read one text.
+    let offers: Vec<&[u8]> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes).collect();
+    if let [_, _, ..] = offers.as_slice()
+        && let Ok(list) = HeaderValue::from_bytes(&offers.join(&b", "[..]))
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
+    }
     if let Ok(host) = HeaderValue::from_str(host) {
         headers.insert(HOST, host);
     }

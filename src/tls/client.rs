@@ -39,7 +39,9 @@ impl ClientTls {
         };
         let identity = identity.map(|settings| own_identity(settings, &files)).transpose()?;
         let server_name = server_name
-            .map(|name| ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName { name: name.to_owned() }))
+            .map(|name| {
+                ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName { name: name.to_owned() })
+            })
             .transpose()?;
         let name = server_name.as_ref().map(|name| name.to_str().into_owned()).unwrap_or_default();
         let fingerprint = files.fingerprint_with(name.as_bytes());

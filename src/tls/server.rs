@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -151,11 +153,8 @@ fn build(
     files: &Files,
     now: Timestamp,
 ) -> Result<State, TlsError> {
-    let certificates: Vec<Certificate> = settings
-        .certificates
-        .iter()
-        .map(|pair| Certificate::parse(pair, files, now))
-        .collect::<Result<_, _>>()?;
+    let certificates: Vec<Certificate> =
+        settings.certificates.iter().map(|pair| Certificate::parse(pair, files, now)).collect::<Result<_, _>>()?;
     for certificate in &certificates {
         let left = certificate.not_after.saturating_sub(i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX));
         if left < i64::try_from(EXPIRES_SOON.as_secs()).unwrap_or(i64::MAX) {
