@@ -7,7 +7,7 @@ use super::schema::owner;
 use super::source::{Source, child};
 
 /// Longest list of allowed keys that a message prints.
-const KEYS_SHOWN_MAX: usize = 12;
+const KEYS_SHOWN_MAX: usize = 20;
 
 /// Least likeness of a name to be offered as the right spelling, from 0 to 1.
 const LIKENESS_MIN: f64 = 0.6;

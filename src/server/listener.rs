@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ const BACKLOG: i32 = 4096;
 /// How long a backend's kept-alive connection may be idle. Longer than SDKs keep theirs, so that they close first and
 /// no call meets a closing connection.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long the end of a connection may take to be written.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Most headers of a request.
 const HEADERS_MAX: usize = 128;
@@ -297,8 +300,13 @@ where
     }
     drop(kept);
     let parts = connection.into_parts();
-    let admitted = session.take()?;
-    Some((admitted, parts.io.into_inner().into_inner(), parts.read_buf))
+    let mut stream = parts.io.into_inner().into_inner();
+    let Some(admitted) = session.take() else {
+        // TLS has an end of its own, and clients take its absence for an attack.
+        let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
+        return None;
+    };
+    Some((admitted, stream, parts.read_buf))
 }
 
 type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::disconnect::report;
@@ -12,7 +13,7 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
-use crate::limits::Slot;
+use crate::limits::{Bucket, Slot};
 use crate::request_context::{ClientCert, Connection, Event};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::chain;
@@ -36,7 +37,7 @@ pub struct UpgradeRequest {
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
 /// lost and its backend is told.
 pub struct Admitted {
-    plane: Arc<DataPlane>,
+    pub(super) plane: Arc<DataPlane>,
     pub(super) connection: Arc<Connection>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) live: Arc<Live>,
@@ -44,6 +45,14 @@ pub struct Admitted {
     pub subprotocol: Option<HeaderValue>,
     /// The registry has let go of it; nobody is to be told.
     forgotten: bool,
+    /// In a box: the task of a session is small.
+    pub(super) bounds: Box<Bounds>,
+}
+
+/// What bounds one client.
+pub(super) struct Bounds {
+    /// Of its messages.
+    pub(super) bucket: Bucket,
     /// Its place among the connections of its address, if the listener does not count it.
     _slot: Option<Slot>,
 }
@@ -114,14 +123,14 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         live: Arc::clone(&live),
         subprotocol: None,
         forgotten: false,
-        _slot: slot,
+        bounds: Box::new(Bounds { bucket: Bucket::new(Instant::now()), _slot: slot }),
     };
     let Some(route) = route else {
         admitted.open();
         return Ok(admitted);
     };
     let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let outcome =
         plane.integrations.call(&request.stage, route, &context, Some(&request.handshake), &Payload::Empty).await;
     let error = outcome.as_ref().err().map(|error| error.kind());

@@ -13,7 +13,6 @@ use tracing::debug;
 use super::Admitted;
 use super::message::{Dispatch, Dispatched, dispatch};
 use crate::integration::Payload;
-use crate::limits::Bucket;
 use crate::session::{Closing, Deadlines, Due, Frame, Incoming, Outbox, Socket, SocketSettings};
 
 /// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
@@ -33,8 +32,6 @@ struct Session<S> {
     socket: Socket<S>,
     dispatches: FuturesUnordered<Dispatch>,
     deadlines: Deadlines,
-    /// Of the messages of this connection.
-    bucket: Bucket,
     /// Frames written when last looked at.
     sent: u64,
     /// Whether something waited to be written when last looked at.
@@ -55,8 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
         let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
-        let bucket = Bucket::new(Instant::now());
-        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, bucket, sent: 0, writing: false }
+        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, sent: 0, writing: false }
     }
 
     /// Serves the client until something ends the connection.
@@ -134,7 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn message(&mut self, payload: Payload) {
         self.deadlines.data(Instant::now());
         self.outbox().touch(self.admitted.plane().clock.now());
-        match dispatch(self.admitted.plane(), &self.admitted.connection, &mut self.bucket, payload) {
+        let Admitted { plane, connection, bounds, .. } = &mut self.admitted;
+        match dispatch(plane, connection, &mut bounds.bucket, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
             Dispatched::Failed(frame) => self.outbox().reply(frame),
         }
