@@ -38,3 +38,5 @@ include deny.mk
 clean: ## Remove everything that was built
 	$(CARGO) clean
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
+
+include loadtest/loadtest.mk

@@ -2,9 +2,12 @@
 
 mod demo;
 mod gateway;
+mod inspect;
+mod member;
 mod open_files;
 mod serve;
 
 pub use demo::demo;
-pub use gateway::{Gateway, StartError};
+pub use gateway::{ClusterStart, Gateway, StartError};
+pub use inspect::{ConnectionsArguments, connections, nodes};
 pub use serve::serve;

@@ -5,6 +5,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::DisconnectSettings;
 use super::disconnect_queue::DisconnectQueues;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments};
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
@@ -17,13 +18,15 @@ use crate::telemetry::{Metrics, StageLabels};
 /// All that a flow may use.
 pub struct DataPlane {
     live: ArcSwap<Live>,
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub lifecycle: Lifecycle,
     /// What client addresses have open. It outlives reloads.
     pub addresses: Arc<Addresses>,
+    /// The other nodes, unless this one is alone.
+    pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
 }
 
@@ -44,7 +47,7 @@ impl DataPlane {
     /// A data plane without connections.
     pub fn new(
         live: Live,
-        registry: Registry,
+        registry: Arc<Registry>,
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -59,8 +62,15 @@ impl DataPlane {
             metrics,
             lifecycle,
             addresses: Arc::default(),
+            cluster: None,
             disconnects,
         }
+    }
+
+    /// As a member of a cluster.
+    pub fn with_cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
+        self
     }
 
     /// The configuration in force, for a short look.

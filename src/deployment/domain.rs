@@ -17,6 +17,9 @@ struct Mapping {
     stage: Arc<Stage>,
 }
 
+/// API and stage, and what is behind the mapping key.
+type Mapped<'d, 'a, 'p> = (&'d Arc<Deployment>, &'d Arc<Stage>, &'a [Cow<'p, str>]);
+
 impl Domains {
     /// Compiles `domainNames`.
     pub(super) fn compile(
@@ -73,11 +76,7 @@ impl Domains {
     }
 
     /// API and stage of a path on a domain, and what is behind the mapping key.
-    pub(super) fn resolve<'a, 'p>(
-        &self,
-        host: &str,
-        segments: &'a [Cow<'p, str>],
-    ) -> Option<(&Arc<Deployment>, &Arc<Stage>, &'a [Cow<'p, str>])> {
+    pub(super) fn resolve<'a, 'p>(&self, host: &str, segments: &'a [Cow<'p, str>]) -> Option<Mapped<'_, 'a, 'p>> {
         self.mappings(host)?.iter().find_map(|mapping| {
             let rest = segments.get(mapping.segments.len()..)?;
             let fits = mapping.segments.iter().zip(segments).all(|(key, segment)| key == segment);

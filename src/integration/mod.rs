@@ -18,3 +18,4 @@ mod trace;
 pub use client::{Answer, IntegrationClient, IntegrationError, Payload};
 pub use handshake::Handshake;
 pub use header_names::is_hop_by_hop;
+pub use proxy_event::proxy_event;

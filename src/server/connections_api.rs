@@ -33,9 +33,11 @@ pub(super) async fn answer(
     admit(plane, deployment, stage)?;
     let result = match *request.method() {
         Method::POST => post(plane, deployment, stage, id, request).await,
-        Method::GET => get_connection(plane, deployment, id),
-        Method::DELETE => CloseRequest::parse(request.uri().query())
-            .and_then(|close| delete_connection(plane, deployment, id, &close)),
+        Method::GET => get_connection(plane, deployment, id).await,
+        Method::DELETE => match CloseRequest::parse(request.uri().query()) {
+            Ok(close) => delete_connection(plane, deployment, id, &close).await,
+            Err(error) => Err(error),
+        },
         _ => Err(ConnectionsApiError::UnknownMethod),
     };
     let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));

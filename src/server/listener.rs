@@ -112,6 +112,21 @@ impl Listener {
 
     /// Accepts until `stop`. It only accepts: everything else happens in a task of each connection.
     pub async fn serve(self, plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stop: CancellationToken) {
+        let entrance = Arc::clone(&self.entrance);
+        let start = |stream, peer| {
+            let (plane, endpoint, entrance) = (Arc::clone(&plane), Arc::clone(&endpoint), Arc::clone(&entrance));
+            let tasks = plane.lifecycle.clone();
+            if entrance.is_plain() {
+                tasks.spawn(serve_plain(plane, endpoint, entrance, stream, peer));
+            } else {
+                tasks.spawn(serve_guarded(plane, endpoint, entrance, stream, peer));
+            }
+        };
+        self.accept(stop, start).await;
+    }
+
+    /// Accepts until `stop`, and has each connection served by `start`, which must not wait.
+    pub(super) async fn accept(self, stop: CancellationToken, start: impl Fn(TcpStream, Peer)) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -119,16 +134,7 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => {
-                    let peer = Peer::new(remote, self.address);
-                    let (plane, endpoint) = (Arc::clone(&plane), Arc::clone(&endpoint));
-                    let tasks = plane.lifecycle.clone();
-                    if self.entrance.is_plain() {
-                        tasks.spawn(serve_plain(plane, endpoint, Arc::clone(&self.entrance), stream, peer));
-                    } else {
-                        tasks.spawn(serve_guarded(plane, endpoint, Arc::clone(&self.entrance), stream, peer));
-                    }
-                }
+                Ok((stream, remote)) => start(stream, Peer::new(remote, self.address)),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it began"),
                 Err(error) => {
                     warn!(%error, "could not accept a connection; is the limit of open files reached?");

@@ -1,8 +1,9 @@
 //! The edge: sockets and HTTP on one side, flows on the other.
 //!
 //! `listener.rs` accepts and owns connections, `entrance.rs` is what they go through before their first request (PROXY
-//! header, limits of their address, TLS), `router.rs` tells what a request is for, `upgrade.rs` turns a handshake
-//! into a session, `connections_api.rs` and `admin.rs` answer backends and operators, `audit.rs` writes down what was refused.
+//! header, limits of their address, TLS), `router.rs` tells what a request is for, `upgrade.rs` turns a handshake into a
+//! session, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs` takes other
+//! nodes' links, `audit.rs` writes down what was refused.
 
 mod admin;
 mod audit;
@@ -11,6 +12,8 @@ mod connections_api;
 mod entrance;
 mod head_watch;
 mod listener;
+mod operators;
+mod peer;
 pub mod proxy_protocol;
 mod router;
 mod settings;

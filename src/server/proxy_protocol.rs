@@ -208,7 +208,10 @@ mod tests {
 
     const V4: [u8; 12] = [203, 0, 113, 7, 10, 0, 0, 1, 0x30, 0x39, 0x01, 0xbb];
 
-    fn samples() -> Vec<(Vec<u8>, Option<(&'static str, &'static str)>, bool)> {
+    /// Bytes, source and destination, whether they tell of TLS.
+    type Sample = (Vec<u8>, Option<(&'static str, &'static str)>, bool);
+
+    fn samples() -> Vec<Sample> {
         let v6 = [
             &Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7).octets()[..],
             &Ipv6Addr::LOCALHOST.octets(),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::entrance::{Peer, no_stage};
 use super::head_watch::Head;
 use super::listener::{Endpoint, Session};
-use super::{ConnectionsApi, admin, audit, connections_api, upgrade};
+use super::{ConnectionsApi, admin, audit, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
@@ -61,10 +61,13 @@ async fn answer(
     session: &Session,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, request)
-    {
-        return response;
+    if let Endpoint::Internal { readiness, .. } = endpoint {
+        if let Some(response) = admin::answer(plane, readiness, request) {
+            return response;
+        }
+        if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
+            return response;
+        }
     }
     if peer.is_over {
         plane.metrics.throttled(&no_stage(), "address");

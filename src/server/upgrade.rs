@@ -70,7 +70,7 @@ pub(super) async fn upgrade(
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
     match connecting.await {
         Ok(Ok(admitted)) => {
-            let subprotocol = admitted.subprotocol.clone();
+            let subprotocol = admitted.subprotocol().cloned();
             session.put(admitted);
             Ok(switching_protocols(accept, subprotocol))
         }

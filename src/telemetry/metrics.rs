@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::LinkMetrics;
+
 /// Buckets of call durations in seconds: 100 µs to 30 s.
 const DURATION_BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
@@ -27,6 +29,20 @@ pub struct Metrics {
     throttled: Family<ThrottleLabels, Counter>,
     disconnect_events_pending: Family<StageLabels, Gauge<i64, AtomicI64>>,
     disconnect_events_lost: Family<StageLabels, Counter>,
+    registry_state: RegistryStateGauge,
+    links: LinkMetrics,
+}
+
+/// Says which state the registry is in: 1 for that one, and no other is there.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryStateGauge(Family<StateLabels, Gauge<i64, AtomicI64>>);
+
+impl RegistryStateGauge {
+    /// The registry is in this state now.
+    pub fn set(&self, state: &'static str) {
+        self.0.clear();
+        self.0.get_or_create(&StateLabels { state }).set(1);
+    }
 }
 
 /// The API and the stage that something happened in.
@@ -100,9 +116,10 @@ impl Metrics {
             throttled: Family::default(),
             disconnect_events_pending: Family::default(),
             disconnect_events_lost: Family::default(),
+            registry_state: RegistryStateGauge::default(),
+            links: LinkMetrics::default(),
         };
-        let state: Family<StateLabels, Gauge<i64, AtomicI64>> = Family::default();
-        state.get_or_create(&StateLabels { state: registry_state }).set(1);
+        metrics.registry_state.set(registry_state);
         let registry = &mut metrics.registry;
         registry.register("connections_open", "Connections that are served now", metrics.connections_open.clone());
         registry.register("connects", "Clients that asked to connect, by what became of it", metrics.connects.clone());
@@ -130,7 +147,12 @@ impl Metrics {
             "$disconnect events that were given up",
             metrics.disconnect_events_lost.clone(),
         );
-        registry.register("registry_state", "1 for the state that the registry is in", state);
+        registry.register(
+            "registry_state",
+            "1 for the state that the registry is in",
+            metrics.registry_state.0.clone(),
+        );
+        metrics.links.register(registry);
         metrics
     }
 
@@ -140,6 +162,16 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// What tells the state of the registry.
+    pub fn registry_state(&self) -> RegistryStateGauge {
+        self.registry_state.clone()
+    }
+
+    /// Metrics of the links to other nodes.
+    pub fn links(&self) -> &LinkMetrics {
+        &self.links
     }
 
     /// A connection was opened.

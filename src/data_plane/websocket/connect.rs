@@ -41,16 +41,15 @@ pub struct Admitted {
     pub(super) connection: Arc<Connection>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) live: Arc<Live>,
-    /// What the backend chose; the gateway never picks a subprotocol itself.
-    pub subprotocol: Option<HeaderValue>,
     /// The registry has let go of it; nobody is to be told.
     forgotten: bool,
     /// In a box: the task of a session is small.
-    pub(super) bounds: Box<Bounds>,
+    pub(super) particulars: Box<Particulars>,
 }
 
-/// What bounds one client.
-pub(super) struct Bounds {
+/// What a session does not touch while it is idle.
+pub(super) struct Particulars {
+    subprotocol: Option<HeaderValue>,
     /// Of its messages.
     pub(super) bucket: Bucket,
     /// Its place among the connections of its address, if the listener does not count it.
@@ -59,8 +58,8 @@ pub(super) struct Bounds {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. throttles of the address  2. required parameters  3. throttles of route or stage, and of all APIs  4. registry
-/// 5. `$connect` integration  6. open
+/// 1. throttles of the address  2. required parameters  3. throttles of route or stage, and of all APIs
+/// 4. registry, and its record  5. `$connect` integration  6. open
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -121,13 +120,16 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
         connection: Arc::clone(&connection),
         live: Arc::clone(&live),
-        subprotocol: None,
         forgotten: false,
-        bounds: Box::new(Bounds { bucket: Bucket::new(Instant::now()), _slot: slot }),
+        particulars: Box::new(Particulars { subprotocol: None, bucket: Bucket::new(Instant::now()), _slot: slot }),
     };
+    // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
+    if plane.registry.record(&connection.id).await.is_err() || !plane.registry.gate().is_open() {
+        admitted.refused();
+        return Err(refuse(ConnectError::Unavailable, "unavailable"));
+    }
     let Some(route) = route else {
-        admitted.open();
-        return Ok(admitted);
+        return admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"));
     };
     let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
     let started = Instant::now();
@@ -137,9 +139,8 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
     plane.metrics.integration(&stage_labels, started.elapsed().as_secs_f64(), error);
     match outcome {
         Ok(answer) if answer.status.is_success() => {
-            admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-            admitted.open();
-            Ok(admitted)
+            admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+            admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"))
         }
         Ok(answer) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
@@ -182,16 +183,27 @@ fn refused(mut answer: Answer) -> ConnectError {
 }
 
 impl Admitted {
+    /// What the backend chose; the gateway never picks a subprotocol itself.
+    pub fn subprotocol(&self) -> Option<&HeaderValue> {
+        self.particulars.subprotocol.as_ref()
+    }
+
     pub(super) fn plane(&self) -> &Arc<DataPlane> {
         &self.plane
     }
 
-    fn open(&mut self) {
-        self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
+    /// From now on it is served. `None` if the node was fenced meanwhile: then its backend is told that it is over.
+    fn open(mut self) -> Option<Self> {
+        let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
         let labels = labels(&self.connection);
-        self.plane.metrics.connect(&labels, "accepted");
         self.plane.metrics.opened(&labels);
+        if !is_served {
+            self.end(Closing::fenced());
+            return None;
+        }
+        self.plane.metrics.connect(&labels, "accepted");
         debug!(connection_id = %self.connection.id, "connected");
+        Some(self)
     }
 
     /// The backend said no: as if the connection had never been.
