@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
-        let (websocket, _) = within("a WebSocket handshake", client_async(request, stream)).await?;
+        let (websocket, _) = within("a WebSocket handshake", Box::pin(client_async(request, stream))).await?;
         Ok(Client(websocket))
     }
 
