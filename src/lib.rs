@@ -6,7 +6,8 @@
 //! This file is the map. Modules are declared from low to high; a module imports only modules declared above it.
 //!
 //! ```text
-//! client   server/listener -> router -> upgrade -> data_plane/websocket/connect (authorizer, integration) -> 101
+//! client   server/listener (tls, limits) -> router -> upgrade -> data_plane/websocket/connect (authorizer, integration)
+//!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
 //!            -> disconnect (registry, disconnect_queue, integration)
 //! backend  server/connections_api (authorizer) -> data_plane/management/post_to_connection -> registry
@@ -38,6 +39,8 @@ pub mod expression;
 pub mod limits;
 pub mod lifecycle;
 pub mod telemetry;
+pub mod tls;
+pub mod signing;
 pub mod http_client;
 pub mod deployment;
 pub mod session;

@@ -36,6 +36,11 @@ pub struct Api {
     /// Who decides whether a client may connect, by authorizerId.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub authorizers: BTreeMap<String, Authorizer>,
+    /// The web pages that may open connections, by the `Origin` that their browser sends: `https://example.com` or
+    /// `https://*.example.com`. By default every page may; clients that send no `Origin` are not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub allow_origins: Option<Vec<String>>,
 
     /// Backend calls by integrationId.
     #[serde(default)]

@@ -9,12 +9,14 @@
 
 mod api;
 mod authorizer;
+mod domain_name;
 mod integration;
 mod route;
 mod stage;
 
 pub use api::Api;
 pub use authorizer::{Authorizer, AuthorizerType, JwtConfiguration, TokenExpiration, TokenExpirationAction};
-pub use integration::{Integration, IntegrationType};
+pub use domain_name::{ApiMapping, DomainName};
+pub use integration::{Integration, IntegrationType, Signing, TlsConfig};
 pub use route::{AuthorizationType, ParameterConstraints, Route};
 pub use stage::{RouteSettings, Stage};

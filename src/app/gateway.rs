@@ -19,10 +19,12 @@ use crate::http_client::HttpClient;
 use crate::id::NodeId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Throttle;
 use crate::registry::{Registry, RegistryState};
-use crate::server::{BindError, Endpoint, Listener, Readiness};
+use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::Metrics;
+use crate::tls::{ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -78,6 +80,12 @@ pub enum StartError {
     Config(Vec<Problem>),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
+    #[error("TLS of the {listener} listener could not be set up")]
+    Tls {
+        listener: &'static str,
+        #[source]
+        source: TlsError,
+    },
     #[error("this node cannot be a member of a cluster")]
     Cluster(#[source] cluster::StartError),
 }
@@ -123,8 +131,16 @@ impl Gateway {
             quotas: Arc::new(MemoryQuotaStore::default()),
         };
         let live = compile(&config, &mechanisms).map_err(StartError::Config)?;
-        let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
-        let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
+        http_client.set_egress(config.egress.clone());
+        let settings = &config.listeners;
+        let entrance = Entrance {
+            tls: load_tls("public", settings.public.tls.as_ref())?,
+            proxy_protocol: settings.public.proxy_protocol,
+            trusted_proxies: settings.public.trusted_proxies.clone(),
+        };
+        let public = listen(settings.public.address, entrance, &lifecycle)?;
+        let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
+        let internal = listen(settings.internal.address, entrance, &lifecycle)?;
         let metrics = Metrics::new("memory");
         let registry = Arc::new(member::registry(&config, &metrics));
         let is_mirrored = registry.mirror().is_some();
@@ -132,7 +148,8 @@ impl Gateway {
             Some(start) => Some(start.settings.clone()),
             None => is_mirrored.then(|| config.cluster.clone().unwrap_or_default()),
         };
-        let peers = cluster_settings.as_ref().map(|settings| Listener::bind(settings.address)).transpose();
+        let peers =
+            cluster_settings.as_ref().map(|settings| Listener::bind(settings.address, Arc::default())).transpose();
         let peers = peers.map_err(StartError::Bind)?;
         let mut plane = DataPlane::new(
             live,
@@ -180,10 +197,15 @@ impl Gateway {
         let endpoint = Endpoint::Public {
             connections_api: settings.public.connections_api,
             trusted_proxies: settings.public.trusted_proxies.clone(),
+            allowed_hosts: settings.public.allowed_hosts.clone(),
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
-        let endpoint = Endpoint::Internal { connections_api: settings.internal.connections_api, readiness };
+        let endpoint = Endpoint::Internal {
+            connections_api: settings.internal.connections_api,
+            readiness,
+            allowed_hosts: settings.internal.allowed_hosts.clone(),
+        };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
         gateway.make_ready().await;
         Ok(gateway)
@@ -285,6 +307,7 @@ impl Gateway {
                 warn!(section, "this section has changed and needs a restart; the rest is in force");
             }
         }
+        self.mechanisms.http_client.set_egress(config.egress.clone());
         self.plane.replace(live);
         self.config = config;
         Ok(())
@@ -364,13 +387,30 @@ impl Gateway {
     }
 }
 
+fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let tls = settings.map(ServerTls::load).transpose();
+    tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
+}
+
+/// Takes an address, and follows the files of its TLS.
+fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Result<Listener, StartError> {
+    let tls = entrance.tls.clone();
+    let listener = Listener::bind(address, Arc::new(entrance)).map_err(StartError::Bind)?;
+    if let Some(tls) = tls {
+        lifecycle.spawn(tls.watch(lifecycle.aborting().clone()));
+    }
+    Ok(listener)
+}
+
 fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
+    let http_client = &mechanisms.http_client;
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, &config.limits, &mechanisms.http_client)?,
+        deployments: Deployments::compile(&config.apis, &config.domain_names, &config.limits, http_client)?,
         access: Access::compile(&config.access(), mechanisms)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
+        throttle: Throttle::of_account(config.throttle),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
     })
 }

@@ -22,13 +22,18 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(api_ids(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
     let http_client = HttpClient::new(TaskTracker::new());
-    problems.extend(Deployments::compile(&config.apis, &config.limits, &http_client).err().unwrap_or_default());
+    problems.extend(
+        Deployments::compile(&config.apis, &config.domain_names, &config.limits, &http_client)
+            .err()
+            .unwrap_or_default(),
+    );
     let mechanisms = Mechanisms {
         issuers: Issuers::new(http_client.clone(), TaskTracker::new()),
         quotas: Arc::new(MemoryQuotaStore::default()),
         http_client,
     };
     problems.extend(Access::compile(&config.access(), &mechanisms).err().unwrap_or_default());
+    problems.extend(super::check_edge::problems(config));
     problems
 }
 
@@ -55,6 +60,7 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
              `AWS_IAM` or `OFF`, or a loopback address",
         ));
     }
+    warnings.extend(super::check_edge::warnings(config));
     if config.callback_base_url.is_none() {
         for (api_id, _) in config.apis.iter().filter(|(_, api)| api.domain_name.is_none()) {
             warnings.push(Problem::at(

@@ -18,6 +18,7 @@ mod explain;
 mod validate;
 mod formats;
 mod check;
+mod check_edge;
 mod load;
 mod shipped;
 #[cfg(test)]

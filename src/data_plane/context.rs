@@ -12,7 +12,7 @@ use crate::deployment::{Deployment, Deployments};
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
-use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::limits::{Addresses, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::Registry;
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{Metrics, StageLabels, chain};
@@ -25,6 +25,8 @@ pub struct DataPlane {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub lifecycle: Lifecycle,
+    /// What client addresses have open. It outlives reloads.
+    pub addresses: Arc<Addresses>,
     /// The other nodes, unless this one is alone.
     pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
@@ -39,6 +41,8 @@ pub struct Live {
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
+    /// The bucket of all APIs together.
+    pub throttle: Option<Throttle>,
     /// Begins callback URLs, without a slash at its end.
     pub callback_base_url: Option<String>,
 }
@@ -54,8 +58,17 @@ impl DataPlane {
         lifecycle: Lifecycle,
     ) -> Self {
         let disconnects = DisconnectQueues::default();
-        let live = ArcSwap::from_pointee(live);
-        DataPlane { live, registry, integrations, clock, metrics, lifecycle, cluster: None, disconnects }
+        DataPlane {
+            live: ArcSwap::from_pointee(live),
+            registry,
+            integrations,
+            clock,
+            metrics,
+            lifecycle,
+            addresses: Arc::default(),
+            cluster: None,
+            disconnects,
+        }
     }
 
     /// As a member of a cluster.
@@ -81,6 +94,11 @@ impl DataPlane {
 }
 
 impl Live {
+    /// Takes a token of the bucket of all APIs; `false` if there is none.
+    pub(super) fn admit(&self) -> bool {
+        self.throttle.as_ref().is_none_or(Throttle::admit)
+    }
+
     /// The `$context` of an event on a connection.
     pub(super) fn context<'a>(
         &self,
@@ -109,11 +127,11 @@ impl Live {
         match &self.callback_base_url {
             Some(base) => {
                 let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
-                format!("{base}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+                format!("{base}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
             None => {
                 let scheme = if *secure { "https" } else { "http" };
-                format!("{scheme}://{host}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+                format!("{scheme}://{host}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
         }
     }

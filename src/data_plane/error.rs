@@ -1,6 +1,7 @@
 use thiserror::Error;
 
 use crate::authorizer::{Denial, UsageExceeded};
+use crate::deployment::OriginError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
 
@@ -9,6 +10,10 @@ use crate::integration::{Answer, IntegrationError};
 pub enum RoutingError {
     #[error("no API, stage or resource is there")]
     Forbidden,
+    #[error("the listener does not answer for this Host")]
+    HostNotAllowed,
+    #[error("the page may not connect")]
+    OriginNotAllowed(#[source] OriginError),
     #[error("the URL is longer than {max} bytes")]
     UrlTooLong { max: usize },
     #[error("the head of the request is longer than {max} bytes")]
@@ -19,6 +24,8 @@ pub enum RoutingError {
     UpgradeRequired,
     #[error("the gateway is going down")]
     Draining,
+    #[error("the address has as many connections as it may")]
+    TooManyConnections,
 }
 
 /// A client that was not admitted, and the ids that its `$connect` had.
@@ -86,6 +93,8 @@ pub enum ConnectionsApiError {
     TooLarge,
     #[error("the connection's send buffer is full")]
     BufferFull,
+    #[error("too many requests (account)")]
+    Throttled,
     #[error("the node that holds the connection cannot be reached, or may not serve now; nothing was written")]
     OwnerUnreachable,
     #[error("the node that holds the connection did not answer; the frame may have been written")]

@@ -34,6 +34,8 @@ const TOO_MANY_REQUESTS: &str = "Too Many Requests";
 pub fn routing(error: &RoutingError) -> Response<Body> {
     match error {
         RoutingError::Forbidden => typed(StatusCode::FORBIDDEN, "ForbiddenException", "Forbidden"),
+        RoutingError::HostNotAllowed => typed(StatusCode::FORBIDDEN, "ForbiddenException", &error.to_string()),
+        RoutingError::OriginNotAllowed(why) => typed(StatusCode::FORBIDDEN, "ForbiddenException", &why.to_string()),
         RoutingError::UrlTooLong { .. } => typed(StatusCode::URI_TOO_LONG, "BadRequestException", &error.to_string()),
         RoutingError::HeadTooLarge { .. } => {
             typed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequestException", &error.to_string())
@@ -46,6 +48,9 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
         }
         RoutingError::Draining => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", "Service Unavailable"))
+        }
+        RoutingError::TooManyConnections => {
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", TOO_MANY_REQUESTS))
         }
     }
 }
@@ -212,7 +217,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         }
         // AWS sends neither a type nor a body here, and SDKs show what they make of that.
         ConnectionsApiError::TooLarge => empty(StatusCode::PAYLOAD_TOO_LARGE),
-        ConnectionsApiError::BufferFull => {
+        ConnectionsApiError::BufferFull | ConnectionsApiError::Throttled => {
             retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
         }
         ConnectionsApiError::OwnerUnreachable => {

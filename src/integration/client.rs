@@ -135,6 +135,9 @@ fn build_call(
     };
     let mut headers = request.headers;
     add_context_headers(&mut headers, context, context.event.event_type(), handshake);
+    if let Some(signer) = &integration.signer {
+        signer.sign(&mut headers, context.request_id.as_str(), context.request_time, &request.body);
+    }
     Call {
         method,
         path_and_query: request.path_and_query,

@@ -11,7 +11,7 @@ use super::Handshake;
 use super::client::Payload;
 use super::header_names::spelling;
 use crate::principal::{AuthorizerContext, Principal};
-use crate::request_context::{Event, RequestContext};
+use crate::request_context::{ClientCert, Event, RequestContext};
 
 /// The Lambda proxy event of a WebSocket API, as JSON. Keys without a value are left out, as AWS does since 2022.
 ///
@@ -86,6 +86,7 @@ pub(super) fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext
             user_arn: iam.map(|iam| &*iam.user_arn),
             user_agent: connection.user_agent.as_deref(),
             source_ip: connection.source_ip.to_string(),
+            client_cert: connection.client_cert.as_deref(),
         },
         request_id: context.request_id.as_str(),
         domain_name: context.domain_name,
@@ -162,6 +163,8 @@ struct Identity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
     source_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert: Option<&'a ClientCert>,
 }
 
 /// What an authorizer said: `principalId` and its context as they are, or a token's claims below `jwt`.
@@ -284,6 +287,7 @@ mod tests {
             source_ip: IpAddr::from([198, 51, 100, 23]),
             user_agent: Some("demo-client/3.1".into()),
             principal: arc_swap::ArcSwapOption::empty(),
+            client_cert: None,
         }
     }
 

@@ -374,6 +374,7 @@ mod tests {
             source_ip: IpAddr::from([127, 0, 0, 1]),
             user_agent: None,
             principal: arc_swap::ArcSwapOption::empty(),
+            client_cert: None,
         })
     }
 

@@ -1,5 +1,7 @@
 //! What Redis holds of one connection: all that its `$disconnect` needs, whoever sends it.
 //!
+//! A client's certificate is not recorded: the events of a connection that another node takes over are without it.
+//!
 //! A format number, then MessagePack. An array without names: a field more is a new format.
 
 use std::borrow::Cow;
@@ -142,6 +144,7 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         source_ip: encoded.source_ip,
         user_agent,
         principal: ArcSwapOption::new(encoded.principal.map(|principal| Arc::new(principal.into_owned()))),
+        client_cert: None,
     };
     Ok(Record { connection: Arc::new(connection), state })
 }
@@ -164,6 +167,7 @@ mod tests {
             source_ip: IpAddr::from([203, 0, 113, 7]),
             user_agent: user_agent.map(Into::into),
             principal: ArcSwapOption::empty(),
+            client_cert: None,
         }
     }
 

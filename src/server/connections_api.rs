@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::authorizer::{ConnectionsCall, Received};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::{
-    CloseRequest, DataType, admit_call, check_form, delete_connection, get_connection, post_to_connection,
+    CloseRequest, DataType, admit, admit_call, check_form, delete_connection, get_connection, post_to_connection,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Stage};
@@ -40,7 +40,10 @@ pub(super) async fn answer(
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let result = call(plane, deployment, stage, id, caller, request).await;
+    let result = match admit(plane, deployment, stage) {
+        Ok(()) => call(plane, deployment, stage, id, caller, request).await,
+        Err(error) => Err(error),
+    };
     let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
     add_ids(response.headers_mut());
     response

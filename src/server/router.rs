@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -10,8 +10,10 @@ use tokio::time::timeout;
 
 use super::client_address::ClientAddress;
 use super::connections_api::Caller;
-use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, TrustedProxy, admin, connections_api, operators, upgrade};
+use super::entrance::{Peer, no_stage};
+use super::head_watch::Head;
+use super::listener::{Endpoint, Session};
+use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
@@ -25,11 +27,12 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn route(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
-    peer: Peer,
+    peer: &Peer,
+    head: Head,
     session: &Session,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let response = answer(plane, endpoint, peer, session, &mut request).await;
+    let response = answer(plane, endpoint, peer, head, session, &mut request).await;
     if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
         discard(request.body_mut()).await;
     }
@@ -55,7 +58,8 @@ async fn discard(body: &mut Incoming) {
 async fn answer(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
-    peer: Peer,
+    peer: &Peer,
+    head: Head,
     session: &Session,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
@@ -67,7 +71,11 @@ async fn answer(
             return response;
         }
     }
-    match resolve(plane, request) {
+    if peer.is_over {
+        plane.metrics.throttled(&no_stage(), "address");
+        return gateway_response::routing(&RoutingError::TooManyConnections);
+    }
+    match resolve(plane, endpoint, head, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -80,16 +88,32 @@ async fn answer(
         Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
             ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
             asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
+                let call = audit::Call::new(&deployment, &stage, &id, request, peer);
                 let caller = (asked == ConnectionsApi::AwsIam).then(|| caller(endpoint, peer, request));
-                connections_api::answer(plane, &deployment, &stage, &id, caller, request).await
+                let response = connections_api::answer(plane, &deployment, &stage, &id, caller, request).await;
+                call.answered(&response);
+                response
             }
         },
-        Err(error) => gateway_response::routing(&error),
+        Err(error) => {
+            if let RoutingError::HostNotAllowed = error {
+                audit::refused_host(request, peer);
+            }
+            gateway_response::routing(&error)
+        }
     }
 }
 
 /// What the request is for, and the Host that it was sent to.
-fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Resolved), RoutingError> {
+fn resolve(
+    plane: &DataPlane,
+    endpoint: &Endpoint,
+    head: Head,
+    request: &Request<Incoming>,
+) -> Result<(String, Resolved), RoutingError> {
+    if head.has_length && request.headers().contains_key(TRANSFER_ENCODING) {
+        return Err(RoutingError::BadRequest("a request has Content-Length or Transfer-Encoding, not both"));
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
         return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
@@ -100,17 +124,23 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
         return Err(RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES });
     }
     let host = host(request)?;
+    if !endpoint.allows(&host) {
+        return Err(RoutingError::HostNotAllowed);
+    }
     let resolved = plane.live().deployments.resolve(Some(&host), request.uri().path());
     Ok((host, resolved.ok_or(RoutingError::Forbidden)?))
 }
 
-/// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).
+/// The one Host of a request. Absolute targets are for proxies, which this is not: whoever sends one may mean to reach
+/// another host than the one that was checked on the way.
 fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
+    if request.uri().authority().is_some() {
+        return Err(RoutingError::BadRequest("the request target must be a path, not a whole URL"));
+    }
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
-        (Some(authority), _, None) => Some(authority.as_str()),
-        (None, Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
-        (_, _, Some(_)) | (None, None, None) => None,
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
+        (_, Some(_)) | (None, None) => None,
     };
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));
@@ -118,11 +148,11 @@ fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
 }
 
 /// Where a signed call comes from, as far as it can be believed.
-fn caller(endpoint: &Endpoint, peer: Peer, request: &Request<Incoming>) -> Caller {
+fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Caller {
     let trusted: &[TrustedProxy] = match endpoint {
         Endpoint::Public { trusted_proxies, .. } => trusted_proxies,
         Endpoint::Internal { .. } => &[],
     };
-    let address = ClientAddress::find(peer.remote, peer.local.port(), request.headers(), trusted);
+    let address = ClientAddress::find(peer, request.headers(), trusted);
     Caller { source_ip: address.source_ip, secure: address.secure }
 }

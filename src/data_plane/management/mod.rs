@@ -13,7 +13,7 @@ use http::Method;
 use crate::authorizer::{Access, ConnectionsCall, Denial};
 use crate::data_plane::context::{USAGE_PLAN, labels, log_denial};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Stage};
 use crate::id::ConnectionId;
 use crate::registry::Open;
 use crate::request_context::Connection;
@@ -62,6 +62,19 @@ fn denied(plane: &DataPlane, call: &ConnectionsCall<'_>, denial: Denial) -> Conn
         plane.metrics.push(&labels, denial.outcome(), "local");
     }
     ConnectionsApiError::Denied(denial)
+}
+
+/// Takes a token of the bucket of all APIs for a call.
+///
+/// # Errors
+/// There is none.
+pub fn admit(plane: &DataPlane, deployment: &Deployment, stage: &Stage) -> Result<(), ConnectionsApiError> {
+    if plane.live().admit() {
+        return Ok(());
+    }
+    let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
+    plane.metrics.throttled(&labels, "account");
+    Err(ConnectionsApiError::Throttled)
 }
 
 /// Where the connection is that a call is about.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::disconnect::report;
@@ -14,7 +15,8 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
-use crate::request_context::{Connection, Event};
+use crate::limits::{Bucket, Slot};
+use crate::request_context::{ClientCert, Connection, Event};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::chain;
 
@@ -33,24 +35,37 @@ pub struct UpgradeRequest {
     pub user_agent: Option<String>,
     /// The request before anything was added to it: what a signature is about.
     pub received: http::Request<()>,
+    pub client_cert: Option<Arc<ClientCert>>,
+    /// The listener counts the connection for its client's address already.
+    pub is_counted: bool,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
 /// lost and its backend is told.
 pub struct Admitted {
-    plane: Arc<DataPlane>,
+    pub(super) plane: Arc<DataPlane>,
     pub(super) connection: Arc<Connection>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) live: Arc<Live>,
-    /// What the backend chose; the gateway never picks a subprotocol itself.
-    pub subprotocol: Option<HeaderValue>,
     /// The registry has let go of it; nobody is to be told.
     forgotten: bool,
+    /// In a box: the task of a session is small.
+    pub(super) particulars: Box<Particulars>,
+}
+
+/// What a session does not touch while it is idle.
+pub(super) struct Particulars {
+    subprotocol: Option<HeaderValue>,
+    /// Of its messages.
+    pub(super) bucket: Bucket,
+    /// Its place among the connections of its address, if the listener does not count it.
+    _slot: Option<Slot>,
 }
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. throttle  2. who it is  3. required parameters  4. registry, and its record  5. `$connect` integration  6. open
+/// 1. throttles of the address, of route or stage, and of all APIs  2. who it is  3. required parameters
+/// 4. registry, and its record  5. `$connect` integration  6. open
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -70,6 +85,7 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         source_ip: request.source_ip,
         user_agent: request.user_agent.as_deref().map(Into::into),
         principal: ArcSwapOption::empty(),
+        client_cert: request.client_cert.clone(),
     });
     let stage_labels = labels(&connection);
     let refuse = |error: ConnectError, outcome| {
@@ -77,12 +93,26 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         Refusal { error, connection_id: connection.id, request_id }
     };
 
+    let throttled = |level: &'static str| {
+        plane.metrics.throttled(&stage_labels, level);
+        refuse(ConnectError::Throttled { level }, "throttled")
+    };
+    let per_address = &live.limits.per_address;
+    if !plane.addresses.admit_connect(request.source_ip, per_address) {
+        return Err(throttled("address"));
+    }
+    let slot = match request.is_counted {
+        true => None,
+        false => plane.addresses.hold(request.source_ip, per_address).ok_or_else(|| throttled("address"))?,
+    };
     let route = request.stage.connect.as_deref();
     if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
         && !throttle.throttle.admit()
     {
-        plane.metrics.throttled(&stage_labels, throttle.level);
-        return Err(refuse(ConnectError::Throttled { level: throttle.level }, "throttled"));
+        return Err(throttled(throttle.level));
+    }
+    if !live.admit() {
+        return Err(throttled("account"));
     }
     if live.access.asks(&connection.api_id, &connection.stage)
         && let Err(denial) = admit(&plane, &live, &request, &connection, request_id).await
@@ -106,8 +136,8 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
         connection: Arc::clone(&connection),
         live: Arc::clone(&live),
-        subprotocol: None,
         forgotten: false,
+        particulars: Box::new(Particulars { subprotocol: None, bucket: Bucket::new(Instant::now()), _slot: slot }),
     };
     // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
     if plane.registry.record(&connection.id).await.is_err() || !plane.registry.gate().is_open() {
@@ -118,14 +148,14 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         return admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"));
     };
     let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let outcome =
         plane.integrations.call(&request.stage, route, &context, Some(&request.handshake), &Payload::Empty).await;
     let error = outcome.as_ref().err().map(|error| error.kind());
     plane.metrics.integration(&stage_labels, started.elapsed().as_secs_f64(), error);
     match outcome {
         Ok(answer) if answer.status.is_success() => {
-            admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+            admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
             admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"))
         }
         Ok(answer) => {
@@ -197,6 +227,11 @@ fn refused(mut answer: Answer) -> ConnectError {
 }
 
 impl Admitted {
+    /// What the backend chose; the gateway never picks a subprotocol itself.
+    pub fn subprotocol(&self) -> Option<&HeaderValue> {
+        self.particulars.subprotocol.as_ref()
+    }
+
     pub(super) fn plane(&self) -> &Arc<DataPlane> {
         &self.plane
     }

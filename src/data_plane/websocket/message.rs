@@ -2,6 +2,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::{debug, trace};
 
 use super::refresh::refresh;
@@ -11,6 +12,7 @@ use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::id::EventId;
 use crate::integration::Payload;
+use crate::limits::{Bucket, ConnectionLimitSettings};
 use crate::request_context::{Connection, Event};
 use crate::session::Frame;
 use crate::telemetry::chain;
@@ -37,10 +39,16 @@ pub(super) enum Dispatched {
 
 /// Sends one message to the backend of its route.
 ///
-/// 1. select the route  2. throttle  3. usage plan  4. integration  5. route response
-pub(super) fn dispatch(plane: &Arc<DataPlane>, connection: &Arc<Connection>, payload: Payload) -> Dispatched {
+/// 1. throttles of the connection and its address  2. select the route  3. throttles of route or stage, and of all APIs
+/// 4. usage plan  5. integration  6. route response
+pub(super) fn dispatch(
+    plane: &Arc<DataPlane>,
+    connection: &Arc<Connection>,
+    bucket: &mut Bucket,
+    payload: Payload,
+) -> Dispatched {
     let request_id = EventId::random();
-    match route(plane, connection, &payload) {
+    match route(plane, connection, bucket, &payload) {
         Ok(routed) => {
             let (plane, connection) = (Arc::clone(plane), Arc::clone(connection));
             Dispatched::Calling(Box::pin(async move {
@@ -75,9 +83,25 @@ enum Way {
     Refresh,
 }
 
-fn route(plane: &Arc<DataPlane>, connection: &Connection, payload: &Payload) -> Result<Routed, MessageError> {
+fn route(
+    plane: &Arc<DataPlane>,
+    connection: &Connection,
+    bucket: &mut Bucket,
+    payload: &Payload,
+) -> Result<Routed, MessageError> {
     let live = plane.live_owned();
     let labels = labels(connection);
+    let throttled = |level: &'static str| {
+        plane.metrics.throttled(&labels, level);
+        MessageError::Throttled { level }
+    };
+    let ConnectionLimitSettings { messages_per_second, message_burst } = live.limits.per_connection;
+    if !bucket.admit(messages_per_second, message_burst, Instant::now()) {
+        return Err(throttled("connection"));
+    }
+    if !plane.addresses.admit_message(connection.source_ip, &live.limits.per_address) {
+        return Err(throttled("address"));
+    }
     let deployment = live.deployments.api(&connection.api_id).cloned();
     let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
     // An API or a stage that a reload took away has no routes.
@@ -109,8 +133,10 @@ fn route(plane: &Arc<DataPlane>, connection: &Connection, payload: &Payload) -> 
     if let Some(throttle) = throttle
         && !throttle.throttle.admit()
     {
-        plane.metrics.throttled(&labels, throttle.level);
-        return Err(MessageError::Throttled { level: throttle.level });
+        return Err(throttled(throttle.level));
+    }
+    if !live.admit() {
+        return Err(throttled("account"));
     }
     drop(selected);
     Ok(Routed { live, deployment, stage, way })

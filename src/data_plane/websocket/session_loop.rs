@@ -171,7 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn message(&mut self, payload: Payload) {
         self.deadlines.data(Instant::now());
         self.outbox().touch(self.admitted.plane().clock.now());
-        match dispatch(self.admitted.plane(), &self.admitted.connection, payload) {
+        let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
+        match dispatch(plane, connection, &mut particulars.bucket, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
             Dispatched::Failed(frame) => self.outbox().reply(frame),
         }

@@ -186,6 +186,7 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         source_ip: IpAddr::from([203, 0, 113, 7]),
         user_agent: user_agent.map(Into::into),
         principal: Default::default(),
+        client_cert: None,
     })
 }
 
