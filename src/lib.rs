@@ -25,6 +25,7 @@
 // Pure: values in, values out.
 pub mod clock;
 pub mod id;
+pub mod trace_context;
 pub mod apigatewayv2;
 pub mod request_context;
 pub mod expression;
@@ -32,8 +33,8 @@ pub mod expression;
 // Mechanisms: each wraps one outside thing and knows no flow.
 pub mod limits;
 pub mod lifecycle;
-pub mod telemetry;
 pub mod http_client;
+pub mod telemetry;
 pub mod deployment;
 pub mod session;
 pub mod registry;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
+use crate::trace_context::TraceContext;
 
 /// What stays the same for the whole life of a connection.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct RequestContext<'a> {
     pub domain_name: &'a str,
     /// Where a backend posts to reach this connection; ready to use.
     pub callback_url: String,
+    /// The trace that calls of backends continue; a new one for each if there is none.
+    pub trace: Option<TraceContext>,
 }
 
 impl RequestContext<'_> {

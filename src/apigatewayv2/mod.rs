@@ -7,12 +7,14 @@
 //! Differs from AWS: resources are maps keyed by their id (or route key, or stage name) instead of lists, and a
 //! stage has no deployment of its own: loading the configuration deploys every stage.
 
+mod access_log_settings;
 mod api;
 mod integration;
 mod route;
 mod stage;
 
+pub use access_log_settings::AccessLogSettings;
 pub use api::Api;
 pub use integration::{Integration, IntegrationType};
 pub use route::{ParameterConstraints, Route};
-pub use stage::{RouteSettings, Stage};
+pub use stage::{LoggingLevel, RouteSettings, Stage};

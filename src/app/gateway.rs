@@ -17,7 +17,7 @@ use crate::lifecycle::Lifecycle;
 use crate::registry::Registry;
 use crate::server::{BindError, Endpoint, Listener, Readiness};
 use crate::session::Closing;
-use crate::telemetry::Metrics;
+use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
 
 /// Time between two batches of sessions that are closed while draining.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,6 +49,8 @@ pub struct Gateway {
 pub enum StartError {
     #[error("the configuration has {} problems", .0.len())]
     Config(Vec<Problem>),
+    #[error("the collector of traces cannot be called")]
+    Collector(#[source] InvalidEndpoint),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
 }
@@ -75,12 +77,15 @@ impl Gateway {
         let live = compile(&config, &http_client).map_err(StartError::Config)?;
         let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
+        let metrics = Metrics::new("memory");
+        let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let plane = Arc::new(DataPlane::new(
             live,
             Registry::new(),
             IntegrationClient::new(http_client.clone()),
             Arc::new(SystemClock),
-            Metrics::new("memory"),
+            metrics,
+            telemetry,
             lifecycle,
         ));
         let readiness = Readiness::default();
@@ -130,18 +135,30 @@ impl Gateway {
     /// # Errors
     /// The APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.http_client)?;
+        let live = compile(&config, &self.http_client).inspect_err(|_| self.plane.metrics.reload("refused"))?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
+            ("tracing", config.tracing != self.config.tracing),
         ] {
             if changed {
                 warn!(section, "this section has changed and needs a restart; the rest is in force");
             }
         }
         self.plane.replace(live);
+        self.plane.metrics.reload("ok");
         self.config = config;
         Ok(())
+    }
+
+    /// Counts a configuration that could not even be read.
+    pub fn reload_refused(&self) {
+        self.plane.metrics.reload("refused");
+    }
+
+    /// Opens the files of access logs anew: a tool has moved them away.
+    pub fn reopen_logs(&self) {
+        self.plane.telemetry.access_logs.reopen();
     }
 
     /// Goes down within `drain.graceMillis`: readiness fails, the public listener closes, sessions are closed in paced
@@ -206,12 +223,30 @@ impl Gateway {
     }
 }
 
+fn telemetry(
+    config: &Config,
+    metrics: &Metrics,
+    http_client: &HttpClient,
+    lifecycle: &Lifecycle,
+) -> Result<Telemetry, InvalidEndpoint> {
+    let (tasks, clock) = (lifecycle.tasks(), Arc::new(SystemClock));
+    let tracer = match ExportTarget::parse(&config.tracing)? {
+        Some(target) => {
+            target.start(&config.tracing, http_client, metrics, clock, tasks, lifecycle.aborting().clone())?
+        }
+        None => Tracer::off(clock),
+    };
+    let access_logs = AccessLogs::new(metrics, tasks.clone(), lifecycle.aborting().clone());
+    Ok(Telemetry { tracer, access_logs })
+}
+
 fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
     Ok(Live {
         deployments: Deployments::compile(&config.apis, &config.limits, http_client)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
+        explain: config.explain,
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
     })
 }

@@ -3,8 +3,10 @@
 mod demo;
 mod gateway;
 mod open_files;
+mod route;
 mod serve;
 
 pub use demo::demo;
 pub use gateway::{Gateway, StartError};
+pub use route::{RouteQuestion, route};
 pub use serve::serve;

@@ -120,7 +120,7 @@ fn names_that_nobody_knows() {
     check(
         "\"odd key\": 1\n",
         &["1: [\"odd key\"]: unknown key; allowed: `listeners`, `registry`, `drain`, `disconnect`, `region`, \
-         `accountId`, `limits`, `keepAlive`, `callbackBaseUrl`, `apis`"],
+         `accountId`, `limits`, `keepAlive`, `callbackBaseUrl`, `explain`, `tracing`, `apis`"],
     );
     check_api(
         "      test: { stageVariable: {} }\n",
@@ -306,7 +306,7 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
         &[
             "1: region: the text has 0 characters; allowed: 1 to 64 characters",
             "2: regoin: unknown key (did you mean `region`?); allowed: `listeners`, `registry`, `drain`, `disconnect`, \
-         `region`, `accountId`, `limits`, `keepAlive`, `callbackBaseUrl`, `apis`",
+         `region`, `accountId`, `limits`, `keepAlive`, `callbackBaseUrl`, `explain`, `tracing`, `apis`",
             "4: drain.graceMillis: environment variable `GRACE` is not set; set it or write `${env:GRACE:-default}`",
             "6: listeners.public.address: `x` does not parse; allowed: an IP address and a port, such as \
          `127.0.0.1:8080` or `[::]:8080`",

@@ -8,6 +8,7 @@ use crate::data_plane::DisconnectSettings;
 use crate::limits::{KeepAliveSettings, LimitSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
+use crate::telemetry::TracingSettings;
 
 /// The configuration of tidegate. Any string may hold `${env:NAME}` or `${env:NAME:-default}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +46,12 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_base_url: Option<String>,
 
+    /// Tells refused clients why, in `x-tidegate-reason` and in error frames. For development.
+    pub explain: bool,
+
+    /// Traces: where they go, and how many are made.
+    pub tracing: TracingSettings,
+
     /// WebSocket APIs by apiId.
     pub apis: BTreeMap<String, Api>,
 }
@@ -61,6 +68,8 @@ impl Default for Config {
             limits: LimitSettings::default(),
             keep_alive: KeepAliveSettings::default(),
             callback_base_url: None,
+            explain: false,
+            tracing: TracingSettings::default(),
             apis: BTreeMap::new(),
         }
     }

@@ -12,7 +12,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{KeepAliveSettings, LimitSettings};
 use crate::registry::Registry;
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels};
+use crate::telemetry::{Metrics, StageLabels, Telemetry};
 
 /// All that a flow may use.
 pub struct DataPlane {
@@ -21,6 +21,7 @@ pub struct DataPlane {
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
+    pub telemetry: Telemetry,
     pub lifecycle: Lifecycle,
     pub(super) disconnects: DisconnectQueues,
 }
@@ -34,6 +35,8 @@ pub struct Live {
     pub disconnect: DisconnectSettings,
     /// Begins callback URLs, without a slash at its end.
     pub callback_base_url: Option<String>,
+    /// Clients are told why they are refused.
+    pub explain: bool,
 }
 
 impl DataPlane {
@@ -44,10 +47,13 @@ impl DataPlane {
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
+        telemetry: Telemetry,
         lifecycle: Lifecycle,
     ) -> Self {
         let disconnects = DisconnectQueues::default();
-        DataPlane { live: ArcSwap::from_pointee(live), registry, integrations, clock, metrics, lifecycle, disconnects }
+        live.open_access_logs(&telemetry);
+        let live = ArcSwap::from_pointee(live);
+        DataPlane { live, registry, integrations, clock, metrics, telemetry, lifecycle, disconnects }
     }
 
     /// The configuration in force, for a short look.
@@ -62,11 +68,17 @@ impl DataPlane {
 
     /// Puts another configuration in force. Open connections stay; their next event meets it.
     pub fn replace(&self, live: Live) {
+        live.open_access_logs(&self.telemetry);
         self.live.store(Arc::new(live));
     }
 }
 
 impl Live {
+    fn open_access_logs(&self, telemetry: &Telemetry) {
+        let stages = self.deployments.iter().flat_map(|deployment| deployment.stages());
+        telemetry.access_logs.open(stages.filter_map(|stage| stage.telemetry.access_log.as_ref()));
+    }
+
     /// The `$context` of an event on a connection.
     pub(super) fn context<'a>(
         &self,
@@ -85,6 +97,7 @@ impl Live {
             request_time: plane.clock.now(),
             domain_name: deployment.domain_name.as_deref().unwrap_or(&connection.host),
             callback_url: self.callback_url(connection),
+            trace: None,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::http_client::CallError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, is_hop_by_hop};
 use crate::session::Frame;
+use crate::telemetry::Reason;
 
 /// The body of every answer of the gateway: whole, in memory.
 pub type Body = Full<Bytes>;
@@ -20,6 +21,7 @@ pub type Body = Full<Bytes>;
 const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const X_AMZN_ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+const X_TIDEGATE_REASON: HeaderName = HeaderName::from_static("x-tidegate-reason");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
 const INTERNAL_SERVER_ERROR: &str = "Internal server error";
@@ -45,20 +47,9 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
 
 /// The answer to a client that was not admitted.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
-    let (status, message) = match &refusal.error {
-        ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
-        ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
-        ConnectError::Full => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        ConnectError::Refused(answer) => return backends_own(answer),
-        ConnectError::Integration(error) => match error {
-            IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),
-            IntegrationError::Refused(answer) if answer.status.is_client_error() => return backends_own(answer),
-            IntegrationError::Call(_)
-            | IntegrationError::Redirect(_)
-            | IntegrationError::Refused(_)
-            | IntegrationError::Function
-            | IntegrationError::Unreadable(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
-        },
+    let (status, message) = match refused(&refusal.error) {
+        Refused::Gateway(status, message) => (status, message),
+        Refused::Backend(answer) => return backends_own(answer),
     };
     let body = three_keys(message, refusal.connection_id, refusal.request_id);
     let mut response = Response::new(Full::from(body));
@@ -73,15 +64,74 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     }
 }
 
-/// The frame that a client gets for a message that failed. Spelled as AWS does, blanks included.
-pub fn error_frame(error: &MessageError, connection_id: ConnectionId, request_id: EventId) -> Frame {
-    let message = match error {
-        MessageError::NoRoute => "Forbidden",
-        MessageError::Throttled { .. } => TOO_MANY_REQUESTS,
-        MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => ENDPOINT_TIMED_OUT,
-        MessageError::Integration(_) | MessageError::ReplyTooLarge { .. } => INTERNAL_SERVER_ERROR,
-    };
-    Frame::text(three_keys(message, connection_id, request_id))
+/// Whose word it is that a client is not admitted.
+enum Refused<'a> {
+    Gateway(StatusCode, &'static str),
+    Backend(&'a Answer),
+}
+
+fn refused(error: &ConnectError) -> Refused<'_> {
+    match error {
+        ConnectError::MissingParameter(_) => {
+            Refused::Gateway(StatusCode::BAD_REQUEST, "Missing required request parameters")
+        }
+        ConnectError::Throttled { .. } => Refused::Gateway(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        ConnectError::Full => Refused::Gateway(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ConnectError::Refused(answer) => Refused::Backend(answer),
+        ConnectError::Integration(error) => match error {
+            IntegrationError::Call(CallError::TimedOut { .. }) => {
+                Refused::Gateway(StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT)
+            }
+            IntegrationError::Refused(answer) if answer.status.is_client_error() => Refused::Backend(answer),
+            IntegrationError::Call(_)
+            | IntegrationError::Redirect(_)
+            | IntegrationError::Refused(_)
+            | IntegrationError::Function
+            | IntegrationError::Unreadable(_) => Refused::Gateway(StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
+        },
+    }
+}
+
+/// The status that a client that was not admitted gets, and the gateway's words if they are not the backend's own.
+pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<&'static str>) {
+    match refused(error) {
+        Refused::Gateway(status, message) => (status, Some(message)),
+        Refused::Backend(answer) => (answer.status, None),
+    }
+}
+
+/// What a message that failed would have as an HTTP status, and what its client is told.
+pub(super) fn failure_status(error: &MessageError) -> (StatusCode, &'static str) {
+    match error {
+        MessageError::NoRoute => (StatusCode::FORBIDDEN, "Forbidden"),
+        MessageError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => {
+            (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT)
+        }
+        MessageError::Integration(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
+        MessageError::ReplyTooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// The frame that a client gets for a message that failed. Spelled as AWS does, blanks included. With a `reason` it
+/// says more than AWS does.
+pub fn error_frame(
+    error: &MessageError,
+    connection_id: ConnectionId,
+    request_id: EventId,
+    reason: Option<Reason>,
+) -> Frame {
+    let mut text = three_keys(failure_status(error).1, connection_id, request_id);
+    if let Some(reason) = reason {
+        text.truncate(text.len() - 1);
+        text.push_str(&format!(r#", "reason":"{}"}}"#, reason.code()));
+    }
+    Frame::text(text)
+}
+
+/// Tells a refused client why, for developers.
+pub fn explain(response: &mut Response<Body>, reason: Reason) {
+    response.headers_mut().insert(X_TIDEGATE_REASON, HeaderValue::from_static(reason.code()));
 }
 
 /// The answer to a failed call of `@connections`.

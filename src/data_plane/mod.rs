@@ -12,7 +12,9 @@ mod context;
 mod disconnect_queue;
 mod error;
 pub mod gateway_response;
+mod integration_call;
 pub mod management;
+mod reasons;
 mod settings;
 pub mod websocket;
 

@@ -17,6 +17,7 @@ use http::uri::PathAndQuery;
 use crate::expression::{Destination, RouteParameter, SelectionExpression, Source};
 use crate::http_client::Backend;
 use crate::limits::Throttle;
+use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
 pub use problem::Problem;
 pub use resolve::{Resolved, Target};
@@ -46,6 +47,8 @@ pub struct Stage {
     pub disconnect: Option<Arc<Route>>,
     pub default: Option<Arc<Route>>,
     custom: HashMap<Arc<str>, Arc<Route>>,
+    /// What an operator wants to see of it.
+    pub telemetry: StageTelemetry,
 }
 
 /// One route of a stage.
@@ -58,6 +61,8 @@ pub struct Route {
     /// What a client must send when it connects.
     pub required_parameters: Vec<RouteParameter>,
     pub throttle: Option<RouteThrottle>,
+    /// What an operator wants to see of it.
+    pub telemetry: RouteTelemetry,
 }
 
 /// The bucket that a route's traffic takes from.

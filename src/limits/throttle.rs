@@ -42,7 +42,11 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_its_burst_and_no_more() {
-        let settings = RouteSettings { throttling_rate_limit: Some(0.001), throttling_burst_limit: Some(3) };
+        let settings = RouteSettings {
+            throttling_rate_limit: Some(0.001),
+            throttling_burst_limit: Some(3),
+            ..RouteSettings::default()
+        };
         let throttle = Throttle::new(settings).unwrap();
         let admitted = (0..10).filter(|_| throttle.admit()).count();
         assert_eq!(admitted, 3);

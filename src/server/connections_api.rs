@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,10 +6,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
-use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::{CloseRequest, DataType, delete_connection, get_connection, post_to_connection};
+use crate::data_plane::gateway_response::Body;
+use crate::data_plane::management::{
+    CloseRequest, ConnectionsCall, DataType, delete_connection, get_connection, post_to_connection,
+};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::{Deployment, Stage};
 use crate::id::EventId;
 
 /// How long a backend may take to send the body of a post.
@@ -21,35 +21,29 @@ const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid"
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
 /// Answers a call of `/{stage}/@connections/{connectionId}`.
-pub(super) async fn answer(
-    plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    stage: &Stage,
-    id: &str,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, ConnectionsApiError> {
+pub(super) async fn answer(plane: &DataPlane, mut call: ConnectionsCall, request: Request<Incoming>) -> Response<Body> {
     let result = match *request.method() {
-        Method::POST => post(plane, deployment, stage, id, request).await,
-        Method::GET => get_connection(plane, deployment, id),
+        Method::POST => post(plane, &mut call, request).await,
+        Method::GET => get_connection(plane, &call.deployment, &call.id),
         Method::DELETE => CloseRequest::parse(request.uri().query())
-            .and_then(|close| delete_connection(plane, deployment, id, &close)),
+            .and_then(|close| delete_connection(plane, &call.deployment, &call.id, &close)),
         _ => Err(ConnectionsApiError::UnknownMethod),
     };
-    let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
-    add_ids(response.headers_mut());
-    Ok(response)
+    let request_id = call.request_id();
+    let mut response = call.end(plane, result);
+    add_ids(response.headers_mut(), request_id);
+    response
 }
 
 async fn post(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    stage: &Stage,
-    id: &str,
+    call: &mut ConnectionsCall,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let data_type = data_type(request.headers())?;
     let data = read_body(request.into_body(), plane.live().limits.message_bytes).await?;
-    post_to_connection(plane, deployment, stage, id, data, data_type).await
+    call.request_bytes = data.len();
+    post_to_connection(plane, &call.deployment, &call.id, data, data_type).await
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
@@ -73,8 +67,8 @@ async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ConnectionsApiEr
 }
 
 /// The ids that AWS puts on every answer of this API.
-fn add_ids(headers: &mut HeaderMap) {
-    let ids = [(X_AMZN_REQUEST_ID, Uuid::new_v4().to_string()), (X_AMZ_APIGW_ID, EventId::random().to_string())];
+fn add_ids(headers: &mut HeaderMap, request_id: EventId) {
+    let ids = [(X_AMZN_REQUEST_ID, Uuid::new_v4().to_string()), (X_AMZ_APIGW_ID, request_id.to_string())];
     for (name, id) in ids {
         headers.insert(name, HeaderValue::from_str(&id).expect("ids are ASCII"));
     }

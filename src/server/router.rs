@@ -7,9 +7,11 @@ use hyper::body::Incoming;
 use super::listener::{Endpoint, Peer, Session};
 use super::{ConnectionsApi, admin, connections_api, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::management::ConnectionsCall;
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::URL_MAX_BYTES;
+use crate::telemetry::Reason;
 
 /// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101.
 pub(super) async fn route(
@@ -20,9 +22,9 @@ pub(super) async fn route(
     request: Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint
-        && let Some(response) = admin::answer(plane, readiness, &request)
+        && admin::is_for(request.uri().path())
     {
-        return response;
+        return admin::answer(plane, readiness, request).await;
     }
     match resolve(plane, &request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
@@ -32,28 +34,50 @@ pub(super) async fn route(
                     .await
                     .unwrap_or_else(|response| *response)
             }
-            Endpoint::Internal { .. } => gateway_response::routing(&RoutingError::Forbidden),
+            Endpoint::Internal { .. } => refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere),
         },
-        Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
-            ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
-            ConnectionsApi::AwsIam => gateway_response::connections_api(&unsigned(&request)),
-            ConnectionsApi::None => connections_api::answer(plane, &deployment, &stage, &id, request)
-                .await
-                .unwrap_or_else(|error| gateway_response::connections_api(&error)),
-        },
-        Err(error) => gateway_response::routing(&error),
+        Ok((host, Resolved { deployment, stage, target: Target::Connection(id) })) => {
+            match endpoint.connections_api() {
+                ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
+                access => {
+                    let from = (host, request.method().clone(), request.headers());
+                    let call = ConnectionsCall::begin(plane, (deployment, stage), id, from, peer.remote.ip());
+                    match access {
+                        ConnectionsApi::AwsIam => call.end(plane, Err(unsigned(&request))),
+                        ConnectionsApi::None | ConnectionsApi::Off => {
+                            connections_api::answer(plane, call, request).await
+                        }
+                    }
+                }
+            }
+        }
+        Err((error, reason)) => refuse(plane, &error, reason),
     }
 }
 
+/// Answers a request that leads nowhere. What is behind AWS's 403 goes to the log and the metrics.
+pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason) -> Response<Body> {
+    let reason = error.reason(forbidden);
+    plane.telemetry.refused(&plane.metrics, reason);
+    let mut response = gateway_response::routing(error);
+    if plane.live().explain {
+        gateway_response::explain(&mut response, reason);
+    }
+    response
+}
+
 /// What the request is for, and the Host that it was sent to.
-fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Resolved), RoutingError> {
+fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Resolved), (RoutingError, Reason)> {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
-        return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
+        return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::UrlTooLong));
     }
-    let host = host(request)?;
-    let resolved = plane.live().deployments.resolve(Some(&host), request.uri().path());
-    Ok((host, resolved.ok_or(RoutingError::Forbidden)?))
+    let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
+    let (live, path) = (plane.live(), request.uri().path());
+    match live.deployments.resolve(Some(&host), path) {
+        Some(resolved) => Ok((host, resolved)),
+        None => Err((RoutingError::Forbidden, live.deployments.unresolved(Some(&host), path))),
+    }
 }
 
 /// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).

@@ -14,11 +14,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::TrustedProxy;
 use super::client_address::ClientAddress;
 use super::listener::{Peer, Session};
+use super::router::refuse;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{self, Deployment};
 use crate::integration::Handshake;
+use crate::telemetry::Reason;
 
 const WEBSOCKET_VERSION: &str = "13";
 const KEY_BYTES: usize = 16;
@@ -39,9 +41,9 @@ pub(super) async fn upgrade(
     stage: Stage,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept = check(&request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
+    let accept = check(&request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
     if plane.lifecycle.draining().is_cancelled() {
-        return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
+        return Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining)));
     }
     let (parts, _body) = request.into_parts();
     let address = ClientAddress::find(peer.remote, peer.local.port(), &parts.headers, trusted_proxies);
@@ -52,7 +54,6 @@ pub(super) async fn upgrade(
         handshake: Handshake::new(
             seen_by_backends(parts.headers, &stage.host, &address),
             parts.uri.query().map(str::to_owned),
-            plane.clock.now(),
         ),
         host: stage.host,
         secure: address.secure,
@@ -67,9 +68,15 @@ pub(super) async fn upgrade(
             session.put(admitted);
             Ok(switching_protocols(accept, subprotocol))
         }
-        Ok(Err(refusal)) => Err(Box::new(gateway_response::refusal(&refusal))),
+        Ok(Err(refusal)) => {
+            let mut response = gateway_response::refusal(&refusal);
+            if plane.live().explain {
+                gateway_response::explain(&mut response, refusal.error.reason());
+            }
+            Err(Box::new(response))
+        }
         // The task panicked or the process aborts.
-        Err(_) => Err(Box::new(gateway_response::routing(&RoutingError::Draining))),
+        Err(_) => Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The backend's side: `@connections`.
 
+mod call;
 mod delete_connection;
 mod get_connection;
 mod post_to_connection;
@@ -11,6 +12,7 @@ use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::registry::Open;
 
+pub use call::ConnectionsCall;
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use post_to_connection::{DataType, post_to_connection};

@@ -6,9 +6,8 @@ use http::{Response, StatusCode};
 use super::find;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::{Deployment, Stage};
+use crate::deployment::Deployment;
 use crate::session::{Frame, PostRefused};
-use crate::telemetry::StageLabels;
 
 /// How data go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,22 +26,11 @@ pub enum DataType {
 pub async fn post_to_connection(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
-    stage: &Stage,
     id: &str,
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let outcome = post(plane, deployment, id, data, data_type).await;
-    let label = match &outcome {
-        Ok(()) => "ok",
-        Err(ConnectionsApiError::Gone) => "gone",
-        Err(ConnectionsApiError::BufferFull) => "full",
-        Err(ConnectionsApiError::TooLarge) => "tooLarge",
-        Err(_) => "invalid",
-    };
-    let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
-    plane.metrics.push(&labels, label, "local");
-    outcome.map(|()| empty(StatusCode::OK))
+    post(plane, deployment, id, data, data_type).await.map(|()| empty(StatusCode::OK))
 }
 
 async fn post(

@@ -1,20 +1,26 @@
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode};
-use tracing::{debug, warn};
+use tokio::time::Instant;
+use tracing::{Instrument as _, debug, warn};
 
 use super::disconnect::report;
+use crate::apigatewayv2::LoggingLevel;
 use crate::data_plane::context::labels;
-use crate::data_plane::{ConnectError, DataPlane, Live, Refusal};
+use crate::data_plane::integration_call::call_integration;
+use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
-use crate::request_context::{Connection, Event};
+use crate::request_context::{Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
-use crate::telemetry::chain;
+use crate::telemetry::{
+    EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain, execution_log,
+};
 
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
@@ -44,14 +50,17 @@ pub struct Admitted {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. required parameters  2. throttle  3. registry  4. `$connect` integration  5. open
+/// 1. required parameters  2. throttle  3. registry  4. `$connect` integration  5. open  6. record
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
 ///
 /// # Errors
 /// The client is to be refused.
-pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<Admitted, Refusal> {
+pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Result<Admitted, Refusal> {
+    let started = Instant::now();
+    let span = plane.telemetry.tracer.start("$connect", SpanKind::Server, request.handshake.trace());
+    request.handshake.name_trace(span.context());
     let live = plane.live_owned();
     let request_id = EventId::random();
     let connection = Arc::new(Connection {
@@ -59,37 +68,83 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         api_id: Arc::clone(&request.deployment.api_id),
         stage: Arc::clone(&request.stage.name),
         connected_at: plane.clock.now(),
-        host: request.host.into(),
+        host: std::mem::take(&mut request.host).into(),
         secure: request.secure,
         source_ip: request.source_ip,
-        user_agent: request.user_agent.map(Into::into),
+        user_agent: request.user_agent.take().map(Into::into),
     });
-    let stage_labels = labels(&connection);
-    let refuse = |error: ConnectError, outcome| {
-        plane.metrics.connect(&stage_labels, outcome);
-        Refusal { error, connection_id: connection.id, request_id }
-    };
+    let labels = labels(&connection);
+    let route = request.stage.connect.as_deref();
+    let route_telemetry = route.map_or(&request.stage.telemetry.default, |route| &route.telemetry);
+    let mut context = live.context(&plane, &request.deployment, &connection, Event::Connect, "$connect", request_id);
+    let log_span = execution_log::event_span(route_telemetry, context.route_key, &request_id);
+    let mut integration = None;
+    let parts = Parts { request: &request, connection: &connection, live: &live, labels: &labels, span: &span };
+    let outcome = Box::pin(admit(&plane, &parts, &mut context, &mut integration).instrument(log_span)).await;
 
+    let error = outcome.as_ref().err();
+    // AWS calls an accepted client 200, not 101.
+    let (status, client_text) = error.map_or((StatusCode::OK, None), |error| gateway_response::refusal_status(error));
+    let record = EventRecord {
+        subject: Subject::Event(&context),
+        outcome: Outcome::Connect {
+            outcome: error.map_or("accepted", ConnectError::outcome),
+            throttled: error.and_then(ConnectError::throttled),
+        },
+        labels: &labels,
+        stage: &request.stage.telemetry,
+        route: route_telemetry,
+        status: status.as_u16(),
+        reason: error.map(ConnectError::reason),
+        client_text,
+        error: error.map(|error| error as &(dyn Error + 'static)),
+        integration,
+        request_bytes: 0,
+        response_bytes: 0,
+        data: None,
+        started,
+        trace: span.context(),
+    };
+    plane.telemetry.record(&plane.metrics, &record, span);
+    outcome.map_err(|error| Refusal { error, connection_id: connection.id, request_id })
+}
+
+/// What admitting works with.
+struct Parts<'a> {
+    request: &'a UpgradeRequest,
+    connection: &'a Arc<Connection>,
+    live: &'a Arc<Live>,
+    labels: &'a StageLabels,
+    span: &'a Span,
+}
+
+/// Steps 1 to 5. Leaves the call of the backend in `integration`.
+async fn admit(
+    plane: &Arc<DataPlane>,
+    parts: &Parts<'_>,
+    context: &mut RequestContext<'_>,
+    integration: &mut Option<IntegrationRecord>,
+) -> Result<Admitted, ConnectError> {
+    let Parts { request, connection, live, labels, span } = parts;
     let route = request.stage.connect.as_deref();
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
-        return Err(refuse(ConnectError::MissingParameter(missing), "badRequest"));
+        return Err(ConnectError::MissingParameter(missing));
     }
     if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
         && !throttle.throttle.admit()
     {
-        plane.metrics.throttled(&stage_labels, throttle.level);
-        return Err(refuse(ConnectError::Throttled { level: throttle.level }, "throttled"));
+        return Err(ConnectError::Throttled { level: throttle.level });
     }
     let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
-    if !plane.registry.connect(&connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
-        return Err(refuse(ConnectError::Full, "full"));
+    if !plane.registry.connect(connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
+        return Err(ConnectError::Full);
     }
     // From here on the registry knows the connection, so every way out removes or ends it.
     let mut admitted = Admitted {
-        plane: Arc::clone(&plane),
+        plane: Arc::clone(plane),
         outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
-        connection: Arc::clone(&connection),
-        live: Arc::clone(&live),
+        connection: Arc::clone(connection),
+        live: Arc::clone(live),
         subprotocol: None,
         forgotten: false,
     };
@@ -97,12 +152,9 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         admitted.open();
         return Ok(admitted);
     };
-    let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
-    let started = tokio::time::Instant::now();
-    let outcome =
-        plane.integrations.call(&request.stage, route, &context, Some(&request.handshake), &Payload::Empty).await;
-    let error = outcome.as_ref().err().map(|error| error.kind());
-    plane.metrics.integration(&stage_labels, started.elapsed().as_secs_f64(), error);
+    let sent = (Some(&request.handshake), &Payload::Empty);
+    let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
+    *integration = Some(record);
     match outcome {
         Ok(answer) if answer.status.is_success() => {
             admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
@@ -112,7 +164,7 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         Ok(answer) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
             admitted.refused();
-            Err(refuse(refused(answer), "refused"))
+            Err(refused(answer))
         }
         Err(error) => {
             warn!(
@@ -125,7 +177,7 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
             } else {
                 admitted.refused();
             }
-            Err(refuse(ConnectError::Integration(error), "failed"))
+            Err(ConnectError::Integration(error))
         }
     }
 }
@@ -154,11 +206,16 @@ impl Admitted {
         &self.plane
     }
 
+    /// What an operator wants to see of the connection.
+    pub(super) fn logging_level(&self) -> LoggingLevel {
+        let deployment = self.live.deployments.api(&self.connection.api_id);
+        let stage = deployment.and_then(|deployment| deployment.stage(&self.connection.stage));
+        stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
+    }
+
     fn open(&mut self) {
         self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
-        let labels = labels(&self.connection);
-        self.plane.metrics.connect(&labels, "accepted");
-        self.plane.metrics.opened(&labels);
+        self.plane.metrics.opened(&labels(&self.connection));
         debug!(connection_id = %self.connection.id, "connected");
     }
 
@@ -172,9 +229,9 @@ impl Admitted {
     /// dropped.
     pub(super) fn end(&mut self, closing: Closing) {
         let was_open = self.plane.registry.get_open(&self.connection.id).is_some();
-        let cause = closing.cause;
+        let (cause, code) = (closing.cause, closing.code);
         if self.plane.registry.end(&self.connection.id, closing) && was_open {
-            self.plane.metrics.closed(&labels(&self.connection), cause);
+            self.plane.metrics.closed(&labels(&self.connection), cause, code);
         }
     }
 }

@@ -6,4 +6,5 @@ mod message;
 mod session_loop;
 
 pub use connect::{Admitted, UpgradeRequest, connect};
+pub use message::fallback;
 pub use session_loop::serve;

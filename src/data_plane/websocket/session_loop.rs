@@ -8,19 +8,25 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::Admitted;
 use super::message::{Dispatch, Dispatched, dispatch};
 use crate::integration::Payload;
 use crate::session::{Closing, Deadlines, Due, Frame, Incoming, Outbox, Socket, SocketSettings};
+use crate::telemetry::execution_log;
 
 /// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
 /// connection needs a lock but its outbox.
 ///
 /// Reading stops while as many dispatches as allowed are in flight, or while the outbox is full; writing never waits
 /// for a backend.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut admitted: Admitted, io: S, already_read: Bytes) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(admitted: Admitted, io: S, already_read: Bytes) {
+    let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
+    run(admitted, io, already_read).instrument(span).await;
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut admitted: Admitted, io: S, already_read: Bytes) {
     let limits = &admitted.live.limits;
     let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
     let mut socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;

@@ -1,0 +1,122 @@
+//! Why an event went another way than asked for, as operators are told: the code of each error.
+
+use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
+use crate::http_client::CallError;
+use crate::integration::IntegrationError;
+use crate::telemetry::Reason;
+
+impl RoutingError {
+    /// The code of this error. `forbidden` is what is behind AWS's 403, which says nothing.
+    pub fn reason(&self, forbidden: Reason) -> Reason {
+        match self {
+            RoutingError::Forbidden => forbidden,
+            RoutingError::UrlTooLong { .. } => Reason::UrlTooLong,
+            RoutingError::BadRequest(_) | RoutingError::UpgradeRequired => Reason::BadHandshake,
+            RoutingError::Draining => Reason::Draining,
+        }
+    }
+}
+
+impl ConnectError {
+    /// The code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ConnectError::MissingParameter(_) => Reason::MissingParameter,
+            ConnectError::Throttled { .. } => Reason::Throttled,
+            ConnectError::Full => Reason::NodeFull,
+            ConnectError::Refused(_) => Reason::BackendRefused,
+            ConnectError::Integration(error) => of_integration(error),
+        }
+    }
+
+    /// Whose bucket was empty.
+    pub(super) fn throttled(&self) -> Option<&'static str> {
+        match self {
+            ConnectError::Throttled { level } => Some(level),
+            ConnectError::MissingParameter(_)
+            | ConnectError::Full
+            | ConnectError::Refused(_)
+            | ConnectError::Integration(_) => None,
+        }
+    }
+
+    /// The label of `tidegate_connects_total`.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            ConnectError::MissingParameter(_) => "badRequest",
+            ConnectError::Throttled { .. } => "throttled",
+            ConnectError::Full => "full",
+            ConnectError::Refused(_) => "refused",
+            ConnectError::Integration(_) => "failed",
+        }
+    }
+}
+
+impl MessageError {
+    /// The code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            MessageError::NoRoute => Reason::NoRoute,
+            MessageError::Throttled { .. } => Reason::Throttled,
+            MessageError::Integration(error) => of_integration(error),
+            MessageError::ReplyTooLarge { .. } => Reason::ReplyTooLarge,
+        }
+    }
+
+    /// Whose bucket was empty.
+    pub(super) fn throttled(&self) -> Option<&'static str> {
+        match self {
+            MessageError::Throttled { level } => Some(level),
+            MessageError::NoRoute | MessageError::Integration(_) | MessageError::ReplyTooLarge { .. } => None,
+        }
+    }
+}
+
+impl ConnectionsApiError {
+    /// The code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ConnectionsApiError::Unsigned => Reason::NotSigned,
+            ConnectionsApiError::UnknownKey => Reason::SignatureInvalid,
+            ConnectionsApiError::InvalidConnectionId(_)
+            | ConnectionsApiError::BadRequest(_)
+            | ConnectionsApiError::UnknownMethod
+            | ConnectionsApiError::BodyTimeout
+            | ConnectionsApiError::BodyLost => Reason::BadCall,
+            ConnectionsApiError::Gone => Reason::ConnectionGone,
+            ConnectionsApiError::TooLarge => Reason::TooLarge,
+            ConnectionsApiError::BufferFull => Reason::BufferFull,
+        }
+    }
+
+    /// The label of `tidegate_pushes_total`.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            ConnectionsApiError::Gone => "gone",
+            ConnectionsApiError::BufferFull => "full",
+            ConnectionsApiError::TooLarge => "tooLarge",
+            ConnectionsApiError::Unsigned
+            | ConnectionsApiError::UnknownKey
+            | ConnectionsApiError::InvalidConnectionId(_)
+            | ConnectionsApiError::BadRequest(_)
+            | ConnectionsApiError::UnknownMethod
+            | ConnectionsApiError::BodyTimeout
+            | ConnectionsApiError::BodyLost => "invalid",
+        }
+    }
+}
+
+/// The code of a failed call.
+pub(super) fn of_integration(error: &IntegrationError) -> Reason {
+    match error {
+        IntegrationError::Call(CallError::Unreachable(_)) => Reason::BackendUnreachable,
+        IntegrationError::Call(CallError::Overloaded) => Reason::BackendOverloaded,
+        IntegrationError::Call(CallError::TimedOut { .. }) => Reason::BackendTimeout,
+        IntegrationError::Call(CallError::Lost(_)) => Reason::BackendLost,
+        IntegrationError::Refused(_) => Reason::BackendStatus,
+        IntegrationError::Function => Reason::FunctionFailed,
+        IntegrationError::Call(CallError::TooLarge { .. })
+        | IntegrationError::Redirect(_)
+        | IntegrationError::Unreadable(_) => Reason::BackendUnreadable,
+    }
+}
