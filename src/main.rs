@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate::telemetry::chain;
 use tidegate::telemetry::logging::{self, LogFormat};
 use tidegate::{app, config};
 
@@ -84,7 +85,8 @@ fn main() -> ExitCode {
 }
 
 fn check(path: &Path) -> Result<(), String> {
-    let loaded = config::load_file(path, &|name| std::env::var(name).ok()).map_err(|error| error.to_string())?;
+    let loaded =
+        config::load_file(path, &|name| std::env::var(name).ok()).map_err(|error| chain(&error).to_string())?;
     for warning in &loaded.warnings {
         eprintln!("warning: {}", warning.in_file(path));
     }

@@ -10,6 +10,8 @@ pub enum RoutingError {
     Forbidden,
     #[error("the URL is longer than {max} bytes")]
     UrlTooLong { max: usize },
+    #[error("the head of the request is longer than {max} bytes")]
+    HeadTooLarge { max: usize },
     #[error("{0}")]
     BadRequest(&'static str),
     #[error("only version 13 of the WebSocket protocol is spoken here")]

@@ -33,6 +33,9 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
     match error {
         RoutingError::Forbidden => typed(StatusCode::FORBIDDEN, "ForbiddenException", "Forbidden"),
         RoutingError::UrlTooLong { .. } => typed(StatusCode::URI_TOO_LONG, "BadRequestException", &error.to_string()),
+        RoutingError::HeadTooLarge { .. } => {
+            typed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequestException", &error.to_string())
+        }
         RoutingError::BadRequest(message) => typed(StatusCode::BAD_REQUEST, "BadRequestException", message),
         RoutingError::UpgradeRequired => {
             let mut response = typed(StatusCode::UPGRADE_REQUIRED, "BadRequestException", &error.to_string());

@@ -10,7 +10,7 @@ impl RoutingError {
     pub fn reason(&self, forbidden: Reason) -> Reason {
         match self {
             RoutingError::Forbidden => forbidden,
-            RoutingError::UrlTooLong { .. } => Reason::UrlTooLong,
+            RoutingError::UrlTooLong { .. } | RoutingError::HeadTooLarge { .. } => Reason::HeadTooLarge,
             RoutingError::BadRequest(_) | RoutingError::UpgradeRequired => Reason::BadHandshake,
             RoutingError::Draining => Reason::Draining,
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, HOST, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
@@ -37,7 +37,11 @@ async fn answer_by(
     call: Call,
     sent: &mut bool,
 ) -> Result<Answer, CallError> {
-    let Call { method, path_and_query, headers, body, timeout: _, answer_max_bytes } = call;
+    let Call { method, path_and_query, mut headers, body, timeout: _, answer_max_bytes } = call;
+    if body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
+        // hyper says nothing of an empty body, and some servers want a length with these (RFC 9110, section 8.6).
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.headers_mut() = headers;

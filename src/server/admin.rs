@@ -59,7 +59,11 @@ pub(super) fn is_for(path: &str) -> bool {
 }
 
 /// Answers operators and their probes.
-pub(super) async fn answer(plane: &DataPlane, readiness: &Readiness, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    plane: &DataPlane,
+    readiness: &Readiness,
+    request: &mut Request<Incoming>,
+) -> Response<Body> {
     let (status, content_type, body) = match (request.method(), request.uri().path()) {
         (&Method::PUT, "/log-level") => return set_log_level(request).await,
         (method, path) if *method != Method::GET && *method != Method::HEAD => return not_allowed(path),
@@ -125,8 +129,8 @@ fn fill(plane: &DataPlane) -> Fill {
 }
 
 /// Logs something else from now on. The body is a filter as in `RUST_LOG`.
-async fn set_log_level(request: Request<Incoming>) -> Response<Body> {
-    let body = Limited::new(request.into_body(), FILTER_MAX_BYTES).collect();
+async fn set_log_level(request: &mut Request<Incoming>) -> Response<Body> {
+    let body = Limited::new(request.body_mut(), FILTER_MAX_BYTES).collect();
     let Ok(Ok(body)) = tokio::time::timeout(FILTER_TIMEOUT, body).await else {
         return refused("the body must be a filter of at most 4096 bytes");
     };

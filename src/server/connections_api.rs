@@ -21,7 +21,11 @@ const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid"
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
 /// Answers a call of `/{stage}/@connections/{connectionId}`.
-pub(super) async fn answer(plane: &DataPlane, mut call: ConnectionsCall, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    plane: &DataPlane,
+    mut call: ConnectionsCall,
+    request: &mut Request<Incoming>,
+) -> Response<Body> {
     let result = match *request.method() {
         Method::POST => post(plane, &mut call, request).await,
         Method::GET => get_connection(plane, &call.deployment, &call.id),
@@ -38,10 +42,10 @@ pub(super) async fn answer(plane: &DataPlane, mut call: ConnectionsCall, request
 async fn post(
     plane: &DataPlane,
     call: &mut ConnectionsCall,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let data_type = data_type(request.headers())?;
-    let data = read_body(request.into_body(), plane.live().limits.message_bytes).await?;
+    let data = read_body(request.body_mut(), plane.live().limits.message_bytes).await?;
     call.request_bytes = data.len();
     post_to_connection(plane, &call.deployment, &call.id, data, data_type).await
 }
@@ -54,7 +58,7 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
     }
 }
 
-async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
+async fn read_body(body: &mut Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
     if body.size_hint().lower() > max as u64 {
         return Err(ConnectionsApiError::TooLarge);
     }

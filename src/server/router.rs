@@ -1,8 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::HOST;
+use bytes::Bytes;
+use http::header::{EXPECT, HOST};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
 use super::listener::{Endpoint, Peer, Session};
 use super::{ConnectionsApi, admin, connections_api, upgrade};
@@ -10,8 +14,12 @@ use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::ConnectionsCall;
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
-use crate::limits::quota::URL_MAX_BYTES;
+use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::Reason;
+
+/// What is read of a body that nobody wants, in bytes, and for how long.
+const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101.
 pub(super) async fn route(
@@ -19,14 +27,44 @@ pub(super) async fn route(
     endpoint: &Endpoint,
     peer: Peer,
     session: &Session,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let response = answer(plane, endpoint, peer, session, &mut request).await;
+    if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
+        discard(request.body_mut()).await;
+    }
+    response
+}
+
+/// Reads what an answer did without: hyper closes a connection whose input is unread, which resets it and can take the
+/// answer away from a backend that is still sending.
+async fn discard(body: &mut Incoming) {
+    let _ = timeout(DISCARD_TIMEOUT, async {
+        let mut left = DISCARD_MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    })
+    .await;
+}
+
+async fn answer(
+    plane: &Arc<DataPlane>,
+    endpoint: &Endpoint,
+    peer: Peer,
+    session: &Session,
+    request: &mut Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint
         && admin::is_for(request.uri().path())
     {
         return admin::answer(plane, readiness, request).await;
     }
-    match resolve(plane, &request) {
+    match resolve(plane, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -37,18 +75,15 @@ pub(super) async fn route(
             Endpoint::Internal { .. } => refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere),
         },
         Ok((host, Resolved { deployment, stage, target: Target::Connection(id) })) => {
-            match endpoint.connections_api() {
-                ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
-                access => {
-                    let from = (host, request.method().clone(), request.headers());
-                    let call = ConnectionsCall::begin(plane, (deployment, stage), id, from, peer.remote.ip());
-                    match access {
-                        ConnectionsApi::AwsIam => call.end(plane, Err(unsigned(&request))),
-                        ConnectionsApi::None | ConnectionsApi::Off => {
-                            connections_api::answer(plane, call, request).await
-                        }
-                    }
-                }
+            let access = endpoint.connections_api();
+            if access == ConnectionsApi::Off {
+                return refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource);
+            }
+            let from = (host, request.method().clone(), request.headers());
+            let call = ConnectionsCall::begin(plane, (deployment, stage), id, from, peer.remote.ip());
+            match access {
+                ConnectionsApi::AwsIam => call.end(plane, Err(unsigned(request))),
+                ConnectionsApi::None | ConnectionsApi::Off => connections_api::answer(plane, call, request).await,
             }
         }
         Err((error, reason)) => refuse(plane, &error, reason),
@@ -70,7 +105,12 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
 fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Resolved), (RoutingError, Reason)> {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
-        return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::UrlTooLong));
+        return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::HeadTooLarge));
+    }
+    // hyper has the same bound, but looks only after a read, which may bring as much again.
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
+    if target.len() + fields.sum::<usize>() > HEAD_MAX_BYTES {
+        return Err((RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES }, Reason::HeadTooLarge));
     }
     let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
     let (live, path) = (plane.live(), request.uri().path());
@@ -82,13 +122,11 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
 
 /// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).
 fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.as_str().to_owned());
-    }
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
-        (_, Some(_)) | (None, None) => None,
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (Some(authority), _, None) => Some(authority.as_str()),
+        (None, Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
+        (_, _, Some(_)) | (None, None, None) => None,
     };
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));

@@ -39,21 +39,21 @@ pub(super) async fn upgrade(
     peer: Peer,
     session: &Session,
     stage: Stage,
-    request: Request<hyper::body::Incoming>,
+    request: &mut Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept = check(&request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
+    let accept = check(request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
     if plane.lifecycle.draining().is_cancelled() {
         return Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining)));
     }
-    let (parts, _body) = request.into_parts();
-    let address = ClientAddress::find(peer.remote, peer.local.port(), &parts.headers, trusted_proxies);
-    let user_agent = parts.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+    let headers = std::mem::take(request.headers_mut());
+    let address = ClientAddress::find(peer.remote, peer.local.port(), &headers, trusted_proxies);
+    let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
         stage: stage.stage,
         handshake: Handshake::new(
-            seen_by_backends(parts.headers, &stage.host, &address),
-            parts.uri.query().map(str::to_owned),
+            seen_by_backends(headers, &stage.host, &address),
+            request.uri().query().map(str::to_owned),
         ),
         host: stage.host,
         secure: address.secure,
@@ -115,6 +115,13 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 fn seen_by_backends(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
+    // A list may come in several headers (RFC 6455, section 11.3.4); backends read one text.
+    let offers: Vec<&[u8]> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes).collect();
+    if let [_, _, ..] = offers.as_slice()
+        && let Ok(list) = HeaderValue::from_bytes(&offers.join(&b", "[..]))
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
+    }
     if let Ok(host) = HeaderValue::from_str(host) {
         headers.insert(HOST, host);
     }

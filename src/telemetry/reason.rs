@@ -41,7 +41,7 @@ reasons! {
     NoUpgrade = "noUpgrade", "RESOURCE_NOT_FOUND", "a plain HTTP request to a WebSocket stage";
     ClientsNotHere = "clientsNotHere", "ACCESS_DENIED", "clients connect to the public listener only";
     BadHandshake = "badHandshake", "BAD_REQUEST_PARAMETERS", "the request is not a correct WebSocket handshake";
-    UrlTooLong = "urlTooLong", "REQUEST_TOO_LARGE", "the URL is longer than allowed";
+    HeadTooLarge = "headTooLarge", "REQUEST_TOO_LARGE", "the URL or the headers are longer than allowed";
     Draining = "draining", "DEFAULT_5XX", "the node goes down";
 
     // Connects and messages that the gateway itself refuses.

@@ -1,2 +1,21 @@
-#[test]
-fn t() {}
+//! Black-box tests: whole nodes, real sockets. One file for each subject; `support` is the harness.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod support;
+
+mod connect;
+mod events;
+mod http_proxy;
+mod message;
+mod throttle;
+mod management_api;
+mod sdk;
+mod close;
+mod disconnect;
+mod handshake;
+mod reload;
+mod process;
+mod shutdown;
+mod pool;
+mod metrics;

@@ -23,45 +23,17 @@ use crate::telemetry::execution_log;
 /// for a backend.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(admitted: Admitted, io: S, already_read: Bytes) {
     let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
-    run(admitted, io, already_read).instrument(span).await;
+    // What happens once is boxed: an idle session pays for nothing but its loop.
+    let mut session = Box::pin(Session::new(admitted, io, already_read)).await;
+    let closing = session.run().instrument(span.clone()).await;
+    Box::pin(session.finish(closing).instrument(span)).await;
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut admitted: Admitted, io: S, already_read: Bytes) {
-    let limits = &admitted.live.limits;
-    let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
-    let mut socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
-    let mut dispatches = FuturesUnordered::new();
-    let closing = Session {
-        admitted: &admitted,
-        socket: &mut socket,
-        dispatches: &mut dispatches,
-        deadlines: Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random()),
-        concurrent_dispatches: limits.concurrent_dispatches.into(),
-        sent: 0,
-        writing: false,
-    }
-    .run()
-    .await;
-    debug!(
-        connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
-        cause = closing.cause, "disconnected"
-    );
-    admitted.end(closing.clone());
-    socket.close(&closing).await;
-    // What the client sent before it went still reaches the backend, and only then its `$disconnect`.
-    let last_dispatches = async {
-        while dispatches.next().await.is_some() {}
-        drop(admitted);
-    };
-    tokio::join!(last_dispatches, socket.linger(&closing));
-}
-
-struct Session<'a, S> {
-    admitted: &'a Admitted,
-    socket: &'a mut Socket<S>,
-    dispatches: &'a mut FuturesUnordered<Dispatch>,
+struct Session<S> {
+    admitted: Admitted,
+    socket: Socket<S>,
+    dispatches: FuturesUnordered<Dispatch>,
     deadlines: Deadlines,
-    concurrent_dispatches: usize,
     /// Frames written when last looked at.
     sent: u64,
     /// Whether something waited to be written when last looked at.
@@ -76,8 +48,17 @@ enum Step {
     End(Closing),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
-    async fn run(mut self) -> Closing {
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    async fn new(admitted: Admitted, io: S, already_read: Bytes) -> Self {
+        let limits = &admitted.live.limits;
+        let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
+        let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
+        let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
+        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, sent: 0, writing: false }
+    }
+
+    /// Serves the client until something ends the connection.
+    async fn run(&mut self) -> Closing {
         let mut timer = pin!(sleep_until(Instant::now()));
         loop {
             let step = poll_fn(|cx| self.poll_step(cx, timer.as_mut())).await;
@@ -105,6 +86,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
     }
 
+    /// Ends the connection: nothing is served any more from here on, and the client is told why.
+    async fn finish(self, closing: Closing) {
+        let Session { mut admitted, mut socket, mut dispatches, .. } = self;
+        debug!(
+            connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
+            cause = closing.cause, "disconnected"
+        );
+        admitted.end(closing.clone());
+        socket.close(&closing).await;
+        // What the client sent before it went still reaches the backend, and only then its `$disconnect`.
+        let last_dispatches = async {
+            while dispatches.next().await.is_some() {}
+            drop(admitted);
+        };
+        tokio::join!(last_dispatches, socket.linger(&closing));
+    }
+
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
         if let Poll::Ready(closing) = self.socket.poll_send(cx) {
             return Poll::Ready(Step::End(closing));
@@ -113,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.sent = self.socket.frames_sent();
             self.deadlines.data(Instant::now());
         }
-        if let Poll::Ready(Some(reply)) = Pin::new(&mut *self.dispatches).poll_next(cx) {
+        if let Poll::Ready(Some(reply)) = Pin::new(&mut self.dispatches).poll_next(cx) {
             return Poll::Ready(Step::Replied(reply));
         }
         if self.is_reading()
@@ -141,10 +139,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     fn is_reading(&self) -> bool {
-        self.dispatches.len() < self.concurrent_dispatches && !self.outbox().is_full()
+        let concurrent_dispatches = usize::from(self.admitted.live.limits.concurrent_dispatches);
+        self.dispatches.len() < concurrent_dispatches && !self.outbox().is_full()
     }
 
     fn outbox(&self) -> &Outbox {
         &self.admitted.outbox
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// What an idle connection's task may keep, in bytes, beside its buffers.
+    const TASK_MAX_BYTES: usize = 1024;
+
+    #[test]
+    fn an_idle_session_is_a_small_task() {
+        fn size_of_output<F: Fn(Admitted, TcpStream, Bytes) -> R, R>(_: F) -> usize {
+            std::mem::size_of::<R>()
+        }
+        let size = size_of_output(serve::<TcpStream>);
+        assert!(size <= TASK_MAX_BYTES, "{size} bytes");
     }
 }

@@ -1,0 +1,38 @@
+# What people type. `make help` lists it.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+PORT ?= 8080
+IMAGE ?= tidegate
+FUZZ_SECONDS ?= 20
+
+.PHONY: help demo test check fuzz image clean packages
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Run gateway, sample backend and chat page on 127.0.0.1 (PORT=8080)
+	@$(CARGO) build --release --locked --bin tidegate
+	@exec "$${CARGO_TARGET_DIR:-target}/release/tidegate" demo --port $(PORT)
+
+check: ## Format, lints, and what the Dockerfile copies: quick, without tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@.ci/check-dockerfile
+
+test: packages check ## Everything: installs what tests need, checks, runs every test
+	$(CARGO) test --workspace --locked --no-fail-fast
+
+packages:
+	@.ci/install-packages
+
+fuzz: ## Run each fuzz target for FUZZ_SECONDS=20
+	@.ci/fuzz $(FUZZ_SECONDS)
+
+image: ## Build the container image (IMAGE=tidegate)
+	docker build --tag $(IMAGE) .
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf fuzz/target fuzz/corpus fuzz/artifacts

@@ -1,0 +1,15 @@
+//! Any bytes as the answer of a backend: no panic, and what is read is a status, headers and a body that HTTP can carry.
+//!
+//! Input: the answer.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidegate::integration::proxy_answer;
+
+fuzz_target!(|input: &[u8]| {
+    if let Ok(answer) = proxy_answer::parse(input) {
+        assert!((100..600).contains(&answer.status.as_u16()));
+        assert!(answer.body.len() <= input.len(), "a body out of nothing");
+    }
+});

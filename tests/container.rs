@@ -1,0 +1,41 @@
+//! What goes into the container image: its configuration and its health check. No engine is needed.
+
+mod process;
+
+use std::path::Path;
+
+use process::{Tidegate, run};
+use tempfile::NamedTempFile;
+
+/// The health check of the Dockerfile, for another internal port.
+async fn is_healthy(port: u16) -> bool {
+    let dockerfile = include_str!("../Dockerfile");
+    let check = dockerfile.lines().find_map(|line| line.trim().strip_prefix("CMD [\"bash\"")).expect("a health check");
+    let command: Vec<String> = serde_json::from_str(&format!("[\"bash\"{check}")).expect("its exec form is JSON");
+    let command: Vec<String> = command.iter().map(|part| part.replace("8081", &port.to_string())).collect();
+    let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
+    run(&command[0], &arguments, &[]).await.0
+}
+
+#[tokio::test]
+async fn the_images_gateway_is_healthy_until_it_is_gone() {
+    let text = include_str!("../config/container.yaml").replace(":8080\n", ":0\n");
+    let text = text.replace("address: 0.0.0.0:8081 ", "address: 127.0.0.1:0 ").replace("0.0.0.0", "127.0.0.1");
+    let config = NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(config.path(), text).expect("the file can be written");
+    let gateway = Tidegate::serve(config.path(), &[]).await;
+    let port = gateway.internal.port();
+    assert!(is_healthy(port).await);
+    drop(gateway);
+    assert!(!is_healthy(port).await);
+}
+
+#[tokio::test]
+async fn shipped_configurations_have_neither_problems_nor_warnings() {
+    for name in ["config/container.yaml", "config/demo.yaml", "config/tidegate.yaml", "examples/tidegate.yaml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let path = path.to_str().expect("a path in UTF-8");
+        let (_, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", path], &[]).await;
+        assert_eq!(output, format!("{path}: fine\n"));
+    }
+}

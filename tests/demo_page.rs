@@ -1,0 +1,186 @@
+//! The chat page of `tidegate demo` in a real browser: two people, the panel of calls, the shell command, lost
+//! connections.
+
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fantoccini::wd::{Capabilities, WindowHandle};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use process::{LIMIT, Process, run};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// Chromium, driven through chromedriver. Dropping it kills both.
+struct Browser {
+    client: Client,
+    _driver: Process,
+    _profile: TempDir,
+}
+
+impl Browser {
+    async fn start() -> Self {
+        let profile = TempDir::new().expect("a directory");
+        let mut driver = Process::start("chromedriver", &["--port=0"], &[]);
+        let line = driver.line_with("started successfully on port").await;
+        let port: u16 =
+            line.rsplit(' ').next().and_then(|word| word.trim_end_matches('.').parse().ok()).expect("a port");
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox", // tests may run as root
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1440,900",
+            &format!("--user-data-dir={}", profile.path().display()),
+        ];
+        let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
+        let capabilities: Capabilities = serde_json::from_value(capabilities).expect("an object");
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("chromedriver opens a browser");
+        Browser { client, _driver: driver, _profile: profile }
+    }
+
+    /// Waits for an element and returns its text.
+    async fn see(&self, locator: Locator<'_>) -> String {
+        let found = self.client.wait().at_most(LIMIT).every(Duration::from_millis(50)).for_element(locator).await;
+        match found {
+            Ok(element) => element.text().await.unwrap_or_default(),
+            Err(error) => {
+                let page = self.client.source().await.unwrap_or_default();
+                let body = page.rfind("<body").map_or(&*page, |start| &page[start..]);
+                let body = body.split("<script").next().unwrap_or_default();
+                panic!("{locator:?} is not on the page: {error}\n{body}")
+            }
+        }
+    }
+
+    /// Waits for an entry of the log with this kind and text.
+    async fn see_entry(&self, kind: &str, text: &str) {
+        let path = format!("//*[@id='log']//li[@data-kind='{kind}' and contains(., '{text}')]");
+        self.see(Locator::XPath(&path)).await;
+    }
+
+    /// Waits until this window has a connection other than `previous`; returns its id.
+    async fn see_connected(&self, previous: &str) -> String {
+        let path = format!("//*[@id='state-pill' and @data-state='connected' and not(@data-connection='{previous}')]");
+        self.see(Locator::XPath(&path)).await;
+        self.attribute("state-pill", "data-connection").await
+    }
+
+    async fn attribute(&self, id: &str, name: &str) -> String {
+        let element = self.client.find(Locator::Id(id)).await.expect("the element is there");
+        element.attr(name).await.expect("an attribute").expect("it is set")
+    }
+
+    async fn click(&self, css: &str) {
+        self.client.find(Locator::Css(css)).await.expect(css).click().await.expect(css);
+    }
+
+    async fn fill(&self, id: &str, text: &str) {
+        let field = self.client.find(Locator::Id(id)).await.expect(id);
+        field.clear().await.expect(id);
+        field.send_keys(text).await.expect(id);
+    }
+
+    async fn say(&self, text: &str) {
+        self.fill("message", text).await;
+        self.click("#send").await;
+    }
+
+    async fn go_to(&self, window: &WindowHandle) {
+        self.client.switch_to_window(window.clone()).await.expect("the window is open");
+    }
+
+    /// Runs the command of the curl box as it stands there.
+    async fn run_curl_box(&self) {
+        let command = self.see(Locator::Id("curl-box")).await;
+        assert!(command.starts_with("curl "), "{command}");
+        let command = command.replacen("curl ", "curl --silent --show-error --fail ", 1);
+        let (succeeded, output) = run("sh", &["-c", &command], &[]).await;
+        assert!(succeeded, "{command}: {output}");
+    }
+
+    async fn save_screenshot(&self) -> PathBuf {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo.png");
+        std::fs::write(&path, self.client.screenshot().await.expect("a picture")).expect("target/ can be written");
+        path
+    }
+}
+
+#[tokio::test]
+async fn two_people_chat_and_see_every_call_and_every_close() {
+    let mut demo = Process::start(env!("CARGO_BIN_EXE_tidegate"), &["demo", "--port", "0"], &[]);
+    demo.line_with("chat page").await;
+    let page = demo.url().await;
+    let browser = Browser::start().await;
+
+    // Ada is asked for her name.
+    browser.client.goto(&page).await.expect("the page opens");
+    browser.see(Locator::Css("#name-dialog[open]")).await;
+    browser.fill("name", "Ada").await;
+    browser.click("#join").await;
+    let first_connection = browser.see_connected("").await;
+    let ada = browser.client.window().await.expect("a window");
+
+    // Bob brings his along.
+    let bob = browser.client.new_window(false).await.expect("another window").handle;
+    browser.go_to(&bob).await;
+    browser.client.goto(&format!("{page}?name=Bob&room=lobby")).await.expect("the page opens");
+    let bobs_connection = browser.see_connected("").await;
+    assert_ne!(first_connection, bobs_connection);
+    browser.see(Locator::Css(&format!("#people li[data-connection='{first_connection}']"))).await;
+
+    // They talk both ways.
+    browser.say("Hello Ada, is anybody holding the line?").await;
+    browser.see(Locator::Css("#log li[data-kind=message][data-own=true]")).await;
+    browser.go_to(&ada).await;
+    browser.see(Locator::Css(&format!("#people li[data-connection='{bobs_connection}']"))).await;
+    browser.see_entry("notice", "Bob joined").await;
+    browser.see_entry("message", "Hello Ada").await;
+    browser.see(Locator::Css("#log li[data-kind=message][data-own=false]")).await;
+    browser.say("The gateway is. My backend only answers HTTP.").await;
+    browser.go_to(&bob).await;
+    browser.see_entry("message", "The gateway is").await;
+    browser.go_to(&ada).await;
+
+    // The panel shows what the backend was called for, and what it posted.
+    for route in ["$connect", "join", "sendMessage"] {
+        let row = format!("#flow-list li[data-flow=integration][data-route='{route}'][data-status='200']");
+        browser.see(Locator::Css(&row)).await;
+    }
+    let row = format!("#flow-list li[data-flow=post][data-status='200'][data-connection='{bobs_connection}']");
+    browser.see(Locator::Css(&row)).await;
+    for flow in ["sent", "received"] {
+        browser.see(Locator::Css(&format!("#flow-list li[data-flow={flow}]"))).await;
+    }
+
+    // Anything that can make an HTTP request can push.
+    browser.run_curl_box().await;
+    browser.see_entry("pushed", "hi").await;
+    println!("screenshot: {}", browser.save_screenshot().await.display());
+
+    // Closed by the backend's side, with code and reason; the page connects again.
+    browser.click("label:has([name=command][value=delete])").await;
+    browser.run_curl_box().await;
+    browser.see_entry("notice", "Connection closed: 4001 kicked").await;
+    let second_connection = browser.see_connected(&first_connection).await;
+    browser.go_to(&bob).await;
+    browser.see_entry("notice", "Ada left (4001 kicked)").await;
+    browser.see(Locator::Css(&format!("#people li[data-connection='{second_connection}']"))).await;
+
+    // The gateway dies.
+    drop(demo);
+    browser.see_entry("notice", "Connection closed: 1006").await;
+    browser.see(Locator::Css("#state-pill[data-state=reconnecting]")).await;
+    browser.client.clone().close().await.expect("the browser closes");
+}

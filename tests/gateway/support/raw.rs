@@ -1,0 +1,131 @@
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::http::{read_response, request};
+use super::{HttpResponse, within};
+
+/// A TCP connection on which a test says what it likes.
+pub(crate) struct RawClient {
+    pub(crate) stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A frame as it was on the wire.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RawFrame {
+    /// FIN, reserved bits and opcode.
+    pub(crate) first: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl RawClient {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = within("a TCP connection", TcpStream::connect(address)).await.expect("a TCP connection");
+        RawClient::of(stream)
+    }
+
+    /// On a TCP connection of the test's making.
+    pub(crate) fn of(stream: TcpStream) -> Self {
+        RawClient { stream, buffer: Vec::new() }
+    }
+
+    /// A WebSocket, whose frames are still the test's own.
+    pub(crate) async fn upgrade(address: SocketAddr, target: &str) -> Self {
+        let mut client = Self::connect(address).await;
+        client.send(&handshake(address, target, &[])).await;
+        assert_eq!(client.response().await.status, 101);
+        client
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        within("sending", self.stream.write_all(bytes)).await.expect("sent");
+    }
+
+    pub(crate) async fn response(&mut self) -> HttpResponse {
+        read_response(&mut self.stream, &mut self.buffer).await
+    }
+
+    /// The next frame; none at the end of the connection.
+    pub(crate) async fn next_frame(&mut self) -> Option<RawFrame> {
+        let first = self.take(1).await?[0];
+        let second = self.take(1).await?[0];
+        assert_eq!(second & 0x80, 0, "a server does not mask");
+        let length = match second {
+            126 => u64::from(u16::from_be_bytes(self.take(2).await?.try_into().expect("two"))),
+            127 => u64::from_be_bytes(self.take(8).await?.try_into().expect("eight")),
+            small => u64::from(small),
+        };
+        let payload = self.take(usize::try_from(length).expect("fits")).await?;
+        Some(RawFrame { first, payload })
+    }
+
+    /// Code and reason of the close frame, which has to be next.
+    pub(crate) async fn next_close(&mut self) -> (u16, String) {
+        let frame = self.next_frame().await.expect("a close frame, not the end of the connection");
+        assert_eq!(frame.first, 0x88, "{frame:?}");
+        let code = u16::from_be_bytes(frame.payload[..2].try_into().expect("two"));
+        (code, String::from_utf8(frame.payload[2..].to_vec()).expect("UTF-8"))
+    }
+
+    /// Waits for the end of the connection, and returns what came before it.
+    pub(crate) async fn end(&mut self) -> Vec<u8> {
+        within("the end of the connection", async {
+            // A reset is an end too.
+            while matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {}
+        })
+        .await;
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).expect("an open socket");
+    }
+
+    async fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        within("bytes", async {
+            while self.buffer.len() < length {
+                if !matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {
+                    return None;
+                }
+            }
+            Some(self.buffer.drain(..length).collect())
+        })
+        .await
+    }
+}
+
+/// The bytes of a handshake. Headers of the same name replace what it would have.
+pub(crate) fn handshake(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let usual = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let is_replaced = |name: &str| headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let all: Vec<_> = usual.into_iter().filter(|(name, _)| !is_replaced(name)).chain(headers.iter().copied()).collect();
+    request(address, "GET", target, &all, b"")
+}
+
+/// The bytes of a masked frame that begins with `first`: FIN, reserved bits and opcode.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut bytes = vec![first];
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(small @ ..=125), _) => bytes.push(0x80 | small),
+        (_, Ok(medium)) => {
+            bytes.push(0x80 | 126);
+            bytes.extend(medium.to_be_bytes());
+        }
+        _ => {
+            bytes.push(0x80 | 127);
+            bytes.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(MASK);
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}

@@ -1,0 +1,139 @@
+//! Programs that a test runs beside itself: the real `tidegate`, backends, a browser.
+//!
+//! A program and all that it starts are killed when its [`Process`] is dropped, and as well when the test's own process
+//! ends in whatever way: a shell waits for the end of a pipe whose other end this process holds.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long a program may take to say something; far more than any needs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Lines that wait for a reader. Further ones are in the test's output alone.
+const LINES_MAX: usize = 4096;
+
+/// Runs its arguments as a program in this shell's process group, and kills the group when stdin ends. The shell gives
+/// up its own stdout, so that the end of the output is the end of the program.
+const GUARD: &str = r#"exec 3<&0
+"$@" </dev/null 3<&- 2>&1 &
+exec >/dev/null 2>&1
+cat <&3
+kill -s KILL 0"#;
+
+/// A running program.
+pub(crate) struct Process {
+    name: String,
+    guard: Child,
+    lifeline: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    /// Starts a program; what it prints appears in the test's output.
+    pub(crate) fn start(program: impl AsRef<OsStr>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let program = program.as_ref();
+        let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
+        let mut guard = Command::new("sh")
+            .args(["-c", GUARD, "guard"])
+            .arg(program)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("sh starts");
+        let lifeline = guard.stdin.take();
+        let output = guard.stdout.take().expect("stdout is a pipe");
+        let (sender, lines) = mpsc::channel(LINES_MAX);
+        let prefix = name.clone();
+        // Ends with the program: the thread inherits the capture of the test's output.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                println!("{prefix}: {line}");
+                let _ = sender.try_send(line);
+            }
+        });
+        Process { name, guard, lifeline, lines }
+    }
+
+    /// The next line that has `part` in it.
+    pub(crate) async fn line_with(&mut self, part: &str) -> String {
+        let search = async {
+            while let Some(line) = self.lines.recv().await {
+                if line.contains(part) {
+                    return line;
+                }
+            }
+            panic!("{} ended without a line with {part:?}", self.name)
+        };
+        timeout(LIMIT, search).await.unwrap_or_else(|_| panic!("{} printed no line with {part:?}", self.name))
+    }
+
+    /// The next URL that the program prints.
+    pub(crate) async fn url(&mut self) -> String {
+        let line = self.line_with("http://").await;
+        line[line.find("http://").expect("found above")..].to_owned()
+    }
+
+    /// Waits until the program has closed its output, which is its end.
+    pub(crate) async fn end(&mut self) {
+        let drain = async { while self.lines.recv().await.is_some() {} };
+        timeout(LIMIT * 2, drain).await.unwrap_or_else(|_| panic!("{} does not end", self.name));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        let _ = self.guard.wait();
+    }
+}
+
+/// `tidegate serve` on free ports.
+pub(crate) struct Tidegate {
+    pub(crate) public: SocketAddr,
+    pub(crate) internal: SocketAddr,
+    process: Process,
+}
+
+impl Tidegate {
+    /// Starts with a configuration whose listeners have port 0, and waits until the gateway is ready.
+    pub(crate) async fn serve(config: &Path, environment: &[(&str, &str)]) -> Self {
+        let config = config.to_str().expect("a path in UTF-8");
+        let arguments = ["serve", "--log-format", "json", "--config", config];
+        let mut process = Process::start(env!("CARGO_BIN_EXE_tidegate"), &arguments, environment);
+        let line = process.line_with("\"ready\"").await;
+        let ready: Value = serde_json::from_str(&line).expect("the log is JSON");
+        let address = |key: &str| ready[key].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        Tidegate { public: address("public"), internal: address("internal"), process }
+    }
+}
+
+/// Runs a program to its end: whether it succeeded, and what it printed.
+pub(crate) async fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(LIMIT * 2, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{program} does not end"));
+    let output = output.unwrap_or_else(|error| panic!("{program} does not start: {error}; `make test` installs it"));
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+/// Whether a program can be started at all.
+pub(crate) fn exists(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
