@@ -65,7 +65,8 @@ pub enum ConnectionsApiError {
     Unsigned,
     #[error("the request is signed by an unknown key")]
     UnknownKey,
-    #[error("not a connection id: `{0}`")]
+    /// What was typed. It is answered and not printed: who mistakes a path may have put a secret there.
+    #[error("not a connection id")]
     InvalidConnectionId(String),
     #[error("{0}")]
     BadRequest(&'static str),
