@@ -5,7 +5,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY config config
-COPY loadtest/driver loadtest/driver
+COPY loadtest loadtest
 COPY src src
 # The caches outlive the layer: after a change of the sources only tidegate itself is compiled again.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

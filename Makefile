@@ -36,3 +36,5 @@ image: ## Build the container image (IMAGE=tidegate)
 clean: ## Remove everything that was built
 	$(CARGO) clean
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
+
+include loadtest/loadtest.mk

@@ -17,3 +17,4 @@ mod proxy_event;
 pub use client::{Answer, Called, IntegrationClient, IntegrationError, Payload};
 pub use handshake::Handshake;
 pub use header_names::is_hop_by_hop;
+pub use proxy_event::proxy_event;

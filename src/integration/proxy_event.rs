@@ -15,7 +15,7 @@ use crate::request_context::{Event, RequestContext};
 /// The Lambda proxy event of a WebSocket API, as JSON. Keys without a value are left out, as AWS does since 2022.
 ///
 /// Source: AWS, "Set up a WebSocket API integration request in API Gateway", and recorded events.
-pub(super) fn proxy_event(
+pub fn proxy_event(
     context: &RequestContext<'_>,
     stage_variables: &BTreeMap<String, String>,
     handshake: Option<&Handshake>,

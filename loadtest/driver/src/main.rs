@@ -1,1 +1,94 @@
-fn main() {}
+//! `tidegate-loadtest`: what a connection and a message cost, measured against the floor.
+//!
+//! One run is one scenario on one target: the driver starts a fresh backend and a fresh target, each a process of its
+//! own, plays the scenario from this process, and reads what the target used from `/proc`. Runs of several targets are
+//! interleaved, so that a slow minute of the machine meets all of them.
+//!
+//! ```text
+//! main -> bench -> run (one of run/*.rs) -> client, poster (paced by pacer) -> recorder
+//!                    target, process, sampler: what is measured
+//!      -> statistics -> budget -> report (Markdown, JSON, SVG)
+//! ```
+
+mod machine;
+mod process;
+mod scenario;
+mod recorder;
+mod pacer;
+mod backend;
+mod target;
+mod payload;
+mod client;
+mod poster;
+mod sampler;
+mod run;
+mod statistics;
+mod budget;
+mod report;
+mod bench;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures what a connection and a message cost.
+#[derive(Parser)]
+#[command(name = "tidegate-loadtest", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plays scenarios on targets, interleaved, and compares. Exits 1 if a budget is exceeded by more than the spread
+    /// of the rounds, or if anything was answered wrongly.
+    Bench(Box<bench::Arguments>),
+    /// Lists the scenarios.
+    List {
+        /// Where the scenarios are.
+        #[arg(long, value_name = "DIR", default_value = scenario::DIRECTORY)]
+        scenarios: PathBuf,
+    },
+    /// The backend of the measurements: answers at once. The driver starts it by itself.
+    Backend {
+        /// Where it listens; port 0 takes any free one. The address that was taken is the first line on stdout.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `false` if a budget is exceeded.
+fn run(command: Command) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match command {
+        Command::List { scenarios } => {
+            for scenario in scenario::load_all(&scenarios)? {
+                let length = if scenario.short { "short" } else { "long" };
+                println!("{:<16} {length:<6} {}", scenario.name, scenario.description.trim());
+            }
+            Ok(true)
+        }
+        Command::Backend { listen } => runtime.block_on(backend::serve(listen)).map(|()| true),
+        Command::Bench(arguments) => runtime.block_on(async {
+            tokio::select! {
+                outcome = bench::bench(&arguments) => outcome,
+                // Dropping the run ends the processes that it started.
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            }
+        }),
+    }
+}

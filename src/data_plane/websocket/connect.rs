@@ -84,7 +84,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
 
     let error = outcome.as_ref().err();
     // AWS calls an accepted client 200, not 101.
-    let (status, client_text) = error.map_or((StatusCode::OK, None), |error| gateway_response::refusal_status(error));
+    let (status, client_text) = error.map_or((StatusCode::OK, None), gateway_response::refusal_status);
     let record = EventRecord {
         subject: Subject::Event(&context),
         outcome: Outcome::Connect {

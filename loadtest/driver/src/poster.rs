@@ -1,0 +1,126 @@
+//! The backend's side that posts to clients, on HTTP connections that stay open.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::client::Recipient;
+use crate::payload::{Post, Posts};
+use crate::recorder::{Nanos, Recorder};
+use crate::target::{Endpoints, Protocol};
+
+/// One HTTP connection to a target.
+pub(crate) struct Poster {
+    endpoints: Arc<Endpoints>,
+    sender: SendRequest<Full<Bytes>>,
+    host: HeaderValue,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Poster {
+    pub(crate) async fn connect(endpoints: Arc<Endpoints>) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(endpoints.posts).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::runtime::Handle::current().spawn(async {
+            // What goes wrong shows at the sender.
+            let _ = connection.await;
+        });
+        let host = HeaderValue::from_str(&endpoints.posts.to_string())?;
+        Ok(Poster { endpoints, sender, host, _driver: AbortOnDropHandle::new(driver) })
+    }
+
+    /// Posts a text to a client; the status that the target answers with.
+    pub(crate) async fn post(&mut self, id: &str, text: String) -> anyhow::Result<StatusCode> {
+        let (path, body) = match &self.endpoints.protocol {
+            Protocol::Gateway { stage } => (format!("{stage}/@connections/{id}"), text),
+            Protocol::Nchan => (format!("/posts/{id}"), text),
+            Protocol::Pushpin => {
+                let item = serde_json::json!({"channel": id, "formats": {"ws-message": {"content": text}}});
+                ("/publish/".to_owned(), serde_json::json!({"items": [item]}).to_string())
+            }
+        };
+        let mut request = Request::new(Full::from(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = path.parse()?;
+        request.headers_mut().insert(header::HOST, self.host.clone());
+        if self.sender.ready().await.is_err() && self.endpoints.protocol == Protocol::Pushpin {
+            // Pushpin closes after each answer; others keep the connection, and its loss is an error.
+            *self = Poster::connect(Arc::clone(&self.endpoints)).await?;
+        }
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        response.into_body().collect().await.context("the answer broke off")?;
+        Ok(status)
+    }
+}
+
+/// What a poster does each time that its time has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Each {
+    /// It posts to the next of its recipients.
+    One,
+    /// It posts to all of them.
+    All,
+}
+
+/// When a poster posts.
+pub(crate) enum Posting {
+    /// The next one as soon as one is answered.
+    Saturated,
+    /// When somebody says so.
+    Told(UnboundedReceiver<Nanos>, Each),
+}
+
+/// Posts to its recipients in turn, until `stop`. Nobody else posts to them, so their posts have an order.
+pub(crate) async fn run(
+    mut poster: Poster,
+    recorder: Arc<Recorder>,
+    recipients: Vec<Arc<Recipient>>,
+    posts: Arc<Posts>,
+    mut posting: Posting,
+    stop: CancellationToken,
+) {
+    let mut numbers = vec![0_u64; recipients.len()];
+    let mut turns = (0..recipients.len()).cycle();
+    loop {
+        let (due, each) = match &mut posting {
+            Posting::Saturated if stop.is_cancelled() => return,
+            Posting::Saturated => (recorder.now(), Each::One),
+            Posting::Told(dues, each) => tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                due = dues.recv() => match due {
+                    Some(due) => (due, *each),
+                    None => return,
+                },
+            },
+        };
+        let count = if each == Each::All { recipients.len() } else { 1 };
+        for turn in turns.by_ref().take(count) {
+            let recipient = &recipients[turn];
+            let text = posts.text(&Post { client: recipient.index, number: numbers[turn], due });
+            numbers[turn] += 1;
+            match poster.post(&recipient.id, text).await {
+                Ok(status) if status.is_success() => {
+                    recipient.answered.fetch_add(1, Ordering::Release);
+                }
+                Ok(status) => recorder.error(format!("a post was answered with {status}")),
+                Err(error) => {
+                    recorder.error(format!("a post failed: {error:#}"));
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a bench found out, for people and for programs.
+
+mod markdown;
+mod svg;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::budget::{Budgets, Judgement, Limit, Verdict};
+use crate::machine::Machine;
+use crate::run::Outcome;
+use crate::scenario::Scenario;
+use crate::statistics::Summary;
+
+/// The target that others are compared with.
+const FLOOR: &str = "floor";
+
+/// A whole bench.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report {
+    machine: Machine,
+    versions: BTreeMap<&'static str, String>,
+    scenarios: Vec<Played>,
+    judgements: Vec<Judgement>,
+}
+
+/// One scenario with all rounds of all targets.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Played {
+    pub(crate) scenario: Scenario,
+    /// In the order in which they were given.
+    targets: Vec<Rounds>,
+    /// Why a target did not play it.
+    not_played: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Rounds {
+    target: &'static str,
+    outcomes: Vec<Outcome>,
+}
+
+impl Played {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        Played { scenario, targets: Vec::new(), not_played: BTreeMap::new() }
+    }
+
+    pub(crate) fn played(&mut self, target: &'static str, outcome: Outcome) {
+        match self.targets.iter_mut().find(|rounds| rounds.target == target) {
+            Some(rounds) => rounds.outcomes.push(outcome),
+            None => self.targets.push(Rounds { target, outcomes: vec![outcome] }),
+        }
+    }
+
+    pub(crate) fn not_played(&mut self, target: &'static str, why: String) {
+        self.not_played.insert(target, why);
+    }
+
+    fn outcomes(&self, target: &str) -> &[Outcome] {
+        self.targets.iter().find(|rounds| rounds.target == target).map_or(&[], |rounds| &rounds.outcomes)
+    }
+
+    fn summary(&self, target: &str, figure: &str) -> Option<Summary> {
+        Summary::of(self.outcomes(target).iter().filter_map(|outcome| outcome.figures.get(figure).copied()))
+    }
+
+    /// How often a figure of the target has that of the floor in it, round by round: what slows a whole round down
+    /// cancels out.
+    fn times_floor(&self, target: &str, figure: &str) -> Option<Summary> {
+        let rounds = self.outcomes(target).iter().zip(self.outcomes(FLOOR));
+        let ratio = |(outcome, floor): (&Outcome, &Outcome)| {
+            let floor = floor.figures.get(figure).copied().filter(|floor| *floor > 0.0)?;
+            Some(outcome.figures.get(figure)? / floor)
+        };
+        Summary::of(rounds.filter_map(ratio))
+    }
+
+    fn errors(&self, target: &str) -> BTreeMap<&str, u64> {
+        let mut sum = BTreeMap::new();
+        for (what, count) in self.outcomes(target).iter().flat_map(|outcome| &outcome.errors) {
+            *sum.entry(what.as_str()).or_default() += count;
+        }
+        sum
+    }
+}
+
+impl Report {
+    pub(crate) fn new(
+        machine: Machine,
+        versions: BTreeMap<&'static str, String>,
+        scenarios: Vec<Played>,
+        budgets: &Budgets,
+    ) -> Self {
+        let mut judgements = Vec::new();
+        for budget in &budgets.budgets {
+            let played = scenarios.iter().find(|played| played.scenario.name == budget.scenario);
+            let measured = played.and_then(|played| match budget.limit {
+                Limit::Max(_) => played.summary(&budget.target, &budget.figure),
+                Limit::TimesFloor(_) => played.times_floor(&budget.target, &budget.figure),
+            });
+            judgements.extend(measured.map(|measured| Judgement::new(budget, measured, budgets.noise_percent)));
+        }
+        Report { machine, versions, scenarios, judgements }
+    }
+
+    /// Whether no budget is exceeded and nothing was wrong.
+    pub(crate) fn is_good(&self) -> bool {
+        let mut outcomes = self.scenarios.iter().flat_map(|played| &played.targets).flat_map(|rounds| &rounds.outcomes);
+        outcomes.all(|outcome| outcome.errors.is_empty())
+            && self.judgements.iter().all(|judgement| judgement.verdict != Verdict::Exceeded)
+    }
+
+    /// Tables for people.
+    pub(crate) fn markdown(&self) -> String {
+        markdown::markdown(self)
+    }
+
+    /// A picture for each scenario that has a course over time, by its name.
+    pub(crate) fn pictures(&self) -> impl Iterator<Item = (&str, String)> {
+        self.scenarios.iter().filter_map(|played| Some((played.scenario.name.as_str(), svg::picture(played)?)))
+    }
+}

@@ -1,0 +1,133 @@
+use std::fmt::Write as _;
+
+use super::{FLOOR, Played, Report};
+use crate::budget::{Limit, Verdict};
+use crate::statistics::Summary;
+
+/// Figures in the order of the tables, with what people call them. The JSON has all.
+const ROWS: [(&str, &str); 19] = [
+    ("rss_kib_per_connection", "KiB RSS per connection"),
+    ("pss_kib_per_connection", "KiB PSS per connection"),
+    ("memory_left_percent", "% of the growth left after closing"),
+    ("operations_per_second", "operations a second"),
+    ("cpu_ms_per_1000", "CPU ms per 1000"),
+    ("cpu_seconds_per_million", "CPU s per million deliveries"),
+    ("round_ms", "ms for one round"),
+    ("recovery_seconds", "s until all are back"),
+    ("p50_us", "p50 us"),
+    ("p99_us", "p99 us"),
+    ("p999_us", "p99.9 us"),
+    ("reply_p50_us", "p50 us of replies"),
+    ("reply_p99_us", "p99 us of replies"),
+    ("post_p50_us", "p50 us of posts"),
+    ("post_p99_us", "p99 us of posts"),
+    ("rss_mib", "MiB RSS"),
+    ("payload_mib_per_second", "MiB/s of payload"),
+    ("backend_cpu_percent", "CPU % of the backend"),
+    ("driver_cpu_percent", "CPU % of the driver"),
+];
+
+pub(super) fn markdown(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(report, &mut text);
+    text
+}
+
+fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+    let machine = &report.machine;
+    writeln!(
+        out,
+        "{} cores of {}, {} MiB, Linux {}, load average {} at the start; load, backend and target share the cores, so \
+         only the target's CPU per operation, memory, and ratios within a run mean anything.\n",
+        machine.cores, machine.cpu, machine.memory_mib, machine.kernel, machine.load_average
+    )?;
+    for (target, version) in &report.versions {
+        writeln!(out, "- {target}: {version}")?;
+    }
+    for played in &report.scenarios {
+        scenario(played, out)?;
+    }
+    budgets(report, out)
+}
+
+fn scenario(played: &Played, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n### {}\n\n{}\n", played.scenario.name, played.scenario.description.trim())?;
+    if !played.targets.is_empty() {
+        let names: Vec<_> = played.targets.iter().map(|rounds| rounds.target).collect();
+        writeln!(out, "| | {} |", names.join(" | "))?;
+        writeln!(out, "|---|{}", "---|".repeat(names.len()))?;
+        for (figure, name) in ROWS {
+            let cells: Vec<_> = names.iter().map(|target| cell(played, target, figure)).collect();
+            if cells.iter().any(|cell| !cell.is_empty()) {
+                writeln!(out, "| {name} | {} |", cells.join(" | "))?;
+            }
+        }
+    }
+    for (target, why) in &played.not_played {
+        writeln!(out, "\n{target} did not play it: {why}.")?;
+    }
+    for rounds in &played.targets {
+        for (what, count) in played.errors(rounds.target) {
+            writeln!(out, "\n**{}: {count} times: {what}.** Figures with errors count for nothing.", rounds.target)?;
+        }
+        for (what, count) in rounds.outcomes.last().into_iter().flat_map(|outcome| &outcome.notes) {
+            writeln!(out, "\n{}: {count} times: {what}.", rounds.target)?;
+        }
+    }
+    Ok(())
+}
+
+fn cell(played: &Played, target: &str, figure: &str) -> String {
+    let Some(summary) = played.summary(target, figure) else { return String::new() };
+    let mut cell = number(summary.median);
+    if summary.rounds > 1 {
+        let _ = write!(cell, " ±{:.0} %", summary.spread_percent() / 2.0);
+    }
+    if target != FLOOR
+        && let Some(ratio) = played.times_floor(target, figure)
+    {
+        let _ = write!(cell, " ({:.2}x)", ratio.median);
+    }
+    cell
+}
+
+fn budgets(report: &Report, out: &mut String) -> std::fmt::Result {
+    if report.judgements.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n### Budgets\n\n| scenario | target | figure | measured | budget | |\n|---|---|---|---|---|---|")?;
+    for judgement in &report.judgements {
+        let budget = &judgement.budget;
+        let unit = if matches!(budget.limit, Limit::TimesFloor(_)) { "x floor" } else { "" };
+        let Summary { median, min, max, .. } = judgement.measured;
+        let stretch = budget.stretch.map(|stretch| format!(" (stretch {stretch})")).unwrap_or_default();
+        let verdict = match judgement.verdict {
+            Verdict::Met if budget.stretch.is_some_and(|stretch| median <= stretch) => "met, and the stretch",
+            Verdict::Met => "met",
+            Verdict::WithinNoise => "not met, within noise",
+            Verdict::Exceeded => "**exceeded**",
+        };
+        writeln!(
+            out,
+            "| {} | {} | {} | {} ({} to {}) {unit} | {}{unit}{stretch} | {verdict} |",
+            budget.scenario,
+            budget.target,
+            budget.figure,
+            number(median),
+            number(min),
+            number(max),
+            budget.limit.value(),
+        )?;
+    }
+    Ok(())
+}
+
+/// Three significant digits.
+fn number(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

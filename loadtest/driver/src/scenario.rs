@@ -1,0 +1,167 @@
+//! Scenarios are data: `loadtest/scenarios/<name>/scenario.yaml`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+/// Where scenarios are, seen from the root of the repository.
+pub(crate) const DIRECTORY: &str = "loadtest/scenarios";
+
+/// One scenario, as its file says it. What a kind does not use is left out.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Scenario {
+    /// The name of its directory.
+    #[serde(default)]
+    pub(crate) name: String,
+
+    /// What it shows, for people.
+    pub(crate) description: String,
+    pub(crate) kind: Kind,
+
+    /// Part of a run that names no scenario.
+    #[serde(default)]
+    pub(crate) short: bool,
+
+    /// What the target has to have.
+    #[serde(default)]
+    pub(crate) requires: Vec<Feature>,
+
+    /// Clients that are connected.
+    pub(crate) connections: usize,
+
+    /// The target tells the backend of connects and disconnects.
+    #[serde(default)]
+    pub(crate) events: bool,
+
+    /// Length of a message, in bytes.
+    #[serde(default = "payload_bytes")]
+    pub(crate) payload_bytes: usize,
+
+    /// Messages of each client that wait for their reply, when the rate is not given.
+    #[serde(default = "in_flight")]
+    pub(crate) in_flight: usize,
+
+    /// Messages a second of all clients together; without it as many as the target takes.
+    pub(crate) messages_per_second: Option<u32>,
+
+    /// Posts a second of the backend's side; without it as many as the target takes. For `fanout`, rounds a second.
+    pub(crate) posts_per_second: Option<u32>,
+
+    /// HTTP connections of the backend's side that post.
+    #[serde(default = "posters")]
+    pub(crate) posters: usize,
+
+    /// Clients that leave and come back, a second.
+    pub(crate) reconnects_per_second: Option<u32>,
+
+    /// Clients that stop reading, in percent.
+    #[serde(default)]
+    pub(crate) slow_percent: f64,
+
+    /// Load before anything is measured, in seconds.
+    #[serde(default)]
+    pub(crate) warmup_seconds: f64,
+
+    /// What is measured, in seconds.
+    #[serde(default)]
+    pub(crate) seconds: f64,
+
+    /// The run is given up after this, in seconds.
+    pub(crate) deadline_seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    /// Memory of connections that do nothing, and how much of it comes back.
+    Idle,
+    /// Clients connect, one after the other on many lanes.
+    Accept,
+    /// Messages to the backend and their replies, posts to the clients, reconnects: what the rates say.
+    Traffic,
+    /// One post to every client, again and again.
+    Fanout,
+    /// All clients lose their connection and come back at once.
+    Storm,
+    /// Some clients stop reading while the others get posts.
+    Slow,
+}
+
+/// What not every target has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Feature {
+    /// Clients connect with TLS.
+    Tls,
+    /// Clients are on one node, posts go to another.
+    Cluster,
+    /// Messages go to a backend whose answer is the reply.
+    Dispatch,
+    /// The backend is asked before a client is admitted.
+    Connect,
+}
+
+fn payload_bytes() -> usize {
+    128
+}
+
+fn in_flight() -> usize {
+    1
+}
+
+fn posters() -> usize {
+    16
+}
+
+impl Scenario {
+    pub(crate) fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(self.warmup_seconds)
+    }
+
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_secs_f64(self.deadline_seconds)
+    }
+
+    pub(crate) fn needs(&self, feature: Feature) -> bool {
+        self.requires.contains(&feature)
+    }
+
+    /// Whether clients send messages, in a scenario of kind `traffic`: they do unless it only posts.
+    pub(crate) fn dispatches(&self) -> bool {
+        self.needs(Feature::Dispatch)
+    }
+
+    /// Whether the backend's side posts, in a scenario of kind `traffic`.
+    pub(crate) fn posts(&self) -> bool {
+        self.posts_per_second.is_some() || !self.dispatches()
+    }
+}
+
+/// All scenarios of a directory, by name.
+pub(crate) fn load_all(directory: &Path) -> anyhow::Result<Vec<Scenario>> {
+    let entries = std::fs::read_dir(directory)
+        .with_context(|| format!("could not read {}; run it from the root of the repository", directory.display()))?;
+    let mut scenarios = Vec::new();
+    for entry in entries {
+        let path = entry?.path().join("scenario.yaml");
+        if path.exists() {
+            scenarios.push(load(&path).with_context(|| format!("could not read {}", path.display()))?);
+        }
+    }
+    scenarios.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(scenarios)
+}
+
+fn load(path: &Path) -> anyhow::Result<Scenario> {
+    let mut scenario: Scenario = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
+    let directory = path.parent().and_then(Path::file_name).context("a scenario is in a directory")?;
+    scenario.name = directory.to_string_lossy().into_owned();
+    Ok(scenario)
+}

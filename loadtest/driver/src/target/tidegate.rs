@@ -1,0 +1,128 @@
+//! tidegate with its defaults, but for the open `@connections` API of the public listener that peers have too.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::{Protocol, Setting, Started, free_address, output};
+use crate::process::Process;
+use crate::scenario::Feature;
+use crate::target::Programs;
+
+const STAGE: &str = "prod";
+
+/// What this build of tidegate can, by its configuration's schema.
+pub(super) async fn features(programs: &Programs) -> anyhow::Result<BTreeSet<Feature>> {
+    let schema = output(&programs.tidegate, &["schema"]).await?;
+    let schema: Value = serde_json::from_str(&schema).context("`tidegate schema` is not JSON")?;
+    let mut features = BTreeSet::from([Feature::Dispatch, Feature::Connect]);
+    features.extend(has_property(&schema, "tls").then_some(Feature::Tls));
+    features.extend(has_property(&schema, "cluster").then_some(Feature::Cluster));
+    Ok(features)
+}
+
+fn has_property(schema: &Value, name: &str) -> bool {
+    match schema {
+        Value::Object(members) => {
+            let is_here = members.get("properties").is_some_and(|properties| properties.get(name).is_some());
+            is_here || members.values().any(|member| has_property(member, name))
+        }
+        Value::Array(items) => items.iter().any(|item| has_property(item, name)),
+        _ => false,
+    }
+}
+
+pub(super) async fn start(setting: &Setting<'_>, integration_type: &str) -> anyhow::Result<Started> {
+    let (redis, nodes) =
+        if setting.scenario.needs(Feature::Cluster) { (Some(start_redis(setting.directory)?), 2) } else { (None, 1) };
+    let (mut processes, mut addresses) = (Vec::new(), Vec::new());
+    for node in 0..nodes {
+        let config = config(setting, integration_type, redis.as_ref().map(|(_, address)| *address))?;
+        // JSON is YAML.
+        let path = setting.directory.join(format!("tidegate-{node}.yaml"));
+        std::fs::write(&path, serde_json::to_string_pretty(&config)?)?;
+        let (process, node) = start_node(&setting.programs.tidegate, &path).await?;
+        processes.push(process);
+        addresses.push(node);
+    }
+    let (first, last) = (&addresses[0], &addresses[nodes - 1]);
+    // Posts come in where the backend's side would send them; with TLS on the public listener, on the internal one.
+    let posts = if setting.certificate.is_some() { last.internal } else { last.public };
+    Ok(Started {
+        processes,
+        helpers: redis.map(|(process, _)| process).into_iter().collect(),
+        clients: first.public,
+        posts,
+        protocol: Protocol::Gateway { stage: format!("/{STAGE}") },
+    })
+}
+
+/// Where one node listens.
+struct Node {
+    public: SocketAddr,
+    internal: SocketAddr,
+}
+
+fn config(setting: &Setting<'_>, integration_type: &str, redis: Option<SocketAddr>) -> anyhow::Result<Value> {
+    let path = if integration_type == "AWS_PROXY" { "event" } else { "raw" };
+    let two_way = json!({"target": "integrations/backend", "routeResponseSelectionExpression": "$default"});
+    let mut routes = json!({"$default": two_way, "echo": two_way, "whoami": two_way});
+    if setting.scenario.events {
+        routes["$connect"] = json!({"target": "integrations/backend"});
+        routes["$disconnect"] = json!({"target": "integrations/backend"});
+    }
+    let mut config = json!({
+        "listeners": {
+            "public": {"address": "127.0.0.1:0", "connectionsApi": "NONE"},
+            "internal": {"address": "127.0.0.1:0"},
+        },
+        "apis": {"load": {
+            "name": "Load test",
+            "routeSelectionExpression": "$request.body.action",
+            "integrations": {"backend": {
+                "integrationType": integration_type,
+                "integrationUri": format!("http://{}/{path}", setting.backend),
+            }},
+            "routes": routes,
+            "stages": {STAGE: {}},
+        }},
+    });
+    if let Some(certificate) = setting.certificate {
+        config["listeners"]["public"]["tls"] = json!({
+            "certificates": [{"certificate": certificate.chain, "privateKey": certificate.private_key}],
+        });
+    }
+    if let Some(redis) = redis {
+        let address = free_address()?;
+        config["registry"] = json!({"type": "redis", "url": format!("redis://{redis}/0")});
+        config["cluster"] =
+            json!({"address": address, "advertise": address, "secret": "load-test-secret-0123456789abcdef"});
+    }
+    Ok(config)
+}
+
+/// Starts a node, and reads from its log where it listens.
+async fn start_node(program: &Path, config: &Path) -> anyhow::Result<(Process, Node)> {
+    let mut command = Command::new(program);
+    command.args(["--log-format", "json", "serve", "--config"]).arg(config).env_remove("RUST_LOG");
+    let mut process = Process::start("tidegate", command)?;
+    let node = process.line_on_stderr(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let address = |name: &str| line.get(name)?.as_str()?.parse().ok();
+        Some(Node { public: address("public")?, internal: address("internal")? })
+    });
+    let node = node.await?;
+    Ok((process, node))
+}
+
+fn start_redis(directory: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let mut command = Command::new("redis-server");
+    command.args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port"]);
+    command.arg(address.port().to_string()).arg("--dir").arg(directory);
+    Ok((Process::start("redis-server", command)?, address))
+}

@@ -1,0 +1,34 @@
+# Load tests. Included by the Makefile of the repository; all run from its root.
+
+LOADTEST = target/release/tidegate-loadtest
+LOADTEST_OUT = target/loadtest
+
+.PHONY: bench bench-peers bench-soak bench-micro loadtest-build
+
+loadtest-build:
+	cargo build --release --package tidegate --package tidegate-floor --package tidegate-loadtest
+
+bench: loadtest-build ## tidegate against the floor: all short scenarios; fails if a budget is exceeded
+	mkdir -p $(LOADTEST_OUT)
+	$(LOADTEST) bench --json $(LOADTEST_OUT)/bench.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+
+bench-peers: loadtest-build ## tidegate against nginx with nchan, Pushpin and a gateway on Node's ws
+	@for program in nginx pushpin node npm; do \
+	  command -v $$program >/dev/null || { echo "$$program is missing: apt-get install nginx libnginx-mod-nchan pushpin nodejs npm" >&2; exit 1; }; \
+	done
+	cd loadtest/peers/node && npm ci --silent --no-audit --no-fund
+	mkdir -p $(LOADTEST_OUT)
+	$(LOADTEST) bench --targets floor,tidegate,node,nchan --json $(LOADTEST_OUT)/peers.json \
+	  --scenario idle --scenario accept --scenario dispatch --scenario dispatch-paced --scenario push --scenario push-paced --scenario fanout-1000 $(BENCH_ARGS)
+	# Debian's Pushpin delivers nothing under steady publishing above about 60 a second: only what it delivers is measured.
+	$(LOADTEST) bench --targets floor,tidegate,pushpin --json $(LOADTEST_OUT)/pushpin.json \
+	  --scenario idle --scenario push-slow-paced --connections 1000 $(BENCH_ARGS)
+
+bench-soak: loadtest-build ## half an hour of mixed load; memory and latency must not grow
+	mkdir -p $(LOADTEST_OUT)
+	$(LOADTEST) bench --scenario soak --targets tidegate --rounds 1 --json $(LOADTEST_OUT)/soak.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+
+bench-micro: ## hot functions, counted in instructions; needs valgrind and gungraun-runner
+	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 1; }
+	@command -v gungraun-runner >/dev/null || { echo "gungraun-runner is missing: cargo install gungraun-runner --version 0.20.0" >&2; exit 1; }
+	cargo bench --package tidegate-micro
