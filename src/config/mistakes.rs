@@ -125,12 +125,13 @@ fn names_that_nobody_knows() {
     check_api(
         "      test: { stageVariable: {} }\n",
         &["12: apis.chat.stages.test.stageVariable: unknown key (did you mean `stageVariables`?); allowed: \
-         `stageVariables`, `defaultRouteSettings`, `routeSettings`, `description`"],
+         `stageVariables`, `defaultRouteSettings`, `routeSettings`, `accessLogSettings`, `description`"],
     );
     check_api(
         "      test:\n        defaultRouteSettings:\n          throttlingRateLimits: 1\n",
         &["14: apis.chat.stages.test.defaultRouteSettings.throttlingRateLimits: unknown key (did you mean \
-         `throttlingRateLimit`?); allowed: `throttlingRateLimit`, `throttlingBurstLimit`"],
+         `throttlingRateLimit`?); allowed: `throttlingRateLimit`, `throttlingBurstLimit`, `loggingLevel`, \
+         `dataTraceEnabled`, `detailedMetricsEnabled`"],
     );
 }
 

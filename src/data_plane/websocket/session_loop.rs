@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::{Instrument as _, debug};
+use tracing::{Instrument as _, Span, debug};
 
 use super::Admitted;
 use super::message::{Dispatch, Dispatched, dispatch};
@@ -22,10 +22,10 @@ use crate::telemetry::execution_log;
 /// Reading stops while as many dispatches as allowed are in flight, or while the outbox is full; writing never waits
 /// for a backend.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(admitted: Admitted, io: S, already_read: Bytes) {
-    let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
     // What happens once is boxed: an idle session pays for nothing but its loop.
     let mut session = Box::pin(Session::new(admitted, io, already_read)).await;
-    let closing = session.run().instrument(span.clone()).await;
+    let closing = session.run().await;
+    let span = session.span.take().map_or_else(Span::none, |span| *span);
     Box::pin(session.finish(closing).instrument(span)).await;
 }
 
@@ -34,6 +34,8 @@ struct Session<S> {
     socket: Socket<S>,
     dispatches: FuturesUnordered<Dispatch>,
     deadlines: Deadlines,
+    /// Of the execution log, if anybody wants it: an idle session pays for nothing else.
+    span: Option<Box<Span>>,
     /// Frames written when last looked at.
     sent: u64,
     /// Whether something waited to be written when last looked at.
@@ -54,7 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
         let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
-        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, sent: 0, writing: false }
+        let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
+        let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
+        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, span, sent: 0, writing: false }
     }
 
     /// Serves the client until something ends the connection.
@@ -132,6 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn message(&mut self, payload: Payload) {
         self.deadlines.data(Instant::now());
         self.outbox().touch(self.admitted.plane().clock.now());
+        // The span of the message lies in that of its connection.
+        let _entered = self.span.as_ref().map(|span| span.enter());
         match dispatch(self.admitted.plane(), &self.admitted.connection, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
             Dispatched::Failed(frame) => self.outbox().reply(frame),
