@@ -12,8 +12,11 @@ use rand::{Rng as _, TryRng as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-const NODE_ID_BYTES: usize = 6;
-const CONNECTION_ID_BYTES: usize = 14;
+/// Length of a node id.
+pub const NODE_ID_BYTES: usize = 6;
+const NODE_ID_CHARS: usize = 8;
+/// Length of a connection id before it is text.
+pub const CONNECTION_ID_BYTES: usize = 14;
 const CONNECTION_ID_CHARS: usize = 20;
 const EVENT_ID_BYTES: usize = 11;
 const EVENT_ID_CHARS: usize = 16;
@@ -35,10 +38,48 @@ pub struct EventId([u8; EVENT_ID_CHARS]);
 #[error("not a connection id: 20 base64url characters ending in `=`")]
 pub struct InvalidConnectionId;
 
+/// The text is no node id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not a node id: 8 base64url characters")]
+pub struct InvalidNodeId;
+
 impl NodeId {
     /// A new one from the system's generator.
     pub fn random() -> Self {
         NodeId(system_random())
+    }
+
+    /// Reads its text, which has one spelling.
+    ///
+    /// # Errors
+    /// Another length, or a character outside base64url.
+    pub fn parse(text: &str) -> Result<Self, InvalidNodeId> {
+        let mut bytes = [0; NODE_ID_BYTES];
+        match URL_SAFE.decode_slice(text, &mut bytes) {
+            Ok(NODE_ID_BYTES) if text.len() == NODE_ID_CHARS => Ok(NodeId(bytes)),
+            Ok(_) | Err(_) => Err(InvalidNodeId),
+        }
+    }
+
+    /// Its 48 bits, in the lower part.
+    pub fn to_bits(self) -> u64 {
+        self.0.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+
+    /// The opposite of [`NodeId::to_bits`].
+    pub fn from_bits(bits: u64) -> Self {
+        let mut bytes = [0; NODE_ID_BYTES];
+        bytes.copy_from_slice(&bits.to_be_bytes()[8 - NODE_ID_BYTES..]);
+        NodeId(bytes)
+    }
+    /// The id with these bytes.
+    pub fn from_bytes(bytes: [u8; NODE_ID_BYTES]) -> Self {
+        NodeId(bytes)
+    }
+
+    /// Its bytes, as peers tell them to each other.
+    pub fn to_bytes(self) -> [u8; NODE_ID_BYTES] {
+        self.0
     }
 }
 
@@ -73,11 +114,26 @@ impl ConnectionId {
         }
     }
 
+    /// The id with these bytes.
+    pub fn from_bytes(bytes: [u8; CONNECTION_ID_BYTES]) -> Self {
+        ConnectionId(bytes)
+    }
+
+    /// Its bytes, as peers tell them to each other.
+    pub fn to_bytes(self) -> [u8; CONNECTION_ID_BYTES] {
+        self.0
+    }
+
     /// The node that holds the connection.
     pub fn node(&self) -> NodeId {
         let mut bytes = [0; NODE_ID_BYTES];
         bytes.copy_from_slice(&self.0[..NODE_ID_BYTES]);
         NodeId(bytes)
+    }
+
+    /// Which of 16 buckets its record lies in: the upper half of the first random byte.
+    pub fn bucket(&self) -> u8 {
+        self.0[NODE_ID_BYTES] >> 4
     }
 
     /// The id of the connection's `$disconnect` event. It is computed, so nothing can produce a second one.
@@ -169,6 +225,22 @@ mod tests {
         assert!(text.starts_with(&node.to_string()));
         assert_eq!(ConnectionId::parse(&text), Ok(id));
         assert_eq!(id.node(), node);
+    }
+
+    #[test]
+    fn a_node_id_survives_its_text_and_its_bits() {
+        let node = NodeId::random();
+        assert_eq!(NodeId::parse(&node.to_string()), Ok(node));
+        assert_eq!(NodeId::from_bits(node.to_bits()), node);
+        for text in ["", "AAAAAAA", "AAAAAAA=", "AAAAAAAAA", "AAAAAA==", "AAAAAAA+", "äAAAAAA"] {
+            assert_eq!(NodeId::parse(text), Err(InvalidNodeId), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_bucket_is_four_bits_behind_the_node_id() {
+        assert_eq!(ConnectionId::parse("AAAAAAAAAAAAAAAAAAA=").unwrap().bucket(), 0);
+        assert_eq!(ConnectionId::parse("AAAAAAAA8AAAAAAAAAA=").unwrap().bucket(), 15);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
 //!            -> disconnect (registry, disconnect_queue, integration)
 //! backend  server/connections_api -> data_plane/management/post_to_connection -> registry -> session/outbox -> socket
+//!            of another node, by the id: forward -> cluster/link -> there: local -> registry -> session/outbox -> socket
 //! ```
 //!
 //! Invariants:
@@ -18,6 +19,7 @@
 //! - `$disconnect` has one event id, computed from the connection id, from the first attempt to the last. It is sent
 //!   after `$connect` was answered and after the last dispatch of the connection has ended, and its entry leaves the
 //!   registry when the backend has answered.
+//! - A call that was forwarded to the owner of its connection is never forwarded again.
 //! - One event uses one [`data_plane::Live`] configuration from start to end.
 //! - No lock and no map reference lives across an await.
 //! - Every task is spawned on [`lifecycle::Lifecycle`], every queue, body, wait and retry has a named bound.
@@ -37,6 +39,7 @@ pub mod http_client;
 pub mod telemetry;
 pub mod deployment;
 pub mod session;
+pub mod redis_client;
 pub mod registry;
 pub mod cluster;
 pub mod integration;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate::app::ConnectionsArguments;
 use tidegate::telemetry::chain;
 use tidegate::telemetry::logging::{self, LogFormat};
 use tidegate::{app, config};
@@ -51,6 +52,34 @@ enum Command {
     },
     /// Prints the JSON Schema of the configuration.
     Schema,
+    /// Shows all nodes of the cluster, as Redis has them.
+    Nodes {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows connections of all nodes, as Redis has them.
+    Connections {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Only those of this API.
+        #[arg(long, value_name = "API_ID")]
+        api: Option<String>,
+        /// Only those of this stage.
+        #[arg(long)]
+        stage: Option<String>,
+        /// Only those that this node has recorded.
+        #[arg(long, value_name = "NODE_ID")]
+        node: Option<String>,
+        /// Only how many there are.
+        #[arg(long)]
+        count: bool,
+        /// One JSON object to a line instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -69,6 +98,11 @@ fn main() -> ExitCode {
         Command::Route { api, stage, message, file } => {
             let question = app::RouteQuestion { api: api.as_deref(), stage: stage.as_deref(), message: &message };
             app::route(&file.config, &question).map(|text| print!("{text}"))
+        }
+        Command::Nodes { file, json } => run(arguments.log_format, async move { app::nodes(&file.config, json).await }),
+        Command::Connections { file, api, stage, node, count, json } => {
+            let asked = ConnectionsArguments { api, stage, node, count, json };
+            run(arguments.log_format, async move { app::connections(&file.config, asked).await })
         }
         Command::Schema => {
             print!("{}", config::schema_text());

@@ -3,18 +3,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::member;
 use crate::clock::SystemClock;
+use crate::cluster::link::{LocalConnections, Peer};
+use crate::cluster::{self, BeatHandle, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
+use crate::id::NodeId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryState};
 use crate::server::{BindError, Endpoint, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
@@ -31,17 +35,39 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// What remains of the grace period for tasks that are told to stop.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
+/// What remains of the grace period for leaving a cluster.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
 /// Ids in one log line about events that were not delivered.
 const IDS_PER_LINE: usize = 100;
+
+/// How long a node dials the others before it is ready. Those that do not answer by then are dialled on.
+const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
 
 /// A running gateway.
 pub struct Gateway {
     plane: Arc<DataPlane>,
     http_client: HttpClient,
     readiness: Readiness,
+    member: Option<Member>,
     config: Config,
     public_address: SocketAddr,
     internal_address: SocketAddr,
+    peer_address: Option<SocketAddr>,
+}
+
+/// What makes a gateway one of several nodes.
+#[derive(Clone, Debug)]
+pub struct ClusterStart {
+    pub settings: ClusterSettings,
+    /// The table of members, which somebody else keeps true.
+    pub membership: Arc<Membership>,
+}
+
+/// This node's part in a cluster.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) beat: BeatHandle,
 }
 
 /// Why a gateway did not start.
@@ -53,6 +79,8 @@ pub enum StartError {
     Collector(#[source] InvalidEndpoint),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
+    #[error("this node cannot be a member of a cluster")]
+    Cluster(#[source] cluster::StartError),
 }
 
 impl Gateway {
@@ -72,6 +100,22 @@ impl Gateway {
         config: Config,
         http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
     ) -> Result<Self, StartError> {
+        Self::start_as(config, http_client, None).await
+    }
+
+    /// As [`Gateway::start`], as one of several nodes.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`], or the cluster's settings are not complete.
+    pub async fn start_in_cluster(config: Config, cluster: ClusterStart) -> Result<Self, StartError> {
+        Self::start_as(config, HttpClient::new, Some(cluster)).await
+    }
+
+    async fn start_as(
+        config: Config,
+        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
+        cluster: Option<ClusterStart>,
+    ) -> Result<Self, StartError> {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
         let live = compile(&config, &http_client).map_err(StartError::Config)?;
@@ -79,24 +123,56 @@ impl Gateway {
         let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
         let metrics = Metrics::new("memory");
         let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
-        let plane = Arc::new(DataPlane::new(
+        let registry = Arc::new(member::registry(&config, &metrics));
+        let is_mirrored = registry.mirror().is_some();
+        let cluster_settings = match &cluster {
+            Some(start) => Some(start.settings.clone()),
+            None => is_mirrored.then(|| config.cluster.clone().unwrap_or_default()),
+        };
+        let peers = cluster_settings.as_ref().map(|settings| Listener::bind(settings.address)).transpose();
+        let peers = peers.map_err(StartError::Bind)?;
+        let mut plane = DataPlane::new(
             live,
-            Registry::new(),
+            Arc::clone(&registry),
             IntegrationClient::new(http_client.clone()),
             Arc::new(SystemClock),
             metrics,
             telemetry,
             lifecycle,
-        ));
+        );
+        let mut member = None;
+        if let (Some(settings), Some(listener)) = (cluster_settings, &peers) {
+            let advertise = settings.advertise.clone().unwrap_or_else(|| listener.address().to_string());
+            let membership = match cluster {
+                Some(start) => start.membership,
+                None => {
+                    let (membership, refreshes) = Membership::new();
+                    let membership = Arc::new(membership);
+                    let directory = (Arc::clone(&membership), refreshes);
+                    member =
+                        member::start(&config, &settings, advertise.clone(), directory, &registry, &plane.lifecycle);
+                    membership
+                }
+            };
+            let (node, metrics) = (plane.registry.node(), plane.metrics.links().clone());
+            let cluster = Cluster::new(&settings, node, advertise, membership, metrics);
+            plane = plane.with_cluster(cluster.map_err(StartError::Cluster)?);
+        }
+        let plane = Arc::new(plane);
         let readiness = Readiness::default();
         let gateway = Gateway {
             plane,
             http_client,
             readiness: readiness.clone(),
+            member,
             public_address: public.address(),
             internal_address: internal.address(),
+            peer_address: peers.as_ref().map(Listener::address),
             config,
         };
+        if let Some(listener) = peers {
+            gateway.link(listener);
+        }
         let settings = &gateway.config.listeners;
         let lifecycle = &gateway.plane.lifecycle;
         let endpoint = Endpoint::Public {
@@ -105,15 +181,62 @@ impl Gateway {
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
-        let endpoint =
-            Endpoint::Internal { connections_api: settings.internal.connections_api, readiness: readiness.clone() };
+        let endpoint = Endpoint::Internal { connections_api: settings.internal.connections_api, readiness };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
-        readiness.ready();
-        info!(
-            public = %gateway.public_address, internal = %gateway.internal_address,
-            node = %gateway.plane.registry.node(), apis = gateway.config.apis.len(), "ready"
-        );
+        gateway.make_ready().await;
         Ok(gateway)
+    }
+
+    /// Ready at once; in a cluster as soon as this node is registered and has dialled its peers, so that whoever hears of
+    /// a connection of this node has heard of the node.
+    async fn make_ready(&self) {
+        let (public, internal, apis) = (self.public_address, self.internal_address, self.config.apis.len());
+        let (plane, readiness) = (Arc::clone(&self.plane), self.readiness.clone());
+        let announce = async move {
+            if let Some(cluster) = &plane.cluster {
+                cluster.links.announced(ANNOUNCE_TIME).await;
+            }
+            readiness.ready();
+            info!(%public, %internal, node = %plane.registry.node(), apis, "ready");
+        };
+        let Some(mirror) = self.plane.registry.mirror().cloned() else { return announce.await };
+        info!(%public, %internal, "listening; waits for Redis");
+        let draining = self.plane.lifecycle.draining().clone();
+        self.plane.lifecycle.spawn(async move {
+            let mut state = mirror.state();
+            let registered =
+                async { state.wait_for(|state| !matches!(state, RegistryState::Starting { .. })).await.is_ok() };
+            if draining.run_until_cancelled(registered).await == Some(true) {
+                announce.await;
+            }
+        });
+    }
+
+    /// Waits until this node takes connections.
+    pub async fn ready(&self) {
+        self.readiness.wait().await;
+    }
+
+    /// What this node knows of all nodes, if it is one of several.
+    pub fn membership(&self) -> Option<&Arc<Membership>> {
+        self.plane.cluster.as_ref().map(|cluster| &cluster.membership)
+    }
+
+    /// This node's connections.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.plane.registry
+    }
+
+    /// Takes peers' links, and dials all members that are known.
+    fn link(&self, listener: Listener) {
+        let (plane, lifecycle) = (&self.plane, &self.plane.lifecycle);
+        let Some(cluster) = &plane.cluster else { return };
+        let links = &cluster.links;
+        // Peers push to what is still open until the very end.
+        let stop = lifecycle.aborting().clone();
+        lifecycle.spawn(listener.serve_peers(Arc::clone(plane), Arc::clone(links), stop));
+        let local: Arc<dyn LocalConnections> = Arc::clone(plane) as Arc<dyn LocalConnections>;
+        lifecycle.spawn(Arc::clone(links).keep(local, lifecycle.clone()));
     }
 
     fn listen(&self, listener: Listener, endpoint: Endpoint, stop: CancellationToken) {
@@ -130,6 +253,21 @@ impl Gateway {
         self.internal_address
     }
 
+    /// Where peers reach this node, if it is one of several.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer_address
+    }
+
+    /// The id of this node.
+    pub fn node(&self) -> NodeId {
+        self.plane.registry.node()
+    }
+
+    /// The other nodes, and how this one stands to them.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.plane.cluster.as_ref().map_or_else(Vec::new, |cluster| cluster.links.peers())
+    }
+
     /// Puts another configuration in force. Open connections stay; their next message meets the new routes.
     ///
     /// # Errors
@@ -140,6 +278,7 @@ impl Gateway {
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
             ("tracing", config.tracing != self.config.tracing),
+            ("cluster", config.cluster != self.config.cluster),
         ] {
             if changed {
                 warn!(section, "this section has changed and needs a restart; the rest is in force");
@@ -165,7 +304,8 @@ impl Gateway {
     /// batches, their `$disconnect` events are sent. Cut short by `hurry`.
     pub async fn drain(self, hurry: CancellationToken) {
         let grace = Duration::from_millis(self.config.drain.grace_millis.into());
-        let end = Instant::now() + grace.saturating_sub(ABORT_TIME.min(grace / 4));
+        let abort_at = Instant::now() + grace.saturating_sub(ABORT_TIME.min(grace / 4));
+        let end = if self.member.is_some() { abort_at - LEAVE_TIME.min(grace / 4) } else { abort_at };
         info!(connections = self.plane.registry.live(), grace_millis = self.config.drain.grace_millis, "draining");
         self.readiness.draining();
         self.plane.lifecycle.draining().cancel();
@@ -174,7 +314,18 @@ impl Gateway {
             () = sleep_until(end) => warn!("the grace period is over"),
             () = hurry.cancelled() => warn!("told to stop now"),
         }
+        // With connections left the links are only cut: goodbye means that they are gone.
+        if let Some(cluster) = &self.plane.cluster
+            && self.plane.registry.live() == 0
+        {
+            cluster.links.leave(ABORT_TIME.min(grace / 8)).await;
+        }
         self.name_undelivered();
+        if let Some(member) = &self.member
+            && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.beat.leave()).await.is_err()
+        {
+            warn!("Redis did not answer in time: this node leaves without a word");
+        }
         self.plane.lifecycle.aborting().cancel();
         self.http_client.close_idle();
         self.plane.lifecycle.tasks().close();

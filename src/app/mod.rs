@@ -2,11 +2,14 @@
 
 mod demo;
 mod gateway;
+mod inspect;
+mod member;
 mod open_files;
 mod route;
 mod serve;
 
 pub use demo::demo;
-pub use gateway::{Gateway, StartError};
+pub use gateway::{ClusterStart, Gateway, StartError};
+pub use inspect::{ConnectionsArguments, connections, nodes};
 pub use route::{RouteQuestion, route};
 pub use serve::serve;

@@ -1,7 +1,24 @@
-//! Several nodes that behave as one gateway: who is a member ([`Membership`]), and how this node is told apart.
+//! Several nodes that behave as one gateway: this node's regular word with Redis ([`Beat`]), who is a member
+//! ([`Membership`]), how nodes talk to each other ([`link`]), and where a call about another node's connection goes
+//! ([`Cluster`]).
+//!
+//! A node registers in Redis, renews a lease, and looks at the others: `survey.rs` asks, `decide.rs` and `observe.rs` say
+//! what the answers mean. While Redis is away the node serves its clients on; it is told apart from a dead one by what
+//! others can know.
 
+mod beat;
+mod decide;
+mod directory;
+mod handle;
+mod index;
+pub mod link;
 mod membership;
+mod observe;
 mod settings;
+mod survey;
 
+pub use beat::{Beat, BeatHandle, BeatSettings};
+pub use directory::{Directory, DirectoryError, NodeView};
+pub use handle::{Cluster, Owner, StartError};
 pub use membership::{Member, Membership, NodeKey, RefreshRequests, Standing, Table};
 pub use settings::{ClusterSettings, Secret};

@@ -6,6 +6,7 @@ use url::Url;
 use super::Config;
 use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
+use crate::registry::RegistryType;
 use crate::server::ConnectionsApi;
 use crate::telemetry::{ExportTarget, InvalidEndpoint};
 
@@ -15,6 +16,7 @@ use crate::telemetry::{ExportTarget, InvalidEndpoint};
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(listeners_that_collide(config));
+    problems.extend(cluster(config));
     problems.extend(callback_base_url(config));
     problems.extend(api_ids(config));
     problems.extend(collector(config));
@@ -30,6 +32,15 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 /// What is allowed but doubtful: things that an operator may not have meant.
 pub fn warnings(config: &Config) -> Vec<Problem> {
     let mut warnings = Vec::new();
+    if let Some(cluster) = &config.cluster
+        && cluster.advertise.is_none()
+        && cluster.address.ip().is_unspecified()
+    {
+        warnings.push(Problem::at(
+            ["cluster", "address"],
+            "peers are told this address, which is that of no machine; set `advertise`",
+        ));
+    }
     let public = &config.listeners.public;
     if public.address.ip().to_canonical().is_loopback() {
         return warnings;
@@ -53,14 +64,48 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
     warnings
 }
 
-fn listeners_that_collide(config: &Config) -> Option<Problem> {
+fn listeners_that_collide(config: &Config) -> impl Iterator<Item = Problem> {
+    const FREE: &str = "takes the same address and port; allowed: another port, or 0 for any free one";
     let (public, internal) = (config.listeners.public.address, config.listeners.internal.address);
-    collide(public, internal).then(|| {
-        Problem::at(
-            ["listeners", "internal", "address"],
-            "the public listener takes the same address and port; allowed: another port, or 0 for any free one",
-        )
-    })
+    let peers = config.cluster.as_ref().map(|cluster| cluster.address);
+    let taken = |by: SocketAddr| peers.is_some_and(|peers| collide(peers, by));
+    let internal_problem = collide(public, internal)
+        .then(|| Problem::at(["listeners", "internal", "address"], format!("the public listener {FREE}")));
+    let peer_problem = if taken(public) { Some("public") } else { taken(internal).then_some("internal") };
+    let peer_problem =
+        peer_problem.map(|name| Problem::at(["cluster", "address"], format!("the {name} listener {FREE}")));
+    internal_problem.into_iter().chain(peer_problem)
+}
+
+/// What belongs to several nodes is there if, and only if, the registry is mirrored.
+fn cluster(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match config.registry.registry_type {
+        RegistryType::Memory => {
+            if config.cluster.is_some() {
+                problems.push(Problem::at(
+                    ["cluster"],
+                    "a registry in memory has no cluster; allowed: only with `registry.type: redis`",
+                ));
+            }
+        }
+        RegistryType::Redis => {
+            if config.registry.url.is_none() {
+                problems.push(Problem::at(["registry"], "required key `url` is missing; it says where Redis is"));
+            }
+            match &config.cluster {
+                None => problems.push(Problem::at(
+                    ["registry", "type"],
+                    "`redis` needs the section `cluster`, with the `secret` that all nodes share",
+                )),
+                Some(cluster) if cluster.secret.is_none() => {
+                    problems.push(Problem::at(["cluster"], "required key `secret` is missing"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    problems
 }
 
 /// Whether the second of two sockets could not listen. An unspecified address takes the port on all addresses of its

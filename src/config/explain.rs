@@ -12,6 +12,9 @@ const KEYS_SHOWN_MAX: usize = 12;
 /// Least likeness of a name to be offered as the right spelling, from 0 to 1.
 const LIKENESS_MIN: f64 = 0.6;
 
+/// Places whose values are never shown, as JSON pointers.
+const SECRETS: [&str; 2] = ["/registry/password", "/cluster/secret"];
+
 /// One thing that the schema does not allow.
 #[derive(Debug, PartialEq)]
 pub(super) struct Mistake {
@@ -123,7 +126,7 @@ pub(super) fn explain(mistake: &Mistake, source: &Source, schema: &Value) -> Pro
     let message = match &mistake.kind {
         Kind::UnknownKey(key) => return source.problem(&child(pointer, key), unknown_key(key, owner)),
         Kind::MissingKey(key) => format!("required key `{key}` is missing"),
-        Kind::Type(wanted) => wrong_type(value, interpolated, *wanted),
+        Kind::Type(wanted) => wrong_type(value, interpolated || SECRETS.contains(&pointer), *wanted),
         Kind::Choice(options) => wrong_choice(value, interpolated, options),
         Kind::Range => {
             let subject = if interpolated { "the number".to_owned() } else { format!("`{value}`") };
@@ -154,12 +157,14 @@ fn unknown_key(key: &str, owner: Option<&Map<String, Value>>) -> String {
     message
 }
 
-fn wrong_type(value: &Value, interpolated: bool, wanted: JsonTypeSet) -> String {
+fn wrong_type(value: &Value, hidden: bool, wanted: JsonTypeSet) -> String {
     let found = match value {
         Value::Null => "nothing".to_owned(),
+        Value::Bool(_) if hidden => "a boolean".to_owned(),
         Value::Bool(boolean) => format!("`{boolean}`"),
+        Value::Number(_) if hidden => "a number".to_owned(),
         Value::Number(number) => format!("the number `{number}`"),
-        Value::String(_) if interpolated => "text (after filling in `${env:...}`)".to_owned(),
+        Value::String(_) if hidden => "text (after filling in `${env:...}`)".to_owned(),
         Value::String(_) => "text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),

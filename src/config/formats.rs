@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::problem::Problem;
 use super::source::{Source, child};
+use crate::redis_client::RedisUrl;
 use crate::server::TrustedProxy;
 
 /// A text that must parse, which the schema cannot say: where it is, whether it parses, what is allowed.
@@ -12,17 +13,35 @@ struct Format {
     path: &'static [&'static str],
     parses: fn(&str) -> bool,
     allowed: &'static str,
+    /// It may hold a password.
+    secret: bool,
+}
+
+impl Format {
+    const fn new(path: &'static [&'static str], parses: fn(&str) -> bool, allowed: &'static str) -> Self {
+        Format { path, parses, allowed, secret: false }
+    }
+
+    const fn secret(self) -> Self {
+        Format { secret: true, ..self }
+    }
 }
 
 /// Every such text. A setting whose type parses its text belongs here, so that its mistakes are reported with a place
 /// and along with all others.
 const FORMATS: &[Format] = &[
-    Format { path: &["listeners", "public", "address"], parses: is_socket_address, allowed: SOCKET_ADDRESS },
-    Format { path: &["listeners", "public", "trustedProxies", "*"], parses: is_network, allowed: NETWORK },
-    Format { path: &["listeners", "internal", "address"], parses: is_socket_address, allowed: SOCKET_ADDRESS },
+    Format::new(&["listeners", "public", "address"], is_socket_address, SOCKET_ADDRESS),
+    Format::new(&["listeners", "public", "trustedProxies", "*"], is_network, NETWORK),
+    Format::new(&["listeners", "internal", "address"], is_socket_address, SOCKET_ADDRESS),
+    Format::new(&["registry", "url"], is_redis_url, REDIS_URL).secret(),
+    Format::new(&["registry", "url", "*"], is_redis_url, REDIS_URL).secret(),
+    Format::new(&["cluster", "address"], is_socket_address, SOCKET_ADDRESS),
+    Format::new(&["cluster", "advertise"], is_host_and_port, HOST_AND_PORT),
 ];
 
 const SOCKET_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080` or `[::]:8080`";
+const REDIS_URL: &str = "a URL such as `redis://127.0.0.1:6379/0`, or `rediss://` for TLS";
+const HOST_AND_PORT: &str = "a host and a port, such as `10.0.0.7:8082` or `node-0.peers:8082`";
 const NETWORK: &str = "a network such as `10.0.0.0/8`, or an IP address";
 
 /// Reports the texts in `source` that do not parse.
@@ -46,6 +65,7 @@ fn check_below(
         ([], Value::String(text)) if !(format.parses)(text) && !source.is_rejected(pointer) => {
             let subject = match source.is_interpolated(pointer) {
                 true => "the text (after filling in `${env:...}`)".to_owned(),
+                false if format.secret => "the text".to_owned(),
                 false => format!("`{text}`"),
             };
             problems.push(source.problem(pointer, format!("{subject} does not parse; allowed: {}", format.allowed)));
@@ -67,6 +87,15 @@ fn check_below(
 
 fn is_socket_address(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok()
+}
+
+fn is_redis_url(text: &str) -> bool {
+    RedisUrl::from(text.to_owned()).is_valid()
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let authority = text.parse::<http::uri::Authority>();
+    !text.contains('@') && authority.is_ok_and(|authority| authority.port_u16().is_some_and(|port| port > 0))
 }
 
 fn is_network(text: &str) -> bool {

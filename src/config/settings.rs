@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::apigatewayv2::Api;
+use crate::cluster::ClusterSettings;
 use crate::data_plane::DisconnectSettings;
 use crate::limits::{KeepAliveSettings, LimitSettings};
 use crate::registry::RegistrySettings;
@@ -20,6 +21,10 @@ pub struct Config {
 
     /// Where the truth about connections is kept.
     pub registry: RegistrySettings,
+
+    /// How nodes reach each other. Only with `registry.type: redis`, and required then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterSettings>,
 
     /// How a node goes down.
     pub drain: DrainSettings,
@@ -61,6 +66,7 @@ impl Default for Config {
         Config {
             listeners: ListenerSettings::default(),
             registry: RegistrySettings::default(),
+            cluster: None,
             drain: DrainSettings::default(),
             disconnect: DisconnectSettings::default(),
             region: "us-east-1".to_owned(),

@@ -5,6 +5,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::DisconnectSettings;
 use super::disconnect_queue::DisconnectQueues;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments};
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
@@ -17,12 +18,14 @@ use crate::telemetry::{Metrics, StageLabels, Telemetry};
 /// All that a flow may use.
 pub struct DataPlane {
     live: ArcSwap<Live>,
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub lifecycle: Lifecycle,
+    /// The other nodes, unless this one is alone.
+    pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
 }
 
@@ -43,7 +46,7 @@ impl DataPlane {
     /// A data plane without connections.
     pub fn new(
         live: Live,
-        registry: Registry,
+        registry: Arc<Registry>,
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -53,7 +56,13 @@ impl DataPlane {
         let disconnects = DisconnectQueues::default();
         live.open_access_logs(&telemetry);
         let live = ArcSwap::from_pointee(live);
-        DataPlane { live, registry, integrations, clock, metrics, telemetry, lifecycle, disconnects }
+        DataPlane { live, registry, integrations, clock, metrics, telemetry, lifecycle, cluster: None, disconnects }
+    }
+
+    /// As a member of a cluster.
+    pub fn with_cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
+        self
     }
 
     /// The configuration in force, for a short look.

@@ -39,6 +39,8 @@ pub enum ConnectError {
     Throttled { level: &'static str },
     #[error("the node has as many connections as it may")]
     Full,
+    #[error("the node may take no connections now")]
+    Unavailable,
     #[error("the backend refused the client with status {}", .0.status)]
     Refused(Box<Answer>),
     #[error("the integration failed")]
@@ -78,6 +80,10 @@ pub enum ConnectionsApiError {
     TooLarge,
     #[error("the connection's send buffer is full")]
     BufferFull,
+    #[error("the node that holds the connection cannot be reached, or may not serve now; nothing was written")]
+    OwnerUnreachable,
+    #[error("the node that holds the connection did not answer; the frame may have been written")]
+    DeliveryUnknown,
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body did not arrive whole")]

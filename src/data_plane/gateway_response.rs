@@ -62,7 +62,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
         response.headers_mut().insert(X_AMZ_APIGW_ID, request_id);
     }
     match &refusal.error {
-        ConnectError::Throttled { .. } | ConnectError::Full => retry_soon(response),
+        ConnectError::Throttled { .. } | ConnectError::Full | ConnectError::Unavailable => retry_soon(response),
         ConnectError::MissingParameter(_) | ConnectError::Refused(_) | ConnectError::Integration(_) => response,
     }
 }
@@ -79,7 +79,9 @@ fn refused(error: &ConnectError) -> Refused<'_> {
             Refused::Gateway(StatusCode::BAD_REQUEST, "Missing required request parameters")
         }
         ConnectError::Throttled { .. } => Refused::Gateway(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
-        ConnectError::Full => Refused::Gateway(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ConnectError::Full | ConnectError::Unavailable => {
+            Refused::Gateway(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+        }
         ConnectError::Refused(answer) => Refused::Backend(answer),
         ConnectError::Integration(error) => match error {
             IntegrationError::Call(CallError::TimedOut { .. }) => {
@@ -161,6 +163,13 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         ConnectionsApiError::TooLarge => empty(StatusCode::PAYLOAD_TOO_LARGE),
         ConnectionsApiError::BufferFull => {
             retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", "Limit Exceeded"))
+        }
+        ConnectionsApiError::OwnerUnreachable => {
+            retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string()))
+        }
+        // A client error, which SDKs do not repeat.
+        ConnectionsApiError::DeliveryUnknown => {
+            typed(StatusCode::FAILED_DEPENDENCY, "DeliveryUnknownException", &error.to_string())
         }
         ConnectionsApiError::BodyTimeout | ConnectionsApiError::BodyLost => {
             typed(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", &error.to_string())

@@ -24,6 +24,7 @@ impl ConnectError {
             ConnectError::MissingParameter(_) => Reason::MissingParameter,
             ConnectError::Throttled { .. } => Reason::Throttled,
             ConnectError::Full => Reason::NodeFull,
+            ConnectError::Unavailable => Reason::RegistryUnavailable,
             ConnectError::Refused(_) => Reason::BackendRefused,
             ConnectError::Integration(error) => of_integration(error),
         }
@@ -35,6 +36,7 @@ impl ConnectError {
             ConnectError::Throttled { level } => Some(level),
             ConnectError::MissingParameter(_)
             | ConnectError::Full
+            | ConnectError::Unavailable
             | ConnectError::Refused(_)
             | ConnectError::Integration(_) => None,
         }
@@ -46,6 +48,7 @@ impl ConnectError {
             ConnectError::MissingParameter(_) => "badRequest",
             ConnectError::Throttled { .. } => "throttled",
             ConnectError::Full => "full",
+            ConnectError::Unavailable => "unavailable",
             ConnectError::Refused(_) => "refused",
             ConnectError::Integration(_) => "failed",
         }
@@ -86,6 +89,8 @@ impl ConnectionsApiError {
             ConnectionsApiError::Gone => Reason::ConnectionGone,
             ConnectionsApiError::TooLarge => Reason::TooLarge,
             ConnectionsApiError::BufferFull => Reason::BufferFull,
+            ConnectionsApiError::OwnerUnreachable => Reason::OwnerUnreachable,
+            ConnectionsApiError::DeliveryUnknown => Reason::DeliveryUnknown,
         }
     }
 
@@ -94,6 +99,8 @@ impl ConnectionsApiError {
         match self {
             ConnectionsApiError::Gone => "gone",
             ConnectionsApiError::BufferFull => "full",
+            ConnectionsApiError::OwnerUnreachable => "unreachable",
+            ConnectionsApiError::DeliveryUnknown => "unknown",
             ConnectionsApiError::TooLarge => "tooLarge",
             ConnectionsApiError::Unsigned
             | ConnectionsApiError::UnknownKey

@@ -3,36 +3,96 @@
 //!
 //! An entry is *connecting* until its `$connect` is answered, *open* while it is served, *ended* until its `$disconnect`
 //! has been delivered; then it is gone. Every change goes through a method of [`Registry`], in one place and under the
-//! lock of one shard, never across an await; a mirror in Redis can follow there.
+//! lock of one shard, never across an await, and there a [`Mirror`] in Redis follows it, if there is one. Nobody reads the
+//! mirror while this node lives: Redis may be away, or forget, and is made equal later.
 
+mod gate;
+mod listing;
+mod mirror;
+pub mod record;
 mod settings;
+mod state;
+pub mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use tokio::time::Instant;
 
 use crate::id::{ConnectionId, NodeId};
+use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
 use crate::session::{Closing, Outbox};
 
-pub use settings::{RegistrySettings, RegistryType};
+pub use gate::Gate;
+pub use listing::{ConnectionView, Page, Query};
+pub use mirror::{Attachment, Mirror};
+pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
+pub use state::RegistryState;
+
+use record::RecordState;
 
 /// The connections of this node.
 #[derive(Debug)]
 pub struct Registry {
-    node: NodeId,
+    /// The bits of the node's id.
+    node: AtomicU64,
     entries: DashMap<ConnectionId, Entry>,
     /// Entries that are connecting or open.
     live: AtomicUsize,
+    gate: Gate,
+    mirror: Option<Arc<Mirror>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     connection: Arc<Connection>,
     state: State,
+    acknowledged: Acknowledged,
+}
+
+/// The state that the mirror last acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Acknowledged {
+    /// What it acknowledged before an older incarnation it may have forgotten.
+    incarnation: u32,
+    /// [`Entry::mark`]; 0 for none.
+    mark: u32,
+}
+
+/// What is to be recorded of an entry now.
+#[derive(Debug)]
+struct Present {
+    connection: Arc<Connection>,
+    state: RecordState,
+    mark: u32,
+}
+
+/// A connection was not recorded, and may not begin without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotRecorded;
+
+impl Entry {
+    /// Tells the states of one entry apart.
+    fn mark(&self) -> u32 {
+        match &self.state {
+            State::Connecting => 1,
+            State::Open(_) => 2,
+            State::Ended(ended) => ended.attempt.saturating_add(2),
+        }
+    }
+
+    fn record_state(&self) -> RecordState {
+        match &self.state {
+            State::Connecting => RecordState::Connecting,
+            State::Open(_) => RecordState::Open,
+            State::Ended(Ended { closing, attempt, .. }) => {
+                RecordState::Ended { code: closing.code, reason: Arc::clone(&closing.reason), attempt: *attempt }
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,19 +121,66 @@ pub struct Open {
 }
 
 impl Registry {
-    /// An empty one for a new node.
+    /// An empty one for a new node, without a mirror.
     pub fn new() -> Self {
-        Registry { node: NodeId::random(), entries: DashMap::new(), live: AtomicUsize::new(0) }
+        Self::with_mirror(None)
     }
 
-    /// The node that all ids of this registry begin with.
+    /// An empty one for a new node that `mirror` follows.
+    pub fn mirrored(mirror: Arc<Mirror>) -> Self {
+        Self::with_mirror(Some(mirror))
+    }
+
+    fn with_mirror(mirror: Option<Arc<Mirror>>) -> Self {
+        Registry {
+            node: AtomicU64::new(NodeId::random().to_bits()),
+            entries: DashMap::new(),
+            live: AtomicUsize::new(0),
+            gate: Gate::open_forever(),
+            mirror,
+        }
+    }
+
+    /// The node that the ids of new connections begin with.
     pub fn node(&self) -> NodeId {
-        self.node
+        NodeId::from_bits(self.node.load(Ordering::Acquire))
+    }
+
+    /// Whether clients may be served now.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// What follows this registry in Redis.
+    pub fn mirror(&self) -> Option<&Arc<Mirror>> {
+        self.mirror.as_ref()
+    }
+
+    /// How it stands with the mirror.
+    pub fn state(&self) -> RegistryState {
+        self.mirror.as_ref().map_or(RegistryState::Memory, |mirror| mirror.state().borrow().clone())
+    }
+
+    /// Takes a new node id; the old one belongs to others. Every session of the old one is closed, and a client whose
+    /// `$connect` is under way is refused when it is answered. Their `$disconnect` events are sent from here, recorded
+    /// under the new id: their ids are computed, so nobody else can make a second event.
+    pub fn fence(&self) -> NodeId {
+        let node = NodeId::random();
+        self.node.store(node.to_bits(), Ordering::Release);
+        for outbox in self.all_open() {
+            outbox.close(Closing::fenced());
+        }
+        node
     }
 
     /// Connections that are connecting or open.
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// All entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Begins a connection, unless there are `limit` already: none → connecting.
@@ -82,48 +189,81 @@ impl Registry {
         if self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_err() {
             return false;
         }
-        let entry = Entry { connection: Arc::clone(connection), state: State::Connecting };
+        let entry = Entry {
+            connection: Arc::clone(connection),
+            state: State::Connecting,
+            acknowledged: Acknowledged::default(),
+        };
         self.entries.insert(connection.id, entry);
+        if let Some(mirror) = &self.mirror {
+            // It is written when somebody waits for it, see `record`.
+            mirror.added(&connection.id);
+        }
         true
     }
 
-    /// `$connect` was accepted: connecting → open. From now on posts are taken.
-    pub fn open(&self, id: &ConnectionId, outbox: Arc<Outbox>) {
-        if let Some(mut entry) = self.entries.get_mut(id)
-            && matches!(entry.state, State::Connecting)
+    /// Waits until a connection that has begun is recorded. Without a mirror, or while Redis is away and that is
+    /// accepted, there is nothing to wait for.
+    ///
+    /// # Errors
+    /// It is not recorded and may not go on.
+    pub async fn record(&self, id: &ConnectionId) -> Result<(), NotRecorded> {
+        let Some(mirror) = &self.mirror else { return Ok(()) };
+        if mirror.is_attached() && mirror.mark_and_wait(id).await.is_ok() {
+            return Ok(());
+        }
+        if mirror.takes_unrecorded() { Ok(()) } else { Err(NotRecorded) }
+    }
+
+    /// `$connect` was accepted: connecting → open. From now on posts are taken. `false` if this node has been fenced
+    /// meanwhile: then the connection is not to be served.
+    pub fn open(&self, id: &ConnectionId, outbox: Arc<Outbox>) -> bool {
         {
+            let Some(mut entry) = self.entries.get_mut(id) else { return false };
+            if !matches!(entry.state, State::Connecting) {
+                return false;
+            }
             entry.state = State::Open(outbox);
         }
+        self.changed(id);
+        // Looked at afterwards: whoever fences closes all that is open.
+        id.node() == self.node()
     }
 
     /// `$connect` was refused, or never sent: connecting → none.
     pub fn refuse(&self, id: &ConnectionId) {
         if self.entries.remove_if(id, |_, entry| matches!(entry.state, State::Connecting)).is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
+            self.removed(id);
         }
     }
 
     /// The connection is over: connecting or open → ended. `false` if it was before.
     pub fn end(&self, id: &ConnectionId, closing: Closing) -> bool {
-        let Some(mut entry) = self.entries.get_mut(id) else { return false };
-        if matches!(entry.state, State::Ended(_)) {
-            return false;
+        {
+            let Some(mut entry) = self.entries.get_mut(id) else { return false };
+            if matches!(entry.state, State::Ended(_)) {
+                return false;
+            }
+            let connection = Arc::clone(&entry.connection);
+            entry.state = State::Ended(Ended { connection, closing, attempt: 1, since: Instant::now() });
+            self.live.fetch_sub(1, Ordering::Relaxed);
         }
-        let connection = Arc::clone(&entry.connection);
-        entry.state = State::Ended(Ended { connection, closing, attempt: 1, since: Instant::now() });
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.changed(id);
         true
     }
 
     /// An attempt to deliver the `$disconnect` failed: attempt n → n + 1, which is returned.
     pub fn retry(&self, id: &ConnectionId) -> Option<u32> {
-        match &mut self.entries.get_mut(id)?.state {
+        let attempt = match &mut self.entries.get_mut(id)?.state {
             State::Ended(ended) => {
                 ended.attempt = ended.attempt.saturating_add(1);
-                Some(ended.attempt)
+                ended.attempt
             }
-            State::Connecting | State::Open(_) => None,
-        }
+            State::Connecting | State::Open(_) => return None,
+        };
+        self.changed(id);
+        Some(attempt)
     }
 
     /// The `$disconnect` is delivered, or nobody wants it: ended → none.
@@ -131,10 +271,11 @@ impl Registry {
         match self.entries.entry(*id) {
             MapEntry::Occupied(entry) if matches!(entry.get().state, State::Ended(_)) => {
                 entry.remove();
-                true
             }
-            MapEntry::Occupied(_) | MapEntry::Vacant(_) => false,
+            MapEntry::Occupied(_) | MapEntry::Vacant(_) => return false,
         }
+        self.removed(id);
+        true
     }
 
     /// The connection, if it is open.
@@ -171,6 +312,43 @@ impl Registry {
     /// All connections whose backend does not know yet that they are over, or will be.
     pub fn all(&self) -> Vec<ConnectionId> {
         self.entries.iter().map(|entry| *entry.key()).collect()
+    }
+
+    /// The state of an entry as it is to be recorded.
+    fn present(&self, id: &ConnectionId) -> Option<Present> {
+        let entry = self.entries.get(id)?;
+        let connection = Arc::clone(&entry.connection);
+        Some(Present { connection, state: entry.record_state(), mark: entry.mark() })
+    }
+
+    /// The mirror has this state of an entry.
+    fn acknowledge(&self, id: &ConnectionId, mark: u32, incarnation: u32) {
+        if let Some(mut entry) = self.entries.get_mut(id) {
+            entry.acknowledged = Acknowledged { incarnation, mark };
+        }
+    }
+
+    /// All entries by the bucket of their record, and whether the mirror has their present state.
+    fn by_bucket(&self, incarnation: u32) -> [Vec<(ConnectionId, bool)>; BUCKETS] {
+        let mut buckets: [Vec<_>; BUCKETS] = std::array::from_fn(|_| Vec::new());
+        for entry in &self.entries {
+            let Acknowledged { incarnation: known, mark } = entry.acknowledged;
+            let is_acknowledged = (known, mark) == (incarnation, entry.mark());
+            buckets[Keys::bucket_of(entry.key())].push((*entry.key(), is_acknowledged));
+        }
+        buckets
+    }
+
+    fn changed(&self, id: &ConnectionId) {
+        if let Some(mirror) = &self.mirror {
+            mirror.mark(id);
+        }
+    }
+
+    fn removed(&self, id: &ConnectionId) {
+        if let Some(mirror) = &self.mirror {
+            mirror.removed(id);
+        }
     }
 
     /// Whether every connection is over and its backend knows it.

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +7,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
+use crate::registry::{Registry, RegistryState, WhenUnavailable};
 use crate::telemetry::metrics::{self, BackendFill, Fill};
 use crate::telemetry::{chain, logging};
 
@@ -25,32 +26,72 @@ const FILTER_MAX_BYTES: usize = 4096;
 const FILTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this node may be sent new connections.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<watch::Sender<Phase>>);
 
-const STARTING: u8 = 0;
-const READY: u8 = 1;
-const DRAINING: u8 = 2;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Ready,
+    Draining,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Readiness(Arc::new(watch::Sender::new(Phase::Starting)))
+    }
+}
 
 impl Readiness {
-    /// Both listeners are up.
+    /// The listeners are up, and the node is registered where it has to be.
     pub fn ready(&self) {
-        self.0.store(READY, Ordering::Release);
+        // A node that is told to go down while it starts never gets ready.
+        self.0.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Ready;
+            }
+            starting
+        });
     }
 
     /// The node goes down.
     pub fn draining(&self) {
-        self.0.store(DRAINING, Ordering::Release);
+        self.0.send_replace(Phase::Draining);
     }
 
-    /// What this node is, and why it may not be sent new connections: ready if there is no reason.
-    fn state(&self) -> (&'static str, Vec<&'static str>) {
-        match self.0.load(Ordering::Acquire) {
-            STARTING => ("starting", vec!["the listeners are not open yet"]),
-            READY => ("ready", Vec::new()),
-            _ => ("draining", vec!["the node goes down"]),
+    /// Resolves when the node is ready, or goes down.
+    pub async fn wait(&self) {
+        // The sender is part of self.
+        let _ = self.0.subscribe().wait_for(|phase| *phase != Phase::Starting).await;
+    }
+
+    /// Whether this node may be sent new connections, what it is, and why it is not simply ready.
+    fn state(&self, registry: &Registry) -> State {
+        let refuses = registry.mirror().is_some_and(|mirror| mirror.when_unavailable() == WhenUnavailable::Refuse);
+        let phase = *self.0.borrow();
+        let state = |takes_clients, status, reason: Option<String>| State { takes_clients, status, reason };
+        match (phase, registry.state()) {
+            (Phase::Draining, _) => state(false, "draining", Some("the node goes down".to_owned())),
+            (_, RegistryState::Starting { why }) => state(false, "starting", Some(why.to_string())),
+            (Phase::Starting, _) => state(false, "starting", Some("the listeners are not open yet".to_owned())),
+            (_, RegistryState::Detached { why } | RegistryState::Degraded { why }) if refuses => {
+                state(false, "degraded", Some(why.to_string()))
+            }
+            (_, registry) => match registry.degraded() {
+                Some(why) => state(true, "degraded", Some(why.to_string())),
+                None => state(true, "ready", None),
+            },
         }
     }
+}
+
+/// What probes are told.
+struct State {
+    takes_clients: bool,
+    status: &'static str,
+    /// Why it is not simply ready.
+    reason: Option<String>,
 }
 
 /// Whether a path is for operators and their probes.
@@ -69,9 +110,9 @@ pub(super) async fn answer(
         (method, path) if *method != Method::GET && *method != Method::HEAD => return not_allowed(path),
         (_, "/healthz") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
         (_, "/readyz") => {
-            let (state, reasons) = readiness.state();
-            let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (status, JSON, line(&json!({ "status": state, "reasons": reasons })))
+            let State { takes_clients, status, reason } = readiness.state(&plane.registry);
+            let code = if takes_clients { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (code, JSON, line(&json!({ "status": status, "reasons": Vec::from_iter(reason) })))
         }
         (_, "/metrics") => {
             plane.metrics.fill(fill(plane));
@@ -97,7 +138,7 @@ fn version(plane: &DataPlane) -> Value {
 fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let live = plane.live();
     let Fill { send_buffer_bytes, send_buffer_largest_bytes, backends } = fill(plane);
-    let (status, reasons) = readiness.state();
+    let State { status, reason, .. } = readiness.state(&plane.registry);
     let apis = live.deployments.iter().map(|deployment| {
         let stages = deployment.stages().map(|stage| {
             let mut routes: Vec<&str> = stage.routes().map(|route| &*route.key).collect();
@@ -112,9 +153,10 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     json!({
         "version": version(plane),
         "status": status,
-        "reasons": reasons,
+        "reasons": Vec::from_iter(reason),
+        "registry": plane.registry.state().name(),
         "time": plane.clock.now().iso_8601(),
-        "connections": { "live": plane.registry.live(), "all": plane.registry.all().len() },
+        "connections": { "live": plane.registry.live(), "all": plane.registry.len() },
         "sendBuffers": { "bytes": send_buffer_bytes, "largestBytes": send_buffer_largest_bytes },
         "backends": backends.collect::<serde_json::Map<_, _>>(),
         "apis": apis.collect::<serde_json::Map<_, _>>(),

@@ -28,9 +28,11 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let result = match *request.method() {
         Method::POST => post(plane, &mut call, request).await,
-        Method::GET => get_connection(plane, &call.deployment, &call.id),
-        Method::DELETE => CloseRequest::parse(request.uri().query())
-            .and_then(|close| delete_connection(plane, &call.deployment, &call.id, &close)),
+        Method::GET => get_connection(plane, &call.deployment, &call.id).await,
+        Method::DELETE => match CloseRequest::parse(request.uri().query()) {
+            Ok(close) => delete_connection(plane, &call.deployment, &call.id, &close).await,
+            Err(error) => Err(error),
+        },
         _ => Err(ConnectionsApiError::UnknownMethod),
     };
     let request_id = call.request_id();
@@ -47,7 +49,7 @@ async fn post(
     let data_type = data_type(request.headers())?;
     let data = read_body(request.body_mut(), plane.live().limits.message_bytes).await?;
     call.request_bytes = data.len();
-    post_to_connection(plane, &call.deployment, &call.id, data, data_type).await
+    post_to_connection(plane, call, data, data_type).await
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {

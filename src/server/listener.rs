@@ -98,6 +98,14 @@ impl Listener {
 
     /// Accepts until `stop`. It only accepts: everything else happens in a task of each connection.
     pub async fn serve(self, plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stop: CancellationToken) {
+        let start = |stream, peer| {
+            plane.lifecycle.spawn(serve_connection(Arc::clone(&plane), Arc::clone(&endpoint), stream, peer));
+        };
+        self.accept(stop, start).await;
+    }
+
+    /// Accepts until `stop`, and has each connection served by `start`, which must not wait.
+    pub(super) async fn accept(self, stop: CancellationToken, start: impl Fn(TcpStream, Peer)) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -105,10 +113,7 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => {
-                    let peer = Peer { remote, local: self.address };
-                    plane.lifecycle.spawn(serve_connection(Arc::clone(&plane), Arc::clone(&endpoint), stream, peer));
-                }
+                Ok((stream, remote)) => start(stream, Peer { remote, local: self.address }),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it began"),
                 Err(error) => {
                     warn!(%error, "could not accept a connection; is the limit of open files reached?");

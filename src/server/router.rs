@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, admin, connections_api, upgrade};
+use super::{ConnectionsApi, admin, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::ConnectionsCall;
 use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
@@ -59,10 +59,13 @@ async fn answer(
     session: &Session,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    if let Endpoint::Internal { readiness, .. } = endpoint
-        && admin::is_for(request.uri().path())
-    {
-        return admin::answer(plane, readiness, request).await;
+    if let Endpoint::Internal { readiness, .. } = endpoint {
+        if admin::is_for(request.uri().path()) {
+            return admin::answer(plane, readiness, request).await;
+        }
+        if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
+            return response;
+        }
     }
     match resolve(plane, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {

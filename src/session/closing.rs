@@ -61,6 +61,11 @@ impl Closing {
         Closing::new(1001, "Going away", "drain")
     }
 
+    /// This node was condemned by others; its connections are theirs.
+    pub fn fenced() -> Self {
+        Closing::new(1001, "Going away", "fenced")
+    }
+
     /// The socket took nothing for `limits.slowClientTimeoutSeconds`.
     pub fn slow() -> Self {
         Closing::new(1008, "Slow consumer", "slow")

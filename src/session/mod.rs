@@ -12,5 +12,5 @@ mod wire;
 
 pub use closing::Closing;
 pub use deadlines::{Deadlines, Due, Observed};
-pub use outbox::{Delivery, Frame, Outbox, PostRefused};
+pub use outbox::{Delivery, Frame, Outbox, PostRefused, Receipts};
 pub use socket::{Incoming, Socket, SocketSettings};

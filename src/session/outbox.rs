@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -87,16 +88,52 @@ impl Frame {
 pub(super) struct Queued {
     pub(super) frame: Frame,
     pub(super) cost: usize,
-    written: Option<oneshot::Sender<()>>,
+    poster: Poster,
 }
 
 impl Queued {
     /// Tells the poster that the whole frame is in the socket.
     pub(super) fn written(self) {
-        if let Some(written) = self.written {
+        match self.poster {
+            Poster::Nobody => {}
             // A poster that has gone away does not need the answer.
-            let _ = written.send(());
+            Poster::Waiting(written) => drop(written.send(())),
+            Poster::Receipt(receipt) => receipt.written(),
         }
+    }
+}
+
+/// Who learns what became of a frame. Dropped unwritten, the frame never will be.
+#[derive(Debug)]
+enum Poster {
+    Nobody,
+    Waiting(oneshot::Sender<()>),
+    Receipt(Receipt),
+}
+
+/// Learns what became of many frames, without a task or an allocation for each.
+pub trait Receipts: fmt::Debug + Send + Sync {
+    /// The frame that was posted as number `id` was written whole, or never will be. Called once for each frame that
+    /// was taken, from the session's task.
+    fn settle(&self, id: u64, written: bool);
+}
+
+#[derive(Debug)]
+struct Receipt {
+    receipts: Arc<dyn Receipts>,
+    id: u64,
+    written: bool,
+}
+
+impl Receipt {
+    fn written(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.receipts.settle(self.id, self.written);
     }
 }
 
@@ -129,6 +166,26 @@ impl Outbox {
     /// The connection is closing, or its buffer is full.
     pub fn post(&self, frame: Frame, now: Timestamp) -> Result<Delivery, PostRefused> {
         let (written, delivery) = oneshot::channel();
+        self.take(frame, now, || Poster::Waiting(written))?;
+        Ok(delivery)
+    }
+
+    /// As [`Outbox::post`], for one who posts for many others: `receipts` learns what became of frame number `id`, if
+    /// it was taken.
+    ///
+    /// # Errors
+    /// As [`Outbox::post`]; then `receipts` hears nothing.
+    pub fn post_for(
+        &self,
+        frame: Frame,
+        now: Timestamp,
+        receipts: &Arc<dyn Receipts>,
+        id: u64,
+    ) -> Result<(), PostRefused> {
+        self.take(frame, now, || Poster::Receipt(Receipt { receipts: Arc::clone(receipts), id, written: false }))
+    }
+
+    fn take(&self, frame: Frame, now: Timestamp, poster: impl FnOnce() -> Poster) -> Result<(), PostRefused> {
         let cost = frame.data.len() + FRAME_OVERHEAD_BYTES;
         {
             let mut state = self.lock();
@@ -138,11 +195,11 @@ impl Outbox {
             if state.bytes > 0 && state.bytes + cost > self.limit_bytes {
                 return Err(PostRefused::Full);
             }
-            state.push(Queued { frame, cost, written: Some(written) });
+            state.push(Queued { frame, cost, poster: poster() });
         }
         self.touch(now);
         self.writer.wake();
-        Ok(delivery)
+        Ok(())
     }
 
     /// Queues a frame of the gateway's own or a route's reply. It may exceed the limit: the session reads no further
@@ -154,7 +211,7 @@ impl Outbox {
             if state.gone || state.closing.is_some() {
                 return;
             }
-            state.push(Queued { frame, cost, written: None });
+            state.push(Queued { frame, cost, poster: Poster::Nobody });
         }
         self.writer.wake();
     }

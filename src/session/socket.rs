@@ -19,7 +19,7 @@ use super::wire::Wire;
 use super::{Closing, Observed, Outbox};
 
 /// What an idle connection keeps for reading. A larger buffer is zeroed anew at each read and costs every connection.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 
 /// Control frames that wait for a blocked socket; pongs beyond are not sent.
 const CONTROL_BUFFER_BYTES: usize = 2 * 1024;

@@ -48,6 +48,7 @@ reasons! {
     MissingParameter = "missingParameter", "BAD_REQUEST_PARAMETERS", "a required request parameter is missing";
     Throttled = "throttled", "THROTTLED", "a bucket of the route or its stage is empty";
     NodeFull = "nodeFull", "DEFAULT_5XX", "the node has as many connections as it may";
+    RegistryUnavailable = "registryUnavailable", "DEFAULT_5XX", "the node may take no connections now";
     NoRoute = "noRoute", "ACCESS_DENIED", "no route has the selected key and there is no $default route";
     ApiRemoved = "apiRemoved", "RESOURCE_NOT_FOUND", "a reload took the API or its stage away";
     ReplyTooLarge = "replyTooLarge", "DEFAULT_5XX", "the backend's reply is larger than allowed";
@@ -86,6 +87,7 @@ reasons! {
     BadCall = "badCall", "BAD_REQUEST_PARAMETERS", "the call itself is wrong";
     TooLarge = "tooLarge", "REQUEST_TOO_LARGE", "the data are larger than allowed";
     BufferFull = "bufferFull", "THROTTLED", "the connection's send buffer is full";
+    DeliveryUnknown = "deliveryUnknown", "DEFAULT_5XX", "the node that holds the connection did not answer";
     OwnerUnreachable = "ownerUnreachable", "DEFAULT_5XX", "the node that holds the connection cannot be reached";
 }
 

@@ -2,10 +2,13 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
-use super::find;
+use super::forward::forward;
+use super::{Found, find};
+use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
+use crate::registry::Open;
 use crate::session::Closing;
 
 const CODE_DEFAULT: u16 = 1000;
@@ -48,19 +51,27 @@ impl CloseRequest {
 /// `DELETE /{stage}/@connections/{connectionId}`: closes a connection after what was posted before is written.
 ///
 /// # Errors
-/// The id is malformed, or the connection gone.
-pub fn delete_connection(
+/// The id is malformed, the connection gone, or its node cannot be reached.
+pub async fn delete_connection(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     id: &str,
     request: &CloseRequest,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let open = find(plane, deployment, id)?;
-    if open.outbox.close(Closing::deleted(request.code, &request.reason)) {
-        Ok(empty(StatusCode::NO_CONTENT))
-    } else {
-        Err(ConnectionsApiError::Gone)
+    match find(plane, deployment, id)? {
+        Found::Here(open) if close(&open, request.code, &request.reason) => {}
+        Found::Here(_) => return Err(ConnectionsApiError::Gone),
+        Found::Elsewhere(id) => {
+            let action = Action::Delete { code: request.code, reason: request.reason.as_str().into() };
+            forward(plane, &deployment.api_id, id, action).await?;
+        }
     }
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `false` if it is closing already.
+pub(super) fn close(open: &Open, code: u16, reason: &str) -> bool {
+    open.outbox.close(Closing::deleted(code, reason))
 }
 
 #[cfg(test)]

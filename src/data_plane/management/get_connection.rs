@@ -5,10 +5,13 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::find;
+use super::forward::forward;
+use super::{Found, find};
+use crate::cluster::link::{Action, Answer};
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
+use crate::registry::Open;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,13 +32,27 @@ struct Identity {
 /// `GET /{stage}/@connections/{connectionId}`: since when a client is connected, and from where.
 ///
 /// # Errors
-/// The id is malformed, or the connection gone.
-pub fn get_connection(
+/// The id is malformed, the connection gone, or its node cannot be reached.
+pub async fn get_connection(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let open = find(plane, deployment, id)?;
+    let json = match find(plane, deployment, id)? {
+        Found::Here(open) => describe(&open),
+        Found::Elsewhere(id) => match forward(plane, &deployment.api_id, id, Action::Get).await? {
+            Answer::Info(json) => json,
+            // A peer that says it has done what it was not asked to.
+            Answer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),
+        },
+    };
+    let mut response = empty(StatusCode::OK);
+    *response.body_mut() = Full::new(json);
+    Ok(response)
+}
+
+/// What a GET answers, as JSON.
+pub(super) fn describe(open: &Open) -> Bytes {
     let info = ConnectionInfo {
         identity: Identity {
             source_ip: open.connection.source_ip.to_string(),
@@ -44,8 +61,5 @@ pub fn get_connection(
         connected_at: open.connection.connected_at.iso_8601(),
         last_active_at: open.outbox.last_active().iso_8601(),
     };
-    let json = serde_json::to_vec_pretty(&info).expect("strings are JSON");
-    let mut response = empty(StatusCode::OK);
-    *response.body_mut() = Full::new(Bytes::from(json));
-    Ok(response)
+    serde_json::to_vec_pretty(&info).expect("strings are JSON").into()
 }

@@ -3,10 +3,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::find;
+use super::forward::forward;
+use super::{ConnectionsCall, Found, find};
+use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
+use crate::id::ConnectionId;
+use crate::registry::Open;
 use crate::session::{Frame, PostRefused};
 
 /// How data go to the client.
@@ -22,36 +26,54 @@ pub enum DataType {
 /// socket.
 ///
 /// # Errors
-/// The id is malformed or the connection gone, the data are too large, or the send buffer is full.
+/// The id is malformed or the connection gone, the data are too large, the send buffer is full, or the node that holds
+/// the connection did not answer.
 pub async fn post_to_connection(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    id: &str,
+    call: &mut ConnectionsCall,
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    post(plane, deployment, id, data, data_type).await.map(|()| empty(StatusCode::OK))
+    let outcome = match find(plane, &call.deployment, &call.id)? {
+        Found::Elsewhere(id) => {
+            call.path = "peer";
+            post_elsewhere(plane, &call.deployment, id, data, data_type).await
+        }
+        Found::Here(open) => post(plane, &open, data, data_type).await,
+    };
+    outcome.map(|()| empty(StatusCode::OK))
 }
 
-async fn post(
-    plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    id: &str,
-    data: Bytes,
-    data_type: DataType,
-) -> Result<(), ConnectionsApiError> {
-    let open = find(plane, deployment, id)?;
+async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) -> Result<(), ConnectionsApiError> {
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }
-    let frame = match data_type {
-        DataType::Text => Frame::text_lossy(data),
-        DataType::Binary => Frame::binary(data),
-    };
-    let delivery = open.outbox.post(frame, plane.clock.now()).map_err(|refused| match refused {
+    let delivery = open.outbox.post(frame(data, data_type), plane.clock.now()).map_err(|refused| match refused {
         PostRefused::Gone => ConnectionsApiError::Gone,
         PostRefused::Full => ConnectionsApiError::BufferFull,
     })?;
     // Bounded by the slow client timeout: a socket that takes nothing is closed.
     delivery.await.map_err(|_| ConnectionsApiError::Gone)
+}
+
+async fn post_elsewhere(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    id: ConnectionId,
+    data: Bytes,
+    data_type: DataType,
+) -> Result<(), ConnectionsApiError> {
+    if data.len() > plane.live().limits.message_bytes {
+        return Err(ConnectionsApiError::TooLarge);
+    }
+    let action = Action::Post { data, binary: data_type == DataType::Binary };
+    forward(plane, &deployment.api_id, id, action).await.map(drop)
+}
+
+/// The frame that a client gets.
+pub(super) fn frame(data: Bytes, data_type: DataType) -> Frame {
+    match data_type {
+        DataType::Text => Frame::text_lossy(data),
+        DataType::Binary => Frame::binary(data),
+    }
 }

@@ -50,7 +50,8 @@ pub struct Admitted {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. required parameters  2. throttle  3. registry  4. `$connect` integration  5. open  6. record
+/// 1. required parameters  2. throttle  3. registry, and its record  4. `$connect` integration  5. open
+/// 6. what operators see
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -148,9 +149,13 @@ async fn admit(
         subprotocol: None,
         forgotten: false,
     };
+    // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
+    if plane.registry.record(&connection.id).await.is_err() || !plane.registry.gate().is_open() {
+        admitted.refused();
+        return Err(ConnectError::Unavailable);
+    }
     let Some(route) = route else {
-        admitted.open();
-        return Ok(admitted);
+        return admitted.open().ok_or(ConnectError::Unavailable);
     };
     let sent = (Some(&request.handshake), &Payload::Empty);
     let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
@@ -158,8 +163,7 @@ async fn admit(
     match outcome {
         Ok(answer) if answer.status.is_success() => {
             admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-            admitted.open();
-            Ok(admitted)
+            admitted.open().ok_or(ConnectError::Unavailable)
         }
         Ok(answer) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
@@ -213,10 +217,16 @@ impl Admitted {
         stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
     }
 
-    fn open(&mut self) {
-        self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
+    /// From now on it is served. `None` if the node was fenced meanwhile: then its backend is told that it is over.
+    fn open(mut self) -> Option<Self> {
+        let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
         self.plane.metrics.opened(&labels(&self.connection));
+        if !is_served {
+            self.end(Closing::fenced());
+            return None;
+        }
         debug!(connection_id = %self.connection.id, "connected");
+        Some(self)
     }
 
     /// The backend said no: as if the connection had never been.

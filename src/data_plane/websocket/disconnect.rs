@@ -66,6 +66,7 @@ fn record_without_call(plane: &DataPlane, id: &ConnectionId, status: StatusCode,
 /// Tries once to deliver a `$disconnect`. The event's id is computed from the connection's, so every attempt, by
 /// whomever, has the same.
 pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId) -> Attempt {
+    plane.registry.gate().opened().await;
     let Some(ended) = plane.registry.get_ended(id) else { return Attempt::Settled };
     let Ended { connection, closing, attempt, since } = ended;
     let live = plane.live_owned();

@@ -1,12 +1,13 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, Span, debug};
 
@@ -40,6 +41,8 @@ struct Session<S> {
     sent: u64,
     /// Whether something waited to be written when last looked at.
     writing: bool,
+    /// While the gate is shut: its opening.
+    hold: Option<Pin<Box<OwnedNotified>>>,
 }
 
 /// What a session wakes up for.
@@ -58,7 +61,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
         let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
         let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
-        Session { admitted, socket, dispatches: FuturesUnordered::new(), deadlines, span, sent: 0, writing: false }
+        Session {
+            admitted,
+            socket,
+            dispatches: FuturesUnordered::new(),
+            deadlines,
+            span,
+            sent: 0,
+            writing: false,
+            hold: None,
+        }
     }
 
     /// Serves the client until something ends the connection.
@@ -108,6 +120,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
+        if !self.admitted.plane().registry.gate().is_open() {
+            ready!(self.poll_hold(cx));
+        }
         if let Poll::Ready(closing) = self.socket.poll_send(cx) {
             return Poll::Ready(Step::End(closing));
         }
@@ -131,6 +146,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Poll::Ready(Step::Timer);
         }
         Poll::Pending
+    }
+
+    /// Ready when the gate is open. Until then nothing is dispatched and nothing written.
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let gate = self.admitted.plane().registry.gate();
+        loop {
+            let opening = self.hold.get_or_insert_with(|| Box::pin(gate.next_opening()));
+            let opening = opening.as_mut().poll(cx);
+            // Looked at after it is waited for, so that no opening is missed.
+            if gate.is_open() {
+                self.hold = None;
+                return Poll::Ready(());
+            }
+            ready!(opening);
+            self.hold = None;
+        }
     }
 
     fn message(&mut self, payload: Payload) {

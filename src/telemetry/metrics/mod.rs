@@ -8,11 +8,12 @@ mod connections;
 mod events;
 mod exposition;
 mod labels;
+mod links;
 mod node;
 mod process;
 mod register;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -24,7 +25,7 @@ use connections::{ConnectionMetrics, code_label};
 use events::EventMetrics;
 use labels::{
     BackendLabels, CauseLabels, CodeLabels, KindLabels, LevelLabels, LossLabels, OperationLabels, OutcomeLabels,
-    PushLabels, ReasonLabels, ResultLabels, RouteLabels, StateLabels,
+    PushLabels, ReasonLabels, ResultLabels, RouteLabels,
 };
 use node::NodeMetrics;
 use register::Register;
@@ -32,6 +33,8 @@ use register::Register;
 pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
+pub use links::LinkMetrics;
+pub use node::RegistryStateGauge;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub struct Metrics {
     connections: ConnectionMetrics,
     events: EventMetrics,
     node: NodeMetrics,
-    registry_state: Mutex<&'static str>,
+    links: LinkMetrics,
 }
 
 /// What is looked at only when somebody asks: how full this node is.
@@ -73,9 +76,9 @@ impl Metrics {
         let connections = ConnectionMetrics::declare(&mut register);
         let events = EventMetrics::declare(&mut register);
         let node = NodeMetrics::declare(&mut register);
-        node.registry_state.get_or_create(&StateLabels { state: registry_state }).set(1);
-        let registry_state = Mutex::new(registry_state);
-        Metrics { registry, names, connections, events, node, registry_state }
+        node.registry_state.set(registry_state);
+        let links = LinkMetrics::declare(&mut register);
+        Metrics { registry, names, connections, events, node, links }
     }
 
     /// OpenMetrics text.
@@ -199,12 +202,14 @@ impl Metrics {
         }
     }
 
-    /// The registry is in another state.
-    pub fn registry_state(&self, state: &'static str) {
-        let mut current = self.registry_state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.node.registry_state.get_or_create(&StateLabels { state: *current }).set(0);
-        self.node.registry_state.get_or_create(&StateLabels { state }).set(1);
-        *current = state;
+    /// What tells the state of the registry.
+    pub fn registry_state(&self) -> RegistryStateGauge {
+        self.node.registry_state.clone()
+    }
+
+    /// Metrics of the links to other nodes.
+    pub fn links(&self) -> &LinkMetrics {
+        &self.links
     }
 
     /// The registry's store was asked.

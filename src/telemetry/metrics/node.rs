@@ -6,10 +6,22 @@ use super::labels::{
 };
 use super::register::{Counters, Gauges, Histograms, Register};
 
+/// Says which state the registry is in: 1 for that one, and no other is there.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryStateGauge(Gauges<StateLabels>);
+
+impl RegistryStateGauge {
+    /// The registry is in this state now.
+    pub fn set(&self, state: &'static str) {
+        self.0.clear();
+        self.0.get_or_create(&StateLabels { state }).set(1);
+    }
+}
+
 /// This node: what waits in it, what it shares with others, and what telemetry itself loses.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
-    pub(super) registry_state: Gauges<StateLabels>,
+    pub(super) registry_state: RegistryStateGauge,
     pub(super) registry_duration: Histograms<OperationLabels>,
     pub(super) lease_remaining: Gauge<f64, std::sync::atomic::AtomicU64>,
     pub(super) reaped: Counters<StageLabels>,
@@ -30,7 +42,9 @@ impl NodeMetrics {
         let build: Gauges<VersionLabels> = register.gauge("build_info", "1 for the version that runs");
         build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         NodeMetrics {
-            registry_state: register.gauge("registry_state", "1 for the state that the registry is in, 0 for others"),
+            registry_state: RegistryStateGauge(
+                register.gauge("registry_state", "1 for the state that the registry is in"),
+            ),
             registry_duration: register.durations("registry_duration_seconds", "Time that the registry's store took"),
             lease_remaining: register.single("node_lease_remaining_seconds", "Time until this node's lease ends"),
             reaped: register.counter("reaped_connections", "Connections of lost nodes that this node took over"),

@@ -1,0 +1,117 @@
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cluster::{Directory, NodeView};
+use crate::config;
+use crate::id::NodeId;
+use crate::redis_client::{Keys, RedisConnection};
+use crate::registry::{ConnectionView, Page, Query};
+use crate::telemetry::chain;
+
+/// How long Redis may take for each answer to an operator.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections that are asked for at once.
+const PAGE: usize = 1000;
+
+/// What `tidegate connections` is asked.
+#[derive(Debug, Default)]
+pub struct ConnectionsArguments {
+    pub api: Option<String>,
+    pub stage: Option<String>,
+    pub node: Option<String>,
+    /// Only how many there are.
+    pub count: bool,
+    pub json: bool,
+}
+
+/// `tidegate nodes`: all nodes, as Redis has them.
+///
+/// # Errors
+/// The configuration has problems or no Redis, or Redis cannot be asked.
+pub async fn nodes(path: &Path, json: bool) -> Result<(), String> {
+    let nodes = directory(path).await?.nodes().await.map_err(|error| chain(&error).to_string())?;
+    if json {
+        return print(&format!("{}\n", serde_json::json!({ "nodes": nodes })));
+    }
+    let mut text = node_line("NODE", "STATE", "LEASE", "CONNECTIONS", "VERSION", "ADVERTISE");
+    for NodeView { node, advertise, version, state, lease_alive, connections } in &nodes {
+        let lease = if *lease_alive { "alive" } else { "lapsed" };
+        text.push_str(&node_line(node, state, lease, &connections.to_string(), version, advertise));
+    }
+    print(&text)
+}
+
+/// `tidegate connections`: connections of all nodes, as Redis has them, a page at a time. JSON has one to a line.
+///
+/// # Errors
+/// The configuration has problems or no Redis, or Redis cannot be asked.
+pub async fn connections(path: &Path, arguments: ConnectionsArguments) -> Result<(), String> {
+    let ConnectionsArguments { api, stage, node, count, json } = arguments;
+    let node = node.map(|node| NodeId::parse(&node).map_err(|error| format!("`{node}`: {error}"))).transpose()?;
+    let directory = directory(path).await?;
+    if count && api.is_none() && stage.is_none() {
+        let count = directory.count(node).await.map_err(|error| chain(&error).to_string())?;
+        return print_count(count, json);
+    }
+    let query = Query { api, stage, node };
+    if !count && !json {
+        print(&connection_line("CONNECTION", "NODE", "API", "STAGE", "STATE", "SINCE", "SOURCE"))?;
+    }
+    let (mut counted, mut cursor) = (0, None);
+    loop {
+        let page = directory.connections(&query, cursor.as_deref(), PAGE).await;
+        let Page { connections, cursor: next } = page.map_err(|error| chain(&error).to_string())?;
+        counted += connections.len() as u64;
+        if !count {
+            let line = |connection: &ConnectionView| match json {
+                true => serde_json::to_string(connection).map(|line| line + "\n").unwrap_or_default(),
+                false => {
+                    let ConnectionView { connection_id, node, api_id, stage, state, connected_at, .. } = connection;
+                    connection_line(connection_id, node, api_id, stage, state, connected_at, &connection.source_ip)
+                }
+            };
+            print(&connections.iter().map(line).collect::<String>())?;
+        }
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if count { print_count(counted, json) } else { Ok(()) }
+}
+
+async fn directory(path: &Path) -> Result<Directory, String> {
+    let loaded = config::load_file(path, &|name| std::env::var(name).ok()).map_err(|error| error.to_string())?;
+    let settings = &loaded.config.registry;
+    let Some(redis) = settings.redis() else {
+        return Err(format!(
+            "{}: with `registry.type: memory` only the node itself knows: ask http://{}/connections",
+            path.display(),
+            loaded.config.listeners.internal.address
+        ));
+    };
+    let connection = RedisConnection::open(&redis, PATIENCE).await.map_err(|error| chain(&error).to_string())?;
+    Ok(Directory::new(connection, Keys::new(&settings.key_prefix)))
+}
+
+fn node_line(node: &str, state: &str, lease: &str, connections: &str, version: &str, advertise: &str) -> String {
+    format!("{node:<8}  {state:<7}  {lease:<6}  {connections:>11}  {version:<10}  {advertise}\n")
+}
+
+fn connection_line(id: &str, node: &str, api: &str, stage: &str, state: &str, since: &str, source: &str) -> String {
+    format!("{id:<20}  {node:<8}  {api:<12}  {stage:<12}  {state:<10}  {since:<24}  {source}\n")
+}
+
+fn print_count(count: u64, json: bool) -> Result<(), String> {
+    print(&if json { format!("{{\"count\":{count}}}\n") } else { format!("{count}\n") })
+}
+
+/// Writes to stdout; whoever reads it may have seen enough.
+fn print(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("could not print: {error}")),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,361 @@
+//! The beat: this node's regular word with Redis. It registers the node, renews its lease, attaches the registry's mirror
+//! and fills the table of members. It alone connects and reconnects.
+
+mod registration;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::decide::{Renewal, after_renew, drifted};
+use super::observe::Observations;
+use super::survey::{Survey, SurveyError, look_at, survey};
+use super::{Member, Membership, NodeKey, RefreshRequests, Table};
+use crate::id::NodeId;
+use crate::redis_client::{BUCKETS, RedisConnection, RedisError, RedisSettings, read, scripts};
+use crate::registry::{Attachment, Mirror, Registry};
+use crate::telemetry::chain;
+use registration::random_epoch;
+
+/// Steps of one beat: registering, being forgotten, being fenced each take one.
+const STEPS_MAX: usize = 4;
+
+/// Time between two looks that are asked for by pushes.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Who waits for the table at once.
+const REFRESHES_MAX: usize = 1024;
+
+/// Warnings that are remembered, so that they are not repeated.
+const WARNINGS_MAX: usize = 1024;
+
+/// What the beat needs.
+#[derive(Debug)]
+pub struct BeatSettings {
+    pub redis: RedisSettings,
+    /// The lease `L`.
+    pub lease: Duration,
+    /// Where peers reach this node.
+    pub advertise: String,
+}
+
+/// The way to the running beat.
+#[derive(Clone, Debug)]
+pub struct BeatHandle(mpsc::Sender<oneshot::Sender<()>>);
+
+impl BeatHandle {
+    /// Writes what is still to be written and takes this node out of the cluster. Nothing of it remains in Redis, unless
+    /// there are connections whose backends do not know yet that they are over: those are left to others.
+    pub async fn leave(&self) {
+        let (left, done) = oneshot::channel();
+        if self.0.send(left).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+}
+
+/// This node's word with Redis. [`Beat::run`] is its one task.
+#[derive(Debug)]
+pub struct Beat {
+    settings: BeatSettings,
+    registry: Arc<Registry>,
+    mirror: Arc<Mirror>,
+    membership: Arc<Membership>,
+    refreshes: RefreshRequests,
+    commands: mpsc::Receiver<oneshot::Sender<()>>,
+    connection: Option<RedisConnection>,
+    /// Counts connections.
+    serial: u64,
+    /// The epoch of the node key, or the one that is to be registered.
+    epoch: u64,
+    former: Vec<u64>,
+    is_registered: bool,
+    /// Redis may have lost what it acknowledged, and the mirror does not know yet.
+    forgotten: bool,
+    run_id: Option<String>,
+    attached_since: Option<Instant>,
+    observations: Observations,
+    /// Buckets whose number of records was not what it should be at the last look.
+    differing: u16,
+    /// What was already said.
+    warned: HashSet<String>,
+}
+
+#[derive(Debug, Error)]
+enum BeatError {
+    #[error("could not connect to Redis")]
+    Connect(#[source] RedisError),
+    #[error("could not register this node")]
+    Register(#[source] RedisError),
+    #[error("could not look at the nodes")]
+    Survey(#[source] SurveyError),
+    #[error("Redis says another thing at each step")]
+    Unsettled,
+}
+
+impl BeatError {
+    fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            BeatError::Connect(RedisError::TimedOut)
+                | BeatError::Register(RedisError::TimedOut)
+                | BeatError::Survey(SurveyError::Redis(RedisError::TimedOut))
+        )
+    }
+}
+
+impl Beat {
+    /// A beat that has not begun. `registry` has the mirror `mirror`.
+    pub fn new(
+        settings: BeatSettings,
+        registry: Arc<Registry>,
+        mirror: Arc<Mirror>,
+        membership: Arc<Membership>,
+        refreshes: RefreshRequests,
+    ) -> (Self, BeatHandle) {
+        let (sender, commands) = mpsc::channel(1);
+        let beat = Beat {
+            settings,
+            registry,
+            mirror,
+            membership,
+            refreshes,
+            commands,
+            connection: None,
+            serial: 0,
+            epoch: random_epoch(),
+            former: Vec::new(),
+            is_registered: false,
+            forgotten: false,
+            run_id: None,
+            attached_since: None,
+            observations: Observations::default(),
+            differing: 0,
+            warned: HashSet::new(),
+        };
+        (beat, BeatHandle(sender))
+    }
+
+    /// Beats until `stop`, or until the node has left.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut next = Instant::now();
+        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+        let mirror = Arc::clone(&self.mirror);
+        let mut began = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(done) = self.commands.recv() => {
+                    self.leave().await;
+                    // Who asked may have given up.
+                    let _ = done.send(());
+                    return;
+                }
+                () = mirror.trouble() => {
+                    next = next.min(Instant::now() + self.retry_interval());
+                    continue;
+                }
+                Some(request) = self.refreshes.recv(), if waiting.len() < REFRESHES_MAX => {
+                    waiting.push(request);
+                    next = next.min(began.map_or_else(Instant::now, |began| began + REFRESH_INTERVAL));
+                    continue;
+                }
+                () = sleep_until(next) => {}
+            }
+            let now = Instant::now();
+            began = Some(now);
+            while waiting.len() < REFRESHES_MAX
+                && let Ok(request) = self.refreshes.try_recv()
+            {
+                waiting.push(request);
+            }
+            let is_attached = self.beat().await;
+            // Whoever waits learns of a failure by the drop of its sender.
+            let waiting = std::mem::take(&mut waiting);
+            if is_attached {
+                waiting.into_iter().for_each(|refreshed| {
+                    let _ = refreshed.send(());
+                });
+            }
+            let interval = if is_attached { self.settings.lease / 3 } else { self.retry_interval() };
+            next = now + interval.mul_f64(0.9 + 0.1 * rand::random::<f64>());
+        }
+    }
+
+    /// While Redis is away it is tried more often.
+    fn retry_interval(&self) -> Duration {
+        self.settings.lease / 10
+    }
+
+    /// One beat, whose outcome is in the mirror's state and in the table of members. `true` if this node is attached.
+    async fn beat(&mut self) -> bool {
+        let was_connected = self.connection.is_some();
+        let mut outcome = self.attempt().await;
+        if was_connected && outcome.as_ref().is_err_and(|error| !error.is_timeout()) {
+            // It may be the connection alone that broke: another one may do, and nobody needs to notice.
+            self.connection = None;
+            outcome = self.attempt().await;
+        }
+        match outcome {
+            Ok(()) => true,
+            Err(error) => {
+                let why = chain(&error).to_string();
+                debug!(error = why, "a beat failed");
+                self.connection = None;
+                self.attached_since = None;
+                self.differing = 0;
+                self.observations.interrupt();
+                self.publish();
+                self.mirror.detach(why);
+                false
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<(), BeatError> {
+        let connection = self.connect().await?;
+        for _ in 0..STEPS_MAX {
+            if !self.is_registered && !self.register(&connection).await? {
+                continue;
+            }
+            let keys = self.mirror.keys();
+            let (node, sent) = (self.registry.node(), Instant::now());
+            let counts = self.mirror.settled_counts();
+            let survey = survey(&connection, keys, node, self.epoch, self.settings.lease, &self.observations.known())
+                .await
+                .map_err(BeatError::Survey)?;
+            match after_renew(&survey.renewal, &self.former, self.registry.gate().is_open()) {
+                Renewal::Renewed => return self.renewed(&connection, survey, counts, sent).await,
+                Renewal::Forgotten => {
+                    warn!(%node, "Redis has forgotten this node; it registers anew and its records are written back");
+                    self.new_epoch();
+                }
+                Renewal::RolledBack { epoch } => self.rolled_back(epoch),
+                Renewal::Fenced => self.fence(&survey.renewal),
+                Renewal::Unexpected => return Err(BeatError::Survey(SurveyError::Redis(RedisError::Unexpected))),
+            }
+        }
+        Err(BeatError::Unsettled)
+    }
+
+    async fn connect(&mut self) -> Result<RedisConnection, BeatError> {
+        if let Some(connection) = &self.connection {
+            return Ok(connection.clone());
+        }
+        let connection =
+            RedisConnection::open(&self.settings.redis, self.settings.lease / 6).await.map_err(BeatError::Connect)?;
+        self.serial += 1;
+        // What was written last on the old one may be lost: the whole map is compared, as after every break.
+        self.observations.interrupt();
+        self.check_policy(&connection).await?;
+        self.connection = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn check_policy(&mut self, connection: &RedisConnection) -> Result<(), BeatError> {
+        let info = scripts::info(self.mirror.keys(), self.registry.node(), "memory");
+        let info: String = connection.run_one(info).await.and_then(read).map_err(BeatError::Connect)?;
+        let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or("noeviction");
+        if policy != "noeviction" && self.warned.insert(policy.to_owned()) {
+            warn!(
+                policy,
+                "Redis may throw records away when its memory is full: set `maxmemory-policy noeviction`, or \
+                 connections whose node dies then get no $disconnect"
+            );
+        }
+        Ok(())
+    }
+
+    /// The lease is renewed: what was seen with it counts.
+    async fn renewed(
+        &mut self,
+        connection: &RedisConnection,
+        mut survey: Survey,
+        counts: Option<[usize; BUCKETS]>,
+        sent: Instant,
+    ) -> Result<(), BeatError> {
+        let node = self.registry.node();
+        if survey.index.remove(&node).is_none() {
+            // Somebody took the entry away.
+            let index = self.index_entry(self.mirror.keys(), node);
+            connection.run_one(index).await.map_err(BeatError::Register)?;
+            self.observations.interrupt();
+        }
+        let new: Vec<NodeId> = survey.index.keys().filter(|node| !survey.looks.contains_key(node)).copied().collect();
+        if !new.is_empty() {
+            let looks = look_at(connection, self.mirror.keys(), &new).await.map_err(BeatError::Survey)?;
+            survey.looks.extend(looks);
+        }
+        for (node, why) in &survey.unreadable {
+            if self.warned.insert(node.clone()) {
+                warn!(node, error = why, "the entry of a node in the index cannot be read; the node is left alone");
+            }
+        }
+        if self.run_id.as_ref().is_some_and(|known| *known != survey.run_id) {
+            warn!("Redis was restarted or has failed over; its records are compared and written back");
+            self.forgotten = true;
+        }
+        self.run_id = Some(survey.run_id);
+        let lease = self.settings.lease;
+        self.observations.note(sent, &survey.index, &survey.looks, lease, lease / 6);
+        self.attached_since.get_or_insert(sent);
+        self.publish();
+
+        let attachment = Attachment { connection: connection.clone(), node, epoch: self.epoch, serial: self.serial };
+        self.mirror.attach(attachment, std::mem::take(&mut self.forgotten));
+        self.compare_counts(counts, &survey.counts);
+        Ok(())
+    }
+
+    /// Records that came or went behind our back are found by their number, if it is wrong twice while nothing is on its
+    /// way.
+    fn compare_counts(&mut self, before: Option<[usize; BUCKETS]>, there: &[usize]) {
+        let now = match (before, self.mirror.settled_counts()) {
+            (Some(before), Some(after)) if before == after => {
+                let differs = |bucket: &usize| there.get(*bucket) != Some(&before[*bucket]);
+                (0..before.len()).filter(differs).fold(0, |bits: u16, bucket| bits | 1 << bucket)
+            }
+            _ => 0,
+        };
+        let drifted = drifted(self.differing, now);
+        if drifted != 0 {
+            warn!(buckets = drifted.count_ones(), "Redis has other records than this node; they are compared");
+            self.mirror.reconcile(drifted);
+        }
+        self.differing = now & !drifted;
+    }
+
+    fn publish(&mut self) {
+        if self.warned.len() > WARNINGS_MAX {
+            // Better said twice than kept for ever.
+            self.warned.clear();
+        }
+        let members = self.observations.members();
+        for member in members.values() {
+            if member.advertise == self.settings.advertise
+                && matches!(member.key, NodeKey::Live { .. })
+                && member.lease_alive
+                && self.warned.insert(format!("advertise {}", member.node))
+            {
+                let Member { node, advertise, .. } = member;
+                warn!(
+                    other = %node, advertise,
+                    "another node announces the same address; unless it is a former start of this one, pushes will \
+                     miss: give each node its own `cluster.advertise`"
+                );
+            }
+        }
+        self.membership.replace(Table {
+            members,
+            departed: self.observations.departed(),
+            attached_since: self.attached_since,
+        });
+    }
+}

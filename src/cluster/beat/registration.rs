@@ -1,0 +1,119 @@
+//! How a node comes into Redis, goes out of it, and loses its id.
+
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::{Beat, BeatError};
+use crate::cluster::decide::{Registration, after_register};
+use crate::cluster::index::IndexEntry;
+use crate::id::NodeId;
+use crate::redis_client::{Call, Keys, RedisConnection, RedisError, read, scripts};
+use crate::registry::RegistryState;
+use crate::telemetry::chain;
+
+/// Epochs of this node that are remembered.
+const EPOCHS_MAX: usize = 16;
+
+impl Beat {
+    /// Index first, so that a crash in between leaves an entry that can be found. `false` if another step is needed.
+    pub(super) async fn register(&mut self, connection: &RedisConnection) -> Result<bool, BeatError> {
+        let node = self.registry.node();
+        let keys = self.mirror.keys();
+        let index = self.index_entry(keys, node);
+        connection.run_one(index).await.map_err(BeatError::Register)?;
+        let register = scripts::register(keys, node, self.epoch, self.settings.lease);
+        let answer: String = connection.run_one(register).await.and_then(read).map_err(BeatError::Register)?;
+        match after_register(&answer, self.epoch, &self.former) {
+            Registration::Registered => {
+                self.is_registered = true;
+                self.observations.interrupt();
+                info!(%node, "registered");
+                Ok(true)
+            }
+            Registration::RolledBack { epoch } => {
+                self.is_registered = true;
+                self.rolled_back(epoch);
+                Ok(true)
+            }
+            Registration::Taken => {
+                self.fence(&answer);
+                Ok(false)
+            }
+            Registration::Unexpected => Err(BeatError::Register(RedisError::Unexpected)),
+        }
+    }
+
+    pub(super) fn index_entry(&self, keys: &Keys, node: NodeId) -> Call {
+        let entry = IndexEntry::own(&self.settings.advertise).encode();
+        Call::command("HSET", keys.index()).arg(node.to_string()).arg(entry)
+    }
+
+    pub(super) fn new_epoch(&mut self) {
+        self.former.push(self.epoch);
+        if self.former.len() > EPOCHS_MAX {
+            self.former.remove(0);
+        }
+        self.epoch = random_epoch();
+        self.is_registered = false;
+        self.forgotten = true;
+        self.observations.interrupt();
+    }
+
+    pub(super) fn rolled_back(&mut self, epoch: u64) {
+        warn!("Redis came back with an older state; its records are compared and written back");
+        self.former.retain(|former| *former != epoch);
+        self.former.push(self.epoch);
+        self.epoch = epoch;
+        self.forgotten = true;
+        self.observations.interrupt();
+    }
+
+    /// This node's id belongs to others. Its sessions are closed and it goes on under a new id; see
+    /// [`Registry::fence`] for what becomes of the connections.
+    pub(super) fn fence(&mut self, found: &str) {
+        let fenced = self.registry.node();
+        // Nothing is written under the old id, and no client is taken until the new one is registered.
+        self.mirror.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
+        let node = self.registry.fence();
+        if self.is_registered {
+            error!(%fenced, found, %node, "this node was condemned by others; its sessions are closed");
+        }
+        self.former.clear();
+        self.epoch = random_epoch();
+        self.is_registered = false;
+        self.forgotten = true;
+        self.observations.interrupt();
+    }
+
+    pub(super) async fn leave(&mut self) {
+        if self.attached_since.is_none() && !self.beat().await {
+            warn!("Redis is away: this node leaves without a word, and others will find it dead");
+            return;
+        }
+        let patience = self.settings.lease / 3;
+        let is_written = timeout(patience, self.mirror.flush()).await;
+        let Some(connection) = self.connection.clone() else { return };
+        self.mirror.leave(RegistryState::Left);
+        let node = self.registry.node();
+        let keys = self.mirror.keys();
+        match connection.run_one(scripts::leave(keys, node, self.epoch)).await.and_then(read::<String>) {
+            Ok(answer) if answer == scripts::OK => {
+                let index = Call::command("HDEL", keys.index()).arg(node.to_string());
+                if let Err(error) = connection.run_one(index).await {
+                    warn!(error = %chain(&error), "this node's entry stays in the index until others remove it");
+                }
+            }
+            Ok(answer) => warn!(
+                answer,
+                written = matches!(is_written, Ok(true)),
+                "connections remain whose backends do not know that they are over; they are left to other nodes"
+            ),
+            Err(error) => warn!(error = %chain(&error), "this node could not leave; others will find it dead"),
+        }
+    }
+}
+
+/// Epochs tell the registrations of a node apart. They are random, so that a key says whether it is of this process.
+pub(super) fn random_epoch() -> u64 {
+    u64::from(rand::random::<u32>()).max(1)
+}

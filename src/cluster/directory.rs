@@ -1,0 +1,233 @@
+//! What operators see of all nodes and their connections, read from Redis a page at a time.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::warn;
+
+use super::survey::{look_at, read_index};
+use super::{Member, NodeKey};
+use crate::id::{ConnectionId, NodeId};
+use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read};
+use crate::registry::{ConnectionView, Page, Query, record};
+use crate::telemetry::chain;
+
+/// Most records that one page looks at, whether they are shown or not.
+const SCAN_MAX: usize = 10_000;
+
+/// Reads Redis for operators.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    connection: RedisConnection,
+    keys: Keys,
+}
+
+/// Why nothing can be shown.
+#[derive(Debug, Error)]
+pub enum DirectoryError {
+    #[error("Redis could not be asked")]
+    Redis(#[source] RedisError),
+    #[error("the cursor is not one that was given out")]
+    Cursor,
+}
+
+/// A node as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    pub node: String,
+    pub advertise: String,
+    pub version: String,
+    /// `live`, `dead` (its connections wait for others), or `missing` (Redis has its entry alone).
+    pub state: String,
+    /// Whether it renewed its lease lately.
+    pub lease_alive: bool,
+    /// Records, of connections that are connecting, open or not yet over for their backends.
+    pub connections: u64,
+}
+
+/// Where a page ended: node, bucket, and Redis's own cursor in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    node: NodeId,
+    bucket: usize,
+    scan: u64,
+}
+
+impl Directory {
+    /// The nodes and connections below these keys.
+    pub fn new(connection: RedisConnection, keys: Keys) -> Self {
+        Directory { connection, keys }
+    }
+
+    /// All nodes, by their id.
+    ///
+    /// # Errors
+    /// Redis cannot be asked.
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, DirectoryError> {
+        let mut members: Vec<Member> = self.index().await?.into_values().collect();
+        members.sort_by_key(|member| member.node);
+        let nodes: Vec<NodeId> = members.iter().map(|member| member.node).collect();
+        let looks = match look_at(&self.connection, &self.keys, &nodes).await {
+            Ok(looks) => looks,
+            Err(super::survey::SurveyError::Redis(error)) => return Err(DirectoryError::Redis(error)),
+        };
+        let buckets = nodes.iter().flat_map(|node| (0..BUCKETS).map(|bucket| self.keys.bucket(*node, bucket)));
+        let calls: Vec<Call> = buckets.map(|key| Call::command("HLEN", key)).collect();
+        let counts = self.connection.run(&calls).await.map_err(DirectoryError::Redis)?;
+        let mut counts = counts.into_iter().map(|count| read::<u64>(count).unwrap_or_default());
+        let view = |member: Member| {
+            let look = looks.get(&member.node);
+            NodeView {
+                node: member.node.to_string(),
+                advertise: member.advertise,
+                version: member.version,
+                state: match look.map_or(NodeKey::Missing, |look| look.key) {
+                    NodeKey::Live { .. } => "live",
+                    NodeKey::Dead { .. } => "dead",
+                    NodeKey::Missing => "missing",
+                }
+                .to_owned(),
+                lease_alive: look.is_some_and(|look| look.lease_alive),
+                connections: counts.by_ref().take(BUCKETS).sum(),
+            }
+        };
+        Ok(members.into_iter().map(view).collect())
+    }
+
+    /// About `limit` connections that are asked for, behind `cursor`. A page may be empty and yet not the last. While
+    /// connections come and go, one may be shown twice.
+    ///
+    /// # Errors
+    /// Redis cannot be asked, or the cursor is none.
+    pub async fn connections(&self, query: &Query, cursor: Option<&str>, limit: usize) -> Result<Page, DirectoryError> {
+        let mut nodes: Vec<NodeId> = match query.node {
+            Some(node) => vec![node],
+            None => self.index().await?.into_keys().collect(),
+        };
+        nodes.sort();
+        let start = cursor.map(|text| Cursor::parse(text).ok_or(DirectoryError::Cursor)).transpose()?;
+        let first = nodes.first().map(|node| Cursor { node: *node, bucket: 0, scan: 0 });
+        let mut next = match start {
+            // The node may have gone since.
+            Some(start) if !nodes.contains(&start.node) => after(&nodes, start.node),
+            start => start.or(first),
+        };
+        let mut page = Page::default();
+        let mut looked = 0;
+        let mut texts: Option<(NodeId, Texts)> = None;
+        while let Some(at) = next {
+            if page.connections.len() >= limit || looked >= SCAN_MAX {
+                page.cursor = Some(at.to_text());
+                break;
+            }
+            let count = limit.clamp(10, 1000);
+            let (scan, records) = self.scan(at, count).await?;
+            looked += records.len().max(1);
+            if !records.is_empty() && texts.as_ref().is_none_or(|(node, _)| *node != at.node) {
+                texts = Some((at.node, self.texts(at.node).await?));
+            }
+            if let Some((_, texts)) = &texts {
+                show(query, at.node, records, texts, &mut page);
+            }
+            next = match scan {
+                0 if at.bucket + 1 < BUCKETS => Some(Cursor { bucket: at.bucket + 1, scan: 0, ..at }),
+                0 => after(&nodes, at.node),
+                scan => Some(Cursor { scan, ..at }),
+            };
+        }
+        Ok(page)
+    }
+
+    /// How many records there are, whatever is in them, of one node or of all.
+    ///
+    /// # Errors
+    /// Redis cannot be asked.
+    pub async fn count(&self, node: Option<NodeId>) -> Result<u64, DirectoryError> {
+        let nodes = match node {
+            Some(node) => vec![node],
+            None => self.index().await?.into_keys().collect(),
+        };
+        let buckets = nodes.iter().flat_map(|node| (0..BUCKETS).map(|bucket| self.keys.bucket(*node, bucket)));
+        let calls: Vec<Call> = buckets.map(|key| Call::command("HLEN", key)).collect();
+        let counts = self.connection.run(&calls).await.map_err(DirectoryError::Redis)?;
+        Ok(counts.into_iter().map(|count| read::<u64>(count).unwrap_or_default()).sum())
+    }
+
+    async fn index(&self) -> Result<HashMap<NodeId, Member>, DirectoryError> {
+        let answer = self.connection.run_one(Call::command("HGETALL", self.keys.index())).await;
+        let (index, unreadable) = answer.and_then(read_index).map_err(DirectoryError::Redis)?;
+        for (node, why) in unreadable {
+            warn!(node, error = why, "the entry of a node in the index cannot be read; the node is left out");
+        }
+        Ok(index)
+    }
+
+    async fn scan(&self, at: Cursor, count: usize) -> Result<(u64, Vec<(String, Vec<u8>)>), DirectoryError> {
+        let call = Call::command("HSCAN", self.keys.bucket(at.node, at.bucket))
+            .arg(at.scan.to_string())
+            .arg("COUNT")
+            .arg(count.to_string());
+        self.connection.run_one(call).await.and_then(read).map_err(DirectoryError::Redis)
+    }
+
+    /// The texts that the records of a node share.
+    async fn texts(&self, node: NodeId) -> Result<Texts, DirectoryError> {
+        let texts = Call::command("HGETALL", self.keys.strings(node));
+        self.connection.run_one(texts).await.and_then(read).map_err(DirectoryError::Redis)
+    }
+}
+
+type Texts = HashMap<u32, String>;
+
+/// Adds the records that are asked for to the page. One that cannot be read takes no other with it.
+fn show(query: &Query, node: NodeId, records: Vec<(String, Vec<u8>)>, texts: &Texts, page: &mut Page) {
+    let text = |number: u32| texts.get(&number).map(|text| text.as_str().into());
+    for (id, record) in records {
+        let Ok(id) = ConnectionId::parse(&id) else {
+            warn!(%node, "a record without a connection id is left out");
+            continue;
+        };
+        match record::decode(id, &record, text) {
+            Ok(record) if query.matches(&record) => page.connections.push(ConnectionView::new(node, &record)),
+            Ok(_) => {}
+            Err(error) => {
+                warn!(connection_id = %id, %node, error = %chain(&error), "a record cannot be read and is left out");
+            }
+        }
+    }
+}
+
+/// The begin of the node behind this one.
+fn after(nodes: &[NodeId], node: NodeId) -> Option<Cursor> {
+    nodes.iter().find(|other| **other > node).map(|node| Cursor { node: *node, bucket: 0, scan: 0 })
+}
+
+impl Cursor {
+    fn to_text(self) -> String {
+        format!("{}.{:x}.{}", self.node, self.bucket, self.scan)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let (node, bucket, scan) = (parts.next()?, parts.next()?, parts.next()?);
+        let node = NodeId::parse(node).ok()?;
+        let bucket = usize::from_str_radix(bucket, 16).ok().filter(|bucket| *bucket < BUCKETS)?;
+        parts.next().is_none().then_some(Cursor { node, bucket, scan: scan.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_given_out() {
+        let cursor = Cursor { node: NodeId::random(), bucket: 15, scan: u64::MAX };
+        assert_eq!(Cursor::parse(&cursor.to_text()), Some(cursor));
+        for text in ["", "a", "AAAAAAAA.1", "AAAAAAAA.10.0", "AAAAAAAA.0.x", "AAAAAAAA.0.0.0", "AAAA.0.0"] {
+            assert_eq!(Cursor::parse(text), None, "{text}");
+        }
+    }
+}

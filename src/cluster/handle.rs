@@ -1,0 +1,122 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{Instant, timeout};
+
+use super::link::{Link, Links};
+use super::{ClusterSettings, Membership, Standing};
+use crate::id::NodeId;
+use crate::telemetry::LinkMetrics;
+
+/// How long a push waits for the table of members to be read anew, when it is for a node that nobody has heard of.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a push then waits for the link to a node that was found.
+const LINK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Nodes that are remembered as unknown to everybody, so that stale ids do not ask Redis again and again.
+const UNKNOWN_MAX: usize = 4096;
+
+/// This node as a member of a cluster: where calls about other nodes' connections go.
+#[derive(Debug)]
+pub struct Cluster {
+    pub links: Arc<Links>,
+    pub membership: Arc<Membership>,
+    unknown: Mutex<HashMap<NodeId, Instant>>,
+}
+
+/// What can be done for a connection of another node.
+#[derive(Clone, Debug)]
+pub enum Owner {
+    /// Ask it.
+    Linked(Arc<Link>),
+    /// It is gone for good, and its connections with it.
+    Gone,
+    /// It may live and cannot be asked now; or nobody can tell.
+    Unreachable,
+}
+
+/// Why this node cannot be a member of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StartError {
+    #[error("cluster.secret is not set: nodes must know that they belong together")]
+    NoSecret,
+}
+
+impl Cluster {
+    /// A member without links. `advertise` is where its peers reach it.
+    ///
+    /// # Errors
+    /// There is no secret.
+    pub fn new(
+        settings: &ClusterSettings,
+        node: NodeId,
+        advertise: String,
+        membership: Arc<Membership>,
+        metrics: LinkMetrics,
+    ) -> Result<Self, StartError> {
+        let secret = settings.secret.clone().ok_or(StartError::NoSecret)?;
+        let links = Links::new(node, advertise, secret, settings.lease(), Arc::clone(&membership), metrics);
+        Ok(Cluster { links, membership, unknown: Mutex::default() })
+    }
+
+    /// Where a call about a connection of another node goes. Asks nobody unless the node was never heard of.
+    pub async fn owner(&self, node: &NodeId) -> Owner {
+        if let Some(owner) = self.known(node) {
+            return owner;
+        }
+        if self.is_unknown(node) {
+            return Owner::Gone;
+        }
+        // The look must have begun after the call came: a node that is new since the last one may hold the connection.
+        if !timeout(REFRESH_TIMEOUT, self.membership.refresh()).await.unwrap_or(false) {
+            return Owner::Unreachable;
+        }
+        match self.known(node) {
+            // Found, and the links are being told of it at this moment.
+            Some(Owner::Unreachable) => match self.links.linked(node, LINK_TIMEOUT).await {
+                Some(link) => Owner::Linked(link),
+                None => Owner::Unreachable,
+            },
+            Some(owner) => owner,
+            None if matches!(self.standing(node), Standing::Unknown { settled: true }) => {
+                self.remember_unknown(*node);
+                Owner::Gone
+            }
+            None => Owner::Unreachable,
+        }
+    }
+
+    fn known(&self, node: &NodeId) -> Option<Owner> {
+        if let Some(link) = self.links.get(node) {
+            return Some(Owner::Linked(link));
+        }
+        if self.links.has_departed(node) {
+            return Some(Owner::Gone);
+        }
+        match self.standing(node) {
+            Standing::Gone => Some(Owner::Gone),
+            Standing::Known(_) => Some(Owner::Unreachable),
+            Standing::Unknown { .. } => None,
+        }
+    }
+
+    fn standing(&self, node: &NodeId) -> Standing {
+        self.membership.standing(node, self.links.lease())
+    }
+
+    fn is_unknown(&self, node: &NodeId) -> bool {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains_key(node)
+    }
+
+    fn remember_unknown(&self, node: NodeId) {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.len() >= UNKNOWN_MAX {
+            let oldest = unknown.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
+            oldest.and_then(|oldest| unknown.remove(&oldest));
+        }
+        unknown.insert(node, Instant::now());
+    }
+}

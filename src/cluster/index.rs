@@ -1,0 +1,79 @@
+use serde::{Deserialize, Serialize};
+
+use super::link::PROTOCOL;
+use super::{Member, NodeKey};
+use crate::id::NodeId;
+use crate::registry::record::RECORD_FORMAT;
+
+/// Version of the entry itself.
+const ENTRY_VERSION: u32 = 1;
+
+/// What a node says of itself in the index. Fields that are not known are left alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct IndexEntry {
+    v: u32,
+    protocol: (u16, u16),
+    record: u16,
+    advertise: String,
+    version: String,
+}
+
+impl IndexEntry {
+    /// This node's own.
+    pub(super) fn own(advertise: &str) -> Self {
+        IndexEntry {
+            v: ENTRY_VERSION,
+            protocol: PROTOCOL,
+            record: RECORD_FORMAT.into(),
+            advertise: advertise.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The text that stands in Redis.
+    pub(super) fn encode(&self) -> String {
+        serde_json::to_string(self).expect("numbers and texts are JSON")
+    }
+
+    /// Reads the entry of another node.
+    ///
+    /// # Errors
+    /// It is no entry, or lacks what this version needs.
+    pub(super) fn decode(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The node, with its keys not looked at yet.
+    pub(super) fn into_member(self, node: NodeId) -> Member {
+        Member {
+            node,
+            advertise: self.advertise,
+            version: self.version,
+            protocol: self.protocol,
+            record: self.record,
+            key: NodeKey::Missing,
+            lease_alive: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_other_versions_are_read_as_far_as_they_are_known() {
+        let later = r#"{"v":2,"protocol":[2,5],"record":3,"advertise":"a:1","version":"9","color":"red"}"#;
+        let member = IndexEntry::decode(later).unwrap().into_member(NodeId::random());
+        assert_eq!((member.protocol, member.record, &*member.advertise), ((2, 5), 3, "a:1"));
+        assert!(IndexEntry::decode("{}").is_err());
+        let own = IndexEntry::own("a:1").encode();
+        assert_eq!(
+            own,
+            format!(
+                r#"{{"v":1,"protocol":[1,1],"record":1,"advertise":"a:1","version":"{}"}}"#,
+                env!("CARGO_PKG_VERSION")
+            )
+        );
+    }
+}

@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::frame::{Frame, Outcome, Target};
+use crate::id::ConnectionId;
+use crate::session::Receipts;
+
+/// What a queued call costs beside its data: its place in the queue and its head.
+const CALL_OVERHEAD_BYTES: usize = 128;
+
+/// One call about a connection of another node.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub connection: ConnectionId,
+    /// The API in whose name it is made: a connection of another API is gone for it.
+    pub api_id: Arc<str>,
+    pub action: Action,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Post { data: Bytes, binary: bool },
+    Get,
+    Delete { code: u16, reason: Arc<str> },
+}
+
+/// What the owner answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Outcome(Outcome),
+    /// The description that a GET asked for.
+    Info(Bytes),
+}
+
+/// Why there is no answer of the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CallError {
+    #[error("the call did not leave this node")]
+    NotSent,
+    #[error("the link was lost, or the time was over, before the owner answered")]
+    Unknown,
+    #[error("the owner has left for good")]
+    Gone,
+}
+
+/// What a node does with the calls that its peers forward to it. It answers by its own connections alone and forwards
+/// nothing, it never waits, and it keeps the order of the calls.
+pub trait LocalConnections: Send + Sync {
+    /// Queues data for a connection. `Ok`: `receipts` will learn what became of number `id`.
+    ///
+    /// # Errors
+    /// They were not queued, and `receipts` hears nothing.
+    fn post(
+        &self,
+        to: Target<'_>,
+        data: Bytes,
+        binary: bool,
+        receipts: &Arc<dyn Receipts>,
+        id: u64,
+    ) -> Result<(), Outcome>;
+
+    /// Describes a connection, as its backend gets it.
+    ///
+    /// # Errors
+    /// It is gone, or this node may not serve now.
+    fn get(&self, to: Target<'_>) -> Result<Bytes, Outcome>;
+
+    /// Closes a connection after what was posted before is written.
+    fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome;
+}
+
+impl Call {
+    pub(super) fn cost(&self) -> usize {
+        CALL_OVERHEAD_BYTES + if let Action::Post { data, .. } = &self.action { data.len() } else { 0 }
+    }
+
+    pub(super) fn frame(&self, id: u64) -> Frame<'_> {
+        let to = Target { connection: self.connection, api_id: &self.api_id };
+        match &self.action {
+            Action::Post { data, binary } => Frame::Post { id, to, binary: *binary, data: data.clone() },
+            Action::Get => Frame::Get { id, to },
+            Action::Delete { code, reason } => Frame::Delete { id, to, code: *code, reason },
+        }
+    }
+}

@@ -1,0 +1,319 @@
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::call::{Call, LocalConnections};
+use super::frame::{Answers, Frame, Outcome};
+use super::handle::{Link, Outgoing};
+use super::links::Registered;
+use super::wire::{Wire, WireError};
+use crate::session::Receipts;
+
+/// About as much is written in one system call; a single larger frame goes alone.
+const WRITE_BATCH_BYTES: usize = 64 * 1024;
+
+/// How long the end of a link may take after goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a link is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The connection was closed or failed.
+    Lost,
+    /// The peer said nothing, although it was asked.
+    Silent,
+    /// The peer sent what is no frame, or more calls than it may.
+    Protocol,
+    /// The peer has left for good.
+    Goodbye,
+    /// This node leaves.
+    Left,
+    /// The peer dialled anew or is dead, or this process ends.
+    Stopped,
+}
+
+impl LinkEnd {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            LinkEnd::Lost => "lost",
+            LinkEnd::Silent => "silent",
+            LinkEnd::Protocol => "protocol",
+            LinkEnd::Goodbye => "goodbye",
+            LinkEnd::Left => "left",
+            LinkEnd::Stopped => "stopped",
+        }
+    }
+}
+
+/// Moves the bytes of one link until it is over. One task does all of it: it reads calls and acts on them in their
+/// order, and writes all that waits in as few system calls as it can.
+///
+/// A peer that is silent for `quiet` is asked whether it is there; silent for as long again, it is not.
+pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: Wire<S>,
+    registered: &mut Registered,
+    local: &dyn LocalConnections,
+    quiet: Duration,
+) -> LinkEnd {
+    let link = Arc::clone(registered.link());
+    let receipts: Arc<dyn Receipts> = Arc::clone(&link) as Arc<dyn Receipts>;
+    let now = Instant::now();
+    let mut driver = Driver {
+        wire,
+        link,
+        receipts,
+        local,
+        outbox: Batch::default(),
+        left: 0,
+        heard: now,
+        asked: None,
+        quiet,
+        ping_due: false,
+        pong_due: false,
+        said_goodbye: false,
+    };
+    let mut timer = pin!(sleep_until(now + quiet));
+    let end = poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
+    if end == LinkEnd::Left {
+        // The peer closes when it has read the goodbye; unread bytes in a closed socket could take it away from it.
+        let _ = timeout(CLOSE_TIMEOUT, async {
+            let _ = driver.wire.io.shutdown().await;
+            while poll_fn(|cx| driver.wire.poll_read(cx)).await.is_ok() {
+                while let Ok(Some(_)) = driver.wire.next_read() {}
+            }
+        })
+        .await;
+    }
+    registered.ended(driver.left, end == LinkEnd::Goodbye);
+    end
+}
+
+struct Driver<'a, S> {
+    wire: Wire<S>,
+    link: Arc<Link>,
+    receipts: Arc<dyn Receipts>,
+    local: &'a dyn LocalConnections,
+    outbox: Batch,
+    /// The frames of all calls up to this one are in the socket whole.
+    left: u64,
+    /// When the peer was last heard.
+    heard: Instant,
+    /// When it was asked whether it is there, if it has said nothing since.
+    asked: Option<Instant>,
+    quiet: Duration,
+    ping_due: bool,
+    pong_due: bool,
+    said_goodbye: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<LinkEnd> {
+        // Before anything is looked at, so that nothing that comes later is missed.
+        self.link.register(cx);
+        loop {
+            if self.link.is_stopped() {
+                return Poll::Ready(LinkEnd::Stopped);
+            }
+            let read = match self.poll_read(cx) {
+                Ok(read) => read,
+                Err(end) => return Poll::Ready(end),
+            };
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) if self.said_goodbye => return Poll::Ready(LinkEnd::Left),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+            }
+            if read {
+                continue;
+            }
+            ready!(timer.as_mut().poll(cx));
+            match self.liveness(Instant::now()) {
+                Ok(until) => timer.as_mut().reset(until),
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    /// Reads once, and acts on all that came. `true` if there may be more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
+        let read = match self.wire.poll_read(cx) {
+            Poll::Ready(read) => read.map(|()| true),
+            Poll::Pending => Ok(false),
+        };
+        if matches!(read, Ok(true)) {
+            self.heard = Instant::now();
+            self.asked = None;
+        }
+        // Before anything is written, so that the answers go out together.
+        while let Some(frame) = self.wire.next_read().map_err(|error| end_of(&error))? {
+            self.act(&frame)?;
+        }
+        read.map_err(|error| end_of(&error))
+    }
+
+    fn act(&mut self, frame: &Bytes) -> Result<(), LinkEnd> {
+        if self.link.is_stopped() {
+            // A newer link may have taken over; what is left here must not overtake what comes there.
+            return Err(LinkEnd::Stopped);
+        }
+        let frame = Frame::decode(frame).map_err(|_| LinkEnd::Protocol)?;
+        match frame {
+            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } if self.said_goodbye => {}
+            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } if !self.link.owe() => {
+                return Err(LinkEnd::Protocol);
+            }
+            Frame::Post { id, to, binary, data } => {
+                if let Err(outcome) = self.local.post(to, data, binary, &self.receipts, id) {
+                    self.link.answer(id, outcome);
+                }
+            }
+            Frame::Get { id, to } => match self.local.get(to) {
+                Ok(info) => self.link.answer_info(id, info),
+                Err(outcome) => self.link.answer(id, outcome),
+            },
+            Frame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),
+            Frame::Answers(answers) => self.link.answered(answers),
+            Frame::Info { id, info } => self.link.answered_info(id, info),
+            Frame::Ping => self.pong_due = true,
+            Frame::Pong => {}
+            Frame::Goodbye => return Err(LinkEnd::Goodbye),
+        }
+        Ok(())
+    }
+
+    /// Writes all that waits. Ready when nothing does.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        loop {
+            if self.outbox.has_room() && !self.said_goodbye {
+                self.fill_outbox();
+            }
+            if self.outbox.is_empty() {
+                return Pin::new(&mut self.wire.io).poll_flush(cx).map_err(|_| LinkEnd::Lost);
+            }
+            let written = ready!(self.outbox.poll_write(cx, &mut self.wire.io)).map_err(|_| LinkEnd::Lost)?;
+            if let Some(left) = self.outbox.written(written) {
+                self.left = left;
+            }
+        }
+    }
+
+    fn fill_outbox(&mut self) {
+        if std::mem::take(&mut self.ping_due) {
+            self.outbox.add(&Frame::Ping);
+        }
+        if std::mem::take(&mut self.pong_due) {
+            self.outbox.add(&Frame::Pong);
+        }
+        if self.link.take(&mut self.outbox) {
+            self.outbox.add(&Frame::Goodbye);
+            self.said_goodbye = true;
+        }
+    }
+
+    /// When to look again, or that the peer is not there.
+    fn liveness(&mut self, now: Instant) -> Result<Instant, LinkEnd> {
+        match self.asked {
+            Some(asked) if now >= asked + self.quiet => Err(LinkEnd::Silent),
+            Some(asked) => Ok(asked + self.quiet),
+            None if now >= self.heard + self.quiet => {
+                self.asked = Some(now);
+                self.ping_due = true;
+                Ok(now + self.quiet)
+            }
+            None => Ok(self.heard + self.quiet),
+        }
+    }
+}
+
+fn end_of(error: &WireError) -> LinkEnd {
+    match error {
+        WireError::Closed | WireError::Io(_) => LinkEnd::Lost,
+        WireError::TooLarge => LinkEnd::Protocol,
+    }
+}
+
+/// What is being written: frames in one buffer, and at most one large body behind them.
+#[derive(Debug, Default)]
+struct Batch {
+    frames: BytesMut,
+    behind: Bytes,
+    /// Bytes that were ever added and that were ever written.
+    added: u64,
+    written: u64,
+    /// Where the frames of calls end, and their ids.
+    ends: VecDeque<(u64, u64)>,
+}
+
+impl Batch {
+    /// Adds a frame. Nothing may be added behind a large body.
+    fn add(&mut self, frame: &Frame<'_>) {
+        debug_assert!(self.behind.is_empty());
+        let before = self.frames.len();
+        self.behind = frame.encode(&mut self.frames);
+        self.added += (self.frames.len() - before + self.behind.len()) as u64;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.behind.is_empty()
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, io: &mut (impl AsyncWrite + Unpin)) -> Poll<std::io::Result<usize>> {
+        let written = match (self.frames.is_empty(), self.behind.is_empty()) {
+            (_, true) => Pin::new(io).poll_write(cx, &self.frames),
+            (true, false) => Pin::new(io).poll_write(cx, &self.behind),
+            (false, false) => {
+                Pin::new(io).poll_write_vectored(cx, &[IoSlice::new(&self.frames), IoSlice::new(&self.behind)])
+            }
+        };
+        match ready!(written) {
+            Ok(0) => Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+            written => Poll::Ready(written),
+        }
+    }
+
+    /// So much of it is in the socket. The last call whose frame is there whole, if there is a new one.
+    fn written(&mut self, count: usize) -> Option<u64> {
+        let of_frames = count.min(self.frames.len());
+        self.frames.advance(of_frames);
+        self.behind.advance(count - of_frames);
+        self.written += count as u64;
+        let mut left = None;
+        while let Some((_, id)) = self.ends.pop_front_if(|(end, _)| *end <= self.written) {
+            left = Some(id);
+        }
+        if self.is_empty() && self.frames.capacity() > 4 * WRITE_BATCH_BYTES {
+            self.frames = BytesMut::new();
+        }
+        left
+    }
+}
+
+impl Outgoing for Batch {
+    fn answers(&mut self, answers: &[(u64, Outcome)]) {
+        let before = self.frames.len();
+        Answers::encode(answers, &mut self.frames);
+        self.added += (self.frames.len() - before) as u64;
+    }
+
+    fn info(&mut self, id: u64, info: Bytes) {
+        self.add(&Frame::Info { id, info });
+    }
+
+    fn call(&mut self, id: u64, call: &Call) {
+        self.add(&call.frame(id));
+        self.ends.push_back((self.added, id));
+    }
+
+    fn has_room(&self) -> bool {
+        self.behind.is_empty() && self.frames.len() < WRITE_BATCH_BYTES
+    }
+}

@@ -1,0 +1,382 @@
+//! What is said on a link, and how it is spelled. Pure: bytes in, values out.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
+use thiserror::Error;
+use tokio_util::codec::LengthDelimitedCodec;
+
+use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+
+/// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
+/// announces more ends the link before anything is read or reserved for it.
+pub const FRAME_MAX_BYTES: usize = 64 * 1024 * 1024 + 1024;
+
+/// Data up to this size are copied: on their way out into one buffer with their neighbours, on their way in out of the
+/// read buffer, which a slow client's frame would else keep alive whole.
+pub(super) const COPY_MAX_BYTES: usize = 16 * 1024;
+
+/// Longest reason of a close frame, in bytes (RFC 6455, section 5.5).
+const REASON_MAX_BYTES: usize = 123;
+
+const LENGTH_BYTES: usize = 4;
+const ANSWER_BYTES: usize = 9;
+
+const POST_TEXT: u8 = 1;
+const POST_BINARY: u8 = 2;
+const GET: u8 = 3;
+const DELETE: u8 = 4;
+const ANSWERS: u8 = 5;
+const INFO: u8 = 6;
+const PING: u8 = 7;
+const PONG: u8 = 8;
+const GOODBYE: u8 = 9;
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// Write these data to a connection.
+    Post { id: u64, to: Target<'a>, binary: bool, data: Bytes },
+    /// Describe a connection.
+    Get { id: u64, to: Target<'a> },
+    /// Close a connection.
+    Delete { id: u64, to: Target<'a>, code: u16, reason: &'a str },
+    /// What became of calls.
+    Answers(Answers<'a>),
+    /// The description that a GET asked for, as the backend gets it.
+    Info { id: u64, info: Bytes },
+    /// Are you there?
+    Ping,
+    /// I am.
+    Pong,
+    /// This node leaves for good, and all that it was asked is answered. Nothing follows.
+    Goodbye,
+}
+
+/// The connection that a call is about, and the API in whose name it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    pub connection: ConnectionId,
+    pub api_id: &'a str,
+}
+
+/// What a call came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The frame is written whole, or the connection closes.
+    Done,
+    /// The connection is gone, or not there yet.
+    Gone,
+    /// Its send buffer is full.
+    Full,
+    /// The data are larger than the owner allows.
+    TooLarge,
+    /// The owner may not serve now, and nothing was written.
+    Unavailable,
+}
+
+/// Outcomes of many calls, by their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers<'a>(&'a [u8]);
+
+/// The bytes are no frame of this protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not a frame of the link protocol")]
+pub struct Malformed;
+
+/// Cuts a stream of bytes into frames of at most `max` bytes.
+pub(super) fn delimiter(max: usize) -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().length_field_length(LENGTH_BYTES).max_frame_length(max).new_codec()
+}
+
+/// Writes one frame: its length, then what `write` writes, then the bytes that `write` returns, which the caller has to
+/// send behind it.
+pub(super) fn delimit(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> Bytes) -> Bytes {
+    let start = out.len();
+    out.put_bytes(0, LENGTH_BYTES);
+    let rest = write(out);
+    let length = out.len() - start - LENGTH_BYTES + rest.len();
+    // FRAME_MAX_BYTES fits into 32 bits; nothing larger is ever queued.
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    rest
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a frame, without its length.
+    ///
+    /// # Errors
+    /// The kind is unknown, a field is cut short or has a value that it cannot have, or something follows the last one.
+    pub fn decode(frame: &'a Bytes) -> Result<Self, Malformed> {
+        let mut rest: &'a [u8] = frame;
+        let kind = rest.try_get_u8()?;
+        let read = match kind {
+            POST_TEXT | POST_BINARY => {
+                let (id, to) = (rest.try_get_u64()?, Target::decode(&mut rest)?);
+                let data = if rest.len() <= COPY_MAX_BYTES {
+                    Bytes::copy_from_slice(rest)
+                } else {
+                    frame.slice(frame.len() - rest.len()..)
+                };
+                return Ok(Frame::Post { id, to, binary: kind == POST_BINARY, data });
+            }
+            GET => Frame::Get { id: rest.try_get_u64()?, to: Target::decode(&mut rest)? },
+            DELETE => {
+                let (id, to, code) = (rest.try_get_u64()?, Target::decode(&mut rest)?, rest.try_get_u16()?);
+                let reason = text(&mut rest).filter(|reason| reason.len() <= REASON_MAX_BYTES).ok_or(Malformed)?;
+                Frame::Delete { id, to, code, reason }
+            }
+            ANSWERS => return Answers::decode(rest).map(Frame::Answers),
+            INFO => {
+                let id = rest.try_get_u64()?;
+                return Ok(Frame::Info { id, info: Bytes::copy_from_slice(rest) });
+            }
+            PING => Frame::Ping,
+            PONG => Frame::Pong,
+            GOODBYE => Frame::Goodbye,
+            _ => return Err(Malformed),
+        };
+        if rest.is_empty() { Ok(read) } else { Err(Malformed) }
+    }
+
+    /// Appends the frame and its length to `out`. What is too large to be copied is returned: it has to be sent behind.
+    pub fn encode(&self, out: &mut BytesMut) -> Bytes {
+        delimit(out, |out| {
+            let mut behind = Bytes::new();
+            match self {
+                Frame::Post { id, to, binary, data } => {
+                    out.put_u8(if *binary { POST_BINARY } else { POST_TEXT });
+                    out.put_u64(*id);
+                    to.encode(out);
+                    if data.len() <= COPY_MAX_BYTES {
+                        out.put_slice(data);
+                    } else {
+                        behind = data.clone();
+                    }
+                }
+                Frame::Get { id, to } => {
+                    out.put_u8(GET);
+                    out.put_u64(*id);
+                    to.encode(out);
+                }
+                Frame::Delete { id, to, code, reason } => {
+                    out.put_u8(DELETE);
+                    out.put_u64(*id);
+                    to.encode(out);
+                    out.put_u16(*code);
+                    put_text(out, reason);
+                }
+                Frame::Answers(answers) => {
+                    out.put_u8(ANSWERS);
+                    out.put_slice(answers.0);
+                }
+                Frame::Info { id, info } => {
+                    out.put_u8(INFO);
+                    out.put_u64(*id);
+                    out.put_slice(info);
+                }
+                Frame::Ping => out.put_u8(PING),
+                Frame::Pong => out.put_u8(PONG),
+                Frame::Goodbye => out.put_u8(GOODBYE),
+            }
+            behind
+        })
+    }
+}
+
+impl<'a> Target<'a> {
+    fn decode(rest: &mut &'a [u8]) -> Result<Self, Malformed> {
+        let mut connection = [0; CONNECTION_ID_BYTES];
+        rest.try_copy_to_slice(&mut connection)?;
+        Ok(Target { connection: ConnectionId::from_bytes(connection), api_id: text(rest).ok_or(Malformed)? })
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_slice(&self.connection.to_bytes());
+        put_text(out, self.api_id);
+    }
+}
+
+impl<'a> Answers<'a> {
+    fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let is_known = |answer: &[u8]| answer.last().is_some_and(|outcome| Outcome::from_u8(*outcome).is_some());
+        let (answers, rest) = bytes.as_chunks::<ANSWER_BYTES>();
+        if rest.is_empty() && answers.iter().all(|answer| is_known(answer)) {
+            Ok(Answers(bytes))
+        } else {
+            Err(Malformed)
+        }
+    }
+
+    /// Each call's id and outcome.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Outcome)> + use<'a> {
+        self.0.as_chunks::<ANSWER_BYTES>().0.iter().filter_map(|answer| {
+            let mut answer = answer.as_slice();
+            Some((answer.try_get_u64().ok()?, Outcome::from_u8(answer.try_get_u8().ok()?)?))
+        })
+    }
+
+    /// Appends a frame with these answers and its length to `out`.
+    pub fn encode(answers: &[(u64, Outcome)], out: &mut BytesMut) {
+        delimit(out, |out| {
+            out.put_u8(ANSWERS);
+            for (id, outcome) in answers {
+                out.put_u64(*id);
+                out.put_u8(outcome.to_u8());
+            }
+            Bytes::new()
+        });
+    }
+}
+
+impl Outcome {
+    fn to_u8(self) -> u8 {
+        match self {
+            Outcome::Done => 0,
+            Outcome::Gone => 1,
+            Outcome::Full => 2,
+            Outcome::TooLarge => 3,
+            Outcome::Unavailable => 4,
+        }
+    }
+
+    fn from_u8(byte: u8) -> Option<Self> {
+        let all = [Outcome::Done, Outcome::Gone, Outcome::Full, Outcome::TooLarge, Outcome::Unavailable];
+        all.into_iter().find(|outcome| outcome.to_u8() == byte)
+    }
+}
+
+impl From<TryGetError> for Malformed {
+    fn from(_: TryGetError) -> Self {
+        Malformed
+    }
+}
+
+/// A text of at most 255 bytes behind its length.
+pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::from(rest.try_get_u8().ok()?);
+    let (text, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    std::str::from_utf8(text).ok()
+}
+
+/// Writes a text behind its length; what is beyond 255 bytes is cut off.
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
+    let text = &text[..text.floor_char_boundary(u8::MAX.into())];
+    // The line above sees to it that the length fits.
+    out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
+    out.put_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio_util::codec::Decoder as _;
+
+    use super::*;
+    use crate::id::NodeId;
+
+    fn encoded(frame: &Frame<'_>) -> BytesMut {
+        let mut out = BytesMut::new();
+        let behind = frame.encode(&mut out);
+        out.extend_from_slice(&behind);
+        out
+    }
+
+    fn cut(mut stream: BytesMut) -> Vec<Bytes> {
+        let mut delimiter = delimiter(FRAME_MAX_BYTES);
+        std::iter::from_fn(|| delimiter.decode(&mut stream).unwrap().map(BytesMut::freeze)).collect()
+    }
+
+    fn all(data: &Bytes) -> Vec<Frame<'static>> {
+        let to = Target { connection: ConnectionId::random(NodeId::random()), api_id: "chat" };
+        vec![
+            Frame::Post { id: 1, to, binary: false, data: data.clone() },
+            Frame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
+            Frame::Get { id: 2, to },
+            Frame::Delete { id: 3, to, code: 4001, reason: "kicked" },
+            Frame::Info { id: 4, info: data.clone() },
+            Frame::Ping,
+            Frame::Pong,
+            Frame::Goodbye,
+        ]
+    }
+
+    #[test]
+    fn what_is_said_is_heard() {
+        for size in [0, 1, COPY_MAX_BYTES, COPY_MAX_BYTES + 1, 100_000] {
+            let frames = all(&Bytes::from(vec![7; size]));
+            let mut stream = BytesMut::new();
+            frames.iter().for_each(|frame| stream.extend_from_slice(&encoded(frame)));
+            let cut = cut(stream);
+            let heard: Vec<_> = cut.iter().map(|frame| Frame::decode(frame).unwrap()).collect();
+            assert_eq!(heard, frames);
+        }
+    }
+
+    #[test]
+    fn answers_are_many_in_a_frame() {
+        let answers: Vec<_> = (0..1000).map(|id| (id, Outcome::from_u8((id % 5) as u8).unwrap())).collect();
+        let mut out = BytesMut::new();
+        Answers::encode(&answers, &mut out);
+        let frame = cut(out).remove(0);
+        let Ok(Frame::Answers(heard)) = Frame::decode(&frame) else { panic!() };
+        assert_eq!(heard.iter().collect::<Vec<_>>(), answers);
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_short_or_too_long_is_refused() {
+        for frame in all(&Bytes::new()) {
+            let whole = encoded(&frame).split_off(LENGTH_BYTES).freeze();
+            for length in 0..whole.len() {
+                assert_eq!(Frame::decode(&whole.slice(..length)), Err(Malformed), "{frame:?} cut to {length}");
+            }
+            if !matches!(frame, Frame::Post { .. } | Frame::Info { .. }) {
+                let mut longer = BytesMut::from(&whole[..]);
+                longer.put_u8(0);
+                assert_eq!(Frame::decode(&longer.freeze()), Err(Malformed), "{frame:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_announces_too_much_is_refused_before_anything_is_reserved() {
+        for announced in [u32::MAX, u32::try_from(FRAME_MAX_BYTES).unwrap() + 1] {
+            let mut stream = BytesMut::from(&announced.to_be_bytes()[..]);
+            assert!(delimiter(FRAME_MAX_BYTES).decode(&mut stream).is_err());
+            assert!(stream.capacity() < 1024);
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused() {
+        let check = |bytes: &[u8]| assert_eq!(Frame::decode(&Bytes::copy_from_slice(bytes)), Err(Malformed));
+        check(b"");
+        check(&[0]);
+        check(&[10]);
+        check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1, 5]);
+        check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let mut api_not_utf8 = vec![GET; 23];
+        api_not_utf8.extend([1, 0xff]);
+        check(&api_not_utf8);
+        let mut long_reason = vec![DELETE; 23];
+        long_reason.extend([0, 0, 0, 124]);
+        long_reason.extend([b'a'; 124]);
+        check(&long_reason);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Frame::decode(&bytes.into());
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(kind in 1..10_u8, bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let mut frame = BytesMut::from(&[kind][..]);
+            frame.extend_from_slice(&bytes);
+            let frame = frame.freeze();
+            if let Ok(read) = Frame::decode(&frame) {
+                prop_assert_eq!(&encoded(&read)[LENGTH_BYTES..], &frame[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::call::{Answer, Call, CallError};
+use super::frame::{Answers, Outcome};
+use super::handshake::Introduction;
+use crate::session::Receipts;
+
+/// Calls of one link that wait to be sent, in bytes. Beyond it a call is refused at once: 503. A single larger one is
+/// taken when nothing else waits. Their data are held by their callers anyway; this bounds how far a link lags behind.
+pub(super) const QUEUE_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Calls of one link that are not answered yet. Beyond it a call is refused at once: 503. A peer that has more of its
+/// own breaks the protocol.
+pub(super) const IN_FLIGHT_MAX: usize = 65_536;
+
+/// Descriptions of connections that wait to be sent, in bytes. Beyond it a GET is refused: 503.
+const INFO_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+type CallResult = Result<Answer, CallError>;
+
+/// One link, as those who use it hold it. The bytes are moved by its driver alone, in the order of the calls.
+#[derive(Debug)]
+pub struct Link {
+    pub peer: Introduction,
+    /// The protocol that is spoken.
+    pub protocol: u16,
+    /// This node dialled; otherwise the peer did.
+    pub dialled: bool,
+    pub since: Instant,
+    /// Tells it from earlier links to the same peer.
+    pub(super) serial: u64,
+    state: Mutex<State>,
+    driver: AtomicWaker,
+    /// Calls of the peer that are not answered yet.
+    owed: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: VecDeque<(u64, Call)>,
+    call_bytes: usize,
+    waiting: HashMap<u64, oneshot::Sender<CallResult>>,
+    last_id: u64,
+    answers: Vec<(u64, Outcome)>,
+    infos: VecDeque<(u64, Bytes)>,
+    info_bytes: usize,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    /// This node leaves: nothing new, then goodbye.
+    Leaving,
+    Ended,
+}
+
+/// How far a link is used, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkLoad {
+    /// Calls of this node that the peer has not answered yet.
+    pub in_flight: usize,
+    /// Of those, bytes that wait to be sent.
+    pub queued_bytes: usize,
+}
+
+impl Link {
+    pub(super) fn new(peer: Introduction, protocol: u16, dialled: bool, serial: u64) -> Arc<Self> {
+        Arc::new(Link {
+            peer,
+            protocol,
+            dialled,
+            since: Instant::now(),
+            serial,
+            state: Mutex::default(),
+            driver: AtomicWaker::new(),
+            owed: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes a call and waits for its answer. Calls reach the owner in the order in which they are made.
+    ///
+    /// # Errors
+    /// It did not leave, it may have left and has no answer, or the owner has left for good.
+    pub async fn call(self: &Arc<Self>, call: Call, within: Duration) -> Result<Answer, CallError> {
+        let mut waiting = self.begin(call)?;
+        match timeout(within, &mut waiting).await {
+            Ok(result) => result,
+            Err(_) if waiting.withdraw() => Err(CallError::NotSent),
+            Err(_) => Err(CallError::Unknown),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, call: Call) -> Result<Waiting, CallError> {
+        let cost = call.cost();
+        let (answer, answered) = oneshot::channel();
+        let (id, was_empty) = {
+            let mut state = self.lock();
+            let is_full = state.call_bytes > 0 && state.call_bytes + cost > QUEUE_MAX_BYTES;
+            if state.phase != Phase::Open || is_full || state.waiting.len() >= IN_FLIGHT_MAX {
+                return Err(CallError::NotSent);
+            }
+            let was_empty = state.calls.is_empty();
+            state.last_id += 1;
+            let id = state.last_id;
+            state.waiting.insert(id, answer);
+            state.call_bytes += cost;
+            state.calls.push_back((id, call));
+            (id, was_empty)
+        };
+        if was_empty {
+            self.driver.wake();
+        }
+        Ok(Waiting { link: Arc::clone(self), id, answered, done: false })
+    }
+
+    /// How far it is used.
+    pub fn load(&self) -> LinkLoad {
+        let state = self.lock();
+        LinkLoad { in_flight: state.waiting.len(), queued_bytes: state.call_bytes }
+    }
+
+    /// Ends the link at once. Nothing that the peer has sent and that is not read yet is acted on.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Takes no new call, answers what the peer has asked, says goodbye and ends.
+    pub(super) fn leave(&self) {
+        {
+            let mut state = self.lock();
+            if state.phase == Phase::Open {
+                state.phase = Phase::Leaving;
+            }
+        }
+        self.driver.wake();
+    }
+
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        self.driver.register(cx.waker());
+    }
+
+    /// Hands what waits to be sent to `send`, as long as that returns `true`: all answers, then calls in their order.
+    /// `true` if now is the time to say goodbye.
+    pub(super) fn take(&self, out: &mut impl Outgoing) -> bool {
+        let mut state = self.lock();
+        if !state.answers.is_empty() {
+            out.answers(&state.answers);
+            state.answers.clear();
+            // A burst must not be remembered for the life of the link.
+            state.answers.shrink_to(1024);
+        }
+        while let Some((id, info)) = state.infos.pop_front() {
+            state.info_bytes -= info.len();
+            out.info(id, info);
+        }
+        while out.has_room()
+            && let Some((id, call)) = state.calls.pop_front()
+        {
+            state.call_bytes -= call.cost();
+            out.call(id, &call);
+        }
+        // Asked after the answers were taken: whoever counts down has put his answer there before.
+        state.phase == Phase::Leaving && state.waiting.is_empty() && self.owed.load(Ordering::Acquire) == 0
+    }
+
+    /// A call of the peer came. `false` if it has more in flight than it may.
+    pub(super) fn owe(&self) -> bool {
+        self.owed.fetch_add(1, Ordering::AcqRel) < IN_FLIGHT_MAX
+    }
+
+    /// Answers a call of the peer.
+    pub(super) fn answer(&self, id: u64, outcome: Outcome) {
+        let was_empty = {
+            let mut state = self.lock();
+            self.owed.fetch_sub(1, Ordering::AcqRel);
+            if state.phase == Phase::Ended {
+                return;
+            }
+            state.answers.push((id, outcome));
+            state.answers.len() == 1
+        };
+        if was_empty {
+            self.driver.wake();
+        }
+    }
+
+    /// Answers a GET of the peer. Called by the driver, which looks for it by itself.
+    pub(super) fn answer_info(&self, id: u64, info: Bytes) {
+        let mut state = self.lock();
+        self.owed.fetch_sub(1, Ordering::AcqRel);
+        if state.info_bytes + info.len() > INFO_MAX_BYTES {
+            state.answers.push((id, Outcome::Unavailable));
+        } else {
+            state.info_bytes += info.len();
+            state.infos.push_back((id, info));
+        }
+    }
+
+    /// The peer has answered. An id that nobody waits for any more is not minded.
+    pub(super) fn answered(&self, answers: Answers<'_>) {
+        let mut state = self.lock();
+        for (id, outcome) in answers.iter() {
+            if let Some(waiting) = state.waiting.remove(&id) {
+                let _ = waiting.send(Ok(Answer::Outcome(outcome)));
+            }
+        }
+    }
+
+    /// The peer has described a connection.
+    pub(super) fn answered_info(&self, id: u64, info: Bytes) {
+        if let Some(waiting) = self.lock().waiting.remove(&id) {
+            let _ = waiting.send(Ok(Answer::Info(info)));
+        }
+    }
+
+    /// The link is over, and the frames of all calls up to `left` were handed to the socket whole. What nobody answered
+    /// is then unknown; what came later never left. After the peer's goodbye it is gone: the peer answered all that it
+    /// had acted on before it said so.
+    pub(super) fn end(&self, left: u64, said_goodbye: bool) {
+        let waiting = {
+            let mut state = self.lock();
+            state.phase = Phase::Ended;
+            let State { waiting, .. } = std::mem::take(&mut *state);
+            state.phase = Phase::Ended;
+            waiting
+        };
+        for (id, waiting) in waiting {
+            let error = match id {
+                _ if said_goodbye => CallError::Gone,
+                id if id <= left => CallError::Unknown,
+                _ => CallError::NotSent,
+            };
+            let _ = waiting.send(Err(error));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a driver collects what it sends next.
+pub(super) trait Outgoing {
+    fn answers(&mut self, answers: &[(u64, Outcome)]);
+    fn info(&mut self, id: u64, info: Bytes);
+    fn call(&mut self, id: u64, call: &Call);
+    /// Whether another call may be added.
+    fn has_room(&self) -> bool;
+}
+
+impl Receipts for Link {
+    fn settle(&self, id: u64, written: bool) {
+        self.answer(id, if written { Outcome::Done } else { Outcome::Gone });
+    }
+}
+
+/// A call that is under way. Dropped, it is forgotten, and withdrawn if it has not left.
+struct Waiting {
+    link: Arc<Link>,
+    id: u64,
+    answered: oneshot::Receiver<CallResult>,
+    done: bool,
+}
+
+impl Waiting {
+    /// Takes the call back. `false` if it has left, or may have.
+    fn withdraw(&mut self) -> bool {
+        self.done = true;
+        let mut state = self.link.lock();
+        state.waiting.remove(&self.id);
+        match state.calls.binary_search_by_key(&self.id, |(id, _)| *id) {
+            Ok(position) => {
+                if let Some((_, call)) = state.calls.remove(position) {
+                    state.call_bytes -= call.cost();
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl std::future::Future for Waiting {
+    type Output = CallResult;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
+        let answered = Pin::new(&mut self.answered).poll(cx);
+        answered.map(|result| {
+            self.done = true;
+            // The link answers everybody who waits, also when it ends.
+            result.unwrap_or(Err(CallError::Unknown))
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.done {
+            self.withdraw();
+        }
+    }
+}

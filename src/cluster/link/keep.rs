@@ -1,0 +1,236 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::call::LocalConnections;
+use super::driver::{LinkEnd, drive};
+use super::greeting::{self, GreetError};
+use super::handshake::Refusal;
+use super::links::{Links, Registered};
+use super::wire::{Wire, WireError};
+use crate::cluster::{Member, NodeKey};
+use crate::id::NodeId;
+use crate::lifecycle::Lifecycle;
+use crate::telemetry::chain;
+
+/// Longest time for a TCP connection and its handshake, where the lease allows it.
+const HANDSHAKE_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// Pause before the first and before any further attempt to dial a peer, ±50 %.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Failed attempts after which the operator is told, once.
+const ATTEMPTS_BEFORE_WARNING: u32 = 5;
+
+impl Links {
+    /// Keeps a link to every member of the table, until this node leaves or the process aborts.
+    pub async fn keep(self: Arc<Self>, local: Arc<dyn LocalConnections>, lifecycle: Lifecycle) {
+        let mut tables = self.membership.watch();
+        let mut kept: HashMap<NodeId, CancellationToken> = HashMap::new();
+        loop {
+            let table = Arc::clone(&tables.borrow_and_update());
+            kept.retain(|node, gone| {
+                let is_member = table.members.get(node).is_some_and(|member| !is_dead(member));
+                if !is_member {
+                    gone.cancel();
+                }
+                is_member
+            });
+            for member in table.members.values() {
+                if is_dead(member) {
+                    self.stop(&member.node);
+                } else if member.node != self.node() && !kept.contains_key(&member.node) {
+                    let gone = CancellationToken::new();
+                    kept.insert(member.node, gone.clone());
+                    let keep_one = keep_one(Arc::clone(&self), member.clone(), Arc::clone(&local), gone);
+                    let aborting = lifecycle.aborting().clone();
+                    lifecycle.spawn(aborting.run_until_cancelled_owned(keep_one));
+                }
+            }
+            tokio::select! {
+                biased;
+                () = lifecycle.aborting().cancelled() => return,
+                () = self.leaving.cancelled() => break,
+                // The table lives as long as self.
+                changed = tables.changed() => if changed.is_err() { break },
+            }
+        }
+        kept.values().for_each(CancellationToken::cancel);
+    }
+
+    /// Serves a connection that somebody opened to this node: a peer's link until it is over, or a stranger until he is
+    /// turned away.
+    pub async fn accept<S>(self: Arc<Self>, io: S, remote: String, local: Arc<dyn LocalConnections>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut wire = Wire::new(io);
+        let greeted = match self.handshakes.try_acquire() {
+            Ok(_permit) => match timeout(self.handshake_timeout(), greeting::accept(&mut wire, &self)).await {
+                Ok(greeted) => greeted,
+                Err(_) => Err(GreetError::Refused(Refusal::Timeout)),
+            },
+            Err(_) => Err(GreetError::Refused(Refusal::Busy)),
+        };
+        match greeted {
+            Ok(registered) => self.run(wire, registered, &*local).await,
+            Err(error) => self.turned_away(&error, &remote),
+        }
+    }
+
+    fn turned_away(&self, error: &GreetError, remote: &str) {
+        let reason = match error {
+            GreetError::Refused(refusal) => refusal.name(),
+            GreetError::Wire(WireError::TooLarge) => Refusal::Malformed.name(),
+            GreetError::Wire(WireError::Closed | WireError::Io(_)) | GreetError::OtherNode { .. } => "closed",
+        };
+        // Two nodes that dial each other at once are no fault of anybody, nor is a probe that looks whether the port is
+        // open, nor a peer that looks for the node that was here before.
+        let is_normal = reason == "closed" || matches!(error, GreetError::Refused(Refusal::Linked | Refusal::Leaving));
+        if self.metrics.refused(reason) && !is_normal {
+            warn!(remote, reason, error = %chain(error), "refused a link; more of the kind are only counted for a minute");
+        } else {
+            debug!(remote, reason, error = %chain(error), "refused a link");
+        }
+    }
+
+    pub(super) async fn run<S>(&self, wire: Wire<S>, mut registered: Registered, local: &dyn LocalConnections)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let link = Arc::clone(registered.link());
+        let (node, advertise, dialled) = (link.peer.node, &*link.peer.advertise, link.dialled);
+        info!(peer = %node, advertise, dialled, protocol = link.protocol, "linked to a peer");
+        let end = drive(wire, &mut registered, local, self.lease() / 3).await;
+        self.metrics.ended(end.name());
+        match end {
+            LinkEnd::Goodbye | LinkEnd::Left | LinkEnd::Stopped => {
+                info!(peer = %node, advertise, end = end.name(), "the link to a peer is closed");
+            }
+            LinkEnd::Lost | LinkEnd::Silent | LinkEnd::Protocol => {
+                warn!(peer = %node, advertise, end = end.name(), "the link to a peer is lost: pushes to it are answered 503");
+            }
+        }
+    }
+
+    fn handshake_timeout(&self) -> Duration {
+        self.lease().min(HANDSHAKE_TIMEOUT_MAX)
+    }
+}
+
+fn is_dead(member: &Member) -> bool {
+    matches!(member.key, NodeKey::Dead { .. })
+}
+
+/// Keeps the link to one peer: dials whenever there is none, whoever dialled the last one.
+async fn keep_one(links: Arc<Links>, member: Member, local: Arc<dyn LocalConnections>, gone: CancellationToken) {
+    let mut attempts = Attempts::default();
+    while !gone.is_cancelled() && !links.has_departed(&member.node) {
+        let dialled = async {
+            links.unlinked(&member.node).await;
+            sleep(attempts.pause()).await;
+            // The peer may have dialled meanwhile.
+            if links.get(&member.node).is_some() { None } else { Some(dial(&links, &member).await) }
+        };
+        match gone.run_until_cancelled(dialled).await.flatten() {
+            Some(Ok((wire, registered))) => {
+                let started = Instant::now();
+                // A link outlives the peer's place in the table: it ends by goodbye, or is stopped.
+                links.run(wire, registered, &*local).await;
+                if started.elapsed() >= links.lease() {
+                    attempts = Attempts::default();
+                }
+            }
+            Some(Err(error)) => attempts.failed(&links, &member, &error),
+            None => attempts = Attempts::default(),
+        }
+    }
+    links.forget(&member.node);
+}
+
+type Dialled = (Wire<TcpStream>, Registered);
+
+async fn dial(links: &Arc<Links>, member: &Member) -> Result<Dialled, DialError> {
+    let dial = async {
+        let stream = TcpStream::connect(&*member.advertise).await.map_err(DialError::Connect)?;
+        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        let mut wire = Wire::new(stream);
+        let registered = greeting::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;
+        Ok((wire, registered))
+    };
+    timeout(links.handshake_timeout(), dial).await.unwrap_or(Err(DialError::Timeout))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("could not connect")]
+    Connect(#[source] std::io::Error),
+    #[error("the handshake failed")]
+    Greet(#[source] GreetError),
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// How dialling one peer has gone since it was last linked.
+#[derive(Debug, Default)]
+struct Attempts {
+    failed: u32,
+    warned: bool,
+    /// Since when another node has answered at the peer's address.
+    other_node_since: Option<Instant>,
+}
+
+impl Attempts {
+    fn pause(&self) -> Duration {
+        let pause = PAUSE_MIN.saturating_mul(1_u32.checked_shl(self.failed).unwrap_or(u32::MAX)).min(PAUSE_MAX);
+        // The first attempt is due now, but not for all nodes at the same moment.
+        if self.failed == 0 { PAUSE_MIN.mul_f64(rand::random()) } else { pause.mul_f64(0.5 + rand::random::<f64>()) }
+    }
+
+    fn failed(&mut self, links: &Links, member: &Member, error: &DialError) {
+        let (peer, advertise) = (member.node, &*member.advertise);
+        if matches!(error, DialError::Greet(GreetError::Refused(Refusal::Linked))) {
+            // The peer's own dial has won.
+            debug!(%peer, advertise, "the peer has dialled itself");
+            return;
+        }
+        self.failed = self.failed.saturating_add(1);
+        let text = chain(error).to_string();
+        debug!(%peer, advertise, attempt = self.failed, error = text, "could not link to a peer");
+        links.dial_failed(peer, text.clone());
+        if self.warned {
+            return;
+        }
+        if let DialError::Greet(GreetError::OtherNode { answered }) = error {
+            // After a restart the old id is known until its lease has run out; two that live on have one address.
+            let since = *self.other_node_since.get_or_insert_with(Instant::now);
+            let table = links.membership.table();
+            let is_alive = table.members.get(&peer).is_some_and(|member| member.lease_alive);
+            if is_alive && since.elapsed() > links.lease() * 2 {
+                self.warned = true;
+                warn!(
+                    %peer, advertise, %answered,
+                    "two nodes tell their peers the same address (cluster.advertise): the first of these is asked for \
+                     there, the second answers, and pushes to the first are answered 503"
+                );
+            }
+            return;
+        }
+        self.other_node_since = None;
+        let is_lasting = matches!(
+            error,
+            DialError::Greet(GreetError::Refused(Refusal::Secret | Refusal::Protocol | Refusal::Malformed))
+        );
+        if is_lasting || self.failed >= ATTEMPTS_BEFORE_WARNING {
+            self.warned = true;
+            warn!(%peer, advertise, error = text, "cannot link to a peer, pushes to it are answered 503; trying on");
+        }
+    }
+}

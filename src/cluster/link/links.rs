@@ -1,0 +1,418 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::greeting::Identity;
+use super::handle::{Link, LinkLoad};
+use super::handshake::{Introduction, Refusal};
+use crate::cluster::{Membership, NodeKey, Secret};
+use crate::id::NodeId;
+use crate::telemetry::LinkMetrics;
+
+/// Strangers and peers whose handshake is not done yet. A further one is turned away.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Nodes that said goodbye and are remembered; then the table of members knows.
+const DEPARTED_MAX: usize = 4096;
+
+/// All links of this node: at most one to each peer.
+///
+/// Both nodes of a pair dial, each when it has no link, so two handshakes may run at once. Whoever has dialled looks
+/// again before it proves itself, and from then on is committed: a committed node with the lower id refuses the other's
+/// dial, one with the higher id takes it. So one of the two comes to nothing before it has carried anything.
+///
+/// A peer that proves itself has no link to us at that moment, so one that was here before it was asked to is stale:
+/// it is stopped, and nothing that it still holds is acted on.
+#[derive(Debug)]
+pub struct Links {
+    identity: Identity,
+    lease: Duration,
+    pub(super) membership: Arc<Membership>,
+    pub(super) metrics: LinkMetrics,
+    slots: RwLock<Slots>,
+    /// Told whenever a slot changes.
+    changed: watch::Sender<()>,
+    serial: AtomicU64,
+    /// This node leaves: nothing new is dialled or accepted.
+    pub(super) leaving: CancellationToken,
+    pub(super) handshakes: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_node: HashMap<NodeId, Slot>,
+    departed: HashMap<NodeId, Instant>,
+}
+
+/// What is between this node and one other.
+#[derive(Debug, Default)]
+struct Slot {
+    link: Option<Arc<Link>>,
+    committed: bool,
+    dials_failed: u32,
+    error: Option<String>,
+}
+
+/// Another node, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub node: NodeId,
+    pub advertise: String,
+    pub version: String,
+    pub link: PeerLink,
+}
+
+/// How this node stands to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerLink {
+    Linked {
+        since: Instant,
+        protocol: u16,
+        dialled: bool,
+        load: LinkLoad,
+    },
+    NotLinked {
+        dials_failed: u32,
+        error: Option<String>,
+    },
+    /// Dead, or it said goodbye.
+    Gone,
+}
+
+impl Links {
+    /// No link yet. `advertise` is where peers reach this node.
+    pub fn new(
+        node: NodeId,
+        advertise: String,
+        secret: Secret,
+        lease: Duration,
+        membership: Arc<Membership>,
+        metrics: LinkMetrics,
+    ) -> Arc<Self> {
+        Self::with_identity(Identity::new(node, advertise, secret), lease, membership, metrics)
+    }
+
+    pub(super) fn with_identity(
+        identity: Identity,
+        lease: Duration,
+        membership: Arc<Membership>,
+        metrics: LinkMetrics,
+    ) -> Arc<Self> {
+        Arc::new(Links {
+            identity,
+            lease,
+            membership,
+            metrics,
+            slots: RwLock::default(),
+            changed: watch::Sender::new(()),
+            serial: AtomicU64::new(0),
+            leaving: CancellationToken::new(),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
+        })
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.identity.introduction.node
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The lease `L`, from which the times of links follow.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// The link to a node, if there is one.
+    pub fn get(&self, node: &NodeId) -> Option<Arc<Link>> {
+        self.read().by_node.get(node)?.link.clone()
+    }
+
+    /// Waits for a link to a node, for at most `within`.
+    pub async fn linked(&self, node: &NodeId, within: Duration) -> Option<Arc<Link>> {
+        self.wait(Instant::now() + within, || self.get(node)).await
+    }
+
+    /// Waits until every living member has been dialled, successfully or not, for at most `within`: a node does so
+    /// before it is ready, so that all know of it.
+    pub async fn announced(&self, within: Duration) {
+        let all_dialled = || {
+            let (table, slots) = (self.membership.table(), self.read());
+            let is_dialled =
+                |node| slots.by_node.get(node).is_some_and(|slot| slot.link.is_some() || slot.dials_failed > 0);
+            let mut living = table.members.values().filter(|member| member.lease_alive && member.node != self.node());
+            living.all(|member| is_dialled(&member.node) || slots.departed.contains_key(&member.node)).then_some(())
+        };
+        self.wait(Instant::now() + within, all_dialled).await;
+    }
+
+    /// Waits until the link to a node is over.
+    pub(super) async fn unlinked(&self, node: &NodeId) {
+        let mut changed = self.changed.subscribe();
+        // The sender is part of self.
+        while self.get(node).is_some() && changed.changed().await.is_ok() {}
+    }
+
+    async fn wait<T>(&self, until: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            timeout_at(until, changed.changed()).await.ok()?.ok()?;
+        }
+    }
+
+    /// Whether a node said goodbye.
+    pub fn has_departed(&self, node: &NodeId) -> bool {
+        self.read().departed.contains_key(node)
+    }
+
+    /// All other nodes that are known, and how this node stands to them.
+    pub fn peers(&self) -> Vec<Peer> {
+        let (table, slots) = (self.membership.table(), self.read());
+        let linked = slots.by_node.iter().filter_map(|(node, slot)| Some((*node, slot.link.as_ref()?)));
+        let mut peers: Vec<Peer> = linked
+            .map(|(node, link)| Peer {
+                node,
+                advertise: link.peer.advertise.clone(),
+                version: link.peer.version.clone(),
+                link: PeerLink::Linked {
+                    since: link.since,
+                    protocol: link.protocol,
+                    dialled: link.dialled,
+                    load: link.load(),
+                },
+            })
+            .collect();
+        for member in table.members.values().filter(|member| member.node != self.node()) {
+            let slot = slots.by_node.get(&member.node);
+            if slot.is_some_and(|slot| slot.link.is_some()) {
+                continue;
+            }
+            let is_gone = matches!(member.key, NodeKey::Dead { .. }) || slots.departed.contains_key(&member.node);
+            let link = if is_gone {
+                PeerLink::Gone
+            } else {
+                let (dials_failed, error) = slot.map_or((0, None), |slot| (slot.dials_failed, slot.error.clone()));
+                PeerLink::NotLinked { dials_failed, error }
+            };
+            let (advertise, version) = (member.advertise.clone(), member.version.clone());
+            peers.push(Peer { node: member.node, advertise, version, link });
+        }
+        peers.sort_by_key(|peer| peer.node);
+        peers
+    }
+
+    /// Says goodbye on every link, once all that was asked is answered, and waits for the end of all for at most
+    /// `within`. Call it when no connection of this node is left.
+    pub async fn leave(&self, within: Duration) {
+        self.leaving.cancel();
+        self.read().by_node.values().filter_map(|slot| slot.link.as_ref()).for_each(|link| link.leave());
+        let none_left = || self.read().by_node.values().all(|slot| slot.link.is_none()).then_some(());
+        if self.wait(Instant::now() + within, none_left).await.is_none() {
+            self.read().by_node.values().filter_map(|slot| slot.link.as_ref()).for_each(|link| link.stop());
+        }
+    }
+
+    /// Ends the link to a node that is dead.
+    pub(super) fn stop(&self, node: &NodeId) {
+        if let Some(link) = self.get(node) {
+            link.stop();
+        }
+    }
+
+    /// Notes that dialling a node failed.
+    pub(super) fn dial_failed(&self, node: NodeId, error: String) -> u32 {
+        let failed = {
+            let mut slots = self.write();
+            let slot = slots.by_node.entry(node).or_default();
+            slot.dials_failed = slot.dials_failed.saturating_add(1);
+            slot.error = Some(error);
+            slot.dials_failed
+        };
+        self.changed.send_replace(());
+        failed
+    }
+
+    /// Forgets a node that is no member any more, unless it is linked.
+    pub(super) fn forget(&self, node: &NodeId) {
+        let mut slots = self.write();
+        if slots.by_node.get(node).is_some_and(|slot| slot.link.is_none() && !slot.committed) {
+            slots.by_node.remove(node);
+        }
+    }
+
+    /// A dialler says that it is `node`. The serial of the link that is there already, if there is one.
+    pub(super) fn expect(&self, node: &NodeId) -> Result<Option<u64>, Refusal> {
+        self.may_link(node)?;
+        Ok(self.get(node).map(|link| link.serial))
+    }
+
+    fn may_link(&self, node: &NodeId) -> Result<(), Refusal> {
+        if *node == self.node() {
+            return Err(Refusal::OwnId);
+        }
+        if self.leaving.is_cancelled() {
+            return Err(Refusal::Leaving);
+        }
+        let table = self.membership.table();
+        let is_dead = matches!(table.members.get(node), Some(member) if matches!(member.key, NodeKey::Dead { .. }));
+        if is_dead || table.departed.contains_key(node) || self.has_departed(node) {
+            return Err(Refusal::Departed);
+        }
+        Ok(())
+    }
+
+    /// A dialler has proved itself. `expected` is what [`Links::expect`] said before.
+    pub(super) fn accepted(
+        self: &Arc<Self>,
+        peer: Introduction,
+        protocol: u16,
+        expected: Option<u64>,
+    ) -> Result<Registered, Refusal> {
+        self.may_link(&peer.node)?;
+        let wins = self.node() < peer.node;
+        self.register(peer, protocol, false, |slot| {
+            let is_newer = slot.link.as_ref().is_some_and(|link| expected != Some(link.serial));
+            if is_newer || (slot.committed && wins) { Err(Refusal::Linked) } else { Ok(()) }
+        })
+    }
+
+    /// This node is about to prove itself to a node that it has dialled.
+    pub(super) fn commit(self: &Arc<Self>, node: NodeId) -> Result<Commitment, Refusal> {
+        self.may_link(&node)?;
+        let mut slots = self.write();
+        let slot = slots.by_node.entry(node).or_default();
+        if slot.link.is_some() {
+            return Err(Refusal::Linked);
+        }
+        slot.committed = true;
+        Ok(Commitment { links: Arc::clone(self), node })
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        peer: Introduction,
+        protocol: u16,
+        dialled: bool,
+        check: impl FnOnce(&Slot) -> Result<(), Refusal>,
+    ) -> Result<Registered, Refusal> {
+        let node = peer.node;
+        let link = Link::new(peer, protocol, dialled, self.serial.fetch_add(1, Ordering::Relaxed));
+        let replaced = {
+            let mut slots = self.write();
+            let slot = slots.by_node.entry(node).or_default();
+            check(slot)?;
+            slot.dials_failed = 0;
+            slot.error = None;
+            slot.link.replace(Arc::clone(&link))
+        };
+        if let Some(replaced) = replaced {
+            replaced.stop();
+        }
+        if self.leaving.is_cancelled() {
+            link.leave();
+        }
+        self.metrics.opened();
+        self.changed.send_replace(());
+        Ok(Registered { links: Arc::clone(self), link, is_over: false })
+    }
+
+    fn unregister(&self, link: &Link, said_goodbye: bool) {
+        {
+            let mut slots = self.write();
+            if said_goodbye {
+                slots.depart(link.peer.node);
+            }
+            let is_current = |slot: &Slot| slot.link.as_ref().is_some_and(|current| current.serial == link.serial);
+            if let Entry::Occupied(mut slot) = slots.by_node.entry(link.peer.node)
+                && is_current(slot.get())
+            {
+                slot.get_mut().link = None;
+                // Whoever is no member, but has dialled, leaves nothing behind.
+                if !slot.get().committed {
+                    slot.remove();
+                }
+            }
+        }
+        self.metrics.closed();
+        self.changed.send_replace(());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Slots> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Slots> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slots {
+    fn depart(&mut self, node: NodeId) {
+        if self.departed.len() >= DEPARTED_MAX {
+            let oldest = self.departed.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
+            oldest.and_then(|oldest| self.departed.remove(&oldest));
+        }
+        self.departed.insert(node, Instant::now());
+    }
+}
+
+/// This node has proved itself to a node that it dialled, or is about to. Dropped, the dial came to nothing.
+pub(super) struct Commitment {
+    links: Arc<Links>,
+    node: NodeId,
+}
+
+impl Commitment {
+    /// The other node has proved itself too.
+    pub(super) fn dialled(self, peer: Introduction, protocol: u16) -> Result<Registered, Refusal> {
+        self.links.register(peer, protocol, true, |_| Ok(()))
+    }
+}
+
+impl Drop for Commitment {
+    fn drop(&mut self) {
+        if let Some(slot) = self.links.write().by_node.get_mut(&self.node) {
+            slot.committed = false;
+        }
+    }
+}
+
+/// A link that others can find. Dropped, it is over.
+#[derive(Debug)]
+pub(super) struct Registered {
+    links: Arc<Links>,
+    link: Arc<Link>,
+    is_over: bool,
+}
+
+impl Registered {
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// It is over: nobody finds it any more, and those who wait for an answer get theirs.
+    pub(super) fn ended(&mut self, left: u64, said_goodbye: bool) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.links.unregister(&self.link, said_goodbye);
+            self.link.end(left, said_goodbye);
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // Its driver was cut off: any of its frames may have left.
+        self.ended(u64::MAX, false);
+    }
+}

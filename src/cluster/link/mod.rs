@@ -1,0 +1,48 @@
+//! Links between nodes: one long-lived TCP connection for each pair, over which calls of `@connections` reach the node
+//! that holds the connection.
+//!
+//! - [`Links`] keeps them: dials every member of the table, accepts, refuses, says goodbye.
+//! - [`Link`] is one of them, as callers hold it: [`Link::call`].
+//! - [`LocalConnections`] is what this node does with the calls of its peers.
+//!
+//! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
+//! both send frames: four bytes of length, one byte of kind, and the fields of the kind; numbers are big-endian, a text
+//! stands behind one byte of length.
+//!
+//! | kind | frame | fields |
+//! | --- | --- | --- |
+//! | 1, 2 | POST of text, of binary data | call id (8), connection id (14), api id (text), the data |
+//! | 3 | GET | call id, connection id, api id |
+//! | 4 | DELETE | call id, connection id, api id, code (2), reason (text) |
+//! | 5 | answers | for each: call id (8), outcome (1) |
+//! | 6 | description, answering a GET | call id (8), the JSON |
+//! | 7, 8 | ping, pong | |
+//! | 9 | goodbye | |
+//!
+//! Invariants:
+//!
+//! - Calls reach the owner in the order in which they were made, and are acted on in that order.
+//! - Each call gets one answer, or one of three errors that say what may have become of it.
+//! - All that waits for a link goes out in one write, bodies of any size without a second copy in memory.
+//! - Everything is bounded: frames, calls in flight, bytes queued, handshakes at once.
+//!
+//! What is said after the handshake is neither encrypted nor sealed: the network between nodes has to be private.
+
+mod call;
+mod driver;
+mod frame;
+mod greeting;
+mod handle;
+mod handshake;
+mod keep;
+mod links;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use call::{Action, Answer, Call, CallError, LocalConnections};
+pub use driver::LinkEnd;
+pub use frame::{Answers, FRAME_MAX_BYTES, Frame, Malformed, Outcome, Target};
+pub use handle::{Link, LinkLoad};
+pub use handshake::{Introduction, PROTOCOL, Refusal};
+pub use links::{Links, Peer, PeerLink};

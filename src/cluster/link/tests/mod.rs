@@ -1,0 +1,4 @@
+mod calls;
+mod greeting;
+mod liveness;
+mod support;

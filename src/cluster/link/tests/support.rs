@@ -1,0 +1,208 @@
+//! Nodes that are linked by streams in memory, a peer whose every byte is scripted, and connections that do as told.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
+use tokio_util::task::TaskTracker;
+
+use crate::cluster::link::greeting::{self, GreetError, Identity};
+use crate::cluster::link::handshake::{Challenge, Hello, Role, Transcript};
+use crate::cluster::link::wire::Wire;
+use crate::cluster::link::{Action, Call, Frame, Link, Links, LocalConnections, Outcome, PROTOCOL, Refusal, Target};
+use crate::cluster::{Membership, Secret};
+use crate::id::{ConnectionId, NodeId};
+use crate::session::Receipts;
+use crate::telemetry::LinkMetrics;
+
+pub(super) const SECRET: &str = "0123456789abcdef";
+pub(super) const LEASE: Duration = Duration::from_secs(3);
+
+pub(super) struct TestNode {
+    pub(super) links: Arc<Links>,
+    pub(super) connections: Arc<Scripted>,
+    pub(super) tasks: TaskTracker,
+}
+
+impl TestNode {
+    pub(super) fn new() -> Self {
+        Self::with(NodeId::random(), SECRET, PROTOCOL)
+    }
+
+    pub(super) fn with(node: NodeId, secret: &str, protocol: (u16, u16)) -> Self {
+        let (membership, _) = Membership::new();
+        let secret = Secret::from(secret.to_owned());
+        let identity = Identity { protocol, ..Identity::new(node, "127.0.0.1:1".to_owned(), secret) };
+        let links = Links::with_identity(identity, LEASE, Arc::new(membership), LinkMetrics::default());
+        TestNode { links, connections: Arc::default(), tasks: TaskTracker::new() }
+    }
+
+    pub(super) fn id(&self) -> NodeId {
+        self.links.node()
+    }
+
+    /// Takes what comes on a stream.
+    pub(super) fn accept(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let connections: Arc<dyn LocalConnections> = self.connections.clone();
+        self.tasks.spawn(Arc::clone(&self.links).accept(io, "test".to_owned(), connections));
+    }
+
+    /// Dials `expected` over a stream, and runs the link in a task.
+    pub(super) async fn dial(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        expected: NodeId,
+    ) -> Result<(), GreetError> {
+        let mut wire = Wire::new(io);
+        let registered = greeting::dial(&mut wire, &self.links, expected).await?;
+        let (links, connections) = (Arc::clone(&self.links), Arc::clone(&self.connections));
+        self.tasks.spawn(async move { links.run(wire, registered, &*connections).await });
+        Ok(())
+    }
+
+    /// Links to another node.
+    pub(super) async fn link(&self, other: &TestNode) -> Arc<Link> {
+        let (near, far) = duplex(64 * 1024);
+        other.accept(far);
+        self.dial(near, other.id()).await.unwrap();
+        self.links.get(&other.id()).unwrap()
+    }
+
+    /// Links to a peer that is played by the test, on a stream that holds `buffer` bytes.
+    pub(super) async fn scripted_peer(&self, buffer: usize) -> (Wire<DuplexStream>, Arc<Link>) {
+        let (near, far) = duplex(buffer);
+        self.accept(far);
+        let peer = TestNode::new();
+        let mut wire = Wire::new(near);
+        let registered = greeting::dial(&mut wire, &peer.links, self.id()).await.unwrap();
+        std::mem::forget(registered);
+        (wire, self.links.get(&peer.id()).unwrap())
+    }
+
+    pub(super) fn refusals(&self, refusal: Refusal) -> u64 {
+        self.links.metrics.refusals(refusal.name())
+    }
+}
+
+/// A call on a connection of `node`.
+pub(super) fn post(node: NodeId, data: impl Into<Bytes>) -> Call {
+    let action = Action::Post { data: data.into(), binary: false };
+    Call { connection: ConnectionId::random(node), api_id: "chat".into(), action }
+}
+
+pub(super) async fn say(wire: &mut Wire<DuplexStream>, frame: &Frame<'_>) {
+    let mut out = BytesMut::new();
+    let behind = frame.encode(&mut out);
+    wire.io.write_all(&out).await.unwrap();
+    wire.io.write_all(&behind).await.unwrap();
+}
+
+/// What a dialler says in a whole handshake, as one who listens would record it.
+pub(super) async fn record_handshake(acceptor: &TestNode, dialler: &TestNode) -> Vec<Bytes> {
+    let (near, far) = duplex(64 * 1024);
+    acceptor.accept(far);
+    let mut wire = Wire::new(near);
+    let introduction = dialler.links.identity().introduction.clone();
+    let hello = Hello { protocol: PROTOCOL, nonce: [7; 32], from: introduction }.encode();
+    wire.send(&hello).await.unwrap();
+    let challenge = wire.receive().await.unwrap();
+    Challenge::decode(&challenge, PROTOCOL).unwrap();
+    let transcript = Transcript { hello: hello.clone(), challenge };
+    let proof = transcript.prove(Role::Dialler, &Secret::from(SECRET.to_owned()));
+    wire.send(&proof).await.unwrap();
+    let welcome = wire.receive().await.unwrap();
+    transcript.verify(Role::Acceptor, &Secret::from(SECRET.to_owned()), &welcome).unwrap();
+    vec![hello, proof]
+}
+
+/// Connections that do what their data say: `hold` keeps the frame, `full` refuses it, `gone` is not there, anything
+/// else is written at once.
+#[derive(Debug, Default)]
+pub(super) struct Scripted {
+    pub(super) posts: Mutex<Vec<Bytes>>,
+    held: Mutex<Vec<(Arc<dyn Receipts>, u64)>>,
+}
+
+impl Scripted {
+    pub(super) fn count(&self) -> usize {
+        self.posts.lock().unwrap().len()
+    }
+
+    /// Whether the frames that were held are written.
+    pub(super) fn release(&self, written: bool) {
+        for (receipts, id) in std::mem::take(&mut *self.held.lock().unwrap()) {
+            receipts.settle(id, written);
+        }
+    }
+}
+
+impl LocalConnections for Scripted {
+    fn post(&self, _: Target<'_>, data: Bytes, _: bool, receipts: &Arc<dyn Receipts>, id: u64) -> Result<(), Outcome> {
+        self.posts.lock().unwrap().push(data.clone());
+        match &data[..] {
+            b"hold" => self.held.lock().unwrap().push((Arc::clone(receipts), id)),
+            b"full" => return Err(Outcome::Full),
+            b"gone" => return Err(Outcome::Gone),
+            _ => receipts.settle(id, true),
+        }
+        Ok(())
+    }
+
+    fn get(&self, to: Target<'_>) -> Result<Bytes, Outcome> {
+        Ok(Bytes::from(format!("{} {}", to.connection, to.api_id)))
+    }
+
+    fn delete(&self, _: Target<'_>, code: u16, _: &str) -> Outcome {
+        if code == 1000 { Outcome::Done } else { Outcome::Gone }
+    }
+}
+
+/// A stream that counts its writes: on a socket, system calls.
+pub(super) struct Counting {
+    io: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    pub(super) fn new(io: DuplexStream) -> (Self, Arc<AtomicUsize>) {
+        let writes = Arc::new(AtomicUsize::new(0));
+        (Counting { io, writes: Arc::clone(&writes) }, writes)
+    }
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Waits until something holds, for a while of the runtime's own time.
+pub(super) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}

@@ -1,0 +1,102 @@
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
+
+use super::frame::{FRAME_MAX_BYTES, delimit, delimiter};
+use super::handshake::HANDSHAKE_FRAME_MAX_BYTES;
+
+/// What a link reads at once, and what it keeps for reading.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A byte stream that is cut into frames.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    pub(super) io: S,
+    delimiter: LengthDelimitedCodec,
+    buffer: BytesMut,
+}
+
+/// Why no further frame comes.
+#[derive(Debug, Error)]
+pub(super) enum WireError {
+    #[error("the connection was closed")]
+    Closed,
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    #[error("a frame is larger than allowed")]
+    TooLarge,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A stream on which the handshake is to come: until it is done, frames are small.
+    pub(super) fn new(io: S) -> Self {
+        Wire { io, delimiter: delimiter(HANDSHAKE_FRAME_MAX_BYTES), buffer: BytesMut::new() }
+    }
+
+    /// The handshake is done.
+    pub(super) fn admit(&mut self) {
+        self.delimiter.set_max_frame_length(FRAME_MAX_BYTES);
+    }
+
+    /// A frame that has been read whole, if there is one.
+    pub(super) fn next_read(&mut self) -> Result<Option<Bytes>, WireError> {
+        // Too much is the only thing that can be wrong with a length.
+        self.delimiter
+            .decode(&mut self.buffer)
+            .map(|frame| frame.map(BytesMut::freeze))
+            .map_err(|_| WireError::TooLarge)
+    }
+
+    /// Reads what is there. Call it when [`Wire::next_read`] has nothing more.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        if self.buffer.is_empty() && self.buffer.capacity() > 4 * READ_BUFFER_BYTES {
+            // One large frame must not be remembered for the life of the link.
+            self.buffer = BytesMut::new();
+        }
+        if self.buffer.capacity() - self.buffer.len() < READ_BUFFER_BYTES / 8 {
+            self.buffer.reserve(READ_BUFFER_BYTES);
+        }
+        // The future holds no state, so it may be made anew at each poll.
+        match ready!(pin!(self.io.read_buf(&mut self.buffer)).poll(cx)) {
+            Ok(0) => Poll::Ready(Err(WireError::Closed)),
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(WireError::Io(error))),
+        }
+    }
+
+    /// The next frame of a handshake.
+    pub(super) async fn receive(&mut self) -> Result<Bytes, WireError> {
+        loop {
+            if let Some(frame) = self.next_read()? {
+                return Ok(frame);
+            }
+            std::future::poll_fn(|cx| self.poll_handshake_read(cx)).await?;
+        }
+    }
+
+    /// A stranger costs no more than the largest frame of a handshake.
+    fn poll_handshake_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.buffer.reserve(HANDSHAKE_FRAME_MAX_BYTES);
+        match ready!(pin!(self.io.read_buf(&mut self.buffer)).poll(cx)) {
+            Ok(0) => Poll::Ready(Err(WireError::Closed)),
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(WireError::Io(error))),
+        }
+    }
+
+    /// Sends a frame of a handshake.
+    pub(super) async fn send(&mut self, frame: &Bytes) -> Result<(), WireError> {
+        let mut out = BytesMut::new();
+        delimit(&mut out, |out| {
+            out.extend_from_slice(frame);
+            Bytes::new()
+        });
+        self.io.write_all(&out).await.map_err(WireError::Io)?;
+        self.io.flush().await.map_err(WireError::Io)
+    }
+}

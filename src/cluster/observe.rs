@@ -1,0 +1,202 @@
+//! What this node has seen of the others, and since when without a break. Pure: time comes in.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Member, NodeKey};
+use crate::id::NodeId;
+
+/// Most nodes whose departure is remembered. One that is forgotten is unknown, which is 410 as well once this node has
+/// been attached for a while.
+const DEPARTED_MAX: usize = 4096;
+
+/// One look at another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) key: NodeKey,
+    pub(super) lease_alive: bool,
+    /// Redis's own clock, in ms.
+    pub(super) time_millis: u64,
+}
+
+/// What is known of the others from all looks so far.
+#[derive(Debug, Default)]
+pub(super) struct Observations {
+    nodes: HashMap<NodeId, Watched>,
+    departed: HashMap<NodeId, Instant>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    member: Member,
+    /// Since when nothing has happened that would have to be watched anew.
+    since: Option<Instant>,
+    looked: Instant,
+    time_millis: u64,
+}
+
+impl Observations {
+    /// Nodes that are to be looked at, whether the index names them or not.
+    pub(super) fn known(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Every watch begins anew: this node could not see, or what it saw may have been lost.
+    pub(super) fn interrupt(&mut self) {
+        self.nodes.values_mut().for_each(|watched| watched.since = None);
+    }
+
+    /// Notes a look at `now` at all nodes: those that the `index` names, and those that were known before.
+    ///
+    /// A node that has gone from the index and whose keys are gone for `watch` is gone for good. A clock of Redis that
+    /// jumps by more than `slack` may have let leases lapse early.
+    pub(super) fn note(
+        &mut self,
+        now: Instant,
+        index: &HashMap<NodeId, Member>,
+        looks: &HashMap<NodeId, Look>,
+        watch: Duration,
+        slack: Duration,
+    ) {
+        for (node, look) in looks {
+            let in_index = index.get(node);
+            let Some(watched) = self.nodes.get_mut(node) else {
+                if let Some(member) = in_index {
+                    let member = Member { key: look.key, lease_alive: look.lease_alive, ..member.clone() };
+                    let watched = Watched { member, since: Some(now), looked: now, time_millis: look.time_millis };
+                    self.departed.remove(node);
+                    self.nodes.insert(*node, watched);
+                }
+                continue;
+            };
+            let passed = now.saturating_duration_since(watched.looked);
+            let passed_there = Duration::from_millis(look.time_millis.saturating_sub(watched.time_millis));
+            let has_jumped = look.time_millis < watched.time_millis || passed.abs_diff(passed_there) > slack;
+            if watched.member.key != look.key || has_jumped || watched.since.is_none() {
+                watched.since = Some(now);
+            }
+            let said = in_index.unwrap_or(&watched.member).clone();
+            watched.member = Member { key: look.key, lease_alive: look.lease_alive, ..said };
+            (watched.looked, watched.time_millis) = (now, look.time_millis);
+        }
+        let departed = &mut self.departed;
+        self.nodes.retain(|node, watched| {
+            let is_gone = watched.member.key == NodeKey::Missing
+                && !index.contains_key(node)
+                && watched.since.is_some_and(|since| now.saturating_duration_since(since) >= watch);
+            if is_gone {
+                departed.insert(*node, now);
+            }
+            !is_gone
+        });
+        while self.departed.len() > DEPARTED_MAX {
+            let oldest = self.departed.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
+            oldest.and_then(|oldest| self.departed.remove(&oldest));
+        }
+    }
+
+    /// All nodes that are not gone for good.
+    pub(super) fn members(&self) -> HashMap<NodeId, Member> {
+        self.nodes.iter().map(|(node, watched)| (*node, watched.member.clone())).collect()
+    }
+
+    /// Those that are.
+    pub(super) fn departed(&self) -> HashMap<NodeId, Instant> {
+        self.departed.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WATCH: Duration = Duration::from_secs(5);
+    const SLACK: Duration = Duration::from_millis(800);
+
+    struct Test {
+        observations: Observations,
+        begin: Instant,
+        node: NodeId,
+    }
+
+    impl Test {
+        fn new() -> Self {
+            Test { observations: Observations::default(), begin: Instant::now(), node: NodeId::random() }
+        }
+
+        /// A look after so many seconds by our clock and by that of Redis.
+        fn look(&mut self, second: u64, redis_second: u64, key: NodeKey, in_index: bool) {
+            let member = Member {
+                node: self.node,
+                advertise: "a:1".to_owned(),
+                version: "1".to_owned(),
+                protocol: (1, 1),
+                record: 1,
+                key: NodeKey::Missing,
+                lease_alive: false,
+            };
+            let index = in_index.then_some((self.node, member)).into_iter().collect();
+            let look = Look { key, lease_alive: true, time_millis: redis_second * 1000 };
+            let now = self.begin + Duration::from_secs(second);
+            self.observations.note(now, &index, &HashMap::from([(self.node, look)]), WATCH, SLACK);
+        }
+
+        #[track_caller]
+        fn check(&self, member: bool, departed: bool) {
+            assert_eq!(self.observations.members().contains_key(&self.node), member, "member");
+            assert_eq!(self.observations.departed().contains_key(&self.node), departed, "departed");
+        }
+    }
+
+    const LIVE: NodeKey = NodeKey::Live { epoch: 1 };
+
+    #[test]
+    fn a_node_that_left_is_gone_for_good_after_it_was_watched_long_enough() {
+        let mut test = Test::new();
+        test.look(0, 0, LIVE, true);
+        test.look(1, 1, NodeKey::Missing, false);
+        test.look(5, 5, NodeKey::Missing, false);
+        test.check(true, false);
+        test.look(6, 6, NodeKey::Missing, false);
+        test.check(false, true);
+        test.look(7, 7, LIVE, true);
+        test.check(true, false);
+    }
+
+    #[test]
+    fn a_watch_begins_anew_after_a_break_and_after_a_jump_of_redis_clock() {
+        let mut test = Test::new();
+        test.look(0, 0, LIVE, true);
+        test.look(1, 1, NodeKey::Missing, false);
+        test.observations.interrupt();
+        test.look(6, 6, NodeKey::Missing, false);
+        test.check(true, false);
+        test.look(10, 12, NodeKey::Missing, false);
+        test.check(true, false);
+        test.look(14, 16, NodeKey::Missing, false);
+        test.check(true, false);
+        test.look(15, 17, NodeKey::Missing, false);
+        test.check(false, true);
+    }
+
+    #[test]
+    fn a_dead_node_stays_a_member_while_its_tombstone_is_there() {
+        let mut test = Test::new();
+        test.look(0, 0, LIVE, true);
+        for second in (5..60).step_by(5) {
+            test.look(second, second, NodeKey::Dead { epoch: 1 }, false);
+            test.check(true, false);
+        }
+    }
+
+    #[test]
+    fn a_node_in_the_index_is_never_gone() {
+        let mut test = Test::new();
+        for second in (0..60).step_by(5) {
+            test.look(second, second, NodeKey::Missing, true);
+            test.check(true, false);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind};
+use tokio::time::timeout;
+
+use super::{RedisError, RedisSettings, RedisUrls};
+
+pub use redis::Value;
+
+/// Redirections that a call to a Redis Cluster follows.
+const CLUSTER_RETRIES: u32 = 3;
+
+/// What an answer holds.
+///
+/// # Errors
+/// It is of another shape.
+pub fn read<T: FromRedisValue>(answer: Value) -> Result<T, RedisError> {
+    redis::from_redis_value(answer).map_err(|_| RedisError::Unexpected)
+}
+
+/// One multiplexed connection; clones share it. Once it has failed it is to be dropped: what was sent on it may or may
+/// not have happened.
+#[derive(Clone)]
+pub struct RedisConnection {
+    link: Link,
+    timeout: Duration,
+}
+
+#[derive(Clone)]
+enum Link {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// One command.
+#[derive(Clone, Debug)]
+pub struct Call {
+    name: &'static str,
+    script: Option<&'static ScriptText>,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+}
+
+/// The text of a script, and its hash, by which Redis knows it.
+#[derive(Debug)]
+pub(super) struct ScriptText {
+    text: &'static str,
+    hash: OnceLock<String>,
+}
+
+impl ScriptText {
+    pub(super) const fn new(text: &'static str) -> Self {
+        ScriptText { text, hash: OnceLock::new() }
+    }
+
+    fn hash(&self) -> &str {
+        self.hash.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned())
+    }
+}
+
+impl Call {
+    /// A command of Redis's own on one key.
+    pub fn command(name: &'static str, key: String) -> Self {
+        Call { name, script: None, keys: vec![key], arguments: Vec::new() }
+    }
+
+    /// A script of ours.
+    pub(super) fn script(script: &'static ScriptText, keys: Vec<String>) -> Self {
+        Call { name: "EVALSHA", script: Some(script), keys, arguments: Vec::new() }
+    }
+
+    /// With one more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<[u8]>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// As it goes to Redis: a script by its hash.
+    fn encode(&self) -> Cmd {
+        match self.script {
+            Some(script) => self.encode_script("EVALSHA", script.hash()),
+            None => {
+                let mut cmd = redis::cmd(self.name);
+                cmd.arg(&self.keys).arg(&self.arguments);
+                cmd
+            }
+        }
+    }
+
+    /// A script with its whole text, if it is one.
+    fn encode_text(&self) -> Option<Cmd> {
+        self.script.map(|script| self.encode_script("EVAL", script.text))
+    }
+
+    fn encode_script(&self, name: &str, script: &str) -> Cmd {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        cmd
+    }
+}
+
+impl RedisConnection {
+    /// Connects, and authenticates. `timeout` bounds this and every later [`RedisConnection::run`].
+    ///
+    /// # Errors
+    /// Redis cannot be reached, or does not let us in.
+    pub async fn open(settings: &RedisSettings, timeout: Duration) -> Result<Self, RedisError> {
+        if settings.urls.all().iter().any(super::RedisUrl::is_tls) {
+            // The first one stands; it fails when there is one already, which does as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let link = tokio::time::timeout(timeout, connect(settings, timeout)).await;
+        Ok(RedisConnection { link: link.map_err(|_| RedisError::TimedOut)??, timeout })
+    }
+
+    /// Sends all calls in one go and waits for all answers, in the order of the calls.
+    ///
+    /// # Errors
+    /// The first failure of any. Calls that are not named by it may have been carried out.
+    pub async fn run(&self, calls: &[Call]) -> Result<Vec<Value>, RedisError> {
+        timeout(self.timeout, self.send(calls)).await.map_err(|_| RedisError::TimedOut)?
+    }
+
+    /// [`RedisConnection::run`] of one call.
+    ///
+    /// # Errors
+    /// It failed.
+    pub async fn run_one(&self, call: Call) -> Result<Value, RedisError> {
+        self.run(&[call]).await?.pop().ok_or(RedisError::Unexpected)
+    }
+
+    async fn send(&self, calls: &[Call]) -> Result<Vec<Value>, RedisError> {
+        let mut answers = self.pipeline(calls.iter().map(Call::encode).collect()).await?;
+        // A script that this server does not know yet is sent whole, once.
+        let is_unknown = |answer: &RedisResult<Value>| {
+            answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+        };
+        let unknown: Vec<usize> = (0..answers.len()).filter(|index| is_unknown(&answers[*index])).collect();
+        if !unknown.is_empty() {
+            let texts = unknown.iter().filter_map(|index| calls.get(*index)?.encode_text()).collect();
+            for (index, answer) in unknown.into_iter().zip(self.pipeline(texts).await?) {
+                answers[index] = answer;
+            }
+        }
+        if answers.len() != calls.len() {
+            return Err(RedisError::Unexpected);
+        }
+        answers.into_iter().map(|answer| answer.map_err(RedisError::from)).collect()
+    }
+
+    async fn pipeline(&self, commands: Vec<Cmd>) -> Result<Vec<RedisResult<Value>>, RedisError> {
+        if commands.is_empty() {
+            // The library takes an empty pipeline for a mistake.
+            return Ok(Vec::new());
+        }
+        match &self.link {
+            Link::One(connection) => {
+                let mut pipeline = redis::Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command);
+                }
+                Ok(pipeline.ignore_errors().query_async(&mut connection.clone()).await?)
+            }
+            // A pipeline there must stay within one slot, so calls go side by side, and share the wire all the same.
+            Link::Cluster(connection) => {
+                let run = |command: Cmd| {
+                    let mut connection = connection.clone();
+                    async move { command.query_async(&mut connection).await }
+                };
+                Ok(join_all(commands.into_iter().map(run)).await)
+            }
+        }
+    }
+}
+
+async fn connect(settings: &RedisSettings, timeout: Duration) -> Result<Link, RedisError> {
+    let infos = settings.urls.all().iter().map(|url| {
+        let info = url.info()?;
+        let mut redis = info.redis_settings().clone();
+        if let Some(username) = &settings.username {
+            redis = redis.set_username(username);
+        }
+        if let Some(password) = &settings.password {
+            redis = redis.set_password(password.expose());
+        }
+        Ok(info.set_redis_settings(redis))
+    });
+    let mut infos = infos.collect::<Result<Vec<_>, redis::RedisError>>()?;
+    match &settings.urls {
+        RedisUrls::One(_) => {
+            let info = infos.pop().ok_or(RedisError::Unexpected)?;
+            let config =
+                AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
+            Ok(Link::One(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?))
+        }
+        RedisUrls::Cluster(_) => {
+            let client = ClusterClient::builder(infos)
+                .retries(CLUSTER_RETRIES)
+                .connection_timeout(timeout)
+                .response_timeout(timeout)
+                .build()?;
+            Ok(Link::Cluster(client.get_async_connection().await?))
+        }
+    }
+}
+
+impl fmt::Debug for RedisConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisConnection")
+    }
+}

@@ -1,0 +1,57 @@
+use redis::{ErrorKind, ServerErrorKind};
+use thiserror::Error;
+
+/// What the library or the server said, causes included.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Cause(String);
+
+/// Why Redis did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum RedisError {
+    #[error("nothing listens at the address of Redis")]
+    Refused(#[source] Cause),
+    #[error("Redis does not answer in time")]
+    TimedOut,
+    #[error("Redis does not accept the user name or the password")]
+    Credentials(#[source] Cause),
+    #[error("Redis is a read-only replica")]
+    ReadOnly(#[source] Cause),
+    #[error("Redis has used up its memory")]
+    Full(#[source] Cause),
+    #[error("Redis is loading its data")]
+    Loading(#[source] Cause),
+    #[error("the connection to Redis broke")]
+    Connection(#[source] Cause),
+    #[error("Redis answered with an error")]
+    Server(#[source] Cause),
+    #[error("Redis cannot be used as it is configured")]
+    Settings(#[source] Cause),
+    #[error("Redis gave an answer that was not expected")]
+    Unexpected,
+}
+
+impl From<redis::RedisError> for RedisError {
+    fn from(error: redis::RedisError) -> Self {
+        let code = error.code().unwrap_or_default();
+        let cause = || Cause(error.to_string());
+        match error.kind() {
+            ErrorKind::AuthenticationFailed => RedisError::Credentials(cause()),
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => RedisError::ReadOnly(cause()),
+            ErrorKind::Server(ServerErrorKind::BusyLoading) => RedisError::Loading(cause()),
+            ErrorKind::InvalidClientConfig => RedisError::Settings(cause()),
+            _ if matches!(code, "WRONGPASS" | "NOAUTH") => RedisError::Credentials(cause()),
+            _ if says(&error, "OOM") => RedisError::Full(cause()),
+            _ if says(&error, "READONLY") => RedisError::ReadOnly(cause()),
+            ErrorKind::Server(_) | ErrorKind::Extension => RedisError::Server(cause()),
+            _ if error.is_connection_refusal() => RedisError::Refused(cause()),
+            _ if error.is_timeout() => RedisError::TimedOut,
+            _ => RedisError::Connection(cause()),
+        }
+    }
+}
+
+/// Whether the error is of this code, also when it happened inside of a script and only its text says so.
+fn says(error: &redis::RedisError, code: &str) -> bool {
+    error.code() == Some(code) || error.detail().is_some_and(|detail| detail.contains(code))
+}

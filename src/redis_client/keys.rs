@@ -1,0 +1,73 @@
+use crate::id::{ConnectionId, NodeId};
+
+/// Hashes that the records of one node are spread over, so that none grows too large to be looked at in one step.
+pub const BUCKETS: usize = 16;
+
+/// The names of all keys. The braces are the hash tag of Redis Cluster: all keys of a node lie in one slot.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Keys below `prefix`, which holds no braces.
+    pub fn new(prefix: &str) -> Self {
+        Keys { prefix: prefix.to_owned() }
+    }
+
+    /// Hash: node id → what the node says of itself.
+    pub fn index(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    /// String: `live <epoch>` or `dead <epoch>`.
+    pub fn node(&self, node: NodeId) -> String {
+        self.of(node, "node")
+    }
+
+    /// String that is there while the node renews it.
+    pub fn lease(&self, node: NodeId) -> String {
+        self.of(node, "lease")
+    }
+
+    /// Hash: connection id → record.
+    pub fn bucket(&self, node: NodeId, bucket: usize) -> String {
+        format!("{}:{{{node}}}:c:{bucket:x}", self.prefix)
+    }
+
+    /// Hash: number → text that many records share.
+    pub fn strings(&self, node: NodeId) -> String {
+        self.of(node, "s")
+    }
+
+    /// All that a node's records are made of: its buckets, then its strings.
+    pub fn records(&self, node: NodeId) -> impl Iterator<Item = String> + '_ {
+        (0..BUCKETS).map(move |bucket| self.bucket(node, bucket)).chain([self.strings(node)])
+    }
+
+    /// The bucket of a connection.
+    pub fn bucket_of(id: &ConnectionId) -> usize {
+        usize::from(id.bucket())
+    }
+
+    fn of(&self, node: NodeId, what: &str) -> String {
+        format!("{}:{{{node}}}:{what}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_node_have_its_hash_tag() {
+        let node = NodeId::parse("AAAAAAAB").unwrap();
+        let keys = Keys::new("tidegate");
+        assert_eq!(keys.index(), "tidegate:nodes");
+        assert_eq!(keys.node(node), "tidegate:{AAAAAAAB}:node");
+        assert_eq!(keys.lease(node), "tidegate:{AAAAAAAB}:lease");
+        assert_eq!(keys.bucket(node, 15), "tidegate:{AAAAAAAB}:c:f");
+        assert_eq!(keys.records(node).last().as_deref(), Some("tidegate:{AAAAAAAB}:s"));
+        assert_eq!(keys.records(node).count(), BUCKETS + 1);
+    }
+}

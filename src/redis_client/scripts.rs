@@ -1,0 +1,136 @@
+//! The scripts: what happens in Redis in one step. The keys of each are all of one node.
+//!
+//! Scripts of different versions live side by side, since each is known by the hash of its text.
+
+use std::time::Duration;
+
+use super::connection::ScriptText;
+use super::{Call, Keys};
+use crate::id::NodeId;
+
+/// What a script answers when there is no node key.
+pub const MISSING: &str = "MISSING";
+
+/// What a script answers when it did what it was asked.
+pub const OK: &str = "OK";
+
+/// KEYS: node, lease. ARGV: epoch, lease in ms. The key that is there, if there is one.
+static REGISTER: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if v then return v end
+        redis.call('SET', KEYS[1], 'live ' .. ARGV[1])
+        redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
+        return 'OK'",
+);
+
+/// KEYS: node, lease. ARGV: epoch, lease in ms. `PEXPIRE` first: unlike `SET` it works while Redis is out of memory.
+static RENEW: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
+        if redis.call('PEXPIRE', KEYS[2], ARGV[2]) == 0 then
+            redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
+        end
+        return 'OK'",
+);
+
+/// KEYS: node, the buckets, strings. ARGV: epoch, how many strings, (number, text)…, then (bucket from 1, id, record or
+/// nothing to delete)…
+static WRITE: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
+        local i = 3
+        for _ = 1, tonumber(ARGV[2]) do
+            redis.call('HSET', KEYS[18], ARGV[i], ARGV[i + 1])
+            i = i + 2
+        end
+        while i < #ARGV do
+            local bucket = KEYS[1 + tonumber(ARGV[i])]
+            if ARGV[i + 2] == '' then
+                redis.call('HDEL', bucket, ARGV[i + 1])
+            else
+                redis.call('HSET', bucket, ARGV[i + 1], ARGV[i + 2])
+            end
+            i = i + 3
+        end
+        return 'OK'",
+);
+
+/// KEYS: node, lease. Answers the node key, whether the lease is there, and Redis's time in ms.
+static LOOK: ScriptText = ScriptText::new(
+    "local t = redis.call('TIME')
+        return { redis.call('GET', KEYS[1]) or 'MISSING', redis.call('EXISTS', KEYS[2]),
+            t[1] * 1000 + math.floor(t[2] / 1000) }",
+);
+
+/// KEYS: node, lease, the buckets, strings. ARGV: epoch. Nothing remains of a node without records; otherwise it is dead.
+static LEAVE: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
+        redis.call('DEL', KEYS[2])
+        for i = 3, 18 do
+            if redis.call('EXISTS', KEYS[i]) == 1 then
+                redis.call('SET', KEYS[1], 'dead ' .. ARGV[1])
+                return 'LEFT'
+            end
+        end
+        redis.call('DEL', KEYS[1], KEYS[19])
+        return 'OK'",
+);
+
+/// KEYS: node, which only says which server is meant. ARGV: a section of `INFO`.
+static INFO: ScriptText = ScriptText::new("return redis.call('INFO', ARGV[1])");
+
+/// Makes this node known. Its entry in the index comes before.
+pub fn register(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
+    of_lease(&REGISTER, keys, node, epoch, lease)
+}
+
+/// Renews the lease.
+pub fn renew(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
+    of_lease(&RENEW, keys, node, epoch, lease)
+}
+
+fn of_lease(script: &'static ScriptText, keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
+    Call::script(script, vec![keys.node(node), keys.lease(node)])
+        .arg(epoch.to_string())
+        .arg(lease.as_millis().to_string())
+}
+
+/// One change of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub bucket: usize,
+    pub id: String,
+    /// What is put; nothing deletes.
+    pub record: Option<Vec<u8>>,
+}
+
+/// Changes records of this node, and first writes the `strings` that they refer to.
+pub fn write(keys: &Keys, node: NodeId, epoch: u64, strings: &[(u32, String)], changes: Vec<Change>) -> Call {
+    let mut call = Call::script(&WRITE, [keys.node(node)].into_iter().chain(keys.records(node)).collect())
+        .arg(epoch.to_string())
+        .arg(strings.len().to_string());
+    for (number, text) in strings {
+        call = call.arg(number.to_string()).arg(text.as_bytes());
+    }
+    for Change { bucket, id, record } in changes {
+        call = call.arg((bucket + 1).to_string()).arg(id).arg(record.unwrap_or_default());
+    }
+    call
+}
+
+/// Looks at another node.
+pub fn look(keys: &Keys, node: NodeId) -> Call {
+    Call::script(&LOOK, vec![keys.node(node), keys.lease(node)])
+}
+
+/// Takes this node away. Its entry in the index goes afterwards.
+pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
+    let keys = [keys.node(node), keys.lease(node)].into_iter().chain(keys.records(node)).collect();
+    Call::script(&LEAVE, keys).arg(epoch.to_string())
+}
+
+/// A section of `INFO` of the server that holds this node's keys.
+pub fn info(keys: &Keys, node: NodeId, section: &str) -> Call {
+    Call::script(&INFO, vec![keys.node(node)]).arg(section)
+}

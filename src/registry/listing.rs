@@ -1,0 +1,116 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Record, RecordState};
+use super::{Entry, Registry};
+use crate::id::{ConnectionId, NodeId};
+
+/// Which connections an operator wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    pub api: Option<String>,
+    pub stage: Option<String>,
+    pub node: Option<NodeId>,
+}
+
+/// A connection as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionView {
+    pub connection_id: String,
+    /// The node whose record it is.
+    pub node: String,
+    pub api_id: String,
+    pub stage: String,
+    /// `connecting`, `open` or `ended`; an ended one waits until its backend knows.
+    pub state: String,
+    /// ISO 8601.
+    pub connected_at: String,
+    pub source_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnect_status_code: Option<u16>,
+    /// The number of the next attempt to tell the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+}
+
+/// Some connections, and where the next ones begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    pub connections: Vec<ConnectionView>,
+    /// Give it back to see more; nothing if this was all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+impl Query {
+    /// Whether a connection is asked for. Its node is not looked at.
+    pub fn matches(&self, record: &Record) -> bool {
+        let connection = &record.connection;
+        self.api.as_deref().is_none_or(|api| *connection.api_id == *api)
+            && self.stage.as_deref().is_none_or(|stage| *connection.stage == *stage)
+    }
+}
+
+impl ConnectionView {
+    /// What is shown of a record of `node`.
+    pub fn new(node: NodeId, record: &Record) -> Self {
+        let Record { connection, state } = record;
+        let (name, code, attempt) = match state {
+            RecordState::Connecting => ("connecting", None, None),
+            RecordState::Open => ("open", None, None),
+            RecordState::Ended { code, attempt, .. } => ("ended", Some(*code), Some(*attempt)),
+        };
+        ConnectionView {
+            connection_id: connection.id.to_string(),
+            node: node.to_string(),
+            api_id: connection.api_id.to_string(),
+            stage: connection.stage.to_string(),
+            state: name.to_owned(),
+            connected_at: connection.connected_at.iso_8601(),
+            source_ip: connection.source_ip.to_string(),
+            user_agent: connection.user_agent.as_deref().map(str::to_owned),
+            disconnect_status_code: code,
+            attempt,
+        }
+    }
+}
+
+impl Registry {
+    /// The first `limit` connections of this node behind the id in `cursor` that are asked for.
+    pub fn page(&self, query: &Query, cursor: Option<&ConnectionId>, limit: usize) -> Page {
+        let node = self.node();
+        if query.node.is_some_and(|asked| asked != node) {
+            return Page::default();
+        }
+        let mut found: BTreeMap<ConnectionId, Record> = BTreeMap::new();
+        let mut is_more = false;
+        for entry in &self.entries {
+            let id = *entry.key();
+            if cursor.is_some_and(|cursor| id <= *cursor) || found.len() >= limit && found.keys().last() < Some(&id) {
+                is_more |= cursor.is_none_or(|cursor| id > *cursor);
+                continue;
+            }
+            let record = entry.record();
+            if query.matches(&record) {
+                found.insert(id, record);
+            }
+            if found.len() > limit {
+                found.pop_last();
+                is_more = true;
+            }
+        }
+        let cursor = found.keys().last().filter(|_| is_more).map(ToString::to_string);
+        Page { connections: found.values().map(|record| ConnectionView::new(node, record)).collect(), cursor }
+    }
+}
+
+impl Entry {
+    fn record(&self) -> Record {
+        Record { connection: self.connection.clone(), state: self.record_state() }
+    }
+}

@@ -1,0 +1,201 @@
+//! What Redis holds of one connection: all that its `$disconnect` needs, whoever sends it.
+//!
+//! A format number, then MessagePack. An array without names: a field more is a new format.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::clock::Timestamp;
+use crate::id::ConnectionId;
+use crate::request_context::Connection;
+
+/// The format that is written, and the newest that is read.
+pub const RECORD_FORMAT: u8 = 1;
+
+/// A connection as Redis knows it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub connection: Arc<Connection>,
+    pub state: RecordState,
+}
+
+/// Where the connection is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordState {
+    Connecting,
+    Open,
+    Ended {
+        code: u16,
+        reason: Arc<str>,
+        /// The number of the next attempt to deliver the event.
+        attempt: u32,
+    },
+}
+
+/// A record that cannot be used. Its neighbours can.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    #[error("it is of format {0}, and {RECORD_FORMAT} is the newest that this version reads")]
+    Newer(u8),
+    #[error("it is not a record")]
+    Corrupt(#[source] Option<rmp_serde::decode::Error>),
+    #[error("it refers to text number {0}, which is not there")]
+    NoText(u32),
+}
+
+/// Text that stands in the record itself, or once for all records of the node.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Text<'a> {
+    Interned(u32),
+    Inline(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// Format 1.
+#[derive(Serialize, Deserialize)]
+struct Encoded<'a> {
+    state: u8,
+    attempt: u32,
+    code: u16,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(borrow)]
+    api_id: Cow<'a, str>,
+    #[serde(borrow)]
+    stage: Cow<'a, str>,
+    connected_at: u64,
+    #[serde(borrow)]
+    host: Cow<'a, str>,
+    secure: bool,
+    source_ip: IpAddr,
+    #[serde(borrow)]
+    user_agent: Option<Text<'a>>,
+}
+
+/// The bytes of a record. `user_agent` is the connection's own, maybe by its number.
+pub(super) fn encode(connection: &Connection, state: &RecordState, user_agent: Option<Text<'_>>) -> Vec<u8> {
+    let (state, attempt, code, reason) = match state {
+        RecordState::Connecting => (b'c', 0, 0, ""),
+        RecordState::Open => (b'o', 0, 0, ""),
+        RecordState::Ended { code, reason, attempt } => (b'e', *attempt, *code, &**reason),
+    };
+    let encoded = Encoded {
+        state,
+        attempt,
+        code,
+        reason: reason.into(),
+        api_id: (&*connection.api_id).into(),
+        stage: (&*connection.stage).into(),
+        connected_at: connection.connected_at.millis(),
+        host: (&*connection.host).into(),
+        secure: connection.secure,
+        source_ip: connection.source_ip,
+        user_agent,
+    };
+    let mut bytes = vec![RECORD_FORMAT];
+    rmp_serde::encode::write(&mut bytes, &encoded).expect("a record of plain values fits into memory");
+    bytes
+}
+
+/// Reads a record. `text` knows the texts that the node's records share.
+///
+/// # Errors
+/// The record is of a later version, or damaged.
+pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<str>>) -> Result<Record, RecordError> {
+    let encoded: Encoded<'_> = match bytes {
+        [RECORD_FORMAT, encoded @ ..] => {
+            rmp_serde::from_slice(encoded).map_err(|error| RecordError::Corrupt(Some(error)))?
+        }
+        [format, ..] if *format > RECORD_FORMAT => return Err(RecordError::Newer(*format)),
+        _ => return Err(RecordError::Corrupt(None)),
+    };
+    let state = match encoded.state {
+        b'c' => RecordState::Connecting,
+        b'o' => RecordState::Open,
+        b'e' => {
+            RecordState::Ended { code: encoded.code, reason: encoded.reason.into(), attempt: encoded.attempt.max(1) }
+        }
+        _ => return Err(RecordError::Corrupt(None)),
+    };
+    let user_agent = match encoded.user_agent {
+        None => None,
+        Some(Text::Inline(text)) => Some(text.into()),
+        Some(Text::Interned(number)) => Some(text(number).ok_or(RecordError::NoText(number))?),
+    };
+    let connection = Connection {
+        id,
+        api_id: encoded.api_id.into(),
+        stage: encoded.stage.into(),
+        connected_at: Timestamp(encoded.connected_at),
+        host: encoded.host.into(),
+        secure: encoded.secure,
+        source_ip: encoded.source_ip,
+        user_agent,
+    };
+    Ok(Record { connection: Arc::new(connection), state })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::NodeId;
+
+    fn connection(user_agent: Option<&str>) -> Connection {
+        Connection {
+            id: ConnectionId::random(NodeId::random()),
+            api_id: "chat".into(),
+            stage: "prod".into(),
+            connected_at: Timestamp(1_790_295_749_887),
+            host: "chat.example.com:8443".into(),
+            secure: true,
+            source_ip: IpAddr::from([203, 0, 113, 7]),
+            user_agent: user_agent.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn a_record_holds_all_that_a_disconnect_event_needs() {
+        let connection = connection(Some("Mozilla/5.0"));
+        let ended = RecordState::Ended { code: 4001, reason: "kicked \u{0} ä".into(), attempt: 7 };
+        for state in [RecordState::Connecting, RecordState::Open, ended] {
+            let inline = Text::Inline("Mozilla/5.0".into());
+            for user_agent in [inline, Text::Interned(3)] {
+                let bytes = encode(&connection, &state, Some(user_agent));
+                assert!(bytes.len() < 90, "{}", bytes.len());
+                let text = |number: u32| (number == 3).then(|| "Mozilla/5.0".into());
+                let record = decode(connection.id, &bytes, text).unwrap();
+                assert_eq!(record.state, state);
+                assert_eq!(format!("{:?}", record.connection), format!("{:?}", Arc::new(&connection)));
+            }
+        }
+    }
+
+    #[test]
+    fn newer_and_damaged_records_are_told_apart() {
+        let connection = connection(None);
+        let mut bytes = encode(&connection, &RecordState::Open, Some(Text::Interned(3)));
+        let decode = |bytes: &[u8]| decode(connection.id, bytes, |_| None);
+        assert!(matches!(decode(&bytes), Err(RecordError::NoText(3))));
+        assert!(matches!(decode(&bytes[..bytes.len() - 1]), Err(RecordError::Corrupt(Some(_)))));
+        assert!(matches!(decode(&[]), Err(RecordError::Corrupt(None))));
+        assert!(matches!(decode(&[0, 1]), Err(RecordError::Corrupt(None))));
+        bytes[0] = 2;
+        assert!(matches!(decode(&bytes), Err(RecordError::Newer(2))));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), format in any::<bool>()) {
+            if format && let Some(first) = bytes.first_mut() {
+                *first = RECORD_FORMAT;
+            }
+            let _ = decode(ConnectionId::random(NodeId::random()), &bytes, |_| None);
+        }
+    }
+}

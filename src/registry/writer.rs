@@ -1,0 +1,261 @@
+//! The one task that writes records. It always writes the present state of an entry, so puts and deletes of one id
+//! coalesce and nothing is written out of order.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::mirror::{Attachment, Mirror, Work};
+use super::record::{Text, encode};
+use super::{Present, Registry};
+use crate::id::ConnectionId;
+use crate::redis_client::scripts::{self, Change};
+use crate::redis_client::{BUCKETS, Call, Keys, RedisError, read};
+use crate::telemetry::chain;
+
+/// Most records of one write.
+const BATCH: usize = 256;
+
+/// Most texts that the records of a node share. Others stand in their records.
+const TEXTS_MAX: usize = 4096;
+
+/// A text that is shorter than this stands in its record.
+const TEXT_MIN_BYTES: usize = 8;
+
+/// Writes until `stop`. Run it once for each registry.
+pub async fn run(registry: Arc<Registry>, mirror: Arc<Mirror>, stop: CancellationToken) {
+    let mut writer = Writer { registry, mirror, texts: Texts::default(), rebuild: VecDeque::new(), rebuild_at: None };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = writer.run() => {}
+    }
+}
+
+struct Writer {
+    registry: Arc<Registry>,
+    mirror: Arc<Mirror>,
+    texts: Texts,
+    /// What the last comparison found and is not written yet.
+    rebuild: VecDeque<ConnectionId>,
+    /// When the next of them may be written.
+    rebuild_at: Option<Instant>,
+}
+
+/// Why a write came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("a write failed")]
+    Redis(#[source] RedisError),
+    #[error("this node's key in Redis is `{0}`")]
+    NotOurs(String),
+}
+
+impl Writer {
+    async fn run(&mut self) {
+        loop {
+            let due = self.rebuild_at.is_none_or(|at| at <= Instant::now());
+            match self.mirror.next(BATCH, !self.rebuild.is_empty()) {
+                Work::Write(attachment, incarnation, ids) => self.write(&attachment, incarnation, ids, due).await,
+                Work::Reconcile(attachment, incarnation, buckets) => {
+                    self.reconcile(&attachment, incarnation, buckets).await;
+                }
+                Work::Nothing if self.rebuild.is_empty() => self.mirror.work.notified().await,
+                Work::Nothing => match (self.mirror.attachment(), self.rebuild_at) {
+                    (None, _) => self.rebuild = VecDeque::new(),
+                    (Some((attachment, incarnation)), _) if due => {
+                        self.write(&attachment, incarnation, Vec::new(), due).await;
+                    }
+                    (Some(_), at) => {
+                        tokio::select! {
+                            () = self.mirror.work.notified() => {}
+                            () = sleep_until(at.unwrap_or_else(Instant::now)) => {}
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Writes these, and as many others as there is room and pace for.
+    async fn write(&mut self, attachment: &Attachment, incarnation: u32, mut ids: Vec<ConnectionId>, due: bool) {
+        let fresh = ids.len();
+        if due {
+            let count = self.rebuild.len().min(BATCH.saturating_sub(fresh));
+            ids.extend(self.rebuild.drain(..count));
+            let pause = Duration::from_secs_f64(count as f64 / f64::from(self.mirror.rebuild_per_second));
+            self.rebuild_at = Some(Instant::now() + pause);
+        }
+        match self.write_batch(attachment, incarnation, &ids).await {
+            Ok(puts) => {
+                self.mirror.written(&ids[..fresh]);
+                // Deletes alone say nothing: Redis takes them even when it is full.
+                if puts > 0 {
+                    self.mirror.wrote(self.rebuild.is_empty());
+                }
+            }
+            Err(error) => self.fail(attachment, &error),
+        }
+    }
+
+    /// Writes the present state of these; returns how many were put and not deleted.
+    async fn write_batch(
+        &mut self,
+        attachment: &Attachment,
+        incarnation: u32,
+        ids: &[ConnectionId],
+    ) -> Result<usize, WriteError> {
+        let mut strings = Vec::new();
+        let mut states = Vec::with_capacity(ids.len());
+        let mut changes: Vec<Change> = Vec::with_capacity(ids.len());
+        for id in ids {
+            let record = self.registry.present(id).map(|Present { connection, state, mark }| {
+                states.push((*id, mark));
+                let user_agent = connection.user_agent.as_deref();
+                let user_agent = user_agent.map(|text| self.texts.intern(text, incarnation, &mut strings));
+                encode(&connection, &state, user_agent)
+            });
+            changes.push(Change { bucket: Keys::bucket_of(id), id: id.to_string(), record });
+        }
+        // Deletes first: they need no memory, and once a script has written, Redis lets it go on.
+        changes.sort_by_key(|change| change.record.is_some());
+        let call = scripts::write(&self.mirror.keys, attachment.node, attachment.epoch, &strings, changes);
+        self.call(attachment, call).await?;
+        self.texts.written(&strings, incarnation);
+        for (id, mark) in &states {
+            self.registry.acknowledge(id, *mark, incarnation);
+        }
+        Ok(states.len())
+    }
+
+    /// One `write`, whose answer says whether the records are ours.
+    async fn call(&self, attachment: &Attachment, call: Call) -> Result<(), WriteError> {
+        let answer = attachment.connection.run_one(call).await.and_then(read::<String>).map_err(WriteError::Redis)?;
+        if answer == scripts::OK { Ok(()) } else { Err(WriteError::NotOurs(answer)) }
+    }
+
+    fn fail(&mut self, attachment: &Attachment, error: &WriteError) {
+        self.rebuild = VecDeque::new();
+        self.rebuild_at = None;
+        self.mirror.fail(attachment, chain(error).to_string());
+    }
+
+    /// Finds the ids that are on one side only, or whose present state is not the acknowledged one. What is too much in
+    /// Redis goes at once, the rest is written at its pace.
+    async fn reconcile(&mut self, attachment: &Attachment, incarnation: u32, buckets: u16) {
+        let mut own = self.registry.by_bucket(incarnation);
+        for bucket in (0..BUCKETS).filter(|bucket| buckets & 1 << bucket != 0) {
+            match self.compare(attachment, bucket, std::mem::take(&mut own[bucket])).await {
+                Ok(()) if self.mirror.is_current(attachment) => {}
+                Ok(()) => return,
+                Err(error) => return self.fail(attachment, &error),
+            }
+        }
+        debug!(differences = self.rebuild.len(), "the mirror was compared");
+        if self.rebuild.is_empty() {
+            self.mirror.wrote(true);
+        }
+    }
+
+    async fn compare(
+        &mut self,
+        attachment: &Attachment,
+        bucket: usize,
+        own: Vec<(ConnectionId, bool)>,
+    ) -> Result<(), WriteError> {
+        let key = self.mirror.keys.bucket(attachment.node, bucket);
+        let call = Call::command("HKEYS", key);
+        let fields: Vec<String> =
+            attachment.connection.run_one(call).await.and_then(read).map_err(WriteError::Redis)?;
+        let there: HashSet<&str> = fields.iter().map(String::as_str).collect();
+        let mut known = HashSet::with_capacity(own.len());
+        for (id, is_acknowledged) in own {
+            let text = id.to_string();
+            if !is_acknowledged || !there.contains(text.as_str()) {
+                self.rebuild.push_back(id);
+            }
+            known.insert(text);
+        }
+        let foreign: Vec<&String> = fields.iter().filter(|field| !known.contains(*field)).collect();
+        for fields in foreign.chunks(BATCH) {
+            let mut changes = Vec::with_capacity(fields.len());
+            for field in fields {
+                // One that began since the map was read is no stranger.
+                match ConnectionId::parse(field) {
+                    Ok(id) if self.registry.present(&id).is_some() => {}
+                    Ok(_) => changes.push(Change { bucket, id: (*field).clone(), record: None }),
+                    Err(_) => {
+                        warn!(bucket, "a record without a connection id was removed from Redis");
+                        changes.push(Change { bucket, id: (*field).clone(), record: None });
+                    }
+                }
+            }
+            if !changes.is_empty() {
+                let call = scripts::write(&self.mirror.keys, attachment.node, attachment.epoch, &[], changes);
+                self.call(attachment, call).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Texts that many records share, and whether Redis has them.
+#[derive(Debug, Default)]
+struct Texts {
+    numbers: HashMap<Box<str>, (u32, Option<u32>)>,
+}
+
+impl Texts {
+    /// The text as it stands in a record. A text that Redis does not have yet is added to `strings`.
+    fn intern<'a>(&mut self, text: &'a str, incarnation: u32, strings: &mut Vec<(u32, String)>) -> Text<'a> {
+        let is_new = !self.numbers.contains_key(text);
+        if is_new && (self.numbers.len() >= TEXTS_MAX || text.len() < TEXT_MIN_BYTES) {
+            return Text::Inline(text.into());
+        }
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        let (number, written) = *self.numbers.entry(text.into()).or_insert((next, None));
+        if written != Some(incarnation) && strings.iter().all(|(known, _)| *known != number) {
+            strings.push((number, text.to_owned()));
+        }
+        Text::Interned(number)
+    }
+
+    fn written(&mut self, strings: &[(u32, String)], incarnation: u32) {
+        for (_, text) in strings {
+            if let Some((_, written)) = self.numbers.get_mut(text.as_str()) {
+                *written = Some(incarnation);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_text_is_written_once_and_again_after_redis_forgot() {
+        let mut texts = Texts::default();
+        let mut intern = |text: &str, incarnation: u32, acknowledged: bool| {
+            let mut strings = Vec::new();
+            let interned = matches!(texts.intern(text, incarnation, &mut strings), Text::Interned(_));
+            if acknowledged {
+                texts.written(&strings, incarnation);
+            }
+            (interned, strings.len())
+        };
+        assert_eq!(intern("curl", 0, true), (false, 0), "short");
+        assert_eq!(intern("Mozilla/5.0", 0, false), (true, 1));
+        assert_eq!(intern("Mozilla/5.0", 0, true), (true, 1), "the first write failed");
+        assert_eq!(intern("Mozilla/5.0", 0, true), (true, 0));
+        assert_eq!(intern("Mozilla/5.0", 1, true), (true, 1), "Redis forgot");
+        for number in 0..TEXTS_MAX {
+            intern(&format!("agent number {number}"), 1, true);
+        }
+        assert_eq!(intern("one too many", 1, true), (false, 0));
+    }
+}

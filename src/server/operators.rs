@@ -1,0 +1,151 @@
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cluster::{Directory, DirectoryError, NodeView};
+use crate::data_plane::DataPlane;
+use crate::data_plane::gateway_response::Body;
+use crate::id::{ConnectionId, NodeId};
+use crate::registry::{Page, Query};
+use crate::telemetry::chain;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Connections of a page, unless `limit` says otherwise.
+const LIMIT_DEFAULT: usize = 100;
+
+/// Most connections of a page.
+const LIMIT_MAX: usize = 1000;
+
+/// What an operator gets instead of an answer.
+#[derive(Debug)]
+struct Failure(StatusCode, String);
+
+/// Shows nodes and connections; `None` if the path is not one of these.
+///
+/// - `GET /nodes`
+/// - `GET /connections?api=&stage=&node=&limit=&cursor=`
+///
+/// With a mirror they are those of all nodes, as Redis has them; without, this node's own.
+pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Option<Response<Body>> {
+    let outcome = match (uri.path(), method) {
+        ("/nodes" | "/connections", method) if *method != Method::GET => {
+            Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned()))
+        }
+        ("/nodes", _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
+        ("/connections", _) => match Asked::parse(uri.query()) {
+            Ok(asked) => connections(plane, &asked).await.map(|page| json_of(&page)),
+            Err(failure) => Err(failure),
+        },
+        _ => return None,
+    };
+    Some(outcome.unwrap_or_else(|Failure(status, message)| {
+        let mut response = json_of(&json!({ "message": message }));
+        *response.status_mut() = status;
+        response
+    }))
+}
+
+async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {
+    match directory(plane)? {
+        Some(directory) => directory.nodes().await.map_err(|error| failed(&error)),
+        None => Ok(vec![NodeView {
+            node: plane.registry.node().to_string(),
+            advertise: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: "live".to_owned(),
+            lease_alive: true,
+            connections: plane.registry.len() as u64,
+        }]),
+    }
+}
+
+async fn connections(plane: &DataPlane, asked: &Asked) -> Result<Page, Failure> {
+    let Asked { query, limit, cursor } = asked;
+    match directory(plane)? {
+        Some(directory) => {
+            directory.connections(query, cursor.as_deref(), *limit).await.map_err(|error| failed(&error))
+        }
+        None => {
+            let cursor = cursor.as_deref().map(ConnectionId::parse).transpose();
+            let cursor = cursor.map_err(|_| failed(&DirectoryError::Cursor))?;
+            Ok(plane.registry.page(query, cursor.as_ref(), *limit))
+        }
+    }
+}
+
+/// Redis, if there is a mirror.
+fn directory(plane: &DataPlane) -> Result<Option<Directory>, Failure> {
+    let Some(mirror) = plane.registry.mirror() else { return Ok(None) };
+    match mirror.connection() {
+        Some(connection) => Ok(Some(Directory::new(connection, mirror.keys().clone()))),
+        None => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, plane.registry.state().to_string())),
+    }
+}
+
+fn failed(error: &DirectoryError) -> Failure {
+    let status = match error {
+        DirectoryError::Cursor => StatusCode::BAD_REQUEST,
+        DirectoryError::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Failure(status, chain(error).to_string())
+}
+
+/// A question for connections.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    query: Query,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+impl Asked {
+    fn parse(text: Option<&str>) -> Result<Self, Failure> {
+        let mut asked = Asked { query: Query::default(), limit: LIMIT_DEFAULT, cursor: None };
+        let wrong = |message: &str| Failure(StatusCode::BAD_REQUEST, message.to_owned());
+        for (name, value) in url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "api" => asked.query.api = Some(value.into_owned()),
+                "stage" => asked.query.stage = Some(value.into_owned()),
+                "node" => {
+                    let node = NodeId::parse(&value).map_err(|_| wrong("node must be a node id"))?;
+                    asked.query.node = Some(node);
+                }
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                    asked.limit = limit.ok_or_else(|| wrong("limit must be 1 to 1000"))?;
+                }
+                "cursor" => asked.cursor = Some(value.into_owned()),
+                _ => return Err(wrong("allowed are api, stage, node, limit and cursor")),
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn json_of(value: &impl Serialize) -> Response<Body> {
+    let mut response = Response::new(Full::from(serde_json::to_vec(value).expect("texts and numbers are JSON")));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_checked() {
+        let check = |text: &str, expected: Option<usize>| {
+            assert_eq!(Asked::parse(Some(text)).ok().map(|asked| asked.limit), expected, "{text}");
+        };
+        check("", Some(100));
+        check("api=chat&stage=prod&node=AAAAAAAA&limit=1000&cursor=x", Some(1000));
+        check("limit=0", None);
+        check("limit=1001", None);
+        check("limit=x", None);
+        check("node=A", None);
+        check("apis=chat", None);
+    }
+}

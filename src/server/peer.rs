@@ -1,0 +1,24 @@
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::Listener;
+use crate::cluster::link::{Links, LocalConnections};
+use crate::data_plane::DataPlane;
+
+impl Listener {
+    /// Accepts other nodes' links until `stop`. Whoever does not know the cluster's secret is turned away.
+    pub async fn serve_peers(self, plane: Arc<DataPlane>, links: Arc<Links>, stop: CancellationToken) {
+        let start = |stream: tokio::net::TcpStream, peer: super::listener::Peer| {
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%error, "a connection was lost before it began");
+                return;
+            }
+            let local: Arc<dyn LocalConnections> = Arc::clone(&plane) as Arc<dyn LocalConnections>;
+            let link = Arc::clone(&links).accept(stream, peer.remote.to_string(), local);
+            plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
+        };
+        self.accept(stop, start).await;
+    }
+}

@@ -1,0 +1,76 @@
+use std::collections::HashMap;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::register::Register;
+
+/// At most one log line in this time for each reason why a link was refused: anybody can knock at a port.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Metrics of the links to other nodes. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct LinkMetrics {
+    open: Gauge<i64, AtomicI64>,
+    refused: Family<RefusalLabels, Counter>,
+    ended: Family<EndLabels, Counter>,
+    logged: Arc<Mutex<HashMap<&'static str, Instant>>>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EndLabels {
+    end: &'static str,
+}
+
+impl LinkMetrics {
+    pub(super) fn declare(register: &mut Register<'_>) -> Self {
+        LinkMetrics {
+            open: register.single("links_open", "Links to other nodes that are up"),
+            refused: register.counter("link_refusals", "Connections to the peer port that got no link"),
+            ended: register.counter("link_ends", "Links that are over, by what ended them"),
+            logged: Arc::default(),
+        }
+    }
+
+    /// A link is up.
+    pub fn opened(&self) {
+        self.open.inc();
+    }
+
+    /// A link is no longer up.
+    pub fn closed(&self) {
+        self.open.dec();
+    }
+
+    /// What ended a link.
+    pub fn ended(&self, end: &'static str) {
+        self.ended.get_or_create(&EndLabels { end }).inc();
+    }
+
+    /// Somebody got no link. `true` if it is time to log that.
+    pub fn refused(&self, reason: &'static str) -> bool {
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
+        let now = Instant::now();
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = logged.get(reason).is_none_or(|at| now.duration_since(*at) >= REFUSAL_LOG_INTERVAL);
+        if is_due {
+            logged.insert(reason, now);
+        }
+        is_due
+    }
+
+    /// Connections to the peer port that got no link, for this reason.
+    pub fn refusals(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&RefusalLabels { reason }).get()
+    }
+}

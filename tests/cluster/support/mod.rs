@@ -1,0 +1,25 @@
+mod backend;
+mod client;
+mod cluster;
+mod http;
+mod proxy;
+
+use std::time::Duration;
+
+pub(crate) use client::TestClient;
+pub(crate) use cluster::{TestCluster, TestNode};
+pub(crate) use http::{Http, request};
+pub(crate) use proxy::{Mode, TestProxy};
+
+/// The lease of all nodes.
+pub(crate) const LEASE: Duration = Duration::from_millis(1500);
+
+/// Waits until something holds, for at most ten seconds.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}

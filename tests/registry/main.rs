@@ -1,0 +1,15 @@
+//! The registry as it is built: one contract suite that runs with memory and with the mirror, and what happens to the
+//! mirror when Redis is slow, away, full, read-only or forgetful. Each test starts its own `redis-server`.
+
+mod support;
+
+mod cluster;
+mod contract;
+mod fenced;
+mod gateway;
+mod memory_per_record;
+mod membership;
+mod operators;
+mod outage;
+mod records;
+mod tls;
