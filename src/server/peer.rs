@@ -1,16 +1,18 @@
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Listener;
+use super::listener::Peer;
 use crate::cluster::link::{Links, LocalConnections};
 use crate::data_plane::DataPlane;
 
 impl Listener {
     /// Accepts other nodes' links until `stop`. Whoever does not know the cluster's secret is turned away.
     pub async fn serve_peers(self, plane: Arc<DataPlane>, links: Arc<Links>, stop: CancellationToken) {
-        let start = |stream: tokio::net::TcpStream, peer: super::listener::Peer| {
+        let start = |stream: TcpStream, peer: Peer| {
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%error, "a connection was lost before it began");
                 return;

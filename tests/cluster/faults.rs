@@ -80,7 +80,7 @@ async fn a_peer_that_hangs_is_noticed_and_disturbs_nobody_else() {
     };
     let (reply, ()) = tokio::join!(http.post(&client.id, "left"), others);
     assert_eq!(reply.error(), UNKNOWN);
-    assert!(started.elapsed() < LEASE, "{:?}", started.elapsed());
+    assert!(started.elapsed() < LEASE * 2, "{:?}", started.elapsed());
     assert_eq!(http.post(&client.id, "not sent").await.error(), UNREACHABLE);
     proxy.set(Mode::Pass);
     eventually("linked again", || caller.is_linked(owner.id()) && owner.is_linked(caller.id())).await;

@@ -1,4 +1,5 @@
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tidegate::cluster::link::PeerLink;
 use tidegate::cluster::{Member, NodeKey, Table};
@@ -29,7 +30,7 @@ async fn a_node_that_nobody_has_heard_of_is_gone_only_if_that_is_certain() {
     unasked.refreshes.take();
     assert_eq!(unasked.http().await.post(&id_of(NodeId::random()), "x").await.error(), UNREACHABLE);
     // It can, but this node was not attached for long enough to be sure.
-    unsettled.refreshes_to(unsettled.table([], Some(LEASE / 2)));
+    unsettled.refreshes_to(unsettled.table([], Some(Duration::ZERO)));
     assert_eq!(unsettled.http().await.post(&id_of(NodeId::random()), "x").await.error(), UNREACHABLE);
     let id = id_of(NodeId::random());
     settled.refreshes_to(settled.table([], Some(LEASE * 2)));
