@@ -73,13 +73,13 @@ impl Readiness {
         let state = |takes_clients, status, reason: Option<String>| State { takes_clients, status, reason };
         match (phase, registry.state()) {
             (Phase::Draining, _) => state(false, "draining", Some("the node goes down".to_owned())),
-            (_, RegistryState::Starting { why }) => state(false, "starting", Some(why.to_string())),
+            (_, RegistryState::Starting { why }) => state(false, "starting", Some(why)),
             (Phase::Starting, _) => state(false, "starting", Some("the listeners are not open yet".to_owned())),
             (_, RegistryState::Detached { why } | RegistryState::Degraded { why }) if refuses => {
-                state(false, "degraded", Some(why.to_string()))
+                state(false, "degraded", Some(why))
             }
             (_, registry) => match registry.degraded() {
-                Some(why) => state(true, "degraded", Some(why.to_string())),
+                Some(why) => state(true, "degraded", Some(why.to_owned())),
                 None => state(true, "ready", None),
             },
         }
