@@ -33,6 +33,8 @@ fuzz: ## Run each fuzz target for FUZZ_SECONDS=20
 image: ## Build the container image (IMAGE=tidegate)
 	docker build --tag $(IMAGE) .
 
+include deny.mk
+
 clean: ## Remove everything that was built
 	$(CARGO) clean
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts

@@ -6,10 +6,12 @@
 //! This file is the map. Modules are declared from low to high; a module imports only modules declared above it.
 //!
 //! ```text
-//! client   server/listener -> router -> upgrade -> data_plane/websocket/connect -> 101
+//! client   server/listener (tls, limits) -> router -> upgrade -> data_plane/websocket/connect (authorizer, integration)
+//!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
 //!            -> disconnect (registry, disconnect_queue, integration)
-//! backend  server/connections_api -> data_plane/management/post_to_connection -> registry -> session/outbox -> socket
+//! backend  server/connections_api (authorizer) -> data_plane/management/post_to_connection -> registry
+//!            -> session/outbox -> socket
 //!            of another node, by the id: forward -> cluster/link -> there: local -> registry -> session/outbox -> socket
 //! ```
 //!
@@ -27,14 +29,18 @@
 // Pure: values in, values out.
 pub mod clock;
 pub mod id;
+pub mod secret;
 pub mod trace_context;
 pub mod apigatewayv2;
+pub mod principal;
 pub mod request_context;
 pub mod expression;
 
 // Mechanisms: each wraps one outside thing and knows no flow.
 pub mod limits;
 pub mod lifecycle;
+pub mod tls;
+pub mod signing;
 pub mod http_client;
 pub mod telemetry;
 pub mod deployment;
@@ -43,6 +49,7 @@ pub mod redis_client;
 pub mod registry;
 pub mod cluster;
 pub mod integration;
+pub mod authorizer;
 
 // Flows: the only code that joins mechanisms.
 pub mod data_plane;

@@ -5,11 +5,15 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+use serde::Serialize;
+
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
+use crate::principal::Principal;
 use crate::trace_context::TraceContext;
 
-/// What stays the same for the whole life of a connection.
+/// What is known of a connection for its whole life. A fresh token replaces the principal; all else stays the same.
 #[derive(Debug)]
 pub struct Connection {
     pub id: ConnectionId,
@@ -22,6 +26,46 @@ pub struct Connection {
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<Box<str>>,
+    /// Who is on it, once that was asked.
+    pub principal: ArcSwapOption<Principal>,
+    /// The certificate that the client showed to the gateway itself.
+    pub client_cert: Option<Arc<ClientCert>>,
+}
+
+/// A client's certificate, as AWS's events describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCert {
+    pub client_cert_pem: String,
+    #[serde(rename = "subjectDN")]
+    pub subject_dn: String,
+    #[serde(rename = "issuerDN")]
+    pub issuer_dn: String,
+    pub serial_number: String,
+    pub validity: Validity,
+}
+
+/// When a certificate is valid, as OpenSSL writes times: `May 28 12:30:02 2019 GMT`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Validity {
+    pub not_before: String,
+    pub not_after: String,
+}
+
+impl ClientCert {
+    /// The value of `$context.identity.clientCert.{name}`.
+    fn variable(&self, name: &str) -> Option<&str> {
+        Some(match name {
+            "clientCertPem" => &self.client_cert_pem,
+            "subjectDN" => &self.subject_dn,
+            "issuerDN" => &self.issuer_dn,
+            "serialNumber" => &self.serial_number,
+            "validity.notBefore" => &self.validity.not_before,
+            "validity.notAfter" => &self.validity.not_after,
+            _ => return None,
+        })
+    }
 }
 
 /// What just happened on a connection.
@@ -47,6 +91,8 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct RequestContext<'a> {
     pub connection: &'a Connection,
+    /// Who was on the connection when the event happened.
+    pub principal: Option<Arc<Principal>>,
     pub event: Event,
     pub route_key: &'a str,
     pub request_id: EventId,
@@ -82,7 +128,17 @@ impl RequestContext<'_> {
             },
             "identity.sourceIp" => Cow::Owned(connection.source_ip.to_string()),
             "identity.userAgent" => Cow::Borrowed(connection.user_agent.as_deref()?),
-            _ => return None,
+            _ => {
+                if let Some(name) = name.strip_prefix("identity.clientCert.") {
+                    return connection.client_cert.as_ref()?.variable(name).map(Cow::Borrowed);
+                }
+                let principal = self.principal.as_deref()?;
+                return match name.split_once('.')? {
+                    ("authorizer", name) => principal.authorizer_variable(name),
+                    ("identity", name) => principal.identity_variable(name).map(Cow::Borrowed),
+                    _ => None,
+                };
+            }
         };
         Some(value)
     }

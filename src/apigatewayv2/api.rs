@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Integration, Route, Stage};
+use super::{Authorizer, Integration, Route, Stage};
 
 /// One WebSocket API. Its key in `apis` is the apiId.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,21 @@ pub struct Api {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub domain_name: Option<String>,
+
+    /// Where a client's API key is: `$request.header.x-api-key`, the default, or
+    /// `$context.authorizer.usageIdentifierKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub api_key_selection_expression: Option<String>,
+
+    /// Who decides whether a client may connect, by authorizerId.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorizers: BTreeMap<String, Authorizer>,
+    /// The web pages that may open connections, by the `Origin` that their browser sends: `https://example.com` or
+    /// `https://*.example.com`. By default every page may; clients that send no `Origin` are not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub allow_origins: Option<Vec<String>>,
 
     /// Backend calls by integrationId.
     #[serde(default)]

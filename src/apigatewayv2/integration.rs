@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
 
 /// A backend call. Its key in `integrations` is the integrationId.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,10 +44,50 @@ pub struct Integration {
     #[schemars(range(min = 1, max = 10000))]
     pub max_connections: u32,
 
+    /// Signs every call, so that the backend can trust it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing: Option<Signing>,
+
+    /// With `https`: whom the call trusts, and who it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_config: Option<TlsConfig>,
+
     /// What the integration is for; at most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
+}
+
+/// How calls are signed: by the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Signing {
+    /// Secrets that gateway and backend share: 24 to 64 bytes in base64, with or without `whsec_` before it. Each signs,
+    /// so that a backend may know the old one or the new one while they are changed.
+    #[schemars(length(min = 1, max = 4))]
+    pub secrets: Vec<Secret>,
+}
+
+/// TLS of an integration. Files are PEM and are read when the configuration is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The authorities that the backend's certificate must come from, in place of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+
+    /// The gateway's own certificate, then those that lead to its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<PathBuf>,
+
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
+
+    /// The name that the backend's certificate must have; by default the host in `integrationUri`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name_to_verify: Option<String>,
 }
 
 /// Kinds of integration.

@@ -9,12 +9,16 @@
 
 mod access_log_settings;
 mod api;
+mod authorizer;
+mod domain_name;
 mod integration;
 mod route;
 mod stage;
 
 pub use access_log_settings::AccessLogSettings;
 pub use api::Api;
-pub use integration::{Integration, IntegrationType};
-pub use route::{ParameterConstraints, Route};
+pub use authorizer::{Authorizer, AuthorizerType, JwtConfiguration, TokenExpiration, TokenExpirationAction};
+pub use domain_name::{ApiMapping, DomainName};
+pub use integration::{Integration, IntegrationType, Signing, TlsConfig};
+pub use route::{AuthorizationType, ParameterConstraints, Route};
 pub use stage::{LoggingLevel, RouteSettings, Stage};

@@ -20,10 +20,45 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub request_parameters: BTreeMap<String, ParameterConstraints>,
 
+    /// `$connect` only: who decides whether a client may connect.
+    #[serde(default)]
+    pub authorization_type: AuthorizationType,
+
+    /// The authorizer, for `CUSTOM` and `JWT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub authorizer_id: Option<String>,
+
+    /// `JWT`: the token must have one of these scopes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorization_scopes: Vec<String>,
+
+    /// `$connect` only: a client must have an API key of a usage plan of its stage.
+    #[serde(default)]
+    pub api_key_required: bool,
+
     /// A name for people; 1 to 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub operation_name: Option<String>,
+}
+
+/// Who decides whether a client may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AuthorizationType {
+    /// Everybody may.
+    #[default]
+    #[serde(rename = "NONE")]
+    None,
+    /// Requests signed with one of `credentials` whose policy allows it.
+    #[serde(rename = "AWS_IAM")]
+    AwsIam,
+    /// A `REQUEST` authorizer.
+    #[serde(rename = "CUSTOM")]
+    Custom,
+    /// A `JWT` authorizer.
+    #[serde(rename = "JWT")]
+    Jwt,
 }
 
 /// Whether a request parameter must be there.

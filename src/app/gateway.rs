@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::member;
+use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
 use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, Peer};
 use crate::cluster::{self, BeatHandle, Cluster, ClusterSettings, Membership};
@@ -18,10 +19,12 @@ use crate::http_client::HttpClient;
 use crate::id::NodeId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Throttle;
 use crate::registry::{Registry, RegistryState};
-use crate::server::{BindError, Endpoint, Listener, Readiness};
+use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
+use crate::tls::{ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -47,7 +50,7 @@ const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
 /// A running gateway.
 pub struct Gateway {
     plane: Arc<DataPlane>,
-    http_client: HttpClient,
+    mechanisms: Mechanisms,
     readiness: Readiness,
     member: Option<Member>,
     config: Config,
@@ -79,6 +82,12 @@ pub enum StartError {
     Collector(#[source] InvalidEndpoint),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
+    #[error("TLS of the {listener} listener could not be set up")]
+    Tls {
+        listener: &'static str,
+        #[source]
+        source: TlsError,
+    },
     #[error("this node cannot be a member of a cluster")]
     Cluster(#[source] cluster::StartError),
 }
@@ -118,9 +127,22 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
-        let live = compile(&config, &http_client).map_err(StartError::Config)?;
-        let public = Listener::bind(config.listeners.public.address).map_err(StartError::Bind)?;
-        let internal = Listener::bind(config.listeners.internal.address).map_err(StartError::Bind)?;
+        let mechanisms = Mechanisms {
+            http_client: http_client.clone(),
+            issuers: Issuers::new(http_client.clone(), lifecycle.tasks().clone()),
+            quotas: Arc::new(MemoryQuotaStore::default()),
+        };
+        let live = compile(&config, &mechanisms).map_err(StartError::Config)?;
+        http_client.set_egress(config.egress.clone());
+        let settings = &config.listeners;
+        let entrance = Entrance {
+            tls: load_tls("public", settings.public.tls.as_ref())?,
+            proxy_protocol: settings.public.proxy_protocol,
+            trusted_proxies: settings.public.trusted_proxies.clone(),
+        };
+        let public = listen(settings.public.address, entrance, &lifecycle)?;
+        let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
+        let internal = listen(settings.internal.address, entrance, &lifecycle)?;
         let metrics = Metrics::new("memory");
         let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let registry = Arc::new(member::registry(&config, &metrics));
@@ -129,12 +151,13 @@ impl Gateway {
             Some(start) => Some(start.settings.clone()),
             None => is_mirrored.then(|| config.cluster.clone().unwrap_or_default()),
         };
-        let peers = cluster_settings.as_ref().map(|settings| Listener::bind(settings.address)).transpose();
+        let peers =
+            cluster_settings.as_ref().map(|settings| Listener::bind(settings.address, Arc::default())).transpose();
         let peers = peers.map_err(StartError::Bind)?;
         let mut plane = DataPlane::new(
             live,
             Arc::clone(&registry),
-            IntegrationClient::new(http_client.clone()),
+            IntegrationClient::new(http_client),
             Arc::new(SystemClock),
             metrics,
             telemetry,
@@ -162,7 +185,7 @@ impl Gateway {
         let readiness = Readiness::default();
         let gateway = Gateway {
             plane,
-            http_client,
+            mechanisms,
             readiness: readiness.clone(),
             member,
             public_address: public.address(),
@@ -178,10 +201,15 @@ impl Gateway {
         let endpoint = Endpoint::Public {
             connections_api: settings.public.connections_api,
             trusted_proxies: settings.public.trusted_proxies.clone(),
+            allowed_hosts: settings.public.allowed_hosts.clone(),
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
-        let endpoint = Endpoint::Internal { connections_api: settings.internal.connections_api, readiness };
+        let endpoint = Endpoint::Internal {
+            connections_api: settings.internal.connections_api,
+            readiness,
+            allowed_hosts: settings.internal.allowed_hosts.clone(),
+        };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
         gateway.make_ready().await;
         Ok(gateway)
@@ -273,7 +301,7 @@ impl Gateway {
     /// # Errors
     /// The APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.http_client).inspect_err(|_| self.plane.metrics.reload("refused"))?;
+        let live = compile(&config, &self.mechanisms).inspect_err(|_| self.plane.metrics.reload("refused"))?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
@@ -284,6 +312,7 @@ impl Gateway {
                 warn!(section, "this section has changed and needs a restart; the rest is in force");
             }
         }
+        self.mechanisms.http_client.set_egress(config.egress.clone());
         self.plane.replace(live);
         self.plane.metrics.reload("ok");
         self.config = config;
@@ -327,7 +356,7 @@ impl Gateway {
             warn!("Redis did not answer in time: this node leaves without a word");
         }
         self.plane.lifecycle.aborting().cancel();
-        self.http_client.close_idle();
+        self.mechanisms.http_client.close_idle();
         self.plane.lifecycle.tasks().close();
         if timeout(ABORT_TIME.min(grace / 4), self.plane.lifecycle.tasks().wait()).await.is_err() {
             warn!("some tasks did not end in time");
@@ -391,13 +420,31 @@ fn telemetry(
     Ok(Telemetry { tracer, access_logs })
 }
 
-fn compile(config: &Config, http_client: &HttpClient) -> Result<Live, Vec<Problem>> {
+fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let tls = settings.map(ServerTls::load).transpose();
+    tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
+}
+
+/// Takes an address, and follows the files of its TLS.
+fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Result<Listener, StartError> {
+    let tls = entrance.tls.clone();
+    let listener = Listener::bind(address, Arc::new(entrance)).map_err(StartError::Bind)?;
+    if let Some(tls) = tls {
+        lifecycle.spawn(tls.watch(lifecycle.aborting().clone()));
+    }
+    Ok(listener)
+}
+
+fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
+    let http_client = &mechanisms.http_client;
     Ok(Live {
-        deployments: Deployments::compile(&config.apis, &config.limits, http_client)?,
+        deployments: Deployments::compile(&config.apis, &config.domain_names, &config.limits, http_client)?,
+        access: Access::compile(&config.access(), mechanisms)?,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
         explain: config.explain,
+        throttle: Throttle::of_account(config.throttle),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
     })
 }

@@ -35,7 +35,8 @@ pub fn route(path: &Path, question: &RouteQuestion<'_>) -> Result<String, String
 fn explain(config: &Config, question: &RouteQuestion<'_>) -> Result<String, String> {
     let (api_id, api) = choose("API", question.api, config.apis.iter())?;
     let (stage, _) = choose("stage", question.stage, api.stages.iter())?;
-    let deployments = Deployments::compile(&config.apis, &config.limits, &HttpClient::new(TaskTracker::new()))
+    let http_client = HttpClient::new(TaskTracker::new());
+    let deployments = Deployments::compile(&config.apis, &config.domain_names, &config.limits, &http_client)
         .map_err(|problems| format!("the configuration has {} problems; see `tidegate check`", problems.len()))?;
     let deployment = deployments.api(api_id).ok_or("there is no such API")?;
     let stage = deployment.stage(stage).ok_or("there is no such stage")?;

@@ -21,4 +21,4 @@ pub use beat::{Beat, BeatHandle, BeatSettings};
 pub use directory::{Directory, DirectoryError, NodeView};
 pub use handle::{Cluster, Owner, StartError};
 pub use membership::{Member, Membership, NodeKey, RefreshRequests, Standing, Table};
-pub use settings::{ClusterSettings, Secret};
+pub use settings::ClusterSettings;

@@ -1,9 +1,10 @@
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
 
 /// How nodes reach each other. Only with `registry.type: redis`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +21,7 @@ pub struct ClusterSettings {
 
     /// What all nodes of a cluster know and nobody else: at least 16 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 16, max = 1024))]
     pub secret: Option<Secret>,
 
     /// A node that is silent for this long is dead.
@@ -42,29 +44,5 @@ impl ClusterSettings {
     /// The lease `L`, from which all other times of the cluster follow.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_millis.into())
-    }
-}
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Secret(#[schemars(length(min = 16, max = 1024))] String);
-
-impl Secret {
-    /// The text itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Secret(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

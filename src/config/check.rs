@@ -1,9 +1,11 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Config;
+use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
 use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
 use crate::registry::RegistryType;
@@ -21,11 +23,19 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(api_ids(config));
     problems.extend(collector(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
+    let http_client = HttpClient::new(TaskTracker::new());
     problems.extend(
-        Deployments::compile(&config.apis, &config.limits, &HttpClient::new(TaskTracker::new()))
+        Deployments::compile(&config.apis, &config.domain_names, &config.limits, &http_client)
             .err()
             .unwrap_or_default(),
     );
+    let mechanisms = Mechanisms {
+        issuers: Issuers::new(http_client.clone(), TaskTracker::new()),
+        quotas: Arc::new(MemoryQuotaStore::default()),
+        http_client,
+    };
+    problems.extend(Access::compile(&config.access(), &mechanisms).err().unwrap_or_default());
+    problems.extend(super::check_edge::problems(config));
     problems
 }
 
@@ -52,6 +62,7 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
              `AWS_IAM` or `OFF`, or a loopback address",
         ));
     }
+    warnings.extend(super::check_edge::warnings(config));
     if config.callback_base_url.is_none() {
         for (api_id, _) in config.apis.iter().filter(|(_, api)| api.domain_name.is_none()) {
             warnings.push(Problem::at(

@@ -7,7 +7,7 @@ use super::schema::owner;
 use super::source::{Source, child};
 
 /// Longest list of allowed keys that a message prints.
-const KEYS_SHOWN_MAX: usize = 12;
+const KEYS_SHOWN_MAX: usize = 20;
 
 /// Least likeness of a name to be offered as the right spelling, from 0 to 1.
 const LIKENESS_MIN: f64 = 0.6;
@@ -164,7 +164,7 @@ fn wrong_type(value: &Value, hidden: bool, wanted: JsonTypeSet) -> String {
         Value::Bool(boolean) => format!("`{boolean}`"),
         Value::Number(_) if hidden => "a number".to_owned(),
         Value::Number(number) => format!("the number `{number}`"),
-        Value::String(_) if hidden => "text (after filling in `${env:...}`)".to_owned(),
+        Value::String(_) if hidden => "text (after filling in its placeholders)".to_owned(),
         Value::String(_) => "text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),

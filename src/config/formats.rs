@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::problem::Problem;
 use super::source::{Source, child};
 use crate::redis_client::RedisUrl;
-use crate::server::TrustedProxy;
+use crate::server::{HostPattern, TrustedProxy};
 
 /// A text that must parse, which the schema cannot say: where it is, whether it parses, what is allowed.
 struct Format {
@@ -32,7 +32,10 @@ impl Format {
 const FORMATS: &[Format] = &[
     Format::new(&["listeners", "public", "address"], is_socket_address, SOCKET_ADDRESS),
     Format::new(&["listeners", "public", "trustedProxies", "*"], is_network, NETWORK),
+    Format::new(&["listeners", "public", "allowedHosts", "*"], is_host_pattern, HOST_PATTERN),
     Format::new(&["listeners", "internal", "address"], is_socket_address, SOCKET_ADDRESS),
+    Format::new(&["listeners", "internal", "allowedHosts", "*"], is_host_pattern, HOST_PATTERN),
+    Format::new(&["egress", "allow", "*"], is_network, NETWORK),
     Format::new(&["registry", "url"], is_redis_url, REDIS_URL).secret(),
     Format::new(&["registry", "url", "*"], is_redis_url, REDIS_URL).secret(),
     Format::new(&["cluster", "address"], is_socket_address, SOCKET_ADDRESS),
@@ -43,6 +46,8 @@ const SOCKET_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080`
 const REDIS_URL: &str = "a URL such as `redis://127.0.0.1:6379/0`, or `rediss://` for TLS";
 const HOST_AND_PORT: &str = "a host and a port, such as `10.0.0.7:8082` or `node-0.peers:8082`";
 const NETWORK: &str = "a network such as `10.0.0.0/8`, or an IP address";
+
+const HOST_PATTERN: &str = "a host name such as `chat.example.com`, `chat.example.com:8443` or `*.example.com`";
 
 /// Reports the texts in `source` that do not parse.
 pub(super) fn check(source: &Source) -> Vec<Problem> {
@@ -64,7 +69,7 @@ fn check_below(
     match (path, value) {
         ([], Value::String(text)) if !(format.parses)(text) && !source.is_rejected(pointer) => {
             let subject = match source.is_interpolated(pointer) {
-                true => "the text (after filling in `${env:...}`)".to_owned(),
+                true => "the text (after filling in its placeholders)".to_owned(),
                 false if format.secret => "the text".to_owned(),
                 false => format!("`{text}`"),
             };
@@ -87,6 +92,10 @@ fn check_below(
 
 fn is_socket_address(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok()
+}
+
+fn is_host_pattern(text: &str) -> bool {
+    HostPattern::try_from(text.to_owned()).is_ok()
 }
 
 fn is_redis_url(text: &str) -> bool {

@@ -1,21 +1,31 @@
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::problem::Problem;
 use super::source::{Source, child};
 
-const OPENING: &str = "${env:";
+const ENVIRONMENT: &str = "${env:";
+const FILE: &str = "${file:";
 
-/// Fills `${env:NAME}` and `${env:NAME:-default}` into every string value; keys stay as they are.
+/// Largest file that is filled in, in bytes: it holds a secret, not a document.
+const FILE_MAX_BYTES: u64 = 64 * 1024;
+
+/// Fills `${env:NAME}`, `${env:NAME:-default}` and `${file:/PATH}` into every string value; keys stay as they are. A path
+/// may begin with a variable: `${file:${env:FOLDER}/name}`.
 ///
-/// As in a shell, the default stands in for a variable that is not set or empty. Anything else that begins with `$`
-/// stays, `${stageVariables.name}` and `$$` too, and what a variable holds is not searched again.
+/// As in a shell, the default stands in for a variable that is not set or empty. A file's last line feed is not part of
+/// its text. Anything else that begins with `$` stays, `${stageVariables.name}` and `$$` too, and what a variable or a
+/// file holds is not searched again.
 pub(super) fn interpolate(source: &mut Source, environment: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
     let mut value = std::mem::take(&mut source.value);
     let mut problems = Vec::new();
     visit_strings(&mut value, "", &mut |pointer, text| {
         let Some(filled) = fill(text, environment) else { return };
         source.mark_interpolated(pointer);
-        source.note_environment(filled.variables);
+        source.note_filled_in(filled.values);
         if filled.mistakes.is_empty() {
             *text = filled.text;
         } else {
@@ -48,45 +58,113 @@ fn visit_strings(value: &mut Value, pointer: &str, visit: &mut dyn FnMut(&str, &
 #[derive(Debug, Default, PartialEq)]
 struct Filled {
     text: String,
-    /// Names and values that were used.
-    variables: Vec<(String, String)>,
+    /// What was filled in, and the placeholder that it stands for.
+    values: Vec<(String, String)>,
     mistakes: Vec<String>,
 }
 
 /// `None` if `text` has nothing to fill in.
 fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<Filled> {
-    let (before, mut rest) = text.split_once(OPENING)?;
+    let (before, mut opening, mut rest) = split_at_opening(text)?;
     let mut filled = Filled { text: before.to_owned(), ..Filled::default() };
     loop {
-        let malformed = "malformed `${env:`; allowed: `${env:NAME}` or `${env:NAME:-default}`, NAME of letters, \
-                         digits and `_`, the default without `${` and `}`";
-        let Some((inside, after)) = rest.split_once('}') else {
-            filled.mistakes.push(malformed.to_owned());
+        let folder = rest.strip_prefix(ENVIRONMENT).filter(|_| opening == FILE).and_then(|rest| rest.split_once('}'));
+        let (folder, behind) = folder.map_or((None, rest), |(folder, behind)| (Some(folder), behind));
+        let Some((inside, after)) = behind.split_once('}') else {
+            filled.mistakes.push(malformed(opening));
             return Some(filled);
         };
-        let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
-        if !is_name(name) || default.is_some_and(|default| default.contains("${")) {
-            filled.mistakes.push(malformed.to_owned());
-        } else {
-            match (environment(name), default) {
-                (Some(value), Some(default)) if value.is_empty() => filled.text.push_str(default),
-                (Some(value), _) => {
-                    filled.text.push_str(&value);
-                    filled.variables.push((name.to_owned(), value));
-                }
-                (None, Some(default)) => filled.text.push_str(default),
-                (None, None) => filled.mistakes.push(format!(
-                    "environment variable `{name}` is not set; set it or write `${{env:{name}:-default}}`"
-                )),
-            }
+        match (opening, folder) {
+            (FILE, None) => filled.file(inside),
+            (FILE, Some(folder)) => match look_up(folder, environment) {
+                Ok((folder, _)) => filled.file(&format!("{folder}{inside}")),
+                Err(mistake) => filled.mistakes.push(mistake),
+            },
+            _ => filled.variable(inside, environment),
         }
-        let Some((between, next)) = after.split_once(OPENING) else {
+        let Some((between, next_opening, next)) = split_at_opening(after) else {
             filled.text.push_str(after);
             return Some(filled);
         };
         filled.text.push_str(between);
-        rest = next;
+        (opening, rest) = (next_opening, next);
     }
+}
+
+/// What is before the first placeholder, how it opens, and what is behind that.
+fn split_at_opening(text: &str) -> Option<(&str, &'static str, &str)> {
+    let splits = [ENVIRONMENT, FILE]
+        .into_iter()
+        .filter_map(|opening| text.split_once(opening).map(|(before, behind)| (before, opening, behind)));
+    splits.min_by_key(|(before, ..)| before.len())
+}
+
+fn malformed(opening: &str) -> String {
+    match opening {
+        FILE => "malformed `${file:`; allowed: `${file:/PATH}` with an absolute path without `}`, or \
+                 `${file:${env:NAME}/PATH}`"
+            .to_owned(),
+        _ => "malformed `${env:`; allowed: `${env:NAME}` or `${env:NAME:-default}`, NAME of letters, digits and `_`, \
+              the default without `${` and `}`"
+            .to_owned(),
+    }
+}
+
+/// What `NAME` or `NAME:-default` stands for, and the name if it is the variable's value.
+fn look_up<'a>(
+    inside: &'a str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(String, Option<&'a str>), String> {
+    let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
+    if !is_name(name) || default.is_some_and(|default| default.contains("${")) {
+        return Err(malformed(ENVIRONMENT));
+    }
+    match (environment(name), default) {
+        (Some(value), Some(default)) if value.is_empty() => Ok((default.to_owned(), None)),
+        (Some(value), _) => Ok((value, Some(name))),
+        (None, Some(default)) => Ok((default.to_owned(), None)),
+        (None, None) => {
+            Err(format!("environment variable `{name}` is not set; set it or write `${{env:{name}:-default}}`"))
+        }
+    }
+}
+
+impl Filled {
+    fn variable(&mut self, inside: &str, environment: &dyn Fn(&str) -> Option<String>) {
+        match look_up(inside, environment) {
+            Ok((value, name)) => {
+                self.text.push_str(&value);
+                self.values.extend(name.map(|name| (value, format!("${{env:{name}}}"))));
+            }
+            Err(mistake) => self.mistakes.push(mistake),
+        }
+    }
+
+    fn file(&mut self, path: &str) {
+        if !path.starts_with('/') {
+            return self.mistakes.push(malformed(FILE));
+        }
+        match read(Path::new(path)) {
+            Ok(value) => {
+                self.text.push_str(&value);
+                self.values.push((value, format!("${{file:{path}}}")));
+            }
+            Err(error) => self.mistakes.push(format!("could not read the file `{path}`: {error}")),
+        }
+    }
+}
+
+/// The text of a file without its last line feed.
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX_BYTES {
+        return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
+    }
+    // The library's own error would quote bytes.
+    let mut text = String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))?;
+    text.truncate(text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text).len());
+    if text.is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }
 }
 
 fn is_name(name: &str) -> bool {
@@ -157,5 +235,42 @@ mod tests {
         check("${env:A-b}", &["malformed"]);
         check("${env: PORT}", &["malformed"]);
         check("${env:A:-${env:PORT}}", &["malformed"]);
+    }
+
+    #[test]
+    fn files_are_filled_in_without_their_last_line_feed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).expect("a written file");
+            path.display().to_string()
+        };
+        let check = |text: &str, expected: &str| {
+            let filled = fill(text, &environment).expect("something to fill in");
+            assert_eq!((filled.text.as_str(), filled.mistakes.as_slice()), (expected, [].as_slice()), "{text}");
+        };
+        let secret = file("secret", b"hunter2\n");
+        check(&format!("${{file:{secret}}}"), "hunter2");
+        check(&format!("a${{file:{secret}}}b${{env:PORT}}"), "ahunter2b8080");
+        check(&format!("${{env:PORT}}${{file:{secret}}}"), "8080hunter2");
+        check(&format!("${{file:{}}}", file("windows", b"hunter2\r\n")), "hunter2");
+        check(&format!("${{file:{}}}", file("lines", b"a\n\n")), "a\n");
+
+        let default = folder.path().display();
+        check(&format!("${{file:${{env:MISSING:-{default}}}/secret}}!"), "hunter2!");
+
+        let check = |text: &str, expected: &str| {
+            let filled = fill(text, &environment).expect("something to fill in");
+            assert!(filled.mistakes.len() == 1 && filled.mistakes[0].contains(expected), "{:?}", filled.mistakes);
+        };
+        check("${file:relative}", "malformed `${file:`");
+        check("${file:", "malformed `${file:`");
+        check("${file:${env:PORT}", "malformed `${file:`");
+        check("${file:${env:PORT}/a}", "malformed `${file:`");
+        check("${file:${env:MISSING}/a}", "environment variable `MISSING` is not set");
+        check("${file:/not/there}", "could not read the file `/not/there`: No such file");
+        check(&format!("${{file:{}}}", file("empty", b"\n")), "it is empty");
+        check(&format!("${{file:{}}}", file("binary", b"\xff")), "it is not UTF-8");
+        check(&format!("${{file:{}}}", file("large", &[b'a'; 65 * 1024])), "it is larger than 65536 bytes");
     }
 }

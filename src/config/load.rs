@@ -199,14 +199,16 @@ mod tests {
         check("", &[]);
         check("listeners: { public: { connectionsApi: NONE } }", &[]);
         check("listeners: { public: { address: '[::1]:1', connectionsApi: NONE } }", &[]);
-        check("listeners: { public: { address: 0.0.0.0:80 } }", &[api]);
-        check("listeners: { public: { address: '[::]:80' } }", &[api]);
-        check("listeners: { public: { address: 10.0.0.1:80, connectionsApi: NONE } }", &[api, (12, open)]);
-        check("    domainName: a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[]);
-        check("callbackBaseUrl: https://a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[]);
+        // One for callback URLs, one for web pages.
+        check("listeners: { public: { address: 0.0.0.0:80 } }", &[api, api]);
+        check("listeners: { public: { address: '[::]:80' } }", &[api, api]);
+        check("listeners: { public: { address: 10.0.0.1:80, connectionsApi: NONE } }", &[api, api, (12, open)]);
+        check("    domainName: a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
+        check("    allowOrigins: []\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
+        check("callbackBaseUrl: https://a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
         check(
             "callbackBaseUrl: https://a.b\nlisteners:\n  public:\n    address: 0.0.0.0:80\n    connectionsApi: NONE",
-            &[(16, open)],
+            &[api, (16, open)],
         );
     }
 

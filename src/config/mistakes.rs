@@ -40,7 +40,8 @@ fn check_api(text: &str, expected: &[&str]) {
     check(&format!("{API}{text}"), expected);
 }
 
-const LISTENER_KEYS: &str = "allowed: `address`, `connectionsApi`, `trustedProxies`";
+const LISTENER_KEYS: &str =
+    "allowed: `address`, `connectionsApi`, `trustedProxies`, `proxyProtocol`, `allowedHosts`, `tls`";
 
 #[test]
 fn text_that_is_no_yaml_or_more_than_yaml_we_take() {
@@ -117,7 +118,14 @@ fn names_that_nobody_knows() {
         "drain:\n  grace_millis: 1\n",
         &["2: drain.grace_millis: unknown key (did you mean `graceMillis`?); allowed: `graceMillis`"],
     );
-    check("\"odd key\": 1\n", &["1: [\"odd key\"]: unknown key"]);
+    check(
+        "\"odd key\": 1\n",
+        &[
+            "1: [\"odd key\"]: unknown key; allowed: `listeners`, `registry`, `cluster`, `drain`, `disconnect`, `region`, \
+         `accountId`, `limits`, `throttle`, `keepAlive`, `callbackBaseUrl`, `explain`, `tracing`, `egress`, `domainNames`, \
+         `credentials`, `apiKeys`, `usagePlans`, `apis`",
+        ],
+    );
     check_api(
         "      test: { stageVariable: {} }\n",
         &["12: apis.chat.stages.test.stageVariable: unknown key (did you mean `stageVariables`?); allowed: \
@@ -232,7 +240,7 @@ fn texts_that_do_not_parse() {
     check(
         "listeners:\n  public: { address: \"${env:SECRET}\" }\n",
         &[&format!(
-            "2: listeners.public.address: the text (after filling in `${{env:...}}`) does not parse; {allowed}"
+            "2: listeners.public.address: the text (after filling in its placeholders) does not parse; {allowed}"
         )],
     );
     check(
@@ -261,7 +269,7 @@ fn placeholders_that_cannot_be_filled_in_or_do_not_fit() {
     );
     check(
         "drain:\n  graceMillis: ${env:SECRET}\n",
-        &["2: drain.graceMillis: found text (after filling in `${env:...}`); allowed: an integer"],
+        &["2: drain.graceMillis: found text (after filling in its placeholders); allowed: an integer"],
     );
     check(
         "drain:\n  graceMillis: ${env:BIG}\n",
@@ -305,7 +313,9 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
         "region: ''\nregoin: a\ndrain:\n  graceMillis: ${env:GRACE}\nlisteners:\n  public: { address: x }\ndrain: {}\n",
         &[
             "1: region: the text has 0 characters; allowed: 1 to 64 characters",
-            "2: regoin: unknown key (did you mean `region`?)",
+            "2: regoin: unknown key (did you mean `region`?); allowed: `listeners`, `registry`, `cluster`, `drain`, \
+         `disconnect`, `region`, `accountId`, `limits`, `throttle`, `keepAlive`, `callbackBaseUrl`, `explain`, `tracing`, \
+         `egress`, `domainNames`, `credentials`, `apiKeys`, `usagePlans`, `apis`",
             "4: drain.graceMillis: environment variable `GRACE` is not set; set it or write `${env:GRACE:-default}`",
             "6: listeners.public.address: `x` does not parse; allowed: an IP address and a port, such as \
          `127.0.0.1:8080` or `[::]:8080`",

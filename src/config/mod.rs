@@ -18,14 +18,17 @@ mod explain;
 mod validate;
 mod formats;
 mod check;
+mod check_edge;
 mod load;
 mod shipped;
 #[cfg(test)]
 mod mistakes;
+#[cfg(test)]
+mod access_mistakes;
 
 pub use check::warnings;
 pub use load::{FILE_MAX_BYTES, LoadError, Loaded, load, load_file, load_with_warnings};
 pub use problem::Problem;
 pub use schema::{schema, schema_text};
 pub use settings::{Config, DrainSettings};
-pub use shipped::{DEMO_YAML, TIDEGATE_YAML};
+pub use shipped::{ACCESS_YAML, DEMO_YAML, TIDEGATE_YAML};

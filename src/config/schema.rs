@@ -7,7 +7,7 @@ use super::Config;
 
 /// The JSON Schema of the configuration file as people write it, for editors.
 ///
-/// Where a number or a boolean is wanted, it also takes text with `${env:NAME}`. Other texts are described as they are
+/// Where a number or a boolean is wanted, it also takes text with `${env:NAME}` or `${file:/PATH}`. Other texts are described as they are
 /// after filling in.
 pub fn schema() -> Value {
     let mut schema = generate();
@@ -54,7 +54,7 @@ fn allow_placeholders(schema: &mut Schema) {
     if wants_no_text && ["integer", "number", "boolean"].iter().any(|name| types.contains(&json!(name))) {
         let types = types.into_iter().chain([json!("string")]).collect();
         schema.insert("type".to_owned(), Value::Array(types));
-        schema.insert("pattern".to_owned(), json!(r"\$\{env:"));
+        schema.insert("pattern".to_owned(), json!(r"\$\{(env|file):"));
     }
 }
 

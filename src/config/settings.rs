@@ -3,15 +3,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::apigatewayv2::Api;
+use crate::apigatewayv2::{Api, DomainName};
+use crate::authorizer::{AccessSettings, ApiKey, Credential, UsagePlan};
 use crate::cluster::ClusterSettings;
 use crate::data_plane::DisconnectSettings;
-use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::http_client::EgressSettings;
+use crate::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
 use crate::telemetry::TracingSettings;
 
-/// The configuration of tidegate. Any string may hold `${env:NAME}` or `${env:NAME:-default}`.
+/// The configuration of tidegate. Any string may hold `${env:NAME}`, `${env:NAME:-default}` or
+/// `${file:/PATH}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(title = "tidegate configuration")]
@@ -43,6 +46,9 @@ pub struct Config {
     /// Bounds of what clients and backends may do.
     pub limits: LimitSettings,
 
+    /// The bucket of all APIs together, per node.
+    pub throttle: ThrottleSettings,
+
     /// How the gateway notices that a peer is gone.
     pub keep_alive: KeepAliveSettings,
 
@@ -56,6 +62,20 @@ pub struct Config {
 
     /// Traces: where they go, and how many are made.
     pub tracing: TracingSettings,
+    /// Which private networks backends may be in.
+    pub egress: EgressSettings,
+
+    /// Host names of one's own by name: what their paths lead to.
+    pub domain_names: BTreeMap<String, DomainName>,
+
+    /// Keys that may sign requests to `@connections` and to `$connect` routes with `AWS_IAM`.
+    pub credentials: BTreeMap<String, Credential>,
+
+    /// Keys that clients send with their `$connect`.
+    pub api_keys: BTreeMap<String, ApiKey>,
+
+    /// How much the holders of API keys may do.
+    pub usage_plans: BTreeMap<String, UsagePlan>,
 
     /// WebSocket APIs by apiId.
     pub apis: BTreeMap<String, Api>,
@@ -72,11 +92,31 @@ impl Default for Config {
             region: "us-east-1".to_owned(),
             account_id: "000000000000".to_owned(),
             limits: LimitSettings::default(),
+            throttle: ThrottleSettings::default(),
             keep_alive: KeepAliveSettings::default(),
             callback_base_url: None,
             explain: false,
             tracing: TracingSettings::default(),
+            egress: EgressSettings::default(),
+            domain_names: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            api_keys: BTreeMap::new(),
+            usage_plans: BTreeMap::new(),
             apis: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What decides who may enter and who may push.
+    pub fn access(&self) -> AccessSettings<'_> {
+        AccessSettings {
+            region: &self.region,
+            account_id: &self.account_id,
+            credentials: &self.credentials,
+            api_keys: &self.api_keys,
+            usage_plans: &self.usage_plans,
+            apis: &self.apis,
         }
     }
 }

@@ -4,6 +4,9 @@ pub const TIDEGATE_YAML: &str = include_str!("../../config/tidegate.yaml");
 /// `config/demo.yaml`: the configuration of `tidegate demo`.
 pub const DEMO_YAML: &str = include_str!("../../config/demo.yaml");
 
+/// `config/access.yaml`: an example of every way to say who may enter and who may push.
+pub const ACCESS_YAML: &str = include_str!("../../config/access.yaml");
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -42,6 +45,12 @@ mod tests {
                 assert!(TIDEGATE_YAML.contains(&format!("{key}:")), "`{key}` is not in config/tidegate.yaml");
             }
         }
+    }
+
+    #[test]
+    fn the_example_of_access_is_right_without_an_environment() {
+        let config = load(ACCESS_YAML, &|_| None);
+        assert_eq!((config.credentials.len(), config.api_keys.len(), config.apis.len()), (3, 2, 3));
     }
 
     #[test]

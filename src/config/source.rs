@@ -13,10 +13,10 @@ pub(super) struct Source {
     places: HashMap<String, Place>,
     /// Places that already have a problem. Nothing more is said about them or what is below them.
     rejected: HashSet<String>,
-    /// Strings that `${env:NAME}` was filled into. Problems do not print them.
+    /// Strings that something was filled into. Problems do not print them.
     interpolated: HashSet<String>,
-    /// What the environment gave, and the placeholder to print in its stead.
-    from_environment: Vec<(String, String)>,
+    /// What the environment and files gave, and the placeholder to print in its stead.
+    filled_in: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ struct Place {
     path: String,
 }
 
-/// Values from the environment shorter than this are not looked for in messages about other places: they are no
+/// Values that were filled in and are shorter than this are not looked for in messages about other places: they are no
 /// secrets, and would be found in the middle of words.
 const SECRET_MIN_CHARS: usize = 4;
 
@@ -60,7 +60,7 @@ impl Source {
 
     fn hide(&self, message: &str) -> String {
         let mut hidden = message.to_owned();
-        for (value, placeholder) in &self.from_environment {
+        for (value, placeholder) in &self.filled_in {
             if value.chars().count() >= SECRET_MIN_CHARS {
                 hidden = hidden.replace(value, placeholder);
             }
@@ -100,12 +100,11 @@ impl Source {
         !self.interpolated.is_empty()
     }
 
-    /// Notes values of environment variables, by name.
-    pub(super) fn note_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let placeholders = variables.into_iter().map(|(name, value)| (value, format!("${{env:{name}}}")));
-        self.from_environment.extend(placeholders);
+    /// Notes values that were filled in, each with its placeholder.
+    pub(super) fn note_filled_in(&mut self, values: impl IntoIterator<Item = (String, String)>) {
+        self.filled_in.extend(values);
         // Longest first, so that a value that is part of another does not break up the longer one.
-        self.from_environment.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+        self.filled_in.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
     }
 }
 
@@ -147,7 +146,10 @@ mod tests {
     #[test]
     fn values_of_the_environment_are_hidden_in_messages_of_other_rooms() {
         let mut source = Source::default();
-        source.note_environment([("SECRET".to_owned(), "hunter2".to_owned()), ("N".to_owned(), "1".to_owned())]);
+        source.note_filled_in([
+            ("hunter2".to_owned(), "${env:SECRET}".to_owned()),
+            ("1".to_owned(), "${env:N}".to_owned()),
+        ]);
         let problem = deployment::Problem::at(["region"], "`http://hunter2@host:1` is wrong");
         assert_eq!(source.locate(&problem).message, "`http://${env:SECRET}@host:1` is wrong");
     }

@@ -1,19 +1,21 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use tracing::{info, warn};
 
 use super::DisconnectSettings;
 use super::disconnect_queue::DisconnectQueues;
+use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments};
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
-use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::limits::{Addresses, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::Registry;
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels, Telemetry};
+use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
 
 /// All that a flow may use.
 pub struct DataPlane {
@@ -24,6 +26,8 @@ pub struct DataPlane {
     pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub lifecycle: Lifecycle,
+    /// What client addresses have open. It outlives reloads.
+    pub addresses: Arc<Addresses>,
     /// The other nodes, unless this one is alone.
     pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
@@ -33,9 +37,13 @@ pub struct DataPlane {
 #[derive(Debug, Default)]
 pub struct Live {
     pub deployments: Deployments,
+    /// Who may enter and who may push.
+    pub access: Access,
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
+    /// The bucket of all APIs together.
+    pub throttle: Option<Throttle>,
     /// Begins callback URLs, without a slash at its end.
     pub callback_base_url: Option<String>,
     /// Clients are told why they are refused.
@@ -55,8 +63,18 @@ impl DataPlane {
     ) -> Self {
         let disconnects = DisconnectQueues::default();
         live.open_access_logs(&telemetry);
-        let live = ArcSwap::from_pointee(live);
-        DataPlane { live, registry, integrations, clock, metrics, telemetry, lifecycle, cluster: None, disconnects }
+        DataPlane {
+            live: ArcSwap::from_pointee(live),
+            registry,
+            integrations,
+            clock,
+            metrics,
+            telemetry,
+            lifecycle,
+            addresses: Arc::default(),
+            cluster: None,
+            disconnects,
+        }
     }
 
     /// As a member of a cluster.
@@ -88,6 +106,11 @@ impl Live {
         telemetry.access_logs.open(stages.filter_map(|stage| stage.telemetry.access_log.as_ref()));
     }
 
+    /// Takes a token of the bucket of all APIs; `false` if there is none.
+    pub(super) fn admit(&self) -> bool {
+        self.throttle.as_ref().is_none_or(Throttle::admit)
+    }
+
     /// The `$context` of an event on a connection.
     pub(super) fn context<'a>(
         &self,
@@ -100,6 +123,7 @@ impl Live {
     ) -> RequestContext<'a> {
         RequestContext {
             connection,
+            principal: connection.principal.load_full(),
             event,
             route_key,
             request_id,
@@ -116,13 +140,26 @@ impl Live {
         match &self.callback_base_url {
             Some(base) => {
                 let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
-                format!("{base}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+                format!("{base}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
             None => {
                 let scheme = if *secure { "https" } else { "http" };
-                format!("{scheme}://{host}{}/{stage}/@connections/{id}", self.deployments.path_prefix(host, api_id))
+                format!("{scheme}://{host}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
         }
+    }
+}
+
+/// The throttle level of usage plans.
+pub(super) const USAGE_PLAN: &str = "usagePlan";
+
+/// One line for the operator about somebody who was turned away: a warning if the gateway's side has to mend something.
+pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {
+    let error = chain(denial);
+    if denial.is_operators() {
+        warn!(api_id, stage, %error, "{what}");
+    } else {
+        info!(api_id, stage, %error, "{what}");
     }
 }
 

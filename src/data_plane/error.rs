@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use crate::authorizer::{Denial, UsageExceeded};
+use crate::deployment::OriginError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
 
@@ -8,6 +10,10 @@ use crate::integration::{Answer, IntegrationError};
 pub enum RoutingError {
     #[error("no API, stage or resource is there")]
     Forbidden,
+    #[error("the listener does not answer for this Host")]
+    HostNotAllowed,
+    #[error("the page may not connect")]
+    OriginNotAllowed(#[source] OriginError),
     #[error("the URL is longer than {max} bytes")]
     UrlTooLong { max: usize },
     #[error("the head of the request is longer than {max} bytes")]
@@ -18,6 +24,8 @@ pub enum RoutingError {
     UpgradeRequired,
     #[error("the gateway is going down")]
     Draining,
+    #[error("the address has as many connections as it may")]
+    TooManyConnections,
 }
 
 /// A client that was not admitted, and the ids that its `$connect` had.
@@ -37,6 +45,8 @@ pub enum ConnectError {
     MissingParameter(String),
     #[error("too many requests ({level})")]
     Throttled { level: &'static str },
+    #[error("the client may not enter")]
+    Denied(#[source] Denial),
     #[error("the node has as many connections as it may")]
     Full,
     #[error("the node may take no connections now")]
@@ -54,6 +64,10 @@ pub enum MessageError {
     NoRoute,
     #[error("too many requests ({level})")]
     Throttled { level: &'static str },
+    #[error("the API key's usage plan has no more to give")]
+    UsageExceeded(#[source] UsageExceeded),
+    #[error("the fresh token does not count")]
+    RefreshDenied(#[source] Denial),
     #[error("the integration failed")]
     Integration(#[source] IntegrationError),
     #[error("the reply is larger than {max} bytes")]
@@ -63,10 +77,10 @@ pub enum MessageError {
 /// Why a call of `@connections` failed.
 #[derive(Debug, Error)]
 pub enum ConnectionsApiError {
-    #[error("the request is not signed")]
-    Unsigned,
-    #[error("the request is signed by an unknown key")]
-    UnknownKey,
+    #[error("the caller may not do this")]
+    Denied(#[source] Denial),
+    #[error("the usage plan of the connection's API key has no more to give")]
+    UsageExceeded(#[source] UsageExceeded),
     /// What was typed. It is answered and not printed: who mistakes a path may have put a secret there.
     #[error("not a connection id")]
     InvalidConnectionId(String),
@@ -80,6 +94,8 @@ pub enum ConnectionsApiError {
     TooLarge,
     #[error("the connection's send buffer is full")]
     BufferFull,
+    #[error("too many requests (account)")]
+    Throttled,
     #[error("the node that holds the connection cannot be reached, or may not serve now; nothing was written")]
     OwnerUnreachable,
     #[error("the node that holds the connection did not answer; the frame may have been written")]

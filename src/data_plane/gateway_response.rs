@@ -2,6 +2,8 @@
 //!
 //! Sources: AWS, "Gateway response types for API Gateway"; recorded answers of WebSocket APIs.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -9,6 +11,8 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
+use crate::authorizer::{Denial, RequestAuthorizerError, SignatureError, UsageExceeded};
+use crate::clock::Timestamp;
 use crate::http_client::CallError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, is_hop_by_hop};
@@ -26,12 +30,16 @@ const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
 const INTERNAL_SERVER_ERROR: &str = "Internal server error";
 const ENDPOINT_TIMED_OUT: &str = "Endpoint request timed out";
+const UNAUTHORIZED: &str = "Unauthorized";
+const LIMIT_EXCEEDED: &str = "Limit Exceeded";
 const TOO_MANY_REQUESTS: &str = "Too Many Requests";
 
 /// The answer to a request that leads nowhere.
 pub fn routing(error: &RoutingError) -> Response<Body> {
     match error {
         RoutingError::Forbidden => typed(StatusCode::FORBIDDEN, "ForbiddenException", "Forbidden"),
+        RoutingError::HostNotAllowed => typed(StatusCode::FORBIDDEN, "ForbiddenException", &error.to_string()),
+        RoutingError::OriginNotAllowed(why) => typed(StatusCode::FORBIDDEN, "ForbiddenException", &why.to_string()),
         RoutingError::UrlTooLong { .. } => typed(StatusCode::URI_TOO_LONG, "BadRequestException", &error.to_string()),
         RoutingError::HeadTooLarge { .. } => {
             typed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequestException", &error.to_string())
@@ -45,15 +53,60 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
         RoutingError::Draining => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", "Service Unavailable"))
         }
+        RoutingError::TooManyConnections => {
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", TOO_MANY_REQUESTS))
+        }
     }
 }
 
 /// The answer to a client that was not admitted.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
-    let (status, message) = match refused(&refusal.error) {
+    let (status, message) = match whose_word(&refusal.error) {
         Refused::Gateway(status, message) => (status, message),
         Refused::Backend(answer) => return backends_own(answer),
     };
+    let response = refused(status, &message, refusal);
+    match &refusal.error {
+        ConnectError::Throttled { .. }
+        | ConnectError::Denied(Denial::UsageExceeded(_))
+        | ConnectError::Full
+        | ConnectError::Unavailable => retry_soon(response),
+        ConnectError::MissingParameter(_)
+        | ConnectError::Denied(_)
+        | ConnectError::Refused(_)
+        | ConnectError::Integration(_) => response,
+    }
+}
+
+/// The status and the words for a client that may not enter.
+fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
+    let (status, message) = match denial {
+        Denial::MissingIdentitySource(_) | Denial::Token(_) | Denial::Unauthorized => {
+            (StatusCode::UNAUTHORIZED, UNAUTHORIZED)
+        }
+        Denial::MissingScope | Denial::ApiKey => (StatusCode::FORBIDDEN, "Forbidden"),
+        Denial::ExplicitDeny => (
+            StatusCode::FORBIDDEN,
+            "User is not authorized to access this resource with an explicit deny in an identity-based policy",
+        ),
+        Denial::NoAllow { .. } => (
+            StatusCode::FORBIDDEN,
+            "User is not authorized to access this resource because no identity-based policy allows the \
+             execute-api:Invoke action",
+        ),
+        // AWS says nothing about an answer that it cannot use.
+        Denial::Authorizer(RequestAuthorizerError::Answer(_)) => (StatusCode::INTERNAL_SERVER_ERROR, ""),
+        Denial::Authorizer(RequestAuthorizerError::Call(_) | RequestAuthorizerError::Status(_)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR)
+        }
+        Denial::UsageExceeded(exceeded) => (StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded)),
+        Denial::Signature(error) => return (StatusCode::FORBIDDEN, signature_error(error).1.into()),
+        Denial::Iam { .. } => return (StatusCode::FORBIDDEN, denial.to_string().into()),
+    };
+    (status, Cow::Borrowed(message))
+}
+
+fn refused(status: StatusCode, message: &str, refusal: &Refusal) -> Response<Body> {
     let body = three_keys(message, refusal.connection_id, refusal.request_id);
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
@@ -61,45 +114,60 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     if let Ok(request_id) = HeaderValue::from_str(refusal.request_id.as_str()) {
         response.headers_mut().insert(X_AMZ_APIGW_ID, request_id);
     }
-    match &refusal.error {
-        ConnectError::Throttled { .. } | ConnectError::Full | ConnectError::Unavailable => retry_soon(response),
-        ConnectError::MissingParameter(_) | ConnectError::Refused(_) | ConnectError::Integration(_) => response,
+    response
+}
+
+fn usage_exceeded(exceeded: UsageExceeded) -> &'static str {
+    match exceeded {
+        UsageExceeded::Throttle => TOO_MANY_REQUESTS,
+        UsageExceeded::Quota => LIMIT_EXCEEDED,
+    }
+}
+
+/// AWS's code and text for a signature that does not count.
+fn signature_error(error: &SignatureError) -> (&'static str, String) {
+    match error {
+        SignatureError::Missing => ("MissingAuthenticationTokenException", "Missing Authentication Token".to_owned()),
+        SignatureError::Incomplete(_) => ("IncompleteSignatureException", error.to_string()),
+        SignatureError::Invalid(_) | SignatureError::Mismatch => ("InvalidSignatureException", error.to_string()),
+        SignatureError::UnknownKey => {
+            ("UnrecognizedClientException", "The security token included in the request is invalid.".to_owned())
+        }
     }
 }
 
 /// Whose word it is that a client is not admitted.
 enum Refused<'a> {
-    Gateway(StatusCode, &'static str),
+    Gateway(StatusCode, Cow<'static, str>),
     Backend(&'a Answer),
 }
 
-fn refused(error: &ConnectError) -> Refused<'_> {
-    match error {
-        ConnectError::MissingParameter(_) => {
-            Refused::Gateway(StatusCode::BAD_REQUEST, "Missing required request parameters")
+fn whose_word(error: &ConnectError) -> Refused<'_> {
+    let (status, message) = match error {
+        ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
+        ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        ConnectError::Denied(denial) => {
+            let (status, message) = denied(denial);
+            return Refused::Gateway(status, message);
         }
-        ConnectError::Throttled { .. } => Refused::Gateway(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
-        ConnectError::Full | ConnectError::Unavailable => {
-            Refused::Gateway(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
-        }
-        ConnectError::Refused(answer) => Refused::Backend(answer),
+        ConnectError::Full | ConnectError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ConnectError::Refused(answer) => return Refused::Backend(answer),
         ConnectError::Integration(error) => match error {
-            IntegrationError::Call(CallError::TimedOut { .. }) => {
-                Refused::Gateway(StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT)
-            }
-            IntegrationError::Refused(answer) if answer.status.is_client_error() => Refused::Backend(answer),
+            IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),
+            IntegrationError::Refused(answer) if answer.status.is_client_error() => return Refused::Backend(answer),
             IntegrationError::Call(_)
             | IntegrationError::Redirect(_)
             | IntegrationError::Refused(_)
             | IntegrationError::Function
-            | IntegrationError::Unreadable(_) => Refused::Gateway(StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
+            | IntegrationError::Unreadable(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
         },
-    }
+    };
+    Refused::Gateway(status, Cow::Borrowed(message))
 }
 
 /// The status that a client that was not admitted gets, and the gateway's words if they are not the backend's own.
-pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<&'static str>) {
-    match refused(error) {
+pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<Cow<'static, str>>) {
+    match whose_word(error) {
         Refused::Gateway(status, message) => (status, Some(message)),
         Refused::Backend(answer) => (answer.status, None),
     }
@@ -110,6 +178,8 @@ pub(super) fn failure_status(error: &MessageError) -> (StatusCode, &'static str)
     match error {
         MessageError::NoRoute => (StatusCode::FORBIDDEN, "Forbidden"),
         MessageError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        MessageError::UsageExceeded(exceeded) => (StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded)),
+        MessageError::RefreshDenied(_) => (StatusCode::UNAUTHORIZED, UNAUTHORIZED),
         MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => {
             (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT)
         }
@@ -139,17 +209,49 @@ pub fn explain(response: &mut Response<Body>, reason: Reason) {
     response.headers_mut().insert(X_TIDEGATE_REASON, HeaderValue::from_static(reason.code()));
 }
 
+/// The frame that tells a client until when its fresh token holds, or when the one that it has expires.
+pub fn token_frame(
+    notice: TokenNotice,
+    connection_id: ConnectionId,
+    request_id: EventId,
+    expires_at: Timestamp,
+) -> Frame {
+    let message = match notice {
+        TokenNotice::Refreshed => "Token refreshed",
+        TokenNotice::Expires => "Token expires",
+    };
+    let expires_at = expires_at.millis();
+    let mut frame = three_keys(message, connection_id, request_id);
+    frame.truncate(frame.len() - 1);
+    Frame::text(format!(r#"{frame}, "expiresAt":{expires_at}}}"#))
+}
+
+/// What a client is told of its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenNotice {
+    Refreshed,
+    Expires,
+}
+
 /// The answer to a failed call of `@connections`.
 pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
     match error {
-        ConnectionsApiError::Unsigned | ConnectionsApiError::UnknownMethod => {
+        ConnectionsApiError::UnknownMethod => {
             typed(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", "Missing Authentication Token")
         }
-        ConnectionsApiError::UnknownKey => typed(
-            StatusCode::FORBIDDEN,
-            "UnrecognizedClientException",
-            "The security token included in the request is invalid.",
-        ),
+        ConnectionsApiError::Denied(Denial::Signature(error)) => {
+            let (error_type, message) = signature_error(error);
+            typed(StatusCode::FORBIDDEN, error_type, &message)
+        }
+        // Here AWS writes `Message`.
+        ConnectionsApiError::Denied(denial) => {
+            let mut response = typed(StatusCode::FORBIDDEN, "AccessDeniedException", "");
+            *response.body_mut() = Full::from(json!({ "Message": denial.to_string() }).to_string());
+            response
+        }
+        ConnectionsApiError::UsageExceeded(_) => {
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
+        }
         ConnectionsApiError::InvalidConnectionId(id) => {
             typed(StatusCode::BAD_REQUEST, "BadRequestException", &format!("Invalid connectionId: {id}"))
         }
@@ -161,8 +263,8 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         }
         // AWS sends neither a type nor a body here, and SDKs show what they make of that.
         ConnectionsApiError::TooLarge => empty(StatusCode::PAYLOAD_TOO_LARGE),
-        ConnectionsApiError::BufferFull => {
-            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", "Limit Exceeded"))
+        ConnectionsApiError::BufferFull | ConnectionsApiError::Throttled => {
+            retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
         }
         ConnectionsApiError::OwnerUnreachable => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string()))
@@ -215,5 +317,6 @@ fn retry_soon(mut response: Response<Body>) -> Response<Body> {
 }
 
 fn three_keys(message: &str, connection_id: ConnectionId, request_id: EventId) -> String {
-    format!(r#"{{"message": "{message}", "connectionId":"{connection_id}", "requestId":"{request_id}"}}"#)
+    let message = json!(message);
+    format!(r#"{{"message": {message}, "connectionId":"{connection_id}", "requestId":"{request_id}"}}"#)
 }

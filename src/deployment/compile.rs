@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri};
 
-use super::{Deployment, Deployments, Integration, IntegrationKind, Problem, Route, RouteThrottle, Stage};
+use super::domain::Domains;
+use super::{
+    AllowedOrigins, Deployment, Deployments, Integration, IntegrationKind, Problem, Route, RouteThrottle, Stage,
+};
 use crate::apigatewayv2::{self, IntegrationType};
 use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, UriTemplate};
-use crate::http_client::HttpClient;
+use crate::http_client::{BackendOptions, HttpClient};
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
-use crate::telemetry::{RouteTelemetry, StageTelemetry};
+use crate::signing::Signer;
+use crate::telemetry::{RouteTelemetry, StageTelemetry, chain};
+use crate::tls::{CertificateFiles, ClientTls};
 
 /// Routes that AWS reserves; no other key may begin with `$`.
 const RESERVED_ROUTE_KEYS: [&str; 3] = ["$connect", "$disconnect", "$default"];
@@ -30,6 +35,7 @@ impl Deployments {
     /// Everything that is wrong, not only the first.
     pub fn compile(
         apis: &BTreeMap<String, apigatewayv2::Api>,
+        domain_names: &BTreeMap<String, apigatewayv2::DomainName>,
         limits: &LimitSettings,
         http_client: &HttpClient,
     ) -> Result<Self, Vec<Problem>> {
@@ -38,7 +44,9 @@ impl Deployments {
             .iter()
             .filter_map(|(api_id, api)| Some((api_id.as_str().into(), Arc::new(compiler.api(api_id, api)?))))
             .collect();
-        if compiler.problems.is_empty() { Ok(Deployments { apis: compiled }) } else { Err(compiler.problems) }
+        let domains = Domains::compile(domain_names, &compiled, &mut compiler.problems);
+        let deployments = Deployments { apis: compiled, domains };
+        if compiler.problems.is_empty() { Ok(deployments) } else { Err(compiler.problems) }
     }
 }
 
@@ -61,6 +69,8 @@ struct IntegrationDraft<'a> {
     settings: &'a apigatewayv2::Integration,
     template: UriTemplate,
     method: Method,
+    tls: Option<Arc<ClientTls>>,
+    signer: Option<Signer>,
 }
 
 impl Compiler<'_> {
@@ -98,8 +108,22 @@ impl Compiler<'_> {
         Some(Deployment {
             api_id: api_id.into(),
             domain_name: api.domain_name.as_deref().map(Arc::from),
+            allow_origins: self.allow_origins(api_id, api.allow_origins.as_deref()),
             route_selection_expression: expression?,
             stages,
+        })
+    }
+
+    fn allow_origins(&mut self, api_id: &str, origins: Option<&[String]>) -> AllowedOrigins {
+        AllowedOrigins::parse(origins).unwrap_or_else(|wrong| {
+            for index in wrong {
+                self.problem(
+                    ["apis", api_id, "allowOrigins", &index.to_string()],
+                    "not an origin; allowed: scheme, host and port as browsers write them, such as \
+                     `https://example.com` or `https://*.example.com`",
+                );
+            }
+            AllowedOrigins::default()
         })
     }
 
@@ -159,7 +183,44 @@ impl Compiler<'_> {
                 self.problem(path, error.to_string());
             }
         }
-        Some(IntegrationDraft { settings, template: template.ok()?, method: method? })
+        let tls = self.tls(at("tlsConfig"), settings);
+        let signer = self.signer(at("signing"), settings);
+        Some(IntegrationDraft { settings, template: template.ok()?, method: method?, tls: tls?, signer: signer? })
+    }
+
+    /// `None` if there is a problem, else the TLS settings if there are any.
+    fn tls(&mut self, at: [&str; 5], settings: &apigatewayv2::Integration) -> Option<Option<Arc<ClientTls>>> {
+        let Some(tls) = &settings.tls_config else { return Some(None) };
+        let identity = match (&tls.client_certificate, &tls.client_key) {
+            (Some(certificate), Some(key)) => {
+                Some(CertificateFiles { certificate: certificate.clone(), private_key: key.clone() })
+            }
+            (None, None) => None,
+            _ => {
+                self.problem(at, "`clientCertificate` and `clientKey` go together");
+                return None;
+            }
+        };
+        let server_name = tls.server_name_to_verify.as_deref();
+        match self.http_client.tls(tls.ca_file.as_ref(), identity.as_ref(), server_name) {
+            Ok(tls) => Some(Some(Arc::new(tls))),
+            Err(error) => {
+                self.problem(at, chain(&error).to_string());
+                None
+            }
+        }
+    }
+
+    /// `None` if there is a problem, else the signer if there is one.
+    fn signer(&mut self, at: [&str; 5], settings: &apigatewayv2::Integration) -> Option<Option<Signer>> {
+        let Some(signing) = &settings.signing else { return Some(None) };
+        match Signer::new(&signing.secrets) {
+            Ok(signer) => Some(Some(signer)),
+            Err(error) => {
+                self.problem(at, error.to_string());
+                None
+            }
+        }
     }
 
     fn route_draft<'a>(
@@ -331,7 +392,16 @@ impl Compiler<'_> {
         };
         let settings = draft.settings;
         let max_connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
-        let backend = match self.http_client.backend(&uri, settings.http2, max_connections) {
+        if let Err(error) = draft.template.check_host(&stage.stage_variables) {
+            self.problem(path, format!("{error} (in stage `{stage_name}`)"));
+            return None;
+        }
+        if draft.tls.is_some() && uri.scheme_str() != Some("https") {
+            self.problem(path, format!("`tlsConfig` is for `https://` URLs alone (in stage `{stage_name}`)"));
+            return None;
+        }
+        let options = BackendOptions { http2: settings.http2, max_connections, tls: draft.tls.clone() };
+        let backend = match self.http_client.backend_with(&uri, options) {
             Ok(backend) => backend,
             Err(error) => {
                 self.problem(path, error.to_string());
@@ -354,6 +424,7 @@ impl Compiler<'_> {
             backend,
             path_and_query: uri.path_and_query().cloned()?,
             timeout: Duration::from_millis(settings.timeout_in_millis.into()),
+            signer: draft.signer.clone(),
         })
     }
 }

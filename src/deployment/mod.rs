@@ -4,6 +4,8 @@
 //! Resolving tells which API and stage a request is for.
 
 mod compile;
+mod domain;
+mod origin;
 mod problem;
 mod resolve;
 
@@ -17,8 +19,12 @@ use http::uri::PathAndQuery;
 use crate::expression::{Destination, RouteParameter, SelectionExpression, Source};
 use crate::http_client::Backend;
 use crate::limits::Throttle;
+use crate::signing::Signer;
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
+use domain::Domains;
+
+pub use origin::{AllowedOrigins, OriginError};
 pub use problem::Problem;
 pub use resolve::{Resolved, Target};
 
@@ -26,6 +32,7 @@ pub use resolve::{Resolved, Target};
 #[derive(Debug, Default)]
 pub struct Deployments {
     apis: HashMap<Arc<str>, Arc<Deployment>>,
+    domains: Domains,
 }
 
 /// One API, compiled.
@@ -34,6 +41,7 @@ pub struct Deployment {
     pub api_id: Arc<str>,
     /// Overrides the Host that clients used, in events.
     pub domain_name: Option<Arc<str>>,
+    pub allow_origins: AllowedOrigins,
     pub route_selection_expression: SelectionExpression,
     stages: HashMap<Arc<str>, Arc<Stage>>,
 }
@@ -82,6 +90,8 @@ pub struct Integration {
     pub path_and_query: PathAndQuery,
     /// One deadline for the whole call.
     pub timeout: Duration,
+    /// Proves to the backend that the call is the gateway's.
+    pub signer: Option<Signer>,
 }
 
 /// What a backend receives.

@@ -32,13 +32,17 @@ pub enum Target {
 }
 
 impl Deployments {
-    /// Finds API, stage and target of a request. Which API it is, first match wins: a Host whose first label is an
-    /// apiId (`chat.execute-api.localhost`, any port); the path prefix `/_aws/execute-api/{apiId}`; the only API.
+    /// Finds API, stage and target of a request. Which API it is, first match wins: a custom domain with the mapping of
+    /// its base path; a Host whose first label is an apiId (`chat.execute-api.localhost`, any port); the path prefix
+    /// `/_aws/execute-api/{apiId}`; the only API. A custom domain leads nowhere but by its mappings and by that prefix.
     ///
     /// The path is taken as it came: empty segments are skipped (SDKs double slashes), each segment is decoded once.
     pub fn resolve(&self, host: Option<&str>, path: &str) -> Option<Resolved> {
         let segments = path.split('/').filter(|segment| !segment.is_empty()).map(decode);
         let segments: Vec<Cow<'_, str>> = segments.collect::<Option<_>>()?;
+        if let Some(mapped) = host.and_then(|host| self.mapped(host, &segments)) {
+            return Some(mapped);
+        }
         let (prefixed, rest) = match segments.as_slice() {
             [aws, execute_api, api_id, rest @ ..] if [&**aws, &**execute_api] == PATH_PREFIX => (Some(api_id), rest),
             rest => (None, rest),
@@ -48,6 +52,7 @@ impl Deployments {
             (Some(named), Some(api_id)) if *named.api_id != **api_id => return None,
             (Some(named), _) => named,
             (None, Some(api_id)) => self.api(api_id)?,
+            (None, None) if host.is_some_and(|host| self.domains.has(host)) => return None,
             (None, None) => self.only()?,
         };
         let (stage, target) = match rest {
@@ -66,7 +71,9 @@ impl Deployments {
         let is_prefixed = [first.as_deref(), second.as_deref()] == PATH_PREFIX.map(Some);
         let prefixed = if is_prefixed { segments.next().flatten() } else { None };
         let named = host.and_then(|host| self.named_by(host));
-        let named = named.or_else(|| prefixed.as_deref().map_or_else(|| self.only(), |api_id| self.api(api_id)));
+        // A custom domain leads nowhere but by its mappings and by the prefix.
+        let only = || self.only().filter(|_| !host.is_some_and(|host| self.domains.has(host)));
+        let named = named.or_else(|| prefixed.as_deref().map_or_else(only, |api_id| self.api(api_id)));
         let stage = if is_prefixed { segments.next().flatten() } else { first };
         match (named, stage) {
             (None, _) => Reason::UnknownApi,
@@ -77,13 +84,27 @@ impl Deployments {
         }
     }
 
-    /// The path that leads to the API on `host`: empty where the host alone names it.
-    pub fn path_prefix(&self, host: &str, api_id: &str) -> String {
-        let by_host = self.named_by(host).or_else(|| self.only());
-        match by_host {
-            Some(deployment) if *deployment.api_id == *api_id => String::new(),
-            _ => format!("/{}/{}/{api_id}", PATH_PREFIX[0], PATH_PREFIX[1]),
+    /// The path that leads to a stage on `host`: the base path of a custom domain, or the stage behind the prefix that
+    /// names its API where the host alone does not.
+    pub fn stage_path(&self, host: &str, api_id: &str, stage: &str) -> String {
+        if let Some(base_path) = self.domains.base_path(host, api_id, stage) {
+            return base_path;
         }
+        let only = || self.only().filter(|_| !self.domains.has(host));
+        match self.named_by(host).or_else(only) {
+            Some(deployment) if *deployment.api_id == *api_id => format!("/{stage}"),
+            _ => format!("/{}/{}/{api_id}/{stage}", PATH_PREFIX[0], PATH_PREFIX[1]),
+        }
+    }
+
+    fn mapped(&self, host: &str, segments: &[Cow<'_, str>]) -> Option<Resolved> {
+        let (deployment, stage, rest) = self.domains.resolve(host, segments)?;
+        let target = match rest {
+            [] => Target::Client,
+            [connections, id] if connections == CONNECTIONS => Target::Connection(id.to_string()),
+            _ => return None,
+        };
+        Some(Resolved { deployment: Arc::clone(deployment), stage: Arc::clone(stage), target })
     }
 
     fn named_by(&self, host: &str) -> Option<&Arc<Deployment>> {

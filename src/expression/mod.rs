@@ -32,4 +32,4 @@ pub use error::{ExpressionError, ExpressionProblem};
 pub use path::PATH_STEPS_MAX;
 pub use request_parameters::{CONTEXT_VARIABLES, Destination, ParameterError, RouteParameter, Source};
 pub use selection_expression::{EXPRESSION_MAX_BYTES, SelectionExpression};
-pub use uri_template::{MissingVariable, UriTemplate, UriTemplateError};
+pub use uri_template::{MissingVariable, UriTemplate, UriTemplateError, VariableInHost};

@@ -61,7 +61,41 @@ impl UriTemplate {
         });
         values.collect()
     }
+
+    /// Checks that no value of a variable within the authority, the part between `//` and the next `/`, changes
+    /// anything but a host name or a port.
+    pub fn check_host(&self, stage_variables: &BTreeMap<String, String>) -> Result<(), VariableInHost> {
+        let mut authority = false;
+        let mut seen = String::new();
+        for part in &*self.parts {
+            match part {
+                Part::Literal(literal) => {
+                    seen.push_str(literal);
+                    if let Some((_, behind)) = seen.split_once("://") {
+                        authority = !behind.contains(['/', '?', '#']);
+                    }
+                }
+                // Without a scheme yet, the value is the beginning of the URI and may be all of it.
+                Part::StageVariable(name) if authority => {
+                    let value = stage_variables.get(&**name).map_or("", String::as_str);
+                    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
+                    if !value.bytes().all(is_host) {
+                        return Err(VariableInHost(name.to_string()));
+                    }
+                }
+                Part::StageVariable(_) => {}
+            }
+        }
+        Ok(())
+    }
 }
+
+/// A variable within the host of a URI would change more than the host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "variable `{0}` stands in the host of the URL: its value may have letters, digits, `-`, `.`, `_` and `:` alone"
+)]
+pub struct VariableInHost(pub String);
 
 impl fmt::Display for UriTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

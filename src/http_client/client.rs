@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
 use http::Uri;
 use http::uri::Scheme;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -13,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 use super::backend::{Address, Backend};
-use super::{Answer, Call, CallError, exchange};
+use super::{Answer, Call, CallError, EgressSettings, Resolver, SystemResolver, exchange};
+use crate::tls::{CertificateFiles, ClientTls, TlsError, client_config};
 
 /// The outbound HTTP client. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -31,6 +34,9 @@ pub(super) struct Shared {
 
     http1_tls: TlsConnector,
     http2_tls: TlsConnector,
+    roots: RootCertStore,
+    pub(super) egress: ArcSwap<EgressSettings>,
+    pub(super) resolver: Arc<dyn Resolver>,
     backends: Mutex<HashMap<BackendKey, Weak<Backend>>>,
 }
 
@@ -40,6 +46,19 @@ struct BackendKey {
     host: String,
     port: u16,
     http2: bool,
+    /// Of the TLS settings, if they are not the client's own.
+    tls: Option<[u8; 32]>,
+}
+
+/// How a backend is called.
+#[derive(Clone, Debug)]
+pub struct BackendOptions {
+    /// By ALPN for `https`, with prior knowledge for `http`.
+    pub http2: bool,
+    /// Bounds HTTP/1.1; HTTP/2 is one connection.
+    pub max_connections: usize,
+    /// With `https`, in place of the client's own.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// Why a URI is not the address of a backend.
@@ -58,7 +77,31 @@ pub enum BackendError {
 impl HttpClient {
     /// A client that trusts Mozilla's root certificates. `tasks` owns whatever it spawns.
     pub fn new(tasks: TaskTracker) -> Self {
-        Self::build(tasks, mozilla_roots())
+        Self::build(tasks, mozilla_roots(), Arc::new(SystemResolver))
+    }
+
+    /// As [`HttpClient::new`], with names resolved by `resolver`.
+    pub fn with_resolver(tasks: TaskTracker, resolver: Arc<dyn Resolver>) -> Self {
+        Self::build(tasks, mozilla_roots(), resolver)
+    }
+
+    /// Puts other rules in force about where calls may go. Connections that are open stay.
+    pub fn set_egress(&self, egress: EgressSettings) {
+        self.shared.egress.store(Arc::new(egress));
+    }
+
+    /// Reads TLS settings for backends: whom they trust in place of this client's roots, who they are, and the name that
+    /// the backend's certificate must have.
+    ///
+    /// # Errors
+    /// One of the files is wrong.
+    pub fn tls(
+        &self,
+        ca: Option<&PathBuf>,
+        identity: Option<&CertificateFiles>,
+        server_name: Option<&str>,
+    ) -> Result<ClientTls, TlsError> {
+        ClientTls::load(ca, identity, server_name, &self.shared.roots)
     }
 
     /// A client that trusts `roots` too, beside Mozilla's. Fails if one of them is no certificate.
@@ -70,24 +113,19 @@ impl HttpClient {
         for root in roots {
             store.add(root)?;
         }
-        Ok(Self::build(tasks, store))
+        Ok(Self::build(tasks, store, Arc::new(SystemResolver)))
     }
 
-    fn build(tasks: TaskTracker, roots: RootCertStore) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut http1 = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring has cipher suites for TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut http2 = http1.clone();
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        http2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    fn build(tasks: TaskTracker, roots: RootCertStore, resolver: Arc<dyn Resolver>) -> Self {
+        let config = client_config(roots.clone(), None).expect("ring has cipher suites for TLS 1.2 and 1.3");
         let shared = Shared {
             tasks,
             closing: AtomicBool::new(false),
-            http1_tls: Arc::new(http1).into(),
-            http2_tls: Arc::new(http2).into(),
+            http1_tls: connector(&config, false),
+            http2_tls: connector(&config, true),
+            roots,
+            egress: ArcSwap::default(),
+            resolver,
             backends: Mutex::default(),
         };
         HttpClient { shared: Arc::new(shared) }
@@ -97,6 +135,12 @@ impl HttpClient {
     /// `http2`, with the largest `max_connections` that it was asked for, as long as anyone holds it or it has
     /// connections. `max_connections` bounds HTTP/1.1; HTTP/2 is one connection.
     pub fn backend(&self, uri: &Uri, http2: bool, max_connections: usize) -> Result<Arc<Backend>, BackendError> {
+        self.backend_with(uri, BackendOptions { http2, max_connections, tls: None })
+    }
+
+    /// As [`HttpClient::backend`], with all options. Backends with other TLS settings are others.
+    pub fn backend_with(&self, uri: &Uri, options: BackendOptions) -> Result<Arc<Backend>, BackendError> {
+        let BackendOptions { http2, max_connections, tls: own_tls } = options;
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,
             Some(scheme) if *scheme == Scheme::HTTPS => true,
@@ -113,17 +157,25 @@ impl HttpClient {
         }
         let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
         let tls = if https {
-            let server_name = ServerName::try_from(host.clone())
-                .map_err(|_invalid| BackendError::ServerName { host: host.clone() })?;
-            let connector = if http2 { &self.shared.http2_tls } else { &self.shared.http1_tls };
-            Some((connector.clone(), server_name))
+            let server_name = match own_tls.as_ref().and_then(|tls| tls.server_name.clone()) {
+                Some(server_name) => server_name,
+                None => ServerName::try_from(host.clone())
+                    .map_err(|_invalid| BackendError::ServerName { host: host.clone() })?,
+            };
+            let connector = match &own_tls {
+                Some(tls) => connector(&tls.config, http2),
+                None if http2 => self.shared.http2_tls.clone(),
+                None => self.shared.http1_tls.clone(),
+            };
+            Some((connector, server_name))
         } else {
             None
         };
 
         let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
         backends.retain(|_key, backend| backend.strong_count() > 0);
-        let key = BackendKey { https, host: host.clone(), port, http2 };
+        let tls_key = own_tls.map(|tls| tls.fingerprint).filter(|_| https);
+        let key = BackendKey { https, host: host.clone(), port, http2, tls: tls_key };
         if let Some(backend) = backends.get(&key).and_then(Weak::upgrade) {
             backend.raise_max_connections(max_connections);
             return Ok(backend);
@@ -153,6 +205,15 @@ impl HttpClient {
             backend.close_idle();
         }
     }
+}
+
+fn connector(config: &ClientConfig, http2: bool) -> TlsConnector {
+    let mut config = config.clone();
+    config.alpn_protocols = match http2 {
+        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        false => vec![b"http/1.1".to_vec()],
+    };
+    Arc::new(config).into()
 }
 
 fn mozilla_roots() -> RootCertStore {

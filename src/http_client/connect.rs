@@ -1,7 +1,7 @@
 //! One connection attempt: name, TCP, TLS, HTTP; then the task that drives the connection.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,13 @@ use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::backend::{Attempt, Backend, Permit};
+use super::client::Shared;
+use super::egress::EgressError;
 use super::pool::Http1Connection;
 
 /// A TCP connection that takes this long has most likely lost its first SYN (Linux sends it again after 1 s): the
@@ -40,6 +42,13 @@ pub enum ConnectError {
     },
     #[error("`{host}` has no address")]
     NoAddress { host: String },
+    #[error("`{host}` may not be called at {address}")]
+    Egress {
+        host: String,
+        address: IpAddr,
+        #[source]
+        source: EgressError,
+    },
     #[error("could not connect to {address}")]
     Tcp {
         address: SocketAddr,
@@ -115,7 +124,7 @@ enum Transport {
 
 async fn transport(backend: &Backend, attempt: &mut Attempt) -> Result<Transport, ConnectError> {
     let address = backend.address();
-    let stream = tcp(&address.host, address.port, attempt).await?;
+    let stream = tcp(backend.shared(), &address.host, address.port, attempt).await?;
     // Only a hint: a socket that cannot take it still works.
     let _ = stream.set_nodelay(true);
     let Some((connector, server_name)) = &address.tls else {
@@ -129,11 +138,22 @@ async fn transport(backend: &Backend, attempt: &mut Attempt) -> Result<Transport
 }
 
 /// Tries the addresses of `host` in order, each for at most a third of the time that is left.
-async fn tcp(host: &str, port: u16, attempt: &mut Attempt) -> Result<TcpStream, ConnectError> {
-    let addresses =
-        lookup_host((host, port)).await.map_err(|source| ConnectError::Resolve { host: host.to_owned(), source })?;
+async fn tcp(shared: &Shared, host: &str, port: u16, attempt: &mut Attempt) -> Result<TcpStream, ConnectError> {
+    let addresses = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => {
+            let found = shared.resolver.resolve(host, port).await;
+            found.map_err(|source| ConnectError::Resolve { host: host.to_owned(), source })?
+        }
+    };
     let mut failure = ConnectError::NoAddress { host: host.to_owned() };
+    let egress = shared.egress.load_full();
     for address in addresses {
+        if let Err(source) = egress.check(host, address.ip()) {
+            failure = ConnectError::Egress { host: host.to_owned(), address: address.ip(), source };
+            tracing::warn!(host, address = %address.ip(), %source, "a backend's address was not called");
+            continue;
+        }
         let limit = attempt.deadline().saturating_duration_since(Instant::now()) / 3;
         let connecting = async {
             let mut connecting = std::pin::pin!(TcpStream::connect(address));

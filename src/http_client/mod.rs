@@ -2,7 +2,8 @@
 //!
 //! A [`Backend`] is an address with its own pool; integrations of the same address share it. A [`Call`] has one
 //! deadline for everything: waiting for a connection, name resolution, connecting, TLS, sending, reading the answer.
-//! Redirects are answers like any other.
+//! Redirects are answers like any other. Where a call may go is looked at after name resolution, for every connection
+//! ([`EgressSettings`]).
 //!
 //! How the pool works:
 //!
@@ -22,15 +23,19 @@ mod backend;
 mod call;
 mod client;
 mod connect;
+mod egress;
 mod exchange;
 mod keeper;
 mod lease;
 mod pool;
+mod resolver;
 mod window;
 #[cfg(test)]
 mod tests;
 
 pub use backend::{Backend, Counts};
 pub use call::{Answer, Call, CallError};
-pub use client::{BackendError, HttpClient};
+pub use client::{BackendError, BackendOptions, HttpClient};
 pub use connect::ConnectError;
+pub use egress::{EgressError, EgressSettings, Network};
+pub use resolver::{Lookup, Resolver, SystemResolver};

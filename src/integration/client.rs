@@ -187,7 +187,10 @@ fn build_call(
         }
     };
     let mut headers = request.headers;
-    add_context_headers(&mut headers, context);
+    add_context_headers(&mut headers, context, context.event.event_type());
+    if let Some(signer) = &integration.signer {
+        signer.sign(&mut headers, context.request_id.as_str(), context.request_time, &request.body);
+    }
     let call = Call {
         method,
         path_and_query: request.path_and_query,
@@ -200,7 +203,7 @@ fn build_call(
 }
 
 /// The headers that every call carries.
-fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>) {
+pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>, event_type: &str) {
     let connection = context.connection;
     let mut set = |name: &'static str, value: &str| {
         headers.insert(HeaderName::from_static(name), header_value(value));
@@ -209,7 +212,7 @@ fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>) {
     set("x-tidegate-api-id", &connection.api_id);
     set("x-tidegate-stage", &connection.stage);
     set("x-tidegate-route-key", context.route_key);
-    set("x-tidegate-event-type", context.event.event_type());
+    set("x-tidegate-event-type", event_type);
     set("x-tidegate-request-id", context.request_id.as_str());
     set("x-tidegate-callback-url", &context.callback_url);
     match &context.event {

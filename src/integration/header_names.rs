@@ -37,7 +37,10 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Whether a client's header is kept from an HTTP backend: it is the connection's, or only the gateway may set it.
 pub(super) fn is_withheld(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || [HOST, CONTENT_LENGTH].contains(name) || name.as_str().starts_with("x-tidegate-")
+    is_hop_by_hop(name)
+        || [HOST, CONTENT_LENGTH].contains(name)
+        || name.as_str().starts_with("x-tidegate-")
+        || matches!(name.as_str(), "webhook-id" | "webhook-timestamp" | "webhook-signature")
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 //!
 //! [`IntegrationClient::call`] sends one event to one integration. `AWS_PROXY` gets the Lambda proxy event
 //! (`proxy_event.rs`) and answers `{"statusCode":…}` ([`proxy_answer`]); `HTTP_PROXY` gets the message itself
-//! (`http_request.rs`) and its HTTP answer is taken as it is.
+//! (`http_request.rs`) and its HTTP answer is taken as it is. [`authorizer_request`] is what a REQUEST authorizer
+//! gets.
 //!
 //! Differs from AWS: header names in events are written as browsers write them, since HTTP libraries lose the client's
 //! own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have `callbackUrl`.
 
+mod authorizer_event;
 mod client;
 mod handshake;
 mod header_names;
@@ -14,6 +16,7 @@ mod http_request;
 pub mod proxy_answer;
 mod proxy_event;
 
+pub use authorizer_event::{AuthorizerRequest, authorizer_request};
 pub use client::{Answer, Called, IntegrationClient, IntegrationError, Payload};
 pub use handshake::Handshake;
 pub use header_names::is_hop_by_hop;

@@ -10,7 +10,8 @@ use serde::ser::{SerializeMap as _, Serializer};
 use super::Handshake;
 use super::client::Payload;
 use super::header_names::spelling;
-use crate::request_context::{Event, RequestContext};
+use crate::principal::{AuthorizerContext, Principal};
+use crate::request_context::{ClientCert, Event, RequestContext};
 
 /// The Lambda proxy event of a WebSocket API, as JSON. Keys without a value are left out, as AWS does since 2022.
 ///
@@ -46,8 +47,11 @@ pub fn proxy_event(
     json
 }
 
-fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext<'a> {
+pub(super) fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext<'a> {
     let connection = context.connection;
+    let principal = context.principal.as_deref();
+    let api_key = principal.and_then(|principal| principal.api_key.as_deref());
+    let iam = principal.and_then(|principal| principal.iam.as_deref());
     let (mut message_id, mut disconnect_status_code, mut disconnect_reason) = (None, None, None);
     match &context.event {
         Event::Connect => {}
@@ -59,6 +63,9 @@ fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext<'a> {
     }
     EventContext {
         route_key: context.route_key,
+        authorizer: principal
+            .filter(|principal| principal.authorizer.is_some())
+            .map(|principal| EventAuthorizer { principal, with_latency: matches!(context.event, Event::Connect) }),
         message_id,
         disconnect_status_code,
         event_type: context.event.event_type(),
@@ -70,8 +77,16 @@ fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext<'a> {
         connected_at: connection.connected_at.millis(),
         request_time_epoch: context.request_time.millis(),
         identity: Identity {
+            api_key: api_key.map(|key| key.value.expose()),
+            api_key_id: api_key.map(|key| &*key.id),
+            access_key: iam.map(|iam| &*iam.access_key_id),
+            account_id: iam.map(|iam| &*iam.account_id),
+            caller: iam.map(|iam| &*iam.name),
+            user: iam.map(|iam| &*iam.name),
+            user_arn: iam.map(|iam| &*iam.user_arn),
             user_agent: connection.user_agent.as_deref(),
             source_ip: connection.source_ip.to_string(),
+            client_cert: connection.client_cert.as_deref(),
         },
         request_id: context.request_id.as_str(),
         domain_name: context.domain_name,
@@ -103,8 +118,10 @@ struct ProxyEvent<'a> {
 /// In AWS's own order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EventContext<'a> {
+pub(super) struct EventContext<'a> {
     route_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorizer: Option<EventAuthorizer<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,17 +147,76 @@ struct EventContext<'a> {
 #[serde(rename_all = "camelCase")]
 struct Identity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_arn: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
     source_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert: Option<&'a ClientCert>,
 }
 
-fn last_values(query: &BTreeMap<String, Vec<String>>) -> BTreeMap<&str, &str> {
+/// What an authorizer said: `principalId` and its context as they are, or a token's claims below `jwt`.
+struct EventAuthorizer<'a> {
+    principal: &'a Principal,
+    /// Only the `$connect` event says how long the authorizer took.
+    with_latency: bool,
+}
+
+impl Serialize for EventAuthorizer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match &self.principal.authorizer {
+            Some(AuthorizerContext::Request { principal_id, context }) => {
+                for (name, value) in context.iter().filter(|(name, _)| **name != *"principalId") {
+                    map.serialize_entry(name, value)?;
+                }
+                if let Some(principal_id) = principal_id {
+                    map.serialize_entry("principalId", principal_id)?;
+                }
+            }
+            Some(AuthorizerContext::Jwt { claims, scopes }) => {
+                map.serialize_entry("jwt", &EventToken { claims, scopes: scopes.as_deref() })?;
+            }
+            None => {}
+        }
+        if let Some(latency) = self.principal.integration_latency.filter(|_| self.with_latency) {
+            map.serialize_entry("integrationLatency", &latency)?;
+        }
+        map.end()
+    }
+}
+
+/// A token, as events of AWS's HTTP APIs show it.
+#[derive(Serialize)]
+struct EventToken<'a> {
+    #[serde(serialize_with = "as_map")]
+    claims: &'a [(Box<str>, Box<str>)],
+    scopes: Option<&'a [Box<str>]>,
+}
+
+fn as_map<S: Serializer>(pairs: &[(Box<str>, Box<str>)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+}
+
+pub(super) fn last_values(query: &BTreeMap<String, Vec<String>>) -> BTreeMap<&str, &str> {
     query.iter().filter_map(|(name, values)| Some((name.as_str(), values.last()?.as_str()))).collect()
 }
 
 /// Headers of an event.
 #[derive(Clone, Copy)]
-enum EventHeaders<'a> {
+pub(super) enum EventHeaders<'a> {
     /// What the client sent when it connected.
     Client(&'a HeaderMap),
     /// The four headers that AWS makes up for a `$disconnect`; the host is the domain name.
@@ -148,10 +224,10 @@ enum EventHeaders<'a> {
 }
 
 /// Header name to its last value.
-struct SingleValues<'a>(EventHeaders<'a>);
+pub(super) struct SingleValues<'a>(pub(super) EventHeaders<'a>);
 
 /// Header name to all its values.
-struct MultiValues<'a>(EventHeaders<'a>);
+pub(super) struct MultiValues<'a>(pub(super) EventHeaders<'a>);
 
 impl EventHeaders<'_> {
     /// Names as browsers write them, in alphabetical order whatever their case, with all values.
@@ -210,6 +286,8 @@ mod tests {
             secure: false,
             source_ip: IpAddr::from([198, 51, 100, 23]),
             user_agent: Some("demo-client/3.1".into()),
+            principal: arc_swap::ArcSwapOption::empty(),
+            client_cert: None,
         }
     }
 
@@ -221,6 +299,7 @@ mod tests {
         let connection = connection();
         let context = RequestContext {
             connection: &connection,
+            principal: connection.principal.load_full(),
             event,
             route_key: "sendMessage",
             request_id: EventId::random(),
@@ -287,6 +366,60 @@ mod tests {
             assert!(event.get(absent).is_none(), "{absent}");
         }
         assert_eq!(typed.request_context.message_id.as_deref(), Some(message.as_str()));
+    }
+
+    #[test]
+    fn every_event_says_who_is_on_the_connection() {
+        use crate::principal::{ApiKeyIdentity, IamIdentity};
+        use std::sync::Arc;
+
+        let principal = Principal {
+            authorizer: Some(AuthorizerContext::Request {
+                principal_id: Some("ann".into()),
+                context: [("tier".into(), "gold".into())].into(),
+            }),
+            api_key: Some(Arc::new(ApiKeyIdentity { id: "mobile".into(), value: "key".to_owned().into() })),
+            integration_latency: Some(12),
+            ..Principal::default()
+        };
+        let token = Principal {
+            authorizer: Some(AuthorizerContext::Jwt { claims: [("sub".into(), "ann".into())].into(), scopes: None }),
+            iam: Some(Arc::new(IamIdentity {
+                name: "backend".into(),
+                access_key_id: "AKID".into(),
+                account_id: "000000000000".into(),
+                user_arn: "arn:aws:iam::000000000000:user/backend".into(),
+            })),
+            ..Principal::default()
+        };
+        let connection = connection();
+        let event = |principal: &Principal, event: Event| {
+            connection.principal.store(Some(Arc::new(principal.clone())));
+            let context = RequestContext {
+                connection: &connection,
+                principal: connection.principal.load_full(),
+                event,
+                route_key: "$connect",
+                request_id: EventId::random(),
+                request_time: Timestamp(0),
+                domain_name: &connection.host,
+                callback_url: String::new(),
+                trace: None,
+            };
+            serde_json::to_value(event_context(&context)).unwrap()
+        };
+        let connect = event(&principal, Event::Connect);
+        assert_eq!(connect["authorizer"], json!({"tier": "gold", "principalId": "ann", "integrationLatency": 12}));
+        assert_eq!(
+            (&connect["identity"]["apiKey"], &connect["identity"]["apiKeyId"]),
+            (&json!("key"), &json!("mobile"))
+        );
+        let message = event(&principal, Event::Message { message_id: EventId::random() });
+        assert_eq!(message["authorizer"], json!({"tier": "gold", "principalId": "ann"}));
+        let signed = event(&token, Event::Connect);
+        assert_eq!(signed["authorizer"], json!({"jwt": {"claims": {"sub": "ann"}, "scopes": null}}));
+        assert_eq!(signed["identity"]["userArn"], "arn:aws:iam::000000000000:user/backend");
+        assert_eq!(signed["identity"]["accessKey"], "AKID");
     }
 
     #[test]

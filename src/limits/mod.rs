@@ -1,7 +1,14 @@
-//! Bounds: sizes and times ([`quota`]) and rates ([`throttle`]).
+//! Bounds: sizes and times ([`quota`]) and rates ([`throttle`] for what everybody shares, [`Bucket`] for what one client
+//! has, [`Addresses`] for what all clients of one address have together).
+//!
+//! Every bound is of this node alone, as everything here is in its memory.
 
+mod address;
+mod bucket;
 pub mod quota;
 pub mod throttle;
 
-pub use quota::{KeepAliveSettings, LimitSettings};
-pub use throttle::Throttle;
+pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot};
+pub use bucket::Bucket;
+pub use quota::{AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings};
+pub use throttle::{Throttle, ThrottleSettings};

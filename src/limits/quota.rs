@@ -70,6 +70,48 @@ pub struct LimitSettings {
 
     /// Connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
     pub connections: u32,
+
+    /// What the clients of one address may do together.
+    pub per_address: AddressLimitSettings,
+
+    /// What one connection may do.
+    pub per_connection: ConnectionLimitSettings,
+}
+
+/// What the clients of one address may do together, on this node; an IPv6 client is counted by its /64. Every bound is
+/// off by default: behind a proxy that `trustedProxies` does not name, all clients are one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AddressLimitSettings {
+    /// Open connections; a request on one more is 429. 0 = unlimited.
+    pub connections: u32,
+
+    /// Connections on which nothing was asked yet, TLS handshakes included; one more is closed at once. 0 = unlimited.
+    pub handshakes_in_flight: u32,
+
+    /// Upgrade requests a second, and at once; one more is 429. 0 = unlimited.
+    pub connects_per_second: u32,
+
+    /// Messages a second, and at once; one more is answered with an error frame. 0 = unlimited.
+    pub messages_per_second: u32,
+}
+
+/// What one connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConnectionLimitSettings {
+    /// Messages a second; one more is answered with an error frame. 0 = unlimited.
+    pub messages_per_second: u32,
+
+    /// Messages at once, before the rate counts.
+    #[schemars(range(min = 1))]
+    pub message_burst: u32,
+}
+
+impl Default for ConnectionLimitSettings {
+    fn default() -> Self {
+        ConnectionLimitSettings { messages_per_second: 0, message_burst: 100 }
+    }
 }
 
 impl Default for LimitSettings {
@@ -85,6 +127,8 @@ impl Default for LimitSettings {
             concurrent_dispatches: 16,
             integration_timeout_millis: 29_000,
             connections: 0,
+            per_address: AddressLimitSettings::default(),
+            per_connection: ConnectionLimitSettings::default(),
         }
     }
 }

@@ -1,31 +1,97 @@
 //! Rate bounds: token buckets with AWS's rate and burst.
 
 use std::num::NonZeroU32;
+use std::ops::Add;
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::clock::{Clock, Reference};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::apigatewayv2::RouteSettings;
+
+/// The bucket of all APIs together, per node, as AWS's account has one per region: each connect, each message and each
+/// `@connections` call takes a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ThrottleSettings {
+    /// Tokens a second; unlimited when absent. AWS: 10000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1e9))]
+    pub rate_limit: Option<f64>,
+
+    /// Size of the bucket; one second's worth of the rate when absent. AWS: 5000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst_limit: Option<u32>,
+}
 
 /// A token bucket of this node. Exact, lock-free, and about 100 bytes whatever its traffic.
 #[derive(Debug)]
 pub struct Throttle {
-    limiter: DefaultDirectRateLimiter,
+    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Moment>>,
 }
 
 impl Throttle {
     /// The bucket that the settings ask for, or `None` if they set no rate.
     pub fn new(settings: RouteSettings) -> Option<Self> {
-        let rate = settings.throttling_rate_limit.filter(|rate| rate.is_finite() && *rate > 0.0)?;
-        let burst = settings.throttling_burst_limit.unwrap_or_else(|| one_second_of(rate));
+        Self::build(settings.throttling_rate_limit, settings.throttling_burst_limit)
+    }
+
+    /// The bucket of all APIs, or `None` if the settings set no rate.
+    pub fn of_account(settings: ThrottleSettings) -> Option<Self> {
+        Self::build(settings.rate_limit, settings.burst_limit)
+    }
+
+    fn build(rate: Option<f64>, burst: Option<u32>) -> Option<Self> {
+        let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0)?;
+        let burst = burst.unwrap_or_else(|| one_second_of(rate));
         let quota = Quota::with_period(Duration::from_secs_f64(1.0 / rate))?;
-        let limiter = RateLimiter::direct(quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)));
-        Some(Throttle { limiter })
+        let quota = quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
+        Some(Throttle { limiter: RateLimiter::direct_with_clock(quota, TokioClock) })
     }
 
     /// Takes one token; `false` if there is none.
     pub fn admit(&self) -> bool {
         self.limiter.check().is_ok()
+    }
+}
+
+/// The runtime's clock, which tests can pause.
+#[derive(Clone, Copy, Debug)]
+struct TokioClock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(Instant);
+
+impl Clock for TokioClock {
+    type Instant = Moment;
+
+    fn now(&self) -> Moment {
+        Moment(Instant::now())
+    }
+}
+
+impl Reference for Moment {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_duration_since(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        Moment(self.0.checked_sub(duration.into()).unwrap_or(self.0))
+    }
+}
+
+impl Add<Nanos> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Nanos) -> Self {
+        Moment(self.0 + Duration::from(duration))
     }
 }
 
@@ -50,6 +116,34 @@ mod tests {
         let throttle = Throttle::new(settings).unwrap();
         let admitted = (0..10).filter(|_| throttle.admit()).count();
         assert_eq!(admitted, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_refills_at_its_rate_exactly() {
+        let settings = RouteSettings::throttled(Some(10.0), Some(25));
+        let throttle = Throttle::new(settings).unwrap();
+        let take = || (0..100).take_while(|_| throttle.admit()).count();
+        assert_eq!(take(), 25);
+        tokio::time::advance(Duration::from_millis(99)).await;
+        assert_eq!(take(), 0);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(take(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(take(), 10);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(take(), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_bucket_takes_nothing_from_another() {
+        let settings = RouteSettings::throttled(Some(1.0), Some(3));
+        let (busy, quiet) = (Throttle::new(settings).unwrap(), Throttle::new(settings).unwrap());
+        for _ in 0..1000 {
+            busy.admit();
+        }
+        assert_eq!((0..10).filter(|_| quiet.admit()).count(), 3);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!((0..10).filter(|_| busy.admit()).count(), 2);
     }
 
     #[test]

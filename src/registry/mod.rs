@@ -380,6 +380,8 @@ mod tests {
             secure: false,
             source_ip: IpAddr::from([127, 0, 0, 1]),
             user_agent: None,
+            principal: arc_swap::ArcSwapOption::empty(),
+            client_cert: None,
         })
     }
 

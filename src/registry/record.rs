@@ -1,16 +1,20 @@
 //! What Redis holds of one connection: all that its `$disconnect` needs, whoever sends it.
 //!
+//! A client's certificate is not recorded: the events of a connection that another node takes over are without it.
+//!
 //! A format number, then MessagePack. An array without names: a field more is a new format.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock::Timestamp;
 use crate::id::ConnectionId;
+use crate::principal::Principal;
 use crate::request_context::Connection;
 
 /// The format that is written, and the newest that is read.
@@ -74,6 +78,8 @@ struct Encoded<'a> {
     source_ip: IpAddr,
     #[serde(borrow)]
     user_agent: Option<Text<'a>>,
+    /// Who is on the connection; the value of an API key is left out.
+    principal: Option<Cow<'a, Principal>>,
 }
 
 /// The bytes of a record. `user_agent` is the connection's own, maybe by its number.
@@ -83,6 +89,7 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, user_agent: O
         RecordState::Open => (b'o', 0, 0, ""),
         RecordState::Ended { code, reason, attempt } => (b'e', *attempt, *code, &**reason),
     };
+    let principal = connection.principal.load();
     let encoded = Encoded {
         state,
         attempt,
@@ -95,6 +102,7 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, user_agent: O
         secure: connection.secure,
         source_ip: connection.source_ip,
         user_agent,
+        principal: principal.as_deref().map(Cow::Borrowed),
     };
     let mut bytes = vec![RECORD_FORMAT];
     rmp_serde::encode::write(&mut bytes, &encoded).expect("a record of plain values fits into memory");
@@ -135,6 +143,8 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         secure: encoded.secure,
         source_ip: encoded.source_ip,
         user_agent,
+        principal: ArcSwapOption::new(encoded.principal.map(|principal| Arc::new(principal.into_owned()))),
+        client_cert: None,
     };
     Ok(Record { connection: Arc::new(connection), state })
 }
@@ -156,6 +166,8 @@ mod tests {
             secure: true,
             source_ip: IpAddr::from([203, 0, 113, 7]),
             user_agent: user_agent.map(Into::into),
+            principal: ArcSwapOption::empty(),
+            client_cert: None,
         }
     }
 

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::TrustedProxy;
+use super::entrance::Peer;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -24,11 +25,12 @@ pub(super) struct ClientAddress {
 impl ClientAddress {
     /// Follows `X-Forwarded-For` from the peer outwards for as long as each hop is a trusted proxy. Without one the peer
     /// is the source and its headers count for nothing.
-    pub(super) fn find(peer: SocketAddr, local_port: u16, headers: &HeaderMap, trusted: &[TrustedProxy]) -> Self {
-        let peer_ip = peer.ip().to_canonical();
+    pub(super) fn find(peer: &Peer, headers: &HeaderMap, trusted: &[TrustedProxy]) -> Self {
+        let peer_ip = peer.remote.ip().to_canonical();
+        let local_port = peer.local.port();
         if !is_trusted(peer_ip, trusted) {
             let forwarded_for = peer_ip.to_string();
-            return ClientAddress { source_ip: peer_ip, secure: false, port: local_port, forwarded_for };
+            return ClientAddress { source_ip: peer_ip, secure: peer.secure, port: local_port, forwarded_for };
         }
         let mut way = vec![peer_ip];
         let all = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
@@ -41,13 +43,13 @@ impl ClientAddress {
             }
         }
         let forwarded_for: Vec<String> = way.iter().rev().map(IpAddr::to_string).collect();
-        let proto = last_value(headers, &X_FORWARDED_PROTO).unwrap_or("http");
-        let secure = proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss");
+        let secure = last_value(headers, &X_FORWARDED_PROTO)
+            .map_or(peer.secure, |proto| proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss"));
         let port = last_value(headers, &X_FORWARDED_PORT).and_then(|port| port.parse().ok());
         ClientAddress {
             source_ip: way.last().copied().unwrap_or(peer_ip),
             secure,
-            port: port.unwrap_or(if secure { 443 } else { local_port }),
+            port: port.unwrap_or(if secure && !peer.secure { 443 } else { local_port }),
             forwarded_for: forwarded_for.join(", "),
         }
     }
@@ -62,7 +64,7 @@ impl ClientAddress {
     }
 }
 
-fn is_trusted(ip: IpAddr, trusted: &[TrustedProxy]) -> bool {
+pub(super) fn is_trusted(ip: IpAddr, trusted: &[TrustedProxy]) -> bool {
     trusted.iter().any(|TrustedProxy(network)| IpNet::contains(network, &ip))
 }
 
@@ -83,6 +85,25 @@ fn last_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> 
 mod tests {
     use super::*;
 
+    const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+    #[test]
+    fn tls_to_the_gateway_itself_counts_unless_a_proxy_knows_better() {
+        let trusted = ["10.0.0.0/8"].map(|network| TrustedProxy(network.parse().unwrap()));
+        let check = |ip: &str, proto: Option<&'static str>, expected: (bool, u16)| {
+            let mut headers = HeaderMap::new();
+            headers.extend(proto.map(|proto| (X_FORWARDED_PROTO, HeaderValue::from_static(proto))));
+            let peer = Peer::new(SocketAddr::new(ip.parse().unwrap(), 50_000), LOCAL);
+            let found = ClientAddress::find(&Peer { secure: true, ..peer }, &headers, &trusted);
+            assert_eq!((found.secure, found.port), expected, "{ip} {proto:?}");
+        };
+        check("198.51.100.1", None, (true, 8080));
+        check("198.51.100.1", Some("http"), (true, 8080));
+        check("10.0.0.1", None, (true, 8080));
+        check("10.0.0.1", Some("https"), (true, 8080));
+        check("10.0.0.1", Some("http"), (false, 8080));
+    }
+
     #[test]
     fn only_trusted_proxies_are_believed() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(|network| TrustedProxy(network.parse().unwrap()));
@@ -96,7 +117,7 @@ mod tests {
                     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
                 }
                 let peer = SocketAddr::new(peer.parse().unwrap(), 50_000);
-                let found = ClientAddress::find(peer, 8080, &headers, &trusted);
+                let found = ClientAddress::find(&Peer::new(peer, LOCAL), &headers, &trusted);
                 let (source, secure, port, way) = expected;
                 assert_eq!(found.source_ip, source.parse::<IpAddr>().unwrap(), "{forwarded:?}");
                 assert_eq!((found.secure, found.port, &*found.forwarded_for), (secure, port, way), "{forwarded:?}");

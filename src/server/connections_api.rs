@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -6,9 +7,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
+use crate::authorizer::{ConnectionsCall, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
-    CloseRequest, ConnectionsCall, DataType, delete_connection, get_connection, post_to_connection,
+    CallRecord, CloseRequest, DataType, admit, admit_call, check_form, delete_connection, get_connection,
+    post_to_connection,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::EventId;
@@ -20,36 +23,78 @@ const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
-/// Answers a call of `/{stage}/@connections/{connectionId}`.
+/// Where a call that must be signed comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) source_ip: IpAddr,
+    pub(super) secure: bool,
+}
+
+/// Answers a call of `/{stage}/@connections/{connectionId}`. A `caller` must have signed it.
 pub(super) async fn answer(
     plane: &DataPlane,
-    mut call: ConnectionsCall,
+    mut record: CallRecord,
+    caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let result = match *request.method() {
-        Method::POST => post(plane, &mut call, request).await,
-        Method::GET => get_connection(plane, &call.deployment, &call.id).await,
-        Method::DELETE => match CloseRequest::parse(request.uri().query()) {
-            Ok(close) => delete_connection(plane, &call.deployment, &call.id, &close).await,
-            Err(error) => Err(error),
-        },
-        _ => Err(ConnectionsApiError::UnknownMethod),
+    let result = match admit(plane) {
+        Ok(()) => call(plane, &mut record, caller, request).await,
+        Err(error) => Err(error),
     };
-    let request_id = call.request_id();
-    let mut response = call.end(plane, result);
+    let request_id = record.request_id();
+    let mut response = record.end(plane, result);
     add_ids(response.headers_mut(), request_id);
     response
 }
 
-async fn post(
+/// 1. form of the signature  2. body  3. signature and policy  4. operation
+///
+/// Nothing of a call is looked at before its signature, but what the signature is about.
+async fn call(
     plane: &DataPlane,
-    call: &mut ConnectionsCall,
+    record: &mut CallRecord,
+    caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let data_type = data_type(request.headers())?;
-    let data = read_body(request.body_mut(), plane.live().limits.message_bytes).await?;
-    call.request_bytes = data.len();
-    post_to_connection(plane, call, data, data_type).await
+    if let Some(caller) = caller {
+        check_form(plane, &signed(request, record, caller, &[]))?;
+    }
+    let is_post = *request.method() == Method::POST;
+    if is_post && caller.is_none() {
+        // A post that cannot be taken is not read.
+        data_type(request.headers())?;
+    }
+    let data = match is_post || caller.is_some() {
+        true => read_body(request.body_mut(), plane.live().limits.message_bytes).await?,
+        false => Bytes::new(),
+    };
+    record.request_bytes = data.len();
+    if let Some(caller) = caller {
+        admit_call(plane, &signed(request, record, caller, &data))?;
+    }
+    match *request.method() {
+        Method::POST => {
+            let data_type = data_type(request.headers())?;
+            post_to_connection(plane, record, data, data_type).await
+        }
+        Method::GET => get_connection(plane, &record.deployment, &record.id).await,
+        Method::DELETE => {
+            let close = CloseRequest::parse(request.uri().query())?;
+            delete_connection(plane, &record.deployment, &record.id, &close).await
+        }
+        _ => Err(ConnectionsApiError::UnknownMethod),
+    }
+}
+
+fn signed<'a>(
+    request: &'a Request<Incoming>,
+    record: &'a CallRecord,
+    caller: Caller,
+    body: &'a [u8],
+) -> ConnectionsCall<'a> {
+    let Caller { source_ip, secure } = caller;
+    let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
+    ConnectionsCall { api_id: &record.deployment.api_id, stage: &record.stage.name, received, source_ip, secure }
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {

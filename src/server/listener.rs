@@ -14,16 +14,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::entrance::{Entered, Entrance, Peer, Stream};
+use super::head_watch::{HeadWatch, Watch};
 use super::router::route;
-use super::{ConnectionsApi, Readiness, TrustedProxy};
+use super::{ConnectionsApi, HostPattern, Readiness, TrustedProxy};
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
+use crate::limits::Slot;
 use crate::limits::quota::HEAD_MAX_BYTES;
 
 /// Connections that the kernel holds until they are accepted: a storm of reconnects fits.
@@ -32,6 +36,9 @@ const BACKLOG: i32 = 4096;
 /// How long a backend's kept-alive connection may be idle. Longer than SDKs keep theirs, so that they close first and
 /// no call meets a closing connection.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long the end of a connection may take to be written.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Most headers of a request.
 const HEADERS_MAX: usize = 128;
@@ -43,9 +50,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub enum Endpoint {
     /// Clients, and backends' `@connections` calls.
-    Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy> },
+    Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy>, allowed_hosts: Vec<HostPattern> },
     /// Operators, and backends' `@connections` calls.
-    Internal { connections_api: ConnectionsApi, readiness: Readiness },
+    Internal { connections_api: ConnectionsApi, readiness: Readiness, allowed_hosts: Vec<HostPattern> },
 }
 
 impl Endpoint {
@@ -54,6 +61,12 @@ impl Endpoint {
             Endpoint::Public { connections_api, .. } | Endpoint::Internal { connections_api, .. } => *connections_api,
         }
     }
+
+    /// Whether requests for this Host are answered: without a list, all.
+    pub(super) fn allows(&self, host: &str) -> bool {
+        let (Endpoint::Public { allowed_hosts, .. } | Endpoint::Internal { allowed_hosts, .. }) = self;
+        allowed_hosts.is_empty() || allowed_hosts.iter().any(|pattern| pattern.matches(host))
+    }
 }
 
 /// A socket that listens and does not accept yet.
@@ -61,6 +74,7 @@ impl Endpoint {
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    entrance: Arc<Entrance>,
 }
 
 /// An address that cannot be listened on.
@@ -77,7 +91,7 @@ impl Listener {
     ///
     /// # Errors
     /// The address is in use, not this machine's, or not allowed.
-    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+    pub fn bind(address: SocketAddr, entrance: Arc<Entrance>) -> Result<Self, BindError> {
         let bind = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
@@ -86,7 +100,7 @@ impl Listener {
             socket.listen(BACKLOG)?;
             let socket = TcpListener::from_std(socket.into())?;
             let address = socket.local_addr()?;
-            Ok(Listener { socket, address })
+            Ok(Listener { socket, address, entrance })
         };
         bind().map_err(|source| BindError { address, source })
     }
@@ -98,8 +112,15 @@ impl Listener {
 
     /// Accepts until `stop`. It only accepts: everything else happens in a task of each connection.
     pub async fn serve(self, plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stop: CancellationToken) {
+        let entrance = Arc::clone(&self.entrance);
         let start = |stream, peer| {
-            plane.lifecycle.spawn(serve_connection(Arc::clone(&plane), Arc::clone(&endpoint), stream, peer));
+            let (plane, endpoint, entrance) = (Arc::clone(&plane), Arc::clone(&endpoint), Arc::clone(&entrance));
+            let tasks = plane.lifecycle.clone();
+            if entrance.is_plain() {
+                tasks.spawn(serve_plain(plane, endpoint, entrance, stream, peer));
+            } else {
+                tasks.spawn(serve_guarded(plane, endpoint, entrance, stream, peer));
+            }
         };
         self.accept(stop, start).await;
     }
@@ -113,7 +134,7 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => start(stream, Peer { remote, local: self.address }),
+                Ok((stream, remote)) => start(stream, Peer::new(remote, self.address)),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it began"),
                 Err(error) => {
                     warn!(%error, "could not accept a connection; is the limit of open files reached?");
@@ -127,13 +148,6 @@ impl Listener {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-/// Both ends of a TCP connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    pub(super) remote: SocketAddr,
-    pub(super) local: SocketAddr,
 }
 
 /// Where an upgrade leaves its session until the 101 is out. Dropped with a session in it, the client never got its
@@ -152,36 +166,106 @@ impl Session {
 }
 
 /// One connection of a client or a backend: requests one after the other, and a session if it is upgraded.
-async fn serve_connection(plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stream: TcpStream, peer: Peer) {
+async fn serve_plain(
+    plane: Arc<DataPlane>,
+    endpoint: Arc<Endpoint>,
+    entrance: Arc<Entrance>,
+    stream: TcpStream,
+    peer: Peer,
+) {
+    let Some(entered) = entrance.admit(&plane, peer) else { return };
     if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection was lost before it began");
-        return;
+        return debug!(%error, "a connection was lost before it began");
     }
-    // What HTTP needs is freed before a session begins: a session may last for days.
-    let upgraded = Box::pin(serve_http(&plane, endpoint, stream, peer)).await;
-    if let Some((admitted, stream, already_read)) = upgraded {
-        let tasks = plane.lifecycle.clone();
-        tasks.spawn(serve(admitted, stream, already_read));
+    drop(entrance);
+    serve_stream(plane, endpoint, stream, entered).await;
+}
+
+/// As [`serve_plain`], for a connection that begins with a PROXY header or a TLS handshake. All of that is under the
+/// handshake timeout, and freed before a session begins.
+async fn serve_guarded(
+    plane: Arc<DataPlane>,
+    endpoint: Arc<Endpoint>,
+    entrance: Arc<Entrance>,
+    stream: TcpStream,
+    peer: Peer,
+) {
+    let handshake_timeout = plane.live().limits.handshake_timeout();
+    let entering = timeout(handshake_timeout, Box::pin(entrance.enter(&plane, stream, peer)));
+    let entered = tokio::select! {
+        biased;
+        () = plane.lifecycle.aborting().cancelled() => return,
+        entered = entering => entered,
+    };
+    drop(entrance);
+    match entered {
+        Ok(Some((Stream::Tls(stream), entered))) => serve_stream(plane, endpoint, *stream, entered).await,
+        Ok(Some((Stream::Plain(stream), entered))) => serve_stream(plane, endpoint, stream, entered).await,
+        Ok(None) => {}
+        Err(_elapsed) => debug!("a client did not finish its handshake in time"),
     }
 }
 
-type Upgraded = (Admitted, TcpStream, bytes::Bytes);
+async fn serve_stream<S>(plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stream: S, entered: Entered)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Entered { peer, handshake, connection } = entered;
+    // What HTTP needs is freed before a session begins: a session may last for days.
+    let upgraded = Box::pin(serve_http(&plane, endpoint, stream, peer, handshake)).await;
+    if let Some((admitted, stream, already_read)) = upgraded {
+        let tasks = plane.lifecycle.clone();
+        tasks.spawn(async move {
+            serve(admitted, stream, already_read).await;
+            drop(connection);
+        });
+    }
+}
 
-async fn serve_http(
+type Upgraded<S> = (Admitted, S, bytes::Bytes);
+
+/// Whether the client has asked for anything yet; until then it keeps its place among the handshakes of its address.
+#[derive(Default)]
+struct Heard {
+    asked: AtomicBool,
+    handshake: Mutex<Option<Slot>>,
+}
+
+impl Heard {
+    fn hear(&self) {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+async fn serve_http<S>(
     plane: &Arc<DataPlane>,
     endpoint: Arc<Endpoint>,
-    stream: TcpStream,
+    stream: S,
     peer: Peer,
-) -> Option<Upgraded> {
+    handshake: Option<Slot>,
+) -> Option<Upgraded<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let session = Session::default();
-    let heard = Arc::new(AtomicBool::new(false));
+    let watch = Watch::default();
+    // Who is over its limit keeps its place until it is gone.
+    let (kept, given_back) = if peer.is_over { (handshake, None) } else { (None, handshake) };
+    let heard = Arc::new(Heard { asked: AtomicBool::new(false), handshake: Mutex::new(given_back) });
     let service = {
-        let (plane, session, heard) = (Arc::clone(plane), session.clone(), Arc::clone(&heard));
+        let (plane, session, heard, watch) = (Arc::clone(plane), session.clone(), Arc::clone(&heard), watch.clone());
         service_fn(move |request: Request<Incoming>| {
-            heard.store(true, Ordering::Relaxed);
+            heard.hear();
+            let head = watch.head();
             let (plane, endpoint, session) = (Arc::clone(&plane), Arc::clone(&endpoint), session.clone());
-            let response: ResponseFuture =
-                Box::pin(async move { Ok(route(&plane, &endpoint, peer, &session, request).await) });
+            let (peer, watch) = (peer.clone(), watch.clone());
+            let response: ResponseFuture = Box::pin(async move {
+                let response = route(&plane, &endpoint, &peer, head, &session, request).await;
+                watch.next();
+                Ok(response)
+            });
             response
         })
     };
@@ -190,7 +274,7 @@ async fn serve_http(
         .header_read_timeout(KEEP_ALIVE_TIMEOUT)
         .max_buf_size(HEAD_MAX_BYTES)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(HeadWatch::new(stream, watch)), service);
     {
         let handshake_timeout = plane.live().limits.handshake_timeout();
         let mut handshake_timeout = pin!(sleep(handshake_timeout));
@@ -208,7 +292,7 @@ async fn serve_http(
                 },
                 () = &mut handshake_timeout, if is_waiting => {
                     is_waiting = false;
-                    if !heard.load(Ordering::Relaxed) {
+                    if !heard.asked.load(Ordering::Relaxed) {
                         debug!("a client did not send its request in time");
                         return None;
                     }
@@ -220,9 +304,15 @@ async fn serve_http(
             }
         }
     }
+    drop(kept);
     let parts = connection.into_parts();
-    let admitted = session.take()?;
-    Some((admitted, parts.io.into_inner(), parts.read_buf))
+    let mut stream = parts.io.into_inner().into_inner();
+    let Some(admitted) = session.take() else {
+        // TLS has an end of its own, and clients take its absence for an attack.
+        let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
+        return None;
+    };
+    Some((admitted, stream, parts.read_buf))
 }
 
 type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;

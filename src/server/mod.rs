@@ -1,19 +1,25 @@
 //! The edge: sockets and HTTP on one side, flows on the other.
 //!
-//! `listener.rs` accepts and owns connections, `router.rs` tells what a request is for, `upgrade.rs` turns a handshake
-//! into a session, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs` takes
-//! other nodes' links.
+//! `listener.rs` accepts and owns connections, `entrance.rs` is what they go through before their first request (PROXY
+//! header, limits of their address, TLS), `router.rs` tells what a request is for, `upgrade.rs` turns a handshake into a
+//! session, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs` takes other
+//! nodes' links, `audit.rs` writes down what was refused.
 
 mod admin;
+mod audit;
 mod client_address;
 mod connections_api;
+mod entrance;
+mod head_watch;
 mod listener;
 mod operators;
 mod peer;
+pub mod proxy_protocol;
 mod router;
 mod settings;
 mod upgrade;
 
 pub use admin::Readiness;
+pub use entrance::Entrance;
 pub use listener::{BindError, Endpoint, Listener};
-pub use settings::{ConnectionsApi, InternalListener, ListenerSettings, PublicListener, TrustedProxy};
+pub use settings::{ConnectionsApi, HostPattern, InternalListener, ListenerSettings, PublicListener, TrustedProxy};

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Listener;
-use super::listener::Peer;
+use super::entrance::Peer;
 use crate::cluster::link::{Links, LocalConnections};
 use crate::data_plane::DataPlane;
 

@@ -2,17 +2,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::listener::{Endpoint, Peer, Session};
-use super::{ConnectionsApi, admin, connections_api, operators, upgrade};
+use super::client_address::ClientAddress;
+use super::connections_api::Caller;
+use super::entrance::{Peer, no_stage};
+use super::head_watch::Head;
+use super::listener::{Endpoint, Session};
+use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::ConnectionsCall;
-use crate::data_plane::{ConnectionsApiError, DataPlane, RoutingError};
+use crate::data_plane::management::CallRecord;
+use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::Reason;
@@ -25,11 +29,12 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn route(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
-    peer: Peer,
+    peer: &Peer,
+    head: Head,
     session: &Session,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let response = answer(plane, endpoint, peer, session, &mut request).await;
+    let response = answer(plane, endpoint, peer, head, session, &mut request).await;
     if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
         discard(request.body_mut()).await;
     }
@@ -55,7 +60,8 @@ async fn discard(body: &mut Incoming) {
 async fn answer(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
-    peer: Peer,
+    peer: &Peer,
+    head: Head,
     session: &Session,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
@@ -67,7 +73,11 @@ async fn answer(
             return response;
         }
     }
-    match resolve(plane, request) {
+    if peer.is_over {
+        plane.metrics.throttled(&no_stage(), "address");
+        return refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled);
+    }
+    match resolve(plane, endpoint, head, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
@@ -78,18 +88,26 @@ async fn answer(
             Endpoint::Internal { .. } => refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere),
         },
         Ok((host, Resolved { deployment, stage, target: Target::Connection(id) })) => {
-            let access = endpoint.connections_api();
-            if access == ConnectionsApi::Off {
-                return refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource);
-            }
-            let from = (host, request.method().clone(), request.headers());
-            let call = ConnectionsCall::begin(plane, (deployment, stage), id, from, peer.remote.ip());
-            match access {
-                ConnectionsApi::AwsIam => call.end(plane, Err(unsigned(request))),
-                ConnectionsApi::None | ConnectionsApi::Off => connections_api::answer(plane, call, request).await,
+            match endpoint.connections_api() {
+                ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
+                asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
+                    let call = audit::Call::new(&deployment, &stage, &id, request, peer);
+                    let from = caller(endpoint, peer, request);
+                    let sent = (host, request.method().clone(), request.headers());
+                    let record = CallRecord::begin(plane, (deployment, stage), id, sent, from.source_ip);
+                    let caller = (asked == ConnectionsApi::AwsIam).then_some(from);
+                    let response = connections_api::answer(plane, record, caller, request).await;
+                    call.answered(&response);
+                    response
+                }
             }
         }
-        Err((error, reason)) => refuse(plane, &error, reason),
+        Err((error, reason)) => {
+            if let RoutingError::HostNotAllowed = error {
+                audit::refused_host(request, peer);
+            }
+            refuse(plane, &error, reason)
+        }
     }
 }
 
@@ -105,7 +123,16 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
 }
 
 /// What the request is for, and the Host that it was sent to.
-fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Resolved), (RoutingError, Reason)> {
+fn resolve(
+    plane: &DataPlane,
+    endpoint: &Endpoint,
+    head: Head,
+    request: &Request<Incoming>,
+) -> Result<(String, Resolved), (RoutingError, Reason)> {
+    if head.has_length && request.headers().contains_key(TRANSFER_ENCODING) {
+        let error = RoutingError::BadRequest("a request has Content-Length or Transfer-Encoding, not both");
+        return Err((error, Reason::BadHandshake));
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
         return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::HeadTooLarge));
@@ -116,6 +143,9 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
         return Err((RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES }, Reason::HeadTooLarge));
     }
     let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
+    if !endpoint.allows(&host) {
+        return Err((RoutingError::HostNotAllowed, Reason::HostNotAllowed));
+    }
     let (live, path) = (plane.live(), request.uri().path());
     match live.deployments.resolve(Some(&host), path) {
         Some(resolved) => Ok((host, resolved)),
@@ -123,25 +153,28 @@ fn resolve(plane: &DataPlane, request: &Request<Incoming>) -> Result<(String, Re
     }
 }
 
-/// The one Host of a request; of an absolute target it is the target's (RFC 9112, section 3.2.2).
+/// The one Host of a request. Absolute targets are for proxies, which this is not: whoever sends one may mean to reach
+/// another host than the one that was checked on the way.
 fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
+    if request.uri().authority().is_some() {
+        return Err(RoutingError::BadRequest("the request target must be a path, not a whole URL"));
+    }
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
-        (Some(authority), _, None) => Some(authority.as_str()),
-        (None, Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
-        (_, _, Some(_)) | (None, None, None) => None,
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
+        (_, Some(_)) | (None, None) => None,
     };
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));
     host.map(str::to_owned).ok_or(RoutingError::BadRequest("the request needs one valid Host header"))
 }
 
-/// No key may sign yet: every signature is one of an unknown key.
-fn unsigned(request: &Request<Incoming>) -> ConnectionsApiError {
-    let in_query = request.uri().query().is_some_and(|query| query.contains("X-Amz-Signature="));
-    if in_query || request.headers().contains_key(http::header::AUTHORIZATION) {
-        ConnectionsApiError::UnknownKey
-    } else {
-        ConnectionsApiError::Unsigned
-    }
+/// Where a signed call comes from, as far as it can be believed.
+fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Caller {
+    let trusted: &[TrustedProxy] = match endpoint {
+        Endpoint::Public { trusted_proxies, .. } => trusted_proxies,
+        Endpoint::Internal { .. } => &[],
+    };
+    let address = ClientAddress::find(peer, request.headers(), trusted);
+    Caller { source_ip: address.source_ip, secure: address.secure }
 }

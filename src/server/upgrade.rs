@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::TrustedProxy;
 use super::client_address::ClientAddress;
-use super::listener::{Peer, Session};
+use super::entrance::Peer;
+use super::listener::Session;
 use super::router::refuse;
+use super::{TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{DataPlane, RoutingError};
@@ -36,17 +37,26 @@ pub(super) struct Stage {
 pub(super) async fn upgrade(
     plane: &Arc<DataPlane>,
     trusted_proxies: &[TrustedProxy],
-    peer: Peer,
+    peer: &Peer,
     session: &Session,
     stage: Stage,
     request: &mut Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let accept = check(request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
+    stage.deployment.allow_origins.check(request.headers()).map_err(|error| {
+        audit::refused_connect(&stage.deployment.api_id, &stage.stage.name, peer, &error.to_string());
+        Box::new(refuse(plane, &RoutingError::OriginNotAllowed(error), Reason::OriginNotAllowed))
+    })?;
     if plane.lifecycle.draining().is_cancelled() {
         return Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining)));
     }
-    let headers = std::mem::take(request.headers_mut());
-    let address = ClientAddress::find(peer.remote, peer.local.port(), &headers, trusted_proxies);
+    // A signature is about the request as it came.
+    let mut received = Request::new(());
+    *received.method_mut() = request.method().clone();
+    *received.uri_mut() = request.uri().clone();
+    *received.headers_mut() = std::mem::take(request.headers_mut());
+    let headers = received.headers().clone();
+    let address = ClientAddress::find(peer, &headers, trusted_proxies);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
@@ -59,12 +69,15 @@ pub(super) async fn upgrade(
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,
+        received,
+        client_cert: peer.client_cert.clone(),
+        is_counted: peer.is_counted,
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
     match connecting.await {
         Ok(Ok(admitted)) => {
-            let subprotocol = admitted.subprotocol.clone();
+            let subprotocol = admitted.subprotocol().cloned();
             session.put(admitted);
             Ok(switching_protocols(accept, subprotocol))
         }

@@ -66,6 +66,11 @@ impl Closing {
         Closing::new(1001, "Going away", "fenced")
     }
 
+    /// The client's token has expired, and it brought no other.
+    pub fn token_expired(code: u16) -> Self {
+        Closing::new(code, "Token expired", "tokenExpired")
+    }
+
     /// The socket took nothing for `limits.slowClientTimeoutSeconds`.
     pub fn slow() -> Self {
         Closing::new(1008, "Slow consumer", "slow")

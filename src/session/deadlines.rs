@@ -15,6 +15,8 @@ pub struct Deadlines {
     idle_timeout: Option<Duration>,
     slow_client_timeout: Duration,
     expires: Option<Instant>,
+    /// Boxed: most clients come without one.
+    token: Option<Box<TokenDeadline>>,
     next_ping: Option<Instant>,
     /// When the last ping was sent and what had been read by then; none once anything was read since.
     unanswered: Option<(Instant, u64)>,
@@ -36,6 +38,16 @@ pub struct Observed {
     pub reading: bool,
 }
 
+/// When the client's token expires, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenDeadline {
+    pub expires: Instant,
+    /// When the client is told, unless that has happened.
+    pub notice: Option<Instant>,
+    /// The code that the connection is closed with, if it is closed.
+    pub close_code: Option<u16>,
+}
+
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -43,6 +55,8 @@ pub enum Due {
     Nothing { until: Instant },
     /// Send a ping, and ask again.
     Ping,
+    /// Tell the client that its token expires, and ask again.
+    TokenNotice,
     /// End the connection.
     Close(Closing),
 }
@@ -61,6 +75,7 @@ impl Deadlines {
             idle_timeout: limits.idle_timeout(),
             slow_client_timeout: limits.slow_client_timeout(),
             expires: limits.connection_duration().map(|duration| now + duration),
+            token: None,
             next_ping: ping_interval.map(|interval| now + interval.mul_f64(0.5 + jitter / 2.0)),
             unanswered: None,
             last_data: now,
@@ -73,11 +88,22 @@ impl Deadlines {
         self.last_data = now;
     }
 
+    /// The client came with a token, or brought a fresh one. Ask what is due after this.
+    pub fn set_token(&mut self, token: Option<TokenDeadline>) {
+        self.token = token.map(Box::new);
+    }
+
     /// What is due `now`. A stall must be reported when it begins: call this whenever `writing` turns true.
     pub fn due(&mut self, now: Instant, observed: Observed) -> Due {
         self.note_stall(now, observed);
         if let Some(closing) = self.expired(now, observed) {
             return Due::Close(closing);
+        }
+        if let Some(token) = &mut self.token
+            && token.notice.is_some_and(|at| at <= now)
+        {
+            token.notice = None;
+            return Due::TokenNotice;
         }
         if self.next_ping.is_some_and(|at| at <= now) {
             self.next_ping = self.ping_interval.map(|interval| now + interval);
@@ -90,6 +116,8 @@ impl Deadlines {
         let until = [
             self.next_ping,
             self.expires,
+            self.token.as_ref().and_then(|token| token.notice),
+            self.token.as_ref().and_then(|token| token.close_code.map(|_| token.expires)),
             self.unanswered.map(|(since, _)| since + self.pong_timeout),
             self.idle_timeout.map(|timeout| self.last_data + timeout),
             self.stalled.map(|(since, _)| since + self.slow_client_timeout),
@@ -120,6 +148,11 @@ impl Deadlines {
         }
         if observed.reading && self.unanswered.is_some_and(|(since, _)| passed(since, self.pong_timeout)) {
             return Some(Closing::dead());
+        }
+        if let Some(TokenDeadline { expires, close_code: Some(code), .. }) = self.token.as_deref().copied()
+            && now >= expires
+        {
+            return Some(Closing::token_expired(code));
         }
         if self.idle_timeout.is_some_and(|timeout| passed(self.last_data, timeout)) {
             return Some(Closing::idle());
@@ -181,6 +214,27 @@ mod tests {
         let moving = Observed { written: 101, ..stalled };
         assert_eq!(deadlines.due(start + seconds(11), moving), Due::Nothing { until: start + seconds(21) });
         assert_eq!(deadlines.due(start + seconds(21), moving), Due::Close(Closing::slow()));
+    }
+
+    #[test]
+    fn a_token_is_given_notice_and_then_closes_its_connection_unless_another_comes() {
+        let start = Instant::now();
+        let mut deadlines = deadlines(&LimitSettings::default(), start);
+        let token = |expires: u64, notice: Option<u64>, close_code: Option<u16>| TokenDeadline {
+            expires: start + seconds(expires),
+            notice: notice.map(|notice| start + seconds(notice)),
+            close_code,
+        };
+        deadlines.set_token(Some(token(20, Some(15), Some(4401))));
+        assert_eq!(deadlines.due(start, QUIET), Due::Nothing { until: start + seconds(15) });
+        assert_eq!(deadlines.due(start + seconds(15), QUIET), Due::TokenNotice);
+        assert_eq!(deadlines.due(start + seconds(15), QUIET), Due::Nothing { until: start + seconds(20) });
+        deadlines.set_token(Some(token(25, None, Some(4401))));
+        assert_eq!(deadlines.due(start + seconds(20), QUIET), Due::Nothing { until: start + seconds(25) });
+        assert_eq!(deadlines.due(start + seconds(25), QUIET), Due::Close(Closing::token_expired(4401)));
+        deadlines.set_token(Some(token(25, Some(25), None)));
+        assert_eq!(deadlines.due(start + seconds(25), QUIET), Due::TokenNotice);
+        assert_eq!(deadlines.due(start + seconds(25), QUIET), Due::Nothing { until: start + seconds(30) });
     }
 
     #[test]

@@ -11,6 +11,6 @@ mod socket;
 mod wire;
 
 pub use closing::Closing;
-pub use deadlines::{Deadlines, Due, Observed};
+pub use deadlines::{Deadlines, Due, Observed, TokenDeadline};
 pub use outbox::{Delivery, Frame, Outbox, PostRefused, Receipts};
 pub use socket::{Incoming, Socket, SocketSettings};

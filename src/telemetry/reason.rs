@@ -42,11 +42,13 @@ reasons! {
     ClientsNotHere = "clientsNotHere", "ACCESS_DENIED", "clients connect to the public listener only";
     BadHandshake = "badHandshake", "BAD_REQUEST_PARAMETERS", "the request is not a correct WebSocket handshake";
     HeadTooLarge = "headTooLarge", "REQUEST_TOO_LARGE", "the URL or the headers are longer than allowed";
+    HostNotAllowed = "hostNotAllowed", "ACCESS_DENIED", "the listener does not answer for this Host";
+    OriginNotAllowed = "originNotAllowed", "ACCESS_DENIED", "the page may not connect";
     Draining = "draining", "DEFAULT_5XX", "the node goes down";
 
     // Connects and messages that the gateway itself refuses.
     MissingParameter = "missingParameter", "BAD_REQUEST_PARAMETERS", "a required request parameter is missing";
-    Throttled = "throttled", "THROTTLED", "a bucket of the route or its stage is empty";
+    Throttled = "throttled", "THROTTLED", "a bucket is empty, or an address has as many connections as it may";
     NodeFull = "nodeFull", "DEFAULT_5XX", "the node has as many connections as it may";
     RegistryUnavailable = "registryUnavailable", "DEFAULT_5XX", "the node may take no connections now";
     NoRoute = "noRoute", "ACCESS_DENIED", "no route has the selected key and there is no $default route";
@@ -69,8 +71,14 @@ reasons! {
     AuthorizerNotAllowed = "authorizerNotAllowed", "ACCESS_DENIED", "the authorizer's policy does not allow";
     AuthorizerFailed = "authorizerFailed", "AUTHORIZER_FAILURE", "the authorizer gave no answer that counts";
     ApiKeyInvalid = "apiKeyInvalid", "INVALID_API_KEY", "no valid API key";
+    TokenInvalid = "tokenInvalid", "UNAUTHORIZED", "the token does not count";
+    ScopeMissing = "scopeMissing", "ACCESS_DENIED", "the token has none of the scopes that the route asks for";
+    UsageThrottled = "usageThrottled", "THROTTLED", "the bucket of the API key's usage plan is empty";
+    QuotaExceeded = "quotaExceeded", "QUOTA_EXCEEDED", "the quota of the API key's usage plan is used up";
     NotSigned = "notSigned", "MISSING_AUTHENTICATION_TOKEN", "the request is not signed";
     SignatureInvalid = "signatureInvalid", "INVALID_SIGNATURE", "the signature or its key is not accepted";
+
+    IamDenied = "iamDenied", "ACCESS_DENIED", "the policy of the signing key does not allow it";
 
     // Backends.
     BackendRefused = "backendRefused", "", "the backend said no";

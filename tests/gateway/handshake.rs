@@ -95,7 +95,7 @@ async fn a_request_without_a_host_is_400() {
         client.send(bytes.as_bytes()).await;
         expect_error(&bytes, &client.response().await, 400, "BadRequestException");
     }
-    for target in ["http://user@evil/prod", "http://user:pass@evil/prod"] {
+    for target in ["http://user@evil/prod", "http://user:pass@evil/prod", "http://evil/prod"] {
         let mut client = RawClient::connect(gateway.public()).await;
         client.send(&handshake(gateway.public(), target, &[])).await;
         expect_error(target, &client.response().await, 400, "BadRequestException");

@@ -29,7 +29,6 @@ async fn a_post_writes_one_text_message_whatever_the_path_is_spelled_like() {
     let encoded = id.replace('=', "%3D");
     let lower = id.replace('=', "%3d");
     let all: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let host = gateway.public().to_string();
     for address in [gateway.public(), gateway.internal()] {
         for target in [
             format!("/prod/@connections/{id}"),
@@ -42,7 +41,6 @@ async fn a_post_writes_one_text_message_whatever_the_path_is_spelled_like() {
             format!("/test/@connections/{encoded}"),
             format!("/_aws/execute-api/chat/prod/@connections/{encoded}"),
             format!("/prod/@connections/{encoded}?X-Amz-Signature=0&x=1"),
-            format!("http://{host}/prod/@connections/{encoded}"),
         ] {
             let response = http(address, "POST", &target, &[], b"hi").await;
             assert_eq!(response.status, 200, "{target}");
@@ -264,8 +262,8 @@ async fn a_listener_that_serves_nobody_answers_403() {
             "AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/execute-api/aws4_request, SignedHeaders=host, Signature=00",
         )];
         let response = http(gateway.public(), method, &target, &signed, b"").await;
-        let message = "The security token included in the request is invalid.";
-        expect_error(&response, 403, "UnrecognizedClientException", message);
+        let message = "Authorization header requires existence of an 'X-Amz-Date' header.";
+        expect_error(&response, 403, "IncompleteSignatureException", message);
     }
     let gateway = Settings::aws_proxy(&backend).public("").start().await;
     assert_eq!(http(gateway.public(), "GET", &target, &[], b"").await.status, 403, "AWS_IAM is the default");

@@ -47,6 +47,8 @@ fn connection(node: NodeId) -> Arc<Connection> {
         secure: true,
         source_ip: IpAddr::from([198, 51, 100, 23]),
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into()),
+        principal: Default::default(),
+        client_cert: None,
     })
 }
 
@@ -69,6 +71,7 @@ fn build_event(input: (Arc<Connection>, Payload, EventId)) -> (Vec<u8>, (Arc<Con
         domain_name: &connection.host,
         callback_url: "https://chat.example.com/prod/@connections/AAAAAAAAAAAAAAAAAAA=".to_owned(),
         trace: None,
+        principal: None,
     };
     let event = black_box(proxy_event(black_box(&context), &BTreeMap::new(), None, payload));
     (event, input)

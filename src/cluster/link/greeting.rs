@@ -9,8 +9,8 @@ use super::handshake::{Challenge, Hello, Introduction, NONCE_BYTES, Nonce, PROTO
 use super::links::Registered;
 use super::wire::{Wire, WireError};
 use super::{Links, handshake};
-use crate::cluster::Secret;
 use crate::id::NodeId;
+use crate::secret::Secret;
 
 /// What a node says of itself to every peer, and the secret that they share.
 #[derive(Clone, Debug)]

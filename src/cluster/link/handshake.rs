@@ -19,8 +19,8 @@ use sha2::Sha256;
 use thiserror::Error;
 
 use super::frame::{put_text, text};
-use crate::cluster::Secret;
 use crate::id::{NODE_ID_BYTES, NodeId};
+use crate::secret::Secret;
 
 /// The lowest and the highest protocol that this program speaks.
 pub const PROTOCOL: (u16, u16) = (1, 1);

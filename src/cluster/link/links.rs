@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::greeting::Identity;
 use super::handle::{Link, LinkLoad};
 use super::handshake::{Introduction, Refusal};
-use crate::cluster::{Membership, NodeKey, Secret};
+use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
+use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 
 /// Strangers and peers whose handshake is not done yet. A further one is turned away.

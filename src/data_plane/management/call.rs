@@ -16,7 +16,7 @@ use crate::trace_context::TraceContext;
 /// A call of `@connections` that is under way, from whichever listener it came: who calls, and what is recorded of it
 /// when it is over.
 #[derive(Debug)]
-pub struct ConnectionsCall {
+pub struct CallRecord {
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     /// As it was typed.
@@ -36,7 +36,7 @@ pub struct ConnectionsCall {
     pub path: &'static str,
 }
 
-impl ConnectionsCall {
+impl CallRecord {
     /// A call that begins now.
     pub fn begin(
         plane: &DataPlane,
@@ -46,7 +46,7 @@ impl ConnectionsCall {
         source_ip: IpAddr,
     ) -> Self {
         let user_agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        ConnectionsCall {
+        CallRecord {
             deployment,
             stage,
             id,
@@ -113,6 +113,9 @@ impl ConnectionsCall {
             started: self.started,
             trace: self.span.context(),
         };
+        if let Some(level) = error.and_then(ConnectionsApiError::throttled) {
+            plane.metrics.throttled(&labels, level);
+        }
         plane.telemetry.record(&plane.metrics, &record, self.span);
         response
     }

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::forward::forward;
-use super::{Found, find};
+use super::{Found, count, find};
 use crate::cluster::link::{Action, Answer};
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -39,7 +39,10 @@ pub async fn get_connection(
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let json = match find(plane, deployment, id)? {
-        Found::Here(open) => describe(&open),
+        Found::Here(open) => {
+            count(plane, &open.connection).await?;
+            describe(&open)
+        }
         Found::Elsewhere(id) => match forward(plane, &deployment.api_id, id, Action::Get).await? {
             Answer::Info(json) => json,
             // A peer that says it has done what it was not asked to.

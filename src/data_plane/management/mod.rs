@@ -9,15 +9,60 @@ mod post_to_connection;
 
 use std::sync::Arc;
 
+use crate::authorizer::{Access, ConnectionsCall, Denial};
+use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::registry::Open;
+use crate::request_context::Connection;
 
-pub use call::ConnectionsCall;
+pub use call::CallRecord;
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use post_to_connection::{DataType, post_to_connection};
+
+/// Counts a call for the API key that the connection came with. A connection can always be closed, so
+/// [`delete_connection`] does not count.
+async fn count(plane: &DataPlane, connection: &Connection) -> Result<(), ConnectionsApiError> {
+    let principal = connection.principal.load_full();
+    if principal.is_none() {
+        return Ok(());
+    }
+    let live = plane.live_owned();
+    let counted =
+        live.access.count(principal.as_deref(), &connection.api_id, &connection.stage, plane.clock.now()).await;
+    counted.map_err(ConnectionsApiError::UsageExceeded)
+}
+
+/// Whether a signed call of `@connections` may be made; the operator learns of one that may not.
+///
+/// # Errors
+/// It may not.
+pub fn admit_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
+    plane.live().access.admit_call(call, plane.clock.now()).map_err(|denial| denied(call, denial))
+}
+
+/// Whether a signed call is worth reading its body.
+///
+/// # Errors
+/// It is not signed, not of now, or the signature is incomplete.
+pub fn check_form(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
+    Access::check_form(&call.received, plane.clock.now()).map_err(|denial| denied(call, denial))
+}
+
+fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
+    log_denial(&denial, call.api_id, call.stage, "a call of @connections was refused");
+    ConnectionsApiError::Denied(denial)
+}
+
+/// Takes a token of the bucket of all APIs for a call.
+///
+/// # Errors
+/// There is none.
+pub fn admit(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
+    if plane.live().admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
+}
 
 /// Where the connection is that a call is about.
 enum Found {

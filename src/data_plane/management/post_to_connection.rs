@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::forward::forward;
-use super::{ConnectionsCall, Found, find};
+use super::{CallRecord, Found, count, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -30,7 +30,7 @@ pub enum DataType {
 /// the connection did not answer.
 pub async fn post_to_connection(
     plane: &DataPlane,
-    call: &mut ConnectionsCall,
+    call: &mut CallRecord,
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
@@ -45,6 +45,7 @@ pub async fn post_to_connection(
 }
 
 async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) -> Result<(), ConnectionsApiError> {
+    count(plane, &open.connection).await?;
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
@@ -9,18 +10,22 @@ use tracing::{Instrument as _, debug, warn};
 
 use super::disconnect::report;
 use crate::apigatewayv2::LoggingLevel;
-use crate::data_plane::context::labels;
+use crate::authorizer::{Client, Denial, Received};
+use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
-use crate::request_context::{Connection, Event, RequestContext};
+use crate::limits::{Bucket, Slot};
+use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
     EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain, execution_log,
 };
+
+const CONNECT: &str = "$connect";
 
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
@@ -33,25 +38,39 @@ pub struct UpgradeRequest {
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<String>,
+    /// The request before anything was added to it: what a signature is about.
+    pub received: http::Request<()>,
+    pub client_cert: Option<Arc<ClientCert>>,
+    /// The listener counts the connection for its client's address already.
+    pub is_counted: bool,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
 /// lost and its backend is told.
 pub struct Admitted {
-    plane: Arc<DataPlane>,
+    pub(super) plane: Arc<DataPlane>,
     pub(super) connection: Arc<Connection>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) live: Arc<Live>,
-    /// What the backend chose; the gateway never picks a subprotocol itself.
-    pub subprotocol: Option<HeaderValue>,
     /// The registry has let go of it; nobody is to be told.
     forgotten: bool,
+    /// In a box: the task of a session is small.
+    pub(super) particulars: Box<Particulars>,
+}
+
+/// What a session does not touch while it is idle.
+pub(super) struct Particulars {
+    subprotocol: Option<HeaderValue>,
+    /// Of its messages.
+    pub(super) bucket: Bucket,
+    /// Its place among the connections of its address, if the listener does not count it.
+    _slot: Option<Slot>,
 }
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. required parameters  2. throttle  3. registry, and its record  4. `$connect` integration  5. open
-/// 6. what operators see
+/// 1. throttles of the address, of route or stage, and of all APIs  2. who it is  3. required parameters
+/// 4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -69,15 +88,17 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         api_id: Arc::clone(&request.deployment.api_id),
         stage: Arc::clone(&request.stage.name),
         connected_at: plane.clock.now(),
-        host: std::mem::take(&mut request.host).into(),
+        host: request.host.as_str().into(),
         secure: request.secure,
         source_ip: request.source_ip,
-        user_agent: request.user_agent.take().map(Into::into),
+        user_agent: request.user_agent.as_deref().map(Into::into),
+        principal: ArcSwapOption::empty(),
+        client_cert: request.client_cert.clone(),
     });
     let labels = labels(&connection);
     let route = request.stage.connect.as_deref();
     let route_telemetry = route.map_or(&request.stage.telemetry.default, |route| &route.telemetry);
-    let mut context = live.context(&plane, &request.deployment, &connection, Event::Connect, "$connect", request_id);
+    let mut context = live.context(&plane, &request.deployment, &connection, Event::Connect, CONNECT, request_id);
     let log_span = execution_log::event_span(route_telemetry, context.route_key, &request_id);
     let mut integration = None;
     let parts = Parts { request: &request, connection: &connection, live: &live, labels: &labels, span: &span };
@@ -97,7 +118,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         route: route_telemetry,
         status: status.as_u16(),
         reason: error.map(ConnectError::reason),
-        client_text,
+        client_text: client_text.as_deref(),
         error: error.map(|error| error as &(dyn Error + 'static)),
         integration,
         request_bytes: 0,
@@ -119,7 +140,7 @@ struct Parts<'a> {
     span: &'a Span,
 }
 
-/// Steps 1 to 5. Leaves the call of the backend in `integration`.
+/// Steps 1 to 6. Leaves the call of the backend in `integration`.
 async fn admit(
     plane: &Arc<DataPlane>,
     parts: &Parts<'_>,
@@ -127,14 +148,30 @@ async fn admit(
     integration: &mut Option<IntegrationRecord>,
 ) -> Result<Admitted, ConnectError> {
     let Parts { request, connection, live, labels, span } = parts;
-    let route = request.stage.connect.as_deref();
-    if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
-        return Err(ConnectError::MissingParameter(missing));
+    let throttled = |level: &'static str| ConnectError::Throttled { level };
+    let per_address = &live.limits.per_address;
+    if !plane.addresses.admit_connect(request.source_ip, per_address) {
+        return Err(throttled("address"));
     }
+    let slot = match request.is_counted {
+        true => None,
+        false => plane.addresses.hold(request.source_ip, per_address).ok_or_else(|| throttled("address"))?,
+    };
+    let route = request.stage.connect.as_deref();
     if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
         && !throttle.throttle.admit()
     {
-        return Err(ConnectError::Throttled { level: throttle.level });
+        return Err(throttled(throttle.level));
+    }
+    if !live.admit() {
+        return Err(throttled("account"));
+    }
+    if live.access.asks(&connection.api_id, &connection.stage) {
+        identify(plane, parts, context.request_id).await.map_err(ConnectError::Denied)?;
+        context.principal = connection.principal.load_full();
+    }
+    if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
+        return Err(ConnectError::MissingParameter(missing));
     }
     let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
     if !plane.registry.connect(connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
@@ -146,8 +183,8 @@ async fn admit(
         outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
         connection: Arc::clone(connection),
         live: Arc::clone(live),
-        subprotocol: None,
         forgotten: false,
+        particulars: Box::new(Particulars { subprotocol: None, bucket: Bucket::new(Instant::now()), _slot: slot }),
     };
     // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
     if plane.registry.record(&connection.id).await.is_err() || !plane.registry.gate().is_open() {
@@ -162,7 +199,7 @@ async fn admit(
     *integration = Some(record);
     match outcome {
         Ok(answer) if answer.status.is_success() => {
-            admitted.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+            admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
             admitted.open().ok_or(ConnectError::Unavailable)
         }
         Ok(answer) => {
@@ -182,6 +219,33 @@ async fn admit(
                 admitted.refused();
             }
             Err(ConnectError::Integration(error))
+        }
+    }
+}
+
+/// Finds out who the client is, and keeps it on the connection. Says to the operator why not, and to nobody else.
+async fn identify(
+    plane: &DataPlane,
+    Parts { request, connection, live, span, .. }: &Parts<'_>,
+    request_id: EventId,
+) -> Result<(), Denial> {
+    let mut context = live.context(plane, &request.deployment, connection, Event::Connect, CONNECT, request_id);
+    context.trace = Some(span.context());
+    let received = &request.received;
+    let client = Client {
+        context: &context,
+        stage: &request.stage,
+        handshake: &request.handshake,
+        received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
+    };
+    match live.access.admit(client, plane.clock.now()).await {
+        Ok(principal) => {
+            connection.principal.store(principal);
+            Ok(())
+        }
+        Err(denial) => {
+            log_denial(&denial, &connection.api_id, &connection.stage, "a client may not enter");
+            Err(denial)
         }
     }
 }
@@ -206,6 +270,11 @@ fn refused(mut answer: Answer) -> ConnectError {
 }
 
 impl Admitted {
+    /// What the backend chose; the gateway never picks a subprotocol itself.
+    pub fn subprotocol(&self) -> Option<&HeaderValue> {
+        self.particulars.subprotocol.as_ref()
+    }
+
     pub(super) fn plane(&self) -> &Arc<DataPlane> {
         &self.plane
     }

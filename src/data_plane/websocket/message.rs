@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, trace};
 
+use super::refresh::refresh;
 use crate::data_plane::context::labels;
 use crate::data_plane::gateway_response::{error_frame, failure_status};
 use crate::data_plane::integration_call::call_integration;
@@ -13,6 +14,7 @@ use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::id::EventId;
 use crate::integration::Payload;
+use crate::limits::{Bucket, ConnectionLimitSettings};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::session::Frame;
 use crate::telemetry::{
@@ -20,8 +22,17 @@ use crate::telemetry::{
     execution_log,
 };
 
-/// A message on its way: resolves to the frame that its client gets, if it gets one.
-pub(super) type Dispatch = Pin<Box<dyn Future<Output = Option<Frame>> + Send>>;
+/// A message on its way: resolves to what its client gets.
+pub(super) type Dispatch = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// What came of a message.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    /// The frame that the client gets, if it gets one.
+    pub(super) frame: Option<Frame>,
+    /// The message brought a fresh token: the connection has another end now.
+    pub(super) refreshed: bool,
+}
 
 /// What becomes of a message at once.
 pub(super) enum Dispatched {
@@ -33,8 +44,14 @@ pub(super) enum Dispatched {
 
 /// Sends one message to the backend of its route.
 ///
-/// 1. select the route  2. throttle  3. integration  4. route response  5. record
-pub(super) fn dispatch(plane: &Arc<DataPlane>, connection: &Arc<Connection>, payload: Payload) -> Dispatched {
+/// 1. throttles of the connection and its address  2. select the route  3. throttles of route or stage, and of all APIs
+/// 4. usage plan  5. integration  6. route response  7. record
+pub(super) fn dispatch(
+    plane: &Arc<DataPlane>,
+    connection: &Arc<Connection>,
+    bucket: &mut Bucket,
+    payload: Payload,
+) -> Dispatched {
     let mut message = Message {
         started: Instant::now(),
         request_id: EventId::random(),
@@ -45,18 +62,27 @@ pub(super) fn dispatch(plane: &Arc<DataPlane>, connection: &Arc<Connection>, pay
         integration: None,
     };
     let live = plane.live_owned();
+    let throttled = throttle_client(plane, &live, connection, bucket);
     let deployment = live.deployments.api(&connection.api_id).cloned();
     let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
     let (Some(deployment), Some(stage)) = (deployment, stage) else {
         // An API or a stage that a reload took away has no routes, and nobody who wants to see anything.
-        plane.telemetry.refused(&plane.metrics, Reason::ApiRemoved);
-        let reason = live.explain.then_some(Reason::ApiRemoved);
-        return Dispatched::Failed(error_frame(&MessageError::NoRoute, connection.id, message.request_id, reason));
+        let error = throttled.err().unwrap_or(MessageError::NoRoute);
+        let reason = match error {
+            MessageError::NoRoute => Reason::ApiRemoved,
+            _ => error.reason(),
+        };
+        if let Some(level) = error.throttled() {
+            plane.metrics.throttled(&message.labels, level);
+        }
+        plane.telemetry.refused(&plane.metrics, reason);
+        let reason = Some(reason).filter(|_| live.explain);
+        return Dispatched::Failed(error_frame(&error, connection.id, message.request_id, reason));
     };
-    let routed = route(&deployment, &stage, &mut message);
     let at = Place { plane: Arc::clone(plane), connection: Arc::clone(connection), live, deployment, stage };
+    let routed = throttled.map_err(|error| (error, None)).and_then(|()| at.route(&mut message));
     match routed {
-        Ok(route) => {
+        Ok(Way::Route(route)) => {
             let in_flight = route.telemetry.meters(&plane.metrics, &message.labels).in_flight();
             let log_span = execution_log::event_span(&route.telemetry, &route.key, &message.request_id);
             let dispatch = async move {
@@ -64,16 +90,43 @@ pub(super) fn dispatch(plane: &Arc<DataPlane>, connection: &Arc<Connection>, pay
                 let mut context = at.context(&route.key, &message);
                 let outcome = call(&at, &route, &mut context, &mut message).await;
                 let request_id = context.request_id;
-                let reason = at.record(outcome.as_ref().map(Option::as_ref), Some(&route), &context, message);
-                outcome.unwrap_or_else(|error| Some(at.error_frame(&error, request_id, reason)))
+                let way = Some(Taken::of(&route));
+                let reason = at.record(outcome.as_ref().map(Option::as_ref), way, &context, message);
+                let frame = outcome.unwrap_or_else(|error| Some(at.error_frame(&error, request_id, reason)));
+                Reply { frame, refreshed: false }
             };
             Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
         }
-        Err((error, route)) => {
-            let key = route.as_ref().map_or("-", |route| &route.key);
+        Ok(Way::Refresh(key)) => {
+            let log_span = execution_log::event_span(&at.stage.telemetry.default, &key, &message.request_id);
+            let dispatch = async move {
+                let context = at.context(&key, &message);
+                let request_id = context.request_id;
+                let outcome = refresh(&at.plane, &at.live, &at.connection, &message.payload, request_id).await;
+                let sent = outcome.as_ref().map(|reply| reply.frame.as_ref());
+                let way = Some(Taken::refresh(&at.stage));
+                let reason = at.record(sent, way, &context, message);
+                outcome.unwrap_or_else(|error| Reply {
+                    frame: Some(at.error_frame(&error, request_id, reason)),
+                    refreshed: false,
+                })
+            };
+            Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
+        }
+        Err((error, way)) => {
+            let key = match &way {
+                Some(Way::Route(route)) => &*route.key,
+                Some(Way::Refresh(key)) => key,
+                None => "-",
+            };
+            let taken = match &way {
+                Some(Way::Route(route)) => Some(Taken::of(route)),
+                Some(Way::Refresh(_)) => Some(Taken::refresh(&at.stage)),
+                None => None,
+            };
             let context = at.context(key, &message);
             let request_id = context.request_id;
-            let reason = at.record(Err(&error), route.as_deref(), &context, message);
+            let reason = at.record(Err(&error), taken, &context, message);
             Dispatched::Failed(at.error_frame(&error, request_id, reason))
         }
     }
@@ -100,25 +153,45 @@ struct Message {
     integration: Option<IntegrationRecord>,
 }
 
-/// Where a message goes; with the route's error the route, if it has one.
-fn route(
-    deployment: &Deployment,
-    stage: &Stage,
-    message: &mut Message,
-) -> Result<Arc<Route>, (MessageError, Option<Arc<Route>>)> {
-    let selected = match &message.payload {
-        Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
-        Payload::Empty | Payload::Binary(_) => None,
-    };
-    let route = stage.route(selected.as_deref()).cloned();
-    let route = route.ok_or((MessageError::NoRoute, None))?;
-    message.reason = fallback(&route, selected.as_deref(), &message.payload);
-    if let Some(throttle) = &route.throttle
-        && !throttle.throttle.admit()
-    {
-        return Err((MessageError::Throttled { level: throttle.level }, Some(route)));
+/// Who takes a message.
+enum Way {
+    Route(Arc<Route>),
+    /// The gateway takes the message itself, by this key: it brings a fresh token.
+    Refresh(String),
+}
+
+/// What is recorded of the way that a message took.
+struct Taken<'a> {
+    telemetry: &'a RouteTelemetry,
+    /// Its payload is in no log: it is a token.
+    is_secret: bool,
+}
+
+impl<'a> Taken<'a> {
+    fn of(route: &'a Route) -> Self {
+        Taken { telemetry: &route.telemetry, is_secret: false }
     }
-    Ok(route)
+
+    fn refresh(stage: &'a Stage) -> Self {
+        Taken { telemetry: &stage.telemetry.default, is_secret: true }
+    }
+}
+
+/// The throttles of the connection and its address.
+fn throttle_client(
+    plane: &DataPlane,
+    live: &Live,
+    connection: &Connection,
+    bucket: &mut Bucket,
+) -> Result<(), MessageError> {
+    let ConnectionLimitSettings { messages_per_second, message_burst } = live.limits.per_connection;
+    if !bucket.admit(messages_per_second, message_burst, Instant::now()) {
+        return Err(MessageError::Throttled { level: "connection" });
+    }
+    if !plane.addresses.admit_message(connection.source_ip, &live.limits.per_address) {
+        return Err(MessageError::Throttled { level: "address" });
+    }
+    Ok(())
 }
 
 /// Why a message takes `$default`, unless it asked for it.
@@ -139,6 +212,12 @@ async fn call(
     context: &mut RequestContext<'_>,
     message: &mut Message,
 ) -> Result<Option<Frame>, MessageError> {
+    let connection = &at.connection;
+    if let Some(principal) = connection.principal.load_full() {
+        let now = at.plane.clock.now();
+        let counted = at.live.access.count(Some(&principal), &connection.api_id, &connection.stage, now).await;
+        counted.map_err(MessageError::UsageExceeded)?;
+    }
     let Message { labels, payload, span, .. } = &*message;
     trace!(connection_id = %at.connection.id, route_key = &*route.key, request_id = %message.request_id, "message");
     let (outcome, record) =
@@ -160,6 +239,38 @@ async fn call(
 }
 
 impl Place {
+    /// Where a message goes; with the error its way, if it has one.
+    fn route(&self, message: &mut Message) -> Result<Way, (MessageError, Option<Way>)> {
+        let Place { live, connection, deployment, stage, .. } = self;
+        let selected = match &message.payload {
+            Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
+            Payload::Empty | Payload::Binary(_) => None,
+        };
+        // Only who came with a token can bring another one.
+        let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
+        let refresh_key = selected.as_deref().filter(|_| can_refresh);
+        let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
+        let (way, throttle) = match refresh_key {
+            // A token costs what a connect costs: it takes from the same bucket.
+            Some(key) => (Way::Refresh(key.to_owned()), stage.connect.as_ref().and_then(|c| c.throttle.clone())),
+            None => {
+                let route = stage.route(selected.as_deref()).cloned().ok_or((MessageError::NoRoute, None))?;
+                message.reason = fallback(&route, selected.as_deref(), &message.payload);
+                let throttle = route.throttle.clone();
+                (Way::Route(route), throttle)
+            }
+        };
+        if let Some(throttle) = throttle
+            && !throttle.throttle.admit()
+        {
+            return Err((MessageError::Throttled { level: throttle.level }, Some(way)));
+        }
+        if !live.admit() {
+            return Err((MessageError::Throttled { level: "account" }, Some(way)));
+        }
+        Ok(way)
+    }
+
     fn context<'a>(&'a self, route_key: &'a str, message: &Message) -> RequestContext<'a> {
         let event = Event::Message { message_id: EventId::random() };
         self.live.context(&self.plane, &self.deployment, &self.connection, event, route_key, message.request_id)
@@ -169,7 +280,7 @@ impl Place {
     fn record(
         &self,
         outcome: Result<Option<&Frame>, &MessageError>,
-        route: Option<&Route>,
+        way: Option<Taken<'_>>,
         context: &RequestContext<'_>,
         message: Message,
     ) -> Option<Reason> {
@@ -182,13 +293,14 @@ impl Place {
             }
             None => (message.integration.as_ref().and_then(|record| record.status).unwrap_or(200), None),
         };
-        let telemetry: &RouteTelemetry = route.map_or(&self.stage.telemetry.default, |route| &route.telemetry);
+        let is_secret = way.as_ref().is_some_and(|taken| taken.is_secret);
+        let telemetry = way.as_ref().map_or(&self.stage.telemetry.default, |taken| taken.telemetry);
         let reply = outcome.ok().flatten();
         let record = EventRecord {
             subject: Subject::Event(context),
-            outcome: match route {
-                Some(_) => Outcome::Message { throttled: error.and_then(MessageError::throttled) },
-                None => Outcome::MessageWithoutRoute,
+            outcome: match (way, error) {
+                (None, Some(MessageError::NoRoute) | None) => Outcome::MessageWithoutRoute,
+                _ => Outcome::Message { throttled: error.and_then(MessageError::throttled) },
             },
             labels: &message.labels,
             stage: &self.stage.telemetry,
@@ -199,7 +311,7 @@ impl Place {
             error: error.map(|error| error as &(dyn Error + 'static)),
             request_bytes: message.payload.len(),
             response_bytes: reply.map_or(0, Frame::len),
-            data: telemetry.data_trace.then(|| Data {
+            data: (telemetry.data_trace && !is_secret).then(|| Data {
                 request: message.payload.bytes(),
                 response: reply.map(Frame::bytes).unwrap_or_default(),
             }),

@@ -3,6 +3,7 @@
 mod connect;
 pub(super) mod disconnect;
 mod message;
+mod refresh;
 mod session_loop;
 
 pub use connect::{Admitted, UpgradeRequest, connect};

@@ -2,6 +2,7 @@ use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
@@ -12,9 +13,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, Span, debug};
 
 use super::Admitted;
-use super::message::{Dispatch, Dispatched, dispatch};
+use super::message::{Dispatch, Dispatched, Reply, dispatch};
+use crate::clock::Timestamp;
+use crate::data_plane::gateway_response::{TokenNotice, token_frame};
+use crate::id::EventId;
 use crate::integration::Payload;
-use crate::session::{Closing, Deadlines, Due, Frame, Incoming, Outbox, Socket, SocketSettings};
+use crate::session::{Closing, Deadlines, Due, Incoming, Outbox, Socket, SocketSettings, TokenDeadline};
 use crate::telemetry::execution_log;
 
 /// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
@@ -48,7 +52,7 @@ struct Session<S> {
 /// What a session wakes up for.
 enum Step {
     Incoming(Incoming),
-    Replied(Option<Frame>),
+    Replied(Reply),
     Timer,
     End(Closing),
 }
@@ -61,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
         let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
         let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
-        Session {
+        let mut session = Session {
             admitted,
             socket,
             dispatches: FuturesUnordered::new(),
@@ -70,7 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             sent: 0,
             writing: false,
             hold: None,
-        }
+        };
+        session.note_token();
+        session
     }
 
     /// Serves the client until something ends the connection.
@@ -85,9 +91,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Step::Incoming(Incoming::Ping) => self.deadlines.data(Instant::now()),
                 Step::Incoming(Incoming::Pong) => {}
                 Step::Incoming(Incoming::End(closing)) | Step::End(closing) => return closing,
-                Step::Replied(reply) => {
-                    if let Some(frame) = reply {
+                Step::Replied(Reply { frame, refreshed }) => {
+                    if let Some(frame) = frame {
                         self.outbox().reply(frame);
+                    }
+                    if refreshed {
+                        self.note_token();
+                        timer.as_mut().reset(Instant::now());
                     }
                 }
                 Step::Timer => {
@@ -95,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     match self.deadlines.due(Instant::now(), observed) {
                         Due::Nothing { until } => timer.as_mut().reset(until),
                         Due::Ping => self.socket.ping(),
+                        Due::TokenNotice => self.tell_of_token(),
                         Due::Close(closing) => return closing,
                     }
                 }
@@ -169,9 +180,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.outbox().touch(self.admitted.plane().clock.now());
         // The span of the message lies in that of its connection.
         let _entered = self.span.as_ref().map(|span| span.enter());
-        match dispatch(self.admitted.plane(), &self.admitted.connection, payload) {
+        let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
+        match dispatch(plane, connection, &mut particulars.bucket, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
             Dispatched::Failed(frame) => self.outbox().reply(frame),
+        }
+    }
+
+    /// Learns when the client's token expires, if it came with one.
+    fn note_token(&mut self) {
+        let principal = self.admitted.connection.principal.load();
+        let expiry = principal.as_ref().and_then(|principal| principal.expiry);
+        let (now, wall) = (Instant::now(), self.admitted.plane().clock.now());
+        let instant = |at: Timestamp| now + Duration::from_millis(at.millis().saturating_sub(wall.millis()));
+        self.deadlines.set_token(expiry.map(|expiry| TokenDeadline {
+            expires: instant(expiry.at),
+            notice: expiry.notice_at.map(instant),
+            close_code: expiry.close_code,
+        }));
+    }
+
+    fn tell_of_token(&self) {
+        let connection = &self.admitted.connection;
+        let expiry = connection.principal.load().as_ref().and_then(|principal| principal.expiry);
+        if let Some(expiry) = expiry {
+            self.outbox().reply(token_frame(TokenNotice::Expires, connection.id, EventId::random(), expiry.at));
         }
     }
 

@@ -185,6 +185,8 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         secure: true,
         source_ip: IpAddr::from([203, 0, 113, 7]),
         user_agent: user_agent.map(Into::into),
+        principal: Default::default(),
+        client_cert: None,
     })
 }
 

@@ -11,12 +11,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 use tokio_util::task::TaskTracker;
 
+use crate::cluster::Membership;
 use crate::cluster::link::greeting::{self, GreetError, Identity};
 use crate::cluster::link::handshake::{Challenge, Hello, Role, Transcript};
 use crate::cluster::link::wire::Wire;
 use crate::cluster::link::{Action, Call, Frame, Link, Links, LocalConnections, Outcome, PROTOCOL, Refusal, Target};
-use crate::cluster::{Membership, Secret};
 use crate::id::{ConnectionId, NodeId};
+use crate::secret::Secret;
 use crate::session::Receipts;
 use crate::telemetry::LinkMetrics;
 

@@ -1,0 +1,203 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::api_key::{ApiKeySource, ApiKeys};
+use super::arn::Arns;
+use super::condition::ConditionKeys;
+use super::denial::{Denial, UsageExceeded};
+use super::gate::{Authorize, Authorized, Question};
+use super::iam::{Credentials, MANAGE_CONNECTIONS};
+use super::issuer::Issuers;
+use super::quota_store::{MemoryQuotaStore, QuotaStore};
+use super::sigv4::{Received, check_form};
+use super::usage_plan::UsagePlans;
+use crate::clock::Timestamp;
+use crate::deployment::Stage;
+use crate::http_client::HttpClient;
+use crate::integration::Handshake;
+use crate::principal::Principal;
+use crate::request_context::RequestContext;
+
+/// Who may enter and who may push, by one configuration. A reload replaces it as a whole.
+#[derive(Debug)]
+pub struct Access {
+    pub(super) arns: Arns,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) api_keys: ApiKeys,
+    pub(super) usage_plans: UsagePlans,
+    pub(super) gates: HashMap<Box<str>, ApiGates>,
+    pub(super) quotas: Arc<dyn QuotaStore>,
+}
+
+/// What outlives a reload: how authorizers and issuers are reached, issuers' keys, counts of quotas.
+#[derive(Clone, Debug)]
+pub struct Mechanisms {
+    pub http_client: HttpClient,
+    pub issuers: Issuers,
+    pub quotas: Arc<dyn QuotaStore>,
+}
+
+/// What each stage of an API asks of a client that connects.
+#[derive(Debug, Default)]
+pub(super) struct ApiGates {
+    pub(super) stages: HashMap<Box<str>, Gate>,
+}
+
+/// What one stage asks of a client that connects.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) authorizer: Option<Arc<dyn Authorize>>,
+    /// Where the API key is, if one is required.
+    pub(super) api_key: Option<ApiKeySource>,
+}
+
+/// A client that wants to connect.
+#[derive(Clone, Copy)]
+pub struct Client<'a> {
+    pub context: &'a RequestContext<'a>,
+    pub stage: &'a Stage,
+    pub handshake: &'a Handshake,
+    /// Its request before anything was added to it.
+    pub received: Received<'a>,
+}
+
+/// A call of `@connections`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionsCall<'a> {
+    pub api_id: &'a str,
+    pub stage: &'a str,
+    pub received: Received<'a>,
+    pub source_ip: IpAddr,
+    pub secure: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Access {
+            arns: Arns::default(),
+            credentials: Arc::default(),
+            api_keys: ApiKeys::default(),
+            usage_plans: UsagePlans::default(),
+            gates: HashMap::new(),
+            quotas: Arc::new(MemoryQuotaStore::default()),
+        }
+    }
+}
+
+impl Access {
+    /// Whether anything is asked of clients of this stage.
+    pub fn asks(&self, api_id: &str, stage: &str) -> bool {
+        self.gate(api_id, stage).is_some_and(|gate| gate.authorizer.is_some() || gate.api_key.is_some())
+    }
+
+    /// Whether a client may connect, and who it is. `None` where nothing is asked.
+    ///
+    /// 1. authorizer  2. API key  3. usage plan
+    ///
+    /// # Errors
+    /// It may not.
+    pub async fn admit(&self, client: Client<'_>, now: Timestamp) -> Result<Option<Arc<Principal>>, Denial> {
+        let connection = client.context.connection;
+        let Some(gate) = self.gate(&connection.api_id, &connection.stage) else { return Ok(None) };
+        if gate.authorizer.is_none() && gate.api_key.is_none() {
+            return Ok(None);
+        }
+        let Authorized { mut principal, usage_identifier_key } = match &gate.authorizer {
+            Some(authorizer) => {
+                let method_arn = self.arns.connect(&connection.api_id, &connection.stage);
+                let keys = ConditionKeys {
+                    source_ip: connection.source_ip,
+                    user_agent: connection.user_agent.as_deref(),
+                    secure_transport: connection.secure,
+                    now,
+                    user: None,
+                };
+                let Client { context, stage, handshake, received } = client;
+                let method_arn = &method_arn;
+                let question = Question { context, stage, handshake, received, method_arn, keys: &keys, now };
+                authorizer.authorize(question).await?
+            }
+            None => Authorized::default(),
+        };
+        if let Some(source) = gate.api_key {
+            let value = source.value(client.handshake, usage_identifier_key.as_deref()).ok_or(Denial::ApiKey)?;
+            let key = self.api_keys.find(value).ok_or(Denial::ApiKey)?;
+            let usage = self.usage_plans.usage(&connection.api_id, &connection.stage, &key.id).ok_or(Denial::ApiKey)?;
+            usage.take(&*self.quotas, now).await.map_err(Denial::UsageExceeded)?;
+            principal.api_key = Some(Arc::clone(key));
+        }
+        Ok(Some(Arc::new(principal)))
+    }
+
+    /// Counts a message or a post for the API key that its connection came with. A key that has lost its plan meanwhile
+    /// is not bounded: keys are asked for when clients connect.
+    ///
+    /// # Errors
+    /// The key's usage plan has no more to give.
+    pub async fn count(
+        &self,
+        principal: Option<&Principal>,
+        api_id: &str,
+        stage: &str,
+        now: Timestamp,
+    ) -> Result<(), UsageExceeded> {
+        let Some(key) = principal.and_then(|principal| principal.api_key.as_ref()) else { return Ok(()) };
+        match self.usage_plans.usage(api_id, stage, &key.id) {
+            Some(usage) => usage.take(&*self.quotas, now).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a call of `@connections` is signed by somebody who may make it.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<(), Denial> {
+        let ConnectionsCall { api_id, stage, received, source_ip, secure } = *call;
+        let resource = self.arns.connections(api_id, stage, received.method.as_str());
+        let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
+        let signer = self.credentials.authorize(&received, MANAGE_CONNECTIONS, &resource, &self.arns, &keys, now);
+        signer.map(|_| ())
+    }
+
+    /// Whether a call can be let in at all, before its body is read.
+    ///
+    /// # Errors
+    /// It is not signed, or not of now, or its signature is incomplete.
+    pub fn check_form(received: &Received<'_>, now: Timestamp) -> Result<(), Denial> {
+        check_form(received, now).map_err(Denial::Signature)
+    }
+
+    /// Whether a message with this route key brings a fresh token.
+    pub fn is_refresh(&self, api_id: &str, stage: &str, route_key: &str) -> bool {
+        self.refreshing(api_id, stage).is_some_and(|authorizer| authorizer.refresh_route_key() == Some(route_key))
+    }
+
+    /// Who a client is from now on, by the fresh token that it brought.
+    ///
+    /// # Errors
+    /// The token does not count, or is somebody else's; the client stays who it was.
+    pub async fn refresh(
+        &self,
+        api_id: &str,
+        stage: &str,
+        principal: Option<&Principal>,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Principal, Denial> {
+        match (self.refreshing(api_id, stage), principal) {
+            (Some(authorizer), Some(principal)) => authorizer.refresh(token, principal, now).await,
+            _ => Err(Denial::Unauthorized),
+        }
+    }
+
+    fn refreshing(&self, api_id: &str, stage: &str) -> Option<&Arc<dyn Authorize>> {
+        self.gate(api_id, stage)?.authorizer.as_ref()
+    }
+
+    fn gate(&self, api_id: &str, stage: &str) -> Option<&Gate> {
+        self.gates.get(api_id)?.stages.get(stage)
+    }
+}

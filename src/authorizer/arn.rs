@@ -1,0 +1,55 @@
+/// What ARNs of this gateway begin with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arns {
+    region: Box<str>,
+    account_id: Box<str>,
+}
+
+impl Arns {
+    /// ARNs of this region and account.
+    pub fn new(region: &str, account_id: &str) -> Self {
+        Arns { region: region.into(), account_id: account_id.into() }
+    }
+
+    pub(super) fn account_id(&self) -> &str {
+        &self.account_id
+    }
+
+    /// The resource that a client wants to use, and `methodArn`.
+    pub(super) fn connect(&self, api_id: &str, stage: &str) -> String {
+        let Arns { region, account_id } = self;
+        format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/$connect")
+    }
+
+    /// The resource of a call of `@connections`. AWS evaluates the text `{connectionId}` and never a real id.
+    pub(super) fn connections(&self, api_id: &str, stage: &str, method: &str) -> String {
+        let Arns { region, account_id } = self;
+        format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/{method}/@connections/{{connectionId}}")
+    }
+
+    /// As [`Arns::connections`], with all but the last four digits of the account hidden, as AWS's errors show it.
+    pub(super) fn masked(&self, arn: &str) -> String {
+        let shown = self.account_id.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
+        arn.replacen(&*self.account_id, &format!("{}{}", "*".repeat(shown), &self.account_id[shown..]), 1)
+    }
+
+    /// Who a credential is.
+    pub(super) fn user(&self, name: &str) -> String {
+        format!("arn:aws:iam::{}:user/{name}", self.account_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arns_are_written_as_aws_writes_them() {
+        let arns = Arns::new("us-east-1", "123456789012");
+        assert_eq!(arns.connect("chat", "prod"), "arn:aws:execute-api:us-east-1:123456789012:chat/prod/$connect");
+        let posted = arns.connections("chat", "prod", "POST");
+        assert_eq!(posted, "arn:aws:execute-api:us-east-1:123456789012:chat/prod/POST/@connections/{connectionId}");
+        assert!(arns.masked(&posted).starts_with("arn:aws:execute-api:us-east-1:********9012:chat/prod/"));
+        assert_eq!(arns.user("backend"), "arn:aws:iam::123456789012:user/backend");
+    }
+}

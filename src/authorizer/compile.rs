@@ -1,0 +1,373 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::access::{Access, ApiGates, Gate, Mechanisms};
+use super::api_key::{ApiKeySource, ApiKeys};
+use super::arn::Arns;
+use super::gate::Authorize;
+use super::iam::{Credentials, IamAuthorizer};
+use super::identity_source::IdentitySource;
+use super::issuer::Issuer;
+use super::jwt::JwtAuthorizer;
+use super::request_authorizer::{AnswerCache, RequestAuthorizer};
+use super::settings::{ApiKey, Credential, UsagePlan};
+use super::usage_plan::UsagePlans;
+use crate::apigatewayv2::{Api, AuthorizationType, Authorizer, AuthorizerType, Route, Stage};
+use crate::deployment::Problem;
+use crate::expression::UriTemplate;
+use crate::telemetry::chain;
+
+/// Most authorizers of one API.
+///
+/// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
+const AUTHORIZERS_MAX: usize = 10;
+
+/// Connections to one authorizer.
+const MAX_CONNECTIONS: usize = 256;
+
+const CONNECT: &str = "$connect";
+
+/// What of a configuration decides who may enter.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessSettings<'a> {
+    pub region: &'a str,
+    pub account_id: &'a str,
+    pub credentials: &'a BTreeMap<String, Credential>,
+    pub api_keys: &'a BTreeMap<String, ApiKey>,
+    pub usage_plans: &'a BTreeMap<String, UsagePlan>,
+    pub apis: &'a BTreeMap<String, Api>,
+}
+
+impl Access {
+    /// Compiles all of it. Keys of issuers and counts of quotas are the mechanisms', so they outlive a reload.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first.
+    pub fn compile(settings: &AccessSettings<'_>, mechanisms: &Mechanisms) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let arns = Arns::new(settings.region, settings.account_id);
+        let credentials = Arc::new(Credentials::compile(settings.credentials, &arns, &mut problems));
+        let api_keys = ApiKeys::compile(settings.api_keys, &mut problems);
+        let AccessSettings { usage_plans, api_keys: keys, apis, .. } = *settings;
+        let usage_plans = UsagePlans::compile(usage_plans, keys, apis, &mut problems);
+        let mut compiler = Compiler { mechanisms, arns: &arns, credentials: &credentials, problems: &mut problems };
+        let gates: HashMap<Box<str>, ApiGates> =
+            apis.iter().map(|(api_id, api)| (api_id.as_str().into(), compiler.api(api_id, api))).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let named = |url: &str| {
+            let authorizers = apis.values().flat_map(|api| api.authorizers.values());
+            authorizers.filter_map(|authorizer| authorizer.jwt_configuration.as_ref()).any(|jwt| jwt.issuer == url)
+        };
+        mechanisms.issuers.retain(named);
+        Ok(Access { arns, credentials, api_keys, usage_plans, gates, quotas: Arc::clone(&mechanisms.quotas) })
+    }
+}
+
+struct Compiler<'a> {
+    mechanisms: &'a Mechanisms,
+    arns: &'a Arns,
+    credentials: &'a Arc<Credentials>,
+    problems: &'a mut Vec<Problem>,
+}
+
+/// Where something stands in the configuration.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    api_id: &'a str,
+    authorizer_id: &'a str,
+}
+
+/// An authorizer whose settings are right, before a route and a stage use it.
+enum Draft {
+    Request { template: UriTemplate, timeout: Duration, sources: Vec<IdentitySource>, ttl: Duration },
+    Jwt { issuer: Arc<Issuer>, source: IdentitySource },
+}
+
+impl Compiler<'_> {
+    fn problem<const N: usize>(&mut self, path: [&str; N], message: impl Into<String>) {
+        self.problems.push(Problem::at(path, message));
+    }
+
+    fn api(&mut self, api_id: &str, api: &Api) -> ApiGates {
+        if api.authorizers.len() > AUTHORIZERS_MAX {
+            let message = format!("{} authorizers; at most {AUTHORIZERS_MAX} are allowed", api.authorizers.len());
+            self.problem(["apis", api_id, "authorizers"], message);
+        }
+        let drafts: BTreeMap<&str, (&Authorizer, Draft)> = api
+            .authorizers
+            .iter()
+            .filter_map(|(id, authorizer)| {
+                let place = Place { api_id, authorizer_id: id };
+                Some((id.as_str(), (authorizer, self.draft(place, api, authorizer)?)))
+            })
+            .collect();
+        let key_source = self.key_source(api_id, api);
+        for (key, route) in &api.routes {
+            self.check_route(api_id, api, key, route);
+        }
+        let Some(route) = api.routes.get(CONNECT) else { return ApiGates::default() };
+        let api_key = key_source.filter(|_| route.api_key_required);
+        let stages = api.stages.iter().filter_map(|(name, stage)| {
+            let authorizer = self.authorizer(api_id, name, stage, route, &drafts)?;
+            Some((name.as_str().into(), Gate { authorizer, api_key }))
+        });
+        ApiGates { stages: stages.collect() }
+    }
+
+    fn key_source(&mut self, api_id: &str, api: &Api) -> Option<ApiKeySource> {
+        let Some(expression) = &api.api_key_selection_expression else { return Some(ApiKeySource::Header) };
+        let source = ApiKeySource::parse(expression);
+        let is_custom = |route: &Route| route.authorization_type == AuthorizationType::Custom;
+        match source {
+            None => self.problem(
+                ["apis", api_id, "apiKeySelectionExpression"],
+                "allowed: `$request.header.x-api-key`, `$context.authorizer.usageIdentifierKey`",
+            ),
+            Some(ApiKeySource::Authorizer)
+                if api.routes.get(CONNECT).is_some_and(|route| route.api_key_required && !is_custom(route)) =>
+            {
+                self.problem(
+                    ["apis", api_id, "apiKeySelectionExpression"],
+                    "only a `REQUEST` authorizer finds keys; `$connect` needs `authorizationType: CUSTOM`",
+                );
+            }
+            Some(_) => {}
+        }
+        source
+    }
+
+    fn check_route(&mut self, api_id: &str, api: &Api, key: &str, route: &Route) {
+        let at = |field| ["apis", api_id, "routes", key, field];
+        if key != CONNECT {
+            if route.authorization_type != AuthorizationType::None {
+                self.problem(at("authorizationType"), "authorization is restricted to the $connect route only");
+            }
+            if route.api_key_required {
+                self.problem(at("apiKeyRequired"), "API keys are restricted to the $connect route only");
+            }
+        }
+        let wanted = match route.authorization_type {
+            AuthorizationType::None | AuthorizationType::AwsIam => None,
+            AuthorizationType::Custom => Some(AuthorizerType::Request),
+            AuthorizationType::Jwt => Some(AuthorizerType::Jwt),
+        };
+        let found = route.authorizer_id.as_ref().map(|id| (id, api.authorizers.get(id)));
+        match (wanted, found) {
+            (None, Some(_)) => self.problem(at("authorizerId"), "only `CUSTOM` and `JWT` have an authorizer"),
+            (Some(_), None) => {
+                self.problem(["apis", api_id, "routes", key], "`authorizerId` is missing; `CUSTOM` and `JWT` need it");
+            }
+            (Some(_), Some((id, None))) => {
+                let known: Vec<&str> = api.authorizers.keys().map(String::as_str).collect();
+                let message = format!("there is no authorizer `{id}`; this API has: {}", known.join(", "));
+                self.problem(at("authorizerId"), message);
+            }
+            (Some(wanted), Some((id, Some(authorizer)))) if authorizer.authorizer_type != wanted => {
+                let message =
+                    format!("`{id}` is of another type; `CUSTOM` needs a `REQUEST`, `JWT` a `JWT` authorizer");
+                self.problem(at("authorizerId"), message);
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        if !route.authorization_scopes.is_empty() && wanted != Some(AuthorizerType::Jwt) {
+            self.problem(at("authorizationScopes"), "only tokens have scopes; allowed with `authorizationType: JWT`");
+        }
+    }
+
+    fn draft(&mut self, place: Place<'_>, api: &Api, authorizer: &Authorizer) -> Option<Draft> {
+        let before = self.problems.len();
+        let sources = self.identity_sources(place, authorizer);
+        let draft = match authorizer.authorizer_type {
+            AuthorizerType::Request => self.request_draft(place, authorizer, sources),
+            AuthorizerType::Jwt => self.jwt_draft(place, api, authorizer, sources),
+        };
+        draft.filter(|_| self.problems.len() == before)
+    }
+
+    fn at(&mut self, place: Place<'_>, field: &str, message: impl Into<String>) {
+        self.problem(["apis", place.api_id, "authorizers", place.authorizer_id, field], message);
+    }
+
+    /// One empty source stands for none, as on AWS.
+    fn identity_sources(&mut self, place: Place<'_>, authorizer: &Authorizer) -> Vec<IdentitySource> {
+        let texts = match authorizer.identity_source.as_slice() {
+            [empty] if empty.is_empty() => &[],
+            texts => texts,
+        };
+        let mut sources = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            match IdentitySource::parse(text) {
+                Ok(source) => sources.push(source),
+                Err(error) => {
+                    let path = ["apis", place.api_id, "authorizers", place.authorizer_id, "identitySource"];
+                    let mut problem = Problem::at(path, error.to_string());
+                    problem.path.push(index.to_string());
+                    self.problems.push(problem);
+                }
+            }
+        }
+        sources
+    }
+
+    fn request_draft(
+        &mut self,
+        place: Place<'_>,
+        authorizer: &Authorizer,
+        sources: Vec<IdentitySource>,
+    ) -> Option<Draft> {
+        if authorizer.jwt_configuration.is_some() {
+            self.at(place, "jwtConfiguration", "a `REQUEST` authorizer has none");
+        }
+        if authorizer.refresh_route_key.is_some() {
+            self.at(place, "refreshRouteKey", "only the tokens of a `JWT` authorizer can be refreshed");
+        }
+        if authorizer.authorizer_result_ttl_in_seconds > 0 && sources.is_empty() {
+            self.at(
+                place,
+                "authorizerResultTtlInSeconds",
+                "without an identity source the first answer would hold for everybody; allowed: 0",
+            );
+        }
+        let Some(uri) = &authorizer.authorizer_uri else {
+            self.problem(
+                ["apis", place.api_id, "authorizers", place.authorizer_id],
+                "`authorizerUri` is missing; a `REQUEST` authorizer needs it",
+            );
+            return None;
+        };
+        match UriTemplate::parse(uri) {
+            Ok(template) => Some(Draft::Request {
+                template,
+                timeout: Duration::from_millis(authorizer.authorizer_timeout_in_millis.into()),
+                sources,
+                ttl: Duration::from_secs(authorizer.authorizer_result_ttl_in_seconds.into()),
+            }),
+            Err(error) => {
+                self.at(place, "authorizerUri", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn jwt_draft(
+        &mut self,
+        place: Place<'_>,
+        api: &Api,
+        authorizer: &Authorizer,
+        sources: Vec<IdentitySource>,
+    ) -> Option<Draft> {
+        if authorizer.authorizer_uri.is_some() {
+            self.at(place, "authorizerUri", "a `JWT` authorizer asks nobody; its issuer is in `jwtConfiguration`");
+        }
+        if authorizer.authorizer_result_ttl_in_seconds > 0 {
+            self.at(place, "authorizerResultTtlInSeconds", "a `JWT` authorizer has no answers to keep; allowed: 0");
+        }
+        if let Some(key) = &authorizer.refresh_route_key
+            && (key.starts_with('$') || api.routes.contains_key(key))
+        {
+            self.at(place, "refreshRouteKey", "allowed: a key that no route has and that does not begin with `$`");
+        }
+        if !matches!(authorizer.token_expiration.close_code, 1008 | 3000..=4999) {
+            let path = ["apis", place.api_id, "authorizers", place.authorizer_id, "tokenExpiration", "closeCode"];
+            self.problem(path, "allowed: 1008, or 3000 to 4999");
+        }
+        let source = match <[IdentitySource; 1]>::try_from(sources) {
+            Ok([source]) if source.is_of_request() => Some(source),
+            _ => {
+                self.at(
+                    place,
+                    "identitySource",
+                    "a token is in one place; allowed: one of `route.request.header.NAME` and \
+                     `route.request.querystring.NAME`",
+                );
+                None
+            }
+        };
+        let Some(configuration) = &authorizer.jwt_configuration else {
+            self.problem(
+                ["apis", place.api_id, "authorizers", place.authorizer_id],
+                "`jwtConfiguration` is missing; a `JWT` authorizer needs it",
+            );
+            return None;
+        };
+        if configuration.audience.is_empty() {
+            let path = ["apis", place.api_id, "authorizers", place.authorizer_id, "jwtConfiguration", "audience"];
+            self.problem(path, "the list is empty; without an audience any token of the issuer would do");
+        }
+        match self.mechanisms.issuers.issuer(&configuration.issuer) {
+            Ok(issuer) => Some(Draft::Jwt { issuer, source: source? }),
+            Err(error) => {
+                let path = ["apis", place.api_id, "authorizers", place.authorizer_id, "jwtConfiguration", "issuer"];
+                self.problem(path, chain(&error).to_string());
+                None
+            }
+        }
+    }
+
+    /// The authorizer of a stage's `$connect` route. The outer `None` is a problem that was reported.
+    #[expect(clippy::option_option, reason = "no authorizer is an answer")]
+    fn authorizer(
+        &mut self,
+        api_id: &str,
+        stage_name: &str,
+        stage: &Stage,
+        route: &Route,
+        drafts: &BTreeMap<&str, (&Authorizer, Draft)>,
+    ) -> Option<Option<Arc<dyn Authorize>>> {
+        let credentials = self.credentials;
+        match route.authorization_type {
+            AuthorizationType::None => return Some(None),
+            AuthorizationType::AwsIam => {
+                let iam = IamAuthorizer { credentials: Arc::clone(credentials), arns: self.arns.clone() };
+                return Some(Some(Arc::new(iam)));
+            }
+            AuthorizationType::Custom | AuthorizationType::Jwt => {}
+        }
+        let (id, (settings, draft)) = drafts.get_key_value(route.authorizer_id.as_deref()?)?;
+        let compiled: Arc<dyn Authorize> = match draft {
+            Draft::Jwt { issuer, source } => Arc::new(JwtAuthorizer {
+                issuer: Arc::clone(issuer),
+                audience: settings.jwt_configuration.as_ref().map(|jwt| jwt.audience.clone()).unwrap_or_default(),
+                identity_source: source.clone(),
+                expiration: settings.token_expiration.clone(),
+                refresh_route_key: settings.refresh_route_key.as_deref().map(Box::from),
+                scopes: route.authorization_scopes.clone(),
+            }),
+            Draft::Request { template, timeout, sources, ttl } => {
+                let place = Place { api_id, authorizer_id: id };
+                let uri = match template.resolve(&stage.stage_variables) {
+                    Ok(text) => text,
+                    Err(missing) => {
+                        let message = format!("stage `{stage_name}` has no variable `{}`", missing.0);
+                        self.at(place, "authorizerUri", message);
+                        return None;
+                    }
+                };
+                let parsed = uri.parse::<Uri>().ok();
+                let client = &self.mechanisms.http_client;
+                let backend = parsed.as_ref().map(|uri| client.backend(uri, false, MAX_CONNECTIONS));
+                let path = parsed.as_ref().and_then(Uri::path_and_query).cloned();
+                let (Some(Ok(backend)), Some(path_and_query)) = (backend, path) else {
+                    let message =
+                        format!("`{uri}` is no `http://` or `https://` URL with a host (in stage `{stage_name}`)");
+                    self.at(place, "authorizerUri", message);
+                    return None;
+                };
+                Arc::new(RequestAuthorizer {
+                    http_client: client.clone(),
+                    backend,
+                    path_and_query,
+                    timeout: *timeout,
+                    identity_sources: sources.clone(),
+                    cache: (!ttl.is_zero()).then(|| AnswerCache::new(*ttl)),
+                })
+            }
+        };
+        Some(Some(compiled))
+    }
+}

@@ -1,0 +1,145 @@
+use std::collections::{BTreeMap, HashMap};
+use std::future::ready;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use subtle::ConstantTimeEq as _;
+
+use super::Arns;
+use super::condition::ConditionKeys;
+use super::denial::Denial;
+use super::gate::{Authorize, Authorized, Question};
+use super::policy::{Decision, Policy, PolicyRequest};
+use super::settings::Credential;
+use super::sigv4::{Received, Signature, SignatureError};
+use crate::clock::Timestamp;
+use crate::deployment::Problem;
+use crate::principal::{IamIdentity, Principal};
+use crate::secret::Secret;
+
+pub(super) const INVOKE: &str = "execute-api:Invoke";
+pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
+
+/// What a signature of an unknown key is compared with, so that it costs as much as a wrong one.
+const NO_SECRET: &str = "wJalrXUtnFEMIK7MDENGbPxRfiCYnobodyskey00";
+
+/// The keys that may sign, by their access key id.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    keys: HashMap<Box<str>, Arc<Signer>>,
+}
+
+/// One key that may sign.
+#[derive(Debug)]
+pub(super) struct Signer {
+    pub(super) identity: Arc<IamIdentity>,
+    secret_access_key: Secret,
+    session_token: Option<Secret>,
+    /// None may do everything.
+    policy: Option<Policy>,
+}
+
+impl Credentials {
+    /// Compiles all credentials and adds to `problems` what is wrong in them.
+    pub(super) fn compile(settings: &BTreeMap<String, Credential>, arns: &Arns, problems: &mut Vec<Problem>) -> Self {
+        let mut keys: HashMap<Box<str>, Arc<Signer>> = HashMap::with_capacity(settings.len());
+        for (name, credential) in settings {
+            let policy = credential.policy_document.as_ref().map(Policy::parse).transpose();
+            let policy = policy.unwrap_or_else(|error| {
+                let mut problem = Problem::at(["credentials", name, "policyDocument"], error.message);
+                problem.path.extend(error.path);
+                problems.push(problem);
+                None
+            });
+            let identity = Arc::new(IamIdentity {
+                name: name.as_str().into(),
+                access_key_id: credential.access_key_id.as_str().into(),
+                account_id: arns.account_id().into(),
+                user_arn: arns.user(name).into(),
+            });
+            let signer = Signer {
+                identity,
+                secret_access_key: credential.secret_access_key.clone(),
+                session_token: credential.session_token.clone(),
+                policy,
+            };
+            if let Some(other) = keys.insert(credential.access_key_id.as_str().into(), Arc::new(signer)) {
+                problems.push(Problem::at(
+                    ["credentials", name, "accessKeyId"],
+                    format!("`{}` has the same accessKeyId; each must have its own", other.identity.name),
+                ));
+            }
+        }
+        Credentials { keys }
+    }
+
+    /// Finds out who signed a request and whether its policy allows it.
+    pub(super) fn authorize(
+        &self,
+        request: &Received<'_>,
+        action: &'static str,
+        resource: &str,
+        arns: &Arns,
+        keys: &ConditionKeys<'_>,
+        now: Timestamp,
+    ) -> Result<Arc<Signer>, Denial> {
+        let signer = self.authenticate(request, now).map_err(Denial::Signature)?;
+        let explicitly = match signer.decide(action, resource, keys) {
+            Decision::Allow => return Ok(signer),
+            Decision::ExplicitDeny => true,
+            Decision::NoAllow => false,
+        };
+        let user_arn = signer.identity.user_arn.to_string();
+        Err(Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly })
+    }
+
+    /// Finds out who signed a request.
+    ///
+    /// # Errors
+    /// The request is not signed, or its signature does not count.
+    fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+        let signature = Signature::read(request, now)?;
+        let signer = self.keys.get(&*signature.access_key_id);
+        let secret = signer.map_or(NO_SECRET, |signer| signer.secret_access_key.expose());
+        // Calculated for an unknown key too: who asks cannot tell the two by their time.
+        let is_right = signature.is_of(secret, request)?;
+        let signer = signer.ok_or(SignatureError::UnknownKey)?;
+        let has_token = match (&signer.session_token, &signature.session_token) {
+            (None, None) => true,
+            (Some(wanted), Some(found)) => wanted.expose().as_bytes().ct_eq(found.as_bytes()).into(),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        match (is_right, has_token) {
+            (false, _) => Err(SignatureError::Mismatch),
+            (true, false) => Err(SignatureError::UnknownKey),
+            (true, true) => Ok(Arc::clone(signer)),
+        }
+    }
+}
+
+/// `AWS_IAM` on a `$connect` route.
+#[derive(Debug)]
+pub(super) struct IamAuthorizer {
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) arns: Arns,
+}
+
+impl Authorize for IamAuthorizer {
+    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
+        let Question { received, method_arn, keys, now, .. } = question;
+        let signer = self.credentials.authorize(&received, INVOKE, method_arn, &self.arns, keys, now);
+        Box::pin(ready(signer.map(|signer| {
+            let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
+            Authorized { principal, usage_identifier_key: None }
+        })))
+    }
+}
+
+impl Signer {
+    /// What its policy says to a request.
+    fn decide(&self, action: &str, resource: &str, keys: &ConditionKeys<'_>) -> Decision {
+        let Some(policy) = &self.policy else { return Decision::Allow };
+        let keys = ConditionKeys { user: Some((&self.identity.name, &self.identity.user_arn)), ..keys.clone() };
+        policy.evaluate(&PolicyRequest { action, resource, keys: &keys })
+    }
+}

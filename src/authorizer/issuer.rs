@@ -1,0 +1,300 @@
+//! Where an issuer's keys come from: OpenID Connect discovery, then its key set, kept and refreshed with measure.
+//!
+//! Keys are kept for [`FRESH`]; then the next token has them fetched anew while the old ones still serve. A token with
+//! an unknown `kid` has them fetched at once, so that a rotated key works at its first use. However many tokens come,
+//! an issuer is asked no more often than [`REFRESHES`] says, and by one call at a time. An issuer that cannot be reached
+//! leaves its keys in force for [`STALE_MAX`].
+//!
+//! Source: OpenID Connect Discovery 1.0.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::key_set::{Algorithm, Key, KeySet};
+use crate::apigatewayv2::RouteSettings;
+use crate::http_client::{BackendError, Call, CallError, HttpClient};
+use crate::limits::Throttle;
+use crate::telemetry::chain;
+
+/// How long keys are used without a look at the issuer.
+const FRESH: Duration = Duration::from_secs(60 * 60);
+
+/// How long keys are used while the issuer cannot be reached.
+const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often an issuer is asked: once in ten seconds, and a few times more at once, so that a rotation right after the
+/// start works.
+const REFRESHES: RouteSettings = RouteSettings::throttled(Some(0.1), Some(3));
+
+/// One deadline for each of the two calls.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest answer that is read, in bytes.
+const ANSWER_MAX_BYTES: usize = 1024 * 1024;
+
+/// Connections to one issuer.
+const MAX_CONNECTIONS: usize = 2;
+
+/// Why an issuer's keys could not be had.
+#[derive(Debug, Error)]
+pub enum IssuerError {
+    #[error("`{0}` is not an https URL, nor an http URL of a loopback address")]
+    Uri(String),
+    #[error("`{uri}` cannot be called")]
+    Backend {
+        uri: String,
+        #[source]
+        source: BackendError,
+    },
+    #[error("could not get `{uri}`")]
+    Call {
+        uri: String,
+        #[source]
+        source: CallError,
+    },
+    #[error("`{uri}` answered with status {status}")]
+    Status { uri: String, status: StatusCode },
+    #[error("`{0}` is no discovery document")]
+    Discovery(String),
+    #[error("the discovery document is of another issuer")]
+    OtherIssuer,
+    #[error("`{0}` holds no key that can be used")]
+    NoKeys(String),
+    #[error("the issuer failed a moment ago and is not asked again yet")]
+    AskedLately,
+}
+
+/// The issuers in use. It outlives a reload, so that their keys do.
+#[derive(Clone, Debug)]
+pub struct Issuers {
+    http_client: HttpClient,
+    tasks: TaskTracker,
+    issuers: Arc<Mutex<HashMap<String, Arc<Issuer>>>>,
+}
+
+/// One issuer and what it published.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    url: String,
+    http_client: HttpClient,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+    /// Held while the issuer is asked.
+    asking: tokio::sync::Mutex<()>,
+    refreshes: Option<Throttle>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: Option<(Arc<KeySet>, Instant)>,
+    asked: Option<Instant>,
+    /// Why the last look failed, if it did.
+    failure: Option<Arc<IssuerError>>,
+}
+
+impl Issuers {
+    /// No issuers. What refreshes keys in the background runs on `tasks`.
+    pub fn new(http_client: HttpClient, tasks: TaskTracker) -> Self {
+        Issuers { http_client, tasks, issuers: Arc::default() }
+    }
+
+    /// The issuer of this URL, which is asked when its first token comes.
+    pub(super) fn issuer(&self, url: &str) -> Result<Arc<Issuer>, IssuerError> {
+        is_allowed(url)?;
+        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let issuer = issuers.entry(url.to_owned()).or_insert_with(|| {
+            Arc::new(Issuer {
+                url: url.to_owned(),
+                http_client: self.http_client.clone(),
+                tasks: self.tasks.clone(),
+                state: Mutex::default(),
+                asking: tokio::sync::Mutex::default(),
+                refreshes: Throttle::new(REFRESHES),
+            })
+        });
+        Ok(Arc::clone(issuer))
+    }
+
+    /// Forgets issuers that no configuration names.
+    pub(super) fn retain(&self, named: impl Fn(&str) -> bool) {
+        self.issuers.lock().unwrap_or_else(PoisonError::into_inner).retain(|url, _| named(url));
+    }
+}
+
+/// What the keys at hand are good for.
+enum Look {
+    Use(Key),
+    /// They serve, but are old.
+    UseAndRefresh(Key),
+    /// The token's key is not among them.
+    NotThere,
+    /// There are none.
+    NoKeys,
+}
+
+impl Issuer {
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The key of a token; `None` if the issuer has none of that id.
+    ///
+    /// # Errors
+    /// There are no keys, since the issuer cannot be reached or does not publish what it should.
+    pub(super) async fn key(
+        self: &Arc<Self>,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Option<Key>, Arc<IssuerError>> {
+        let began = Instant::now();
+        match self.look(kid, algorithm) {
+            Look::Use(key) => return Ok(Some(key)),
+            Look::UseAndRefresh(key) => {
+                let issuer = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    if let Ok(_asking) = issuer.asking.try_lock() {
+                        issuer.refresh().await;
+                    }
+                });
+                return Ok(Some(key));
+            }
+            Look::NotThere | Look::NoKeys => {}
+        }
+        let asking = self.asking.lock().await;
+        // Whoever asked since this began asked for all.
+        if self.state().asked.is_none_or(|asked| asked < began) {
+            self.refresh().await;
+        }
+        drop(asking);
+        match self.look(kid, algorithm) {
+            Look::Use(key) | Look::UseAndRefresh(key) => Ok(Some(key)),
+            Look::NotThere => Ok(None),
+            Look::NoKeys => Err(self.state().failure.clone().unwrap_or_else(|| Arc::new(IssuerError::AskedLately))),
+        }
+    }
+
+    fn look(&self, kid: Option<&str>, algorithm: Algorithm) -> Look {
+        match &self.state().keys {
+            Some((keys, since)) if since.elapsed() < STALE_MAX => match keys.find(kid, algorithm) {
+                Some(key) if since.elapsed() < FRESH => Look::Use(key.clone()),
+                Some(key) => Look::UseAndRefresh(key.clone()),
+                None => Look::NotThere,
+            },
+            _ => Look::NoKeys,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the issuer, if it was not asked too often lately. Only under `asking`.
+    async fn refresh(&self) {
+        if !self.refreshes.as_ref().is_none_or(Throttle::admit) {
+            return;
+        }
+        let fetched = self.fetch().await;
+        let mut state = self.state();
+        let now = Instant::now();
+        state.asked = Some(now);
+        match fetched {
+            Ok(keys) => {
+                if state.failure.take().is_some() {
+                    info!(issuer = self.url, "the issuer's keys can be had again");
+                }
+                state.keys = Some((Arc::new(keys), now));
+            }
+            Err(error) => {
+                let has_keys = state.keys.is_some();
+                warn!(issuer = self.url, has_keys, error = %chain(&error), "an issuer's keys could not be had");
+                state.failure = Some(Arc::new(error));
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, IssuerError> {
+        #[derive(Deserialize)]
+        struct Discovery {
+            issuer: String,
+            jwks_uri: String,
+        }
+        let uri = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
+        let document = self.get(&uri).await?;
+        let document: Discovery = serde_json::from_slice(&document).map_err(|_| IssuerError::Discovery(uri))?;
+        // A document of another issuer would lend its keys to this one.
+        if document.issuer != self.url {
+            return Err(IssuerError::OtherIssuer);
+        }
+        let keys = self.get(&document.jwks_uri).await?;
+        KeySet::parse(&keys).filter(|keys| !keys.is_empty()).ok_or(IssuerError::NoKeys(document.jwks_uri))
+    }
+
+    async fn get(&self, uri: &str) -> Result<Bytes, IssuerError> {
+        let parsed = is_allowed(uri)?;
+        let backend = self.http_client.backend(&parsed, false, MAX_CONNECTIONS);
+        let backend = backend.map_err(|source| IssuerError::Backend { uri: uri.to_owned(), source })?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let call = Call {
+            method: Method::GET,
+            path_and_query: parsed.path_and_query().cloned().ok_or_else(|| IssuerError::Uri(uri.to_owned()))?,
+            headers,
+            body: Bytes::new(),
+            timeout: CALL_TIMEOUT,
+            answer_max_bytes: ANSWER_MAX_BYTES,
+        };
+        let answer = self.http_client.send(&backend, call).await;
+        let answer = answer.map_err(|source| IssuerError::Call { uri: uri.to_owned(), source })?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.body),
+            status => Err(IssuerError::Status { uri: uri.to_owned(), status }),
+        }
+    }
+}
+
+/// Keys come over TLS, or from this very machine.
+fn is_allowed(text: &str) -> Result<Uri, IssuerError> {
+    let uri = text.parse::<Uri>().ok();
+    let is_allowed = |uri: &Uri| {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        match uri.scheme_str() {
+            Some("https") => !host.is_empty(),
+            Some("http") => is_loopback,
+            _ => false,
+        }
+    };
+    uri.filter(is_allowed).ok_or_else(|| IssuerError::Uri(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        let check = |text: &str, expected: bool| assert_eq!(is_allowed(text).is_ok(), expected, "{text}");
+        check("https://id.example.com", true);
+        check("https://id.example.com/realms/a", true);
+        check("http://127.0.0.1:9000", true);
+        check("http://[::1]:9000/", true);
+        check("http://id.example.com", false);
+        // A name is as good as whoever answers for it.
+        check("http://localhost:9000", false);
+        check("http://127.0.0.1.example.com", false);
+        check("ftp://127.0.0.1", false);
+        check("id.example.com", false);
+        check("https://", false);
+        check("", false);
+    }
+}

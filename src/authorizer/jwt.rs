@@ -1,0 +1,106 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::denial::Denial;
+use super::gate::{Authorize, Authorized, Question};
+use super::identity_source::IdentitySource;
+use super::issuer::Issuer;
+use super::token::{Claims, Expected, TokenError, Unverified};
+use crate::apigatewayv2::{TokenExpiration, TokenExpirationAction};
+use crate::clock::Timestamp;
+use crate::principal::{AuthorizerContext, Expiry, Principal};
+
+/// Tokens of one issuer.
+#[derive(Debug)]
+pub(super) struct JwtAuthorizer {
+    pub(super) issuer: Arc<Issuer>,
+    pub(super) audience: Vec<String>,
+    pub(super) identity_source: IdentitySource,
+    pub(super) expiration: TokenExpiration,
+    /// Messages with this route key bring a fresh token.
+    pub(super) refresh_route_key: Option<Box<str>>,
+    /// The token must have one of these scopes, if there are any.
+    pub(super) scopes: Vec<String>,
+}
+
+impl Authorize for JwtAuthorizer {
+    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
+        Box::pin(async move {
+            let principal = self.connect(question).await?;
+            Ok(Authorized { principal, usage_identifier_key: None })
+        })
+    }
+
+    fn refresh_route_key(&self) -> Option<&str> {
+        self.refresh_route_key.as_deref()
+    }
+
+    fn refresh<'a>(
+        &'a self,
+        token: &'a str,
+        principal: &'a Principal,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Principal, Denial>> {
+        Box::pin(self.refreshed(token, principal, now))
+    }
+}
+
+impl JwtAuthorizer {
+    /// Checks the token that a client connects with.
+    async fn connect(&self, question: Question<'_>) -> Result<Principal, Denial> {
+        let source = &self.identity_source;
+        let value = source.value(question.context, &question.stage.variables, question.handshake);
+        let value = value.ok_or_else(|| Denial::MissingIdentitySource(source.text.clone()))?;
+        let token = source.token(&value).ok_or(Denial::Token(TokenError::Missing))?;
+        let claims = self.verify(token, question.now).await.map_err(Denial::Token)?;
+        self.principal(&claims)
+    }
+
+    /// Checks a token that comes on an open connection: it must be of the same subject.
+    async fn refreshed(&self, token: &str, principal: &Principal, now: Timestamp) -> Result<Principal, Denial> {
+        let claims = self.verify(token, now).await.map_err(Denial::Token)?;
+        let subject = principal.authorizer_variable("claims.sub");
+        if subject.is_none() || claims.subject() != subject.as_deref() {
+            return Err(Denial::Token(TokenError::Claim("sub")));
+        }
+        let fresh = self.principal(&claims)?;
+        // What does not come from the token stays.
+        Ok(Principal { api_key: principal.api_key.clone(), iam: principal.iam.clone(), ..fresh })
+    }
+
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
+        let unverified = Unverified::read(token)?;
+        let key = self.issuer.key(unverified.kid.as_deref(), unverified.algorithm).await;
+        let key = key.map_err(TokenError::Issuers)?.ok_or(TokenError::UnknownKey)?;
+        unverified.verify(&key, &Expected { issuer: self.issuer.url(), audience: &self.audience, now })
+    }
+
+    fn principal(&self, claims: &Claims) -> Result<Principal, Denial> {
+        let (wanted, scopes) = (&self.scopes, claims.scopes());
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| scopes.contains(&wanted.as_str())) {
+            return Err(Denial::MissingScope);
+        }
+        let scopes = (!wanted.is_empty()).then(|| scopes.into_iter().map(Box::from).collect());
+        Ok(Principal {
+            authorizer: Some(AuthorizerContext::Jwt { claims: claims.as_text(), scopes }),
+            expiry: self.expiry(claims.expires_at),
+            ..Principal::default()
+        })
+    }
+
+    fn expiry(&self, at: Timestamp) -> Option<Expiry> {
+        let notice = Duration::from_secs(self.expiration.notice_seconds.into());
+        let early = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX);
+        let notice_at = Timestamp(at.millis().saturating_sub(early));
+        match self.expiration.action {
+            TokenExpirationAction::Ignore => None,
+            TokenExpirationAction::Notify => Some(Expiry { at, notice_at: Some(notice_at), close_code: None }),
+            TokenExpirationAction::Close => {
+                let notice_at = (early > 0).then_some(notice_at);
+                Some(Expiry { at, notice_at, close_code: Some(self.expiration.close_code) })
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::Method;
+use http::uri::PathAndQuery;
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::authorizer_answer::{ANSWER_MAX_BYTES, AuthorizerAnswer, AuthorizerAnswerError, parse};
+use super::denial::Denial;
+use super::gate::{Authorize, Authorized, Question};
+use super::identity_source::IdentitySource;
+use super::policy::{Decision, PolicyRequest};
+use crate::http_client::{Backend, Call, CallError, HttpClient};
+use crate::integration::authorizer_request;
+use crate::principal::Principal;
+
+const INVOKE: &str = "execute-api:Invoke";
+const FUNCTION_ERROR: &str = "x-amz-function-error";
+
+/// Most answers that one authorizer keeps. When they are all in force, one makes room.
+const CACHE_MAX: usize = 10_000;
+
+/// An HTTP server, or a Lambda function, that is asked about each client.
+#[derive(Debug)]
+pub(super) struct RequestAuthorizer {
+    pub(super) http_client: HttpClient,
+    pub(super) backend: Arc<Backend>,
+    pub(super) path_and_query: PathAndQuery,
+    pub(super) timeout: Duration,
+    pub(super) identity_sources: Vec<IdentitySource>,
+    /// How long an answer holds for others with the same identity sources; none = it does not.
+    pub(super) cache: Option<AnswerCache>,
+}
+
+/// Why an authorizer gave no answer that counts.
+#[derive(Debug, Error)]
+pub enum RequestAuthorizerError {
+    #[error("the call failed")]
+    Call(#[source] CallError),
+    #[error("the authorizer answered with status {0}")]
+    Status(http::StatusCode),
+    #[error("the answer cannot be used")]
+    Answer(#[source] AuthorizerAnswerError),
+}
+
+impl Authorize for RequestAuthorizer {
+    /// 1. identity sources  2. cache  3. call  4. policy
+    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
+        Box::pin(self.ask(question))
+    }
+}
+
+impl RequestAuthorizer {
+    async fn ask(&self, question: Question<'_>) -> Result<Authorized, Denial> {
+        let identity = self.identity(&question)?;
+        let started = Instant::now();
+        let cached = self.cache.as_ref().and_then(|cache| cache.get(&identity, started));
+        let answer = match cached {
+            Some(answer) => answer,
+            None => {
+                let answer = Arc::new(self.call(&question).await?);
+                if let Some(cache) = &self.cache {
+                    cache.put(&identity, Arc::clone(&answer), Instant::now());
+                }
+                answer
+            }
+        };
+        let request = PolicyRequest { action: INVOKE, resource: question.method_arn, keys: question.keys };
+        match answer.policy.evaluate(&request) {
+            Decision::Allow => {}
+            Decision::ExplicitDeny => return Err(Denial::ExplicitDeny),
+            Decision::NoAllow => return Err(Denial::NoAllow { resource: question.method_arn.to_owned() }),
+        }
+        let principal = Principal {
+            authorizer: Some(answer.context.clone()),
+            integration_latency: u64::try_from(started.elapsed().as_millis()).ok(),
+            ..Principal::default()
+        };
+        Ok(Authorized { principal, usage_identifier_key: answer.usage_identifier_key.clone() })
+    }
+
+    /// The values of all identity sources.
+    fn identity<'a>(&self, question: &Question<'a>) -> Result<Vec<Cow<'a, str>>, Denial> {
+        let value = |source: &IdentitySource| {
+            let value = source.value(question.context, &question.stage.variables, question.handshake);
+            value.ok_or_else(|| Denial::MissingIdentitySource(source.text.clone()))
+        };
+        self.identity_sources.iter().map(value).collect()
+    }
+
+    async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
+        let Question { context, stage, handshake, method_arn, .. } = *question;
+        let request = authorizer_request(context, &stage.variables, handshake, method_arn);
+        let call = Call {
+            method: Method::POST,
+            path_and_query: self.path_and_query.clone(),
+            headers: request.headers,
+            body: request.body,
+            timeout: self.timeout,
+            answer_max_bytes: ANSWER_MAX_BYTES,
+        };
+        let failed = Denial::Authorizer;
+        let answer = self.http_client.send(&self.backend, call).await;
+        let answer = answer.map_err(|error| match error {
+            CallError::TooLarge { .. } => failed(RequestAuthorizerError::Answer(AuthorizerAnswerError::TooLarge)),
+            error => failed(RequestAuthorizerError::Call(error)),
+        })?;
+        if !answer.status.is_success() {
+            return Err(failed(RequestAuthorizerError::Status(answer.status)));
+        }
+        match parse(&answer.body) {
+            Err(AuthorizerAnswerError::Unauthorized) => Err(Denial::Unauthorized),
+            Err(error) => Err(failed(RequestAuthorizerError::Answer(error))),
+            Ok(_) if answer.headers.contains_key(FUNCTION_ERROR) => {
+                Err(failed(RequestAuthorizerError::Answer(AuthorizerAnswerError::Function)))
+            }
+            Ok(answer) => Ok(answer),
+        }
+    }
+}
+
+/// An answer and until when it holds.
+type Kept = (Instant, Arc<AuthorizerAnswer>);
+
+/// Answers in force, by the hash of the identity that they were given to: no token is kept.
+///
+/// What an answer's policy says to a request is decided anew each time; only the answer itself is kept.
+#[derive(Debug)]
+pub(super) struct AnswerCache {
+    ttl: Duration,
+    answers: Mutex<HashMap<[u8; 32], Kept>>,
+}
+
+impl AnswerCache {
+    pub(super) fn new(ttl: Duration) -> Self {
+        AnswerCache { ttl, answers: Mutex::default() }
+    }
+
+    fn get(&self, identity: &[Cow<'_, str>], now: Instant) -> Option<Arc<AuthorizerAnswer>> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, answer) = answers.get(&hash(identity))?;
+        (*until > now).then(|| Arc::clone(answer))
+    }
+
+    fn put(&self, identity: &[Cow<'_, str>], answer: Arc<AuthorizerAnswer>, now: Instant) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() >= CACHE_MAX {
+            answers.retain(|_, (until, _)| *until > now);
+            if answers.len() >= CACHE_MAX
+                && let Some(any) = answers.keys().next().copied()
+            {
+                answers.remove(&any);
+            }
+        }
+        answers.insert(hash(identity), (now + self.ttl, answer));
+    }
+}
+
+/// Lengths are part of it, so that no two lists of values look the same.
+fn hash(identity: &[Cow<'_, str>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for value in identity {
+        hash.update((value.len() as u64).to_be_bytes());
+        hash.update(value.as_bytes());
+    }
+    hash.finalize().into()
+}

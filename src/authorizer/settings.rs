@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::secret::Secret;
+
+/// A key that may sign requests to `@connections` and to `$connect` routes with `AWS_IAM`. Its key in `credentials` is
+/// its user name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Credential {
+    /// Names the key in a signature.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[\w-]+$"))]
+    pub access_key_id: String,
+
+    /// What the signature is made with; never sent.
+    #[schemars(with = "String", length(min = 1, max = 1024))]
+    pub secret_access_key: Secret,
+
+    /// Temporary credentials have one, and it must be sent with every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 1, max = 4096))]
+    pub session_token: Option<Secret>,
+
+    /// An IAM policy. Without one the key may do everything on this gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BTreeMap<String, Value>>")]
+    pub policy_document: Option<Value>,
+}
+
+/// A key that clients send with their `$connect`. Its key in `apiKeys` is its id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKey {
+    /// What clients send.
+    #[schemars(with = "String", length(min = 1, max = 1024))]
+    pub value: Secret,
+
+    /// A key that is not enabled lets nobody in.
+    #[serde(default = "enabled_default")]
+    pub enabled: bool,
+}
+
+/// How much the holder of an API key may do. Its key in `usagePlans` is its id.
+///
+/// Connects, messages and posts to connections count, each for the key that the client came with; `$disconnect` does
+/// not, and a connection can always be closed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UsagePlan {
+    /// Where it holds: `API_ID:STAGE`.
+    pub api_stages: Vec<String>,
+
+    /// Whom it is for, by their keys in `apiKeys`. A key has at most one plan for a stage.
+    pub api_keys: Vec<String>,
+
+    /// Rate of each key, on all stages of the plan together, on each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<ThrottleSettings>,
+
+    /// How much each key may do in a period, on all stages and nodes together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaSettings>,
+}
+
+/// A bucket of `burstLimit` tokens that refills with `rateLimit` a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ThrottleSettings {
+    /// Tokens a second.
+    #[schemars(range(min = 0.001, max = 1e9))]
+    pub rate_limit: f64,
+
+    /// Size of the bucket; one second's worth of the rate when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst_limit: Option<u32>,
+}
+
+/// How much may be done in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QuotaSettings {
+    /// Connects, messages and posts in one period.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub limit: u64,
+
+    /// All periods begin at midnight in UTC, weeks on Monday.
+    pub period: QuotaPeriod,
+}
+
+/// The time after which a quota begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum QuotaPeriod {
+    Day,
+    Week,
+    Month,
+}
+
+fn enabled_default() -> bool {
+    true
+}

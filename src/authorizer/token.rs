@@ -1,0 +1,249 @@
+//! A JSON Web Token, from its text to its claims. Pure: keys and time come in.
+//!
+//! Order matters: the form, then the signature with the key that the issuer names, then time, issuer and audience; no
+//! claim is used for anything before all of that is right.
+//!
+//! Source: RFC 7515 (JWS), RFC 7519 (JWT), RFC 8725 (best practices); AWS, "Control access to HTTP APIs with JWT
+//! authorizers".
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::issuer::IssuerError;
+use super::key_set::{Algorithm, Key};
+use crate::clock::Timestamp;
+
+/// Longest token that is looked at, in bytes.
+pub(super) const TOKEN_MAX_BYTES: usize = 16 * 1024;
+
+/// How far an issuer's clock may be ahead of the gateway's, for `nbf` and `iat`.
+const LEEWAY_SECONDS: f64 = 30.0;
+
+/// The last second of the year 9999: a later `exp` is a mistake or a trick.
+const MOMENT_MAX: f64 = 253_402_300_799.0;
+
+/// Why a token does not count.
+#[derive(Clone, Debug, Error)]
+pub enum TokenError {
+    #[error("the identity source holds no token")]
+    Missing,
+    #[error("the token is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("the token's algorithm is not allowed")]
+    Algorithm,
+    #[error("the token's key is not among the issuer's keys")]
+    UnknownKey,
+    #[error("the token's algorithm is not the one of its key")]
+    WrongAlgorithm,
+    #[error("the token's signature is wrong")]
+    Signature,
+    #[error("the token is of another issuer")]
+    Issuer,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid yet")]
+    NotYet,
+    #[error("the claim `{0}` is missing or malformed")]
+    Claim(&'static str),
+    #[error("the issuer's keys could not be had")]
+    Issuers(#[source] Arc<IssuerError>),
+}
+
+impl TokenError {
+    /// Whether the issuer, not the token, is to blame.
+    pub(super) fn is_issuers(&self) -> bool {
+        matches!(self, TokenError::Issuers(_))
+    }
+}
+
+/// A token whose form is right and of which nothing else is known.
+#[derive(Debug)]
+pub(super) struct Unverified<'t> {
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: Option<String>,
+    signing_input: &'t str,
+    signature: &'t str,
+    claims: &'t str,
+}
+
+/// Whom a token must be from, and for whom.
+#[derive(Debug)]
+pub(super) struct Expected<'a> {
+    pub(super) issuer: &'a str,
+    pub(super) audience: &'a [String],
+    pub(super) now: Timestamp,
+}
+
+/// The claims of a token that is genuine and of now.
+#[derive(Debug)]
+pub(super) struct Claims {
+    claims: Map<String, Value>,
+    pub(super) expires_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    cty: Option<String>,
+    // Each of these changes what the rest means, and none is understood here.
+    crit: Option<Value>,
+    enc: Option<Value>,
+    zip: Option<Value>,
+    b64: Option<Value>,
+}
+
+impl<'t> Unverified<'t> {
+    /// Reads the form. `jku`, `x5u`, `jwk` and `x5c` are not looked at: keys come from the configured issuer alone.
+    pub(super) fn read(token: &'t str) -> Result<Self, TokenError> {
+        if token.len() > TOKEN_MAX_BYTES {
+            return Err(TokenError::Malformed("it is too long"));
+        }
+        let parts = || -> Option<[&'t str; 3]> {
+            let mut parts = token.split('.');
+            let found = [parts.next()?, parts.next()?, parts.next()?];
+            parts.next().is_none().then_some(found)
+        };
+        let [header, claims, signature] = parts().ok_or(TokenError::Malformed("it has not three parts"))?;
+        if signature.is_empty() {
+            return Err(TokenError::Malformed("it is not signed"));
+        }
+        let header: Header = serde_json::from_value(Value::Object(object(header)?))
+            .map_err(|_| TokenError::Malformed("its header is not one of a signed token"))?;
+        if [&header.crit, &header.enc, &header.zip, &header.b64].into_iter().any(Option::is_some) {
+            return Err(TokenError::Malformed("its header asks for what is not supported"));
+        }
+        if header.cty.is_some_and(|cty| cty.eq_ignore_ascii_case("jwt")) {
+            return Err(TokenError::Malformed("it holds another token"));
+        }
+        let algorithm = Algorithm::parse(&header.alg).ok_or(TokenError::Algorithm)?;
+        let signing_input = &token[..token.len() - signature.len() - 1];
+        Ok(Unverified { algorithm, kid: header.kid, signing_input, signature, claims })
+    }
+
+    /// Checks the signature, and only then reads the claims and checks those that say whether they count.
+    pub(super) fn verify(&self, key: &Key, expected: &Expected<'_>) -> Result<Claims, TokenError> {
+        if key.algorithm != self.algorithm {
+            return Err(TokenError::WrongAlgorithm);
+        }
+        // Base64 with unused bits that are not zero would be a second spelling of the same signature.
+        if URL_SAFE_NO_PAD.decode(self.signature).is_err() {
+            return Err(TokenError::Malformed("its signature is not base64url"));
+        }
+        if !key.verifies(self.signature, self.signing_input.as_bytes()) {
+            return Err(TokenError::Signature);
+        }
+        let claims = object(self.claims)?;
+        if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
+            return Err(TokenError::Issuer);
+        }
+        check_audience(&claims, expected.audience)?;
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double")]
+        let now = expected.now.millis() as f64 / 1000.0;
+        let expires = moment(&claims, "exp")?.ok_or(TokenError::Claim("exp"))?;
+        if expires <= now {
+            return Err(TokenError::Expired);
+        }
+        for name in ["nbf", "iat"] {
+            if moment(&claims, name)?.is_some_and(|moment| moment > now + LEEWAY_SECONDS) {
+                return Err(TokenError::NotYet);
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 and MOMENT_MAX")]
+        let expires_at = Timestamp((expires * 1000.0) as u64);
+        Ok(Claims { claims, expires_at })
+    }
+}
+
+/// `aud` is text or a list of texts; without it AWS looks at `client_id`.
+fn check_audience(claims: &Map<String, Value>, wanted: &[String]) -> Result<(), TokenError> {
+    let is_wanted = |value: &Value| value.as_str().is_some_and(|value| wanted.iter().any(|wanted| wanted == value));
+    let found = match claims.get("aud") {
+        Some(Value::Array(values)) if values.iter().all(Value::is_string) => values.iter().any(is_wanted),
+        Some(value @ Value::String(_)) => is_wanted(value),
+        Some(_) => return Err(TokenError::Claim("aud")),
+        None => claims.get("client_id").is_some_and(is_wanted),
+    };
+    if found { Ok(()) } else { Err(TokenError::Audience) }
+}
+
+/// Seconds since 1970.
+fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, TokenError> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let seconds = value.as_f64().filter(|seconds| (0.0..=MOMENT_MAX).contains(seconds));
+    seconds.map(Some).ok_or(TokenError::Claim(name))
+}
+
+impl Claims {
+    /// The scopes: `scope`, text with blanks between them, or `scp`, which may be a list.
+    pub(super) fn scopes(&self) -> Vec<&str> {
+        match self.claims.get("scope").or_else(|| self.claims.get("scp")) {
+            Some(Value::String(scopes)) => scopes.split(' ').filter(|scope| !scope.is_empty()).collect(),
+            Some(Value::Array(scopes)) => scopes.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.claims.get("sub").and_then(Value::as_str)
+    }
+
+    /// All claims as text, as AWS shows them: a list is `[a b]`, an object its JSON.
+    pub(super) fn as_text(&self) -> Box<[(Box<str>, Box<str>)]> {
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Array(items) => {
+                let items = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
+                format!("[{}]", items.collect::<Vec<_>>().join(" "))
+            }
+            other => other.to_string(),
+        };
+        self.claims.iter().map(|(name, value)| (name.as_str().into(), text(value).into())).collect()
+    }
+}
+
+/// A part of a token: base64url of a JSON object in which no name stands twice.
+fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("a part of it is not base64url"))?;
+    let Unambiguous(object) =
+        serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed("a part of it is not one JSON object"))?;
+    Ok(object)
+}
+
+/// A JSON object without repeated names: of two `aud`, others might read the other one.
+struct Unambiguous(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Map<String, Value>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let mut map = Map::new();
+                while let Some((name, value)) = members.next_entry::<String, Value>()? {
+                    if map.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a name stands there twice"));
+                    }
+                }
+                Ok(map)
+            }
+        }
+
+        deserializer.deserialize_map(Members).map(Unambiguous)
+    }
+}

@@ -1,0 +1,78 @@
+use super::Config;
+use crate::deployment::Problem;
+use crate::server::HostPattern;
+use crate::telemetry::chain;
+use crate::tls::{ServerTls, TlsSettings};
+
+/// What is wrong at the edge: certificates, proxies, hosts.
+pub(super) fn problems(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let public = &config.listeners.public;
+    if public.proxy_protocol && public.trusted_proxies.is_empty() {
+        problems.push(Problem::at(
+            ["listeners", "public", "proxyProtocol"],
+            "it needs `trustedProxies`: PROXY headers are believed from them alone, and no other connection is taken",
+        ));
+    }
+    let public_tls = load("public", public.tls.as_ref(), &mut problems);
+    load("internal", config.listeners.internal.tls.as_ref(), &mut problems);
+    for name in config.domain_names.keys() {
+        if public_tls.as_ref().is_some_and(|tls| !covers(tls, name)) {
+            problems.push(Problem::at(
+                ["domainNames", name],
+                "no certificate of `listeners.public.tls` is for this host; add one that names it",
+            ));
+        }
+        if !is_allowed(&public.allowed_hosts, name) {
+            problems.push(Problem::at(
+                ["domainNames", name],
+                "`listeners.public.allowedHosts` does not have it, so every request for it is refused; add it there",
+            ));
+        }
+    }
+    problems
+}
+
+/// What is doubtful on a listener that is not loopback.
+pub(super) fn warnings(config: &Config) -> Vec<Problem> {
+    let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none());
+    let warning = |api_id: &str| {
+        Problem::at(
+            ["apis", api_id],
+            "every web page may connect here in the name of who looks at it (with their cookies, from their network); \
+             list the pages in `allowOrigins`",
+        )
+    };
+    open.map(|(api_id, _)| warning(api_id)).collect()
+}
+
+fn load(listener: &str, settings: Option<&TlsSettings>, problems: &mut Vec<Problem>) -> Option<ServerTls> {
+    let settings = settings?;
+    if settings.client_auth.is_some() && settings.client_ca.is_none() {
+        let path = ["listeners", listener, "tls", "clientAuth"];
+        problems.push(Problem::at(path, "it needs `clientCa`: the authorities that certificates must come from"));
+    }
+    match ServerTls::load(settings) {
+        Ok(tls) => Some(tls),
+        Err(error) => {
+            problems.push(Problem::at(["listeners", listener, "tls"], chain(&error).to_string()));
+            None
+        }
+    }
+}
+
+/// A domain with `*` needs a certificate with `*`.
+fn covers(tls: &ServerTls, domain: &str) -> bool {
+    tls.covers(&domain.replacen('*', "any", 1))
+}
+
+fn is_allowed(allowed: &[HostPattern], domain: &str) -> bool {
+    let host = domain.replacen('*', "any", 1);
+    // A pattern with a port may allow it on that port.
+    let matches = |pattern: &HostPattern| {
+        let text = String::from(pattern.clone());
+        let port = text.rsplit_once(':').map_or_else(String::new, |(_, port)| format!(":{port}"));
+        pattern.matches(&format!("{host}{port}"))
+    };
+    allowed.is_empty() || allowed.iter().any(matches)
+}

@@ -1,0 +1,49 @@
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tracing::debug;
+
+use super::message::Reply;
+use crate::authorizer::Denial;
+use crate::data_plane::context::log_denial;
+use crate::data_plane::gateway_response::{TokenNotice, token_frame};
+use crate::data_plane::{DataPlane, Live, MessageError};
+use crate::id::EventId;
+use crate::integration::Payload;
+use crate::request_context::Connection;
+
+/// What a client sends to go on with a fresh token: `{"action":"refresh","token":"…"}`, where `action` is whatever
+/// selects the authorizer's `refreshRouteKey`.
+#[derive(Deserialize)]
+struct Refresh {
+    token: String,
+}
+
+/// Takes a fresh token on an open connection. No backend is called; later events have the new claims.
+///
+/// 1. usage plan  2. token  3. principal
+///
+/// A token that does not count changes nothing: the connection goes on with the one that it has.
+pub(super) async fn refresh(
+    plane: &DataPlane,
+    live: &Live,
+    connection: &Connection,
+    payload: &Payload,
+    request_id: EventId,
+) -> Result<Reply, MessageError> {
+    let principal = connection.principal.load_full();
+    let (api_id, stage) = (&*connection.api_id, &*connection.stage);
+    let now = plane.clock.now();
+    live.access.count(principal.as_deref(), api_id, stage, now).await.map_err(MessageError::UsageExceeded)?;
+    let Payload::Text(text) = payload else { return Err(MessageError::RefreshDenied(Denial::Unauthorized)) };
+    let Refresh { token } =
+        serde_json::from_str(text).map_err(|_| MessageError::RefreshDenied(Denial::Unauthorized))?;
+    let fresh = live.access.refresh(api_id, stage, principal.as_deref(), &token, now).await.map_err(|denial| {
+        log_denial(&denial, api_id, stage, "a fresh token was refused");
+        MessageError::RefreshDenied(denial)
+    })?;
+    let frame = fresh.expiry.map(|expiry| token_frame(TokenNotice::Refreshed, connection.id, request_id, expiry.at));
+    debug!(connection_id = %connection.id, "a client brought a fresh token");
+    connection.principal.store(Some(Arc::new(fresh)));
+    Ok(Reply { frame, refreshed: true })
+}

@@ -1,0 +1,147 @@
+//! What is known of who is on a connection, beside its address: what an authorizer said, which key it came with, which
+//! credential signed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+/// Who is on a connection. A connection whose route asks for nothing has none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Principal {
+    /// What stands as `requestContext.authorizer` in every event.
+    pub authorizer: Option<AuthorizerContext>,
+    /// The API key that the client came with.
+    pub api_key: Option<Arc<ApiKeyIdentity>>,
+    /// The credential that signed the client's request.
+    pub iam: Option<Arc<IamIdentity>>,
+    /// How long the authorizer took, in milliseconds.
+    pub integration_latency: Option<u64>,
+    /// What the token's end means for the connection; only the node that holds it minds it.
+    #[serde(skip)]
+    pub expiry: Option<Expiry>,
+}
+
+/// What an authorizer said of a client, all values as text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum AuthorizerContext {
+    /// `principalId` and `context` of a REQUEST authorizer's answer.
+    Request { principal_id: Option<Box<str>>, context: Box<[(Box<str>, Box<str>)]> },
+    /// The claims of a token; its scopes if the route asked for some.
+    Jwt { claims: Box<[(Box<str>, Box<str>)]>, scopes: Option<Box<[Box<str>]>> },
+}
+
+/// An API key, as events name it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiKeyIdentity {
+    /// Its key in `apiKeys`.
+    pub id: Box<str>,
+    /// Never leaves the process but in events.
+    #[serde(skip)]
+    pub value: Secret,
+}
+
+/// A credential, as events name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IamIdentity {
+    /// Its key in `credentials`.
+    pub name: Box<str>,
+    pub access_key_id: Box<str>,
+    pub account_id: Box<str>,
+    pub user_arn: Box<str>,
+}
+
+/// When a token expires, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    pub at: Timestamp,
+    /// When the client is told.
+    pub notice_at: Option<Timestamp>,
+    /// The code that the connection is closed with, if it is closed.
+    pub close_code: Option<u16>,
+}
+
+impl Principal {
+    /// The value of `$context.authorizer.{name}`.
+    pub fn authorizer_variable(&self, name: &str) -> Option<Cow<'_, str>> {
+        let find = |entries: &'_ [(Box<str>, Box<str>)], name: &str| -> Option<usize> {
+            entries.iter().position(|(key, _)| **key == *name)
+        };
+        match self.authorizer.as_ref()? {
+            AuthorizerContext::Request { principal_id, context } => match name {
+                "principalId" => principal_id.as_deref().map(Cow::Borrowed),
+                name => find(context, name).map(|at| Cow::Borrowed(&*context[at].1)),
+            },
+            AuthorizerContext::Jwt { claims, scopes } => {
+                let name = name.strip_prefix("jwt.").unwrap_or(name);
+                match name.strip_prefix("claims.") {
+                    Some(claim) => find(claims, claim).map(|at| Cow::Borrowed(&*claims[at].1)),
+                    None if name == "scopes" => scopes.as_ref().map(|scopes| Cow::Owned(scopes.join(" "))),
+                    None => None,
+                }
+            }
+        }
+    }
+
+    /// Whether the client came with a token.
+    pub fn has_token(&self) -> bool {
+        matches!(self.authorizer, Some(AuthorizerContext::Jwt { .. }))
+    }
+
+    /// The value of `$context.identity.{name}`, as far as it is about keys.
+    pub fn identity_variable(&self, name: &str) -> Option<&str> {
+        match name {
+            "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()),
+            "apiKeyId" => self.api_key.as_ref().map(|key| &*key.id),
+            "accountId" => self.iam.as_ref().map(|iam| &*iam.account_id),
+            "caller" | "user" => self.iam.as_ref().map(|iam| &*iam.name),
+            "userArn" => self.iam.as_ref().map(|iam| &*iam.user_arn),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Box<[(Box<str>, Box<str>)]> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn what_an_authorizer_said_is_found_by_name() {
+        let request =
+            AuthorizerContext::Request { principal_id: Some("ann".into()), context: pairs(&[("tier", "gold")]) };
+        let request = Principal { authorizer: Some(request), ..Principal::default() };
+        let jwt = AuthorizerContext::Jwt {
+            claims: pairs(&[("sub", "ann"), ("cognito:groups", "[a b]")]),
+            scopes: Some(["chat".into(), "read".into()].into()),
+        };
+        let jwt = Principal { authorizer: Some(jwt), ..Principal::default() };
+        let check = |principal: &Principal, name: &str, expected: Option<&str>| {
+            assert_eq!(principal.authorizer_variable(name).as_deref(), expected, "{name}");
+        };
+        check(&request, "principalId", Some("ann"));
+        check(&request, "tier", Some("gold"));
+        check(&request, "missing", None);
+        check(&jwt, "claims.sub", Some("ann"));
+        check(&jwt, "jwt.claims.sub", Some("ann"));
+        check(&jwt, "claims.cognito:groups", Some("[a b]"));
+        check(&jwt, "scopes", Some("chat read"));
+        check(&jwt, "sub", None);
+        check(&Principal::default(), "principalId", None);
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let key = ApiKeyIdentity { id: "mobile".into(), value: "hunter2".to_owned().into() };
+        let principal = Principal { api_key: Some(Arc::new(key)), ..Principal::default() };
+        assert!(!format!("{principal:?}").contains("hunter2"));
+        assert_eq!(principal.identity_variable("apiKey"), Some("hunter2"));
+        assert_eq!(principal.identity_variable("apiKeyId"), Some("mobile"));
+    }
+}

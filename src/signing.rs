@@ -1,0 +1,117 @@
+//! Signatures of calls to backends, by Standard Webhooks: a backend that knows the secret can tell the gateway's calls
+//! from everybody else's, and from old ones.
+//!
+//! Signed are the event's id, the time and the body. The path, the query string and other headers are not: what matters
+//! there must be in the body, as it is for `AWS_PROXY`.
+//!
+//! Source: Standard Webhooks, "Specification", version 1.0.0.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::Sha256;
+use thiserror::Error;
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// Begins a secret in its usual form.
+const PREFIX: &str = "whsec_";
+
+const SECRET_MIN_BYTES: usize = 24;
+const SECRET_MAX_BYTES: usize = 64;
+
+/// Signs calls with one or more secrets.
+#[derive(Clone)]
+pub struct Signer {
+    /// Keyed, nothing hashed yet.
+    keys: Vec<Hmac<Sha256>>,
+}
+
+/// A secret that cannot sign. Its text is not in the message.
+#[derive(Debug, Error)]
+#[error(
+    "secret {number} cannot be used; allowed: 24 to 64 bytes in base64, with or without `whsec_` before it, as \
+     `openssl rand -base64 32` makes them"
+)]
+pub struct SecretError {
+    number: usize,
+}
+
+impl Signer {
+    /// A signer with these secrets.
+    ///
+    /// # Errors
+    /// One of them is not base64 of 24 to 64 bytes.
+    pub fn new(secrets: &[Secret]) -> Result<Self, SecretError> {
+        let key = |(index, secret): (usize, &Secret)| {
+            let text = secret.expose();
+            let bytes = STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).ok();
+            let bytes = bytes.filter(|bytes| (SECRET_MIN_BYTES..=SECRET_MAX_BYTES).contains(&bytes.len()));
+            let key = bytes.and_then(|bytes| Hmac::<Sha256>::new_from_slice(&bytes).ok());
+            key.ok_or(SecretError { number: index + 1 })
+        };
+        Ok(Signer { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
+    }
+
+    /// Puts the three headers of a signed call in place of any that are there.
+    pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
+        let seconds = (now.millis() / 1000).to_string();
+        let signatures = self.keys.iter().map(|key| {
+            let mut mac = key.clone();
+            for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
+                mac.update(part);
+            }
+            format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+        });
+        let signatures = signatures.collect::<Vec<_>>().join(" ");
+        for (name, value) in [(WEBHOOK_ID, id), (WEBHOOK_TIMESTAMP, &*seconds), (WEBHOOK_SIGNATURE, &*signatures)] {
+            headers.insert(name, HeaderValue::from_str(value).expect("ids, numbers and base64 are visible ASCII"));
+        }
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The specification's own example.
+    #[test]
+    fn a_call_is_signed_as_the_specification_says() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
+        let signer = Signer::new(&[secret.into(), "A".repeat(32).into()]).expect("secrets");
+        let mut headers = HeaderMap::new();
+        headers.insert(WEBHOOK_SIGNATURE, HeaderValue::from_static("v1,forged"));
+        let now = Timestamp(1_614_265_330_999);
+        signer.sign(&mut headers, "msg_p5jXN8AQM9LWM0D4loKWxJek", now, br#"{"test": 2432232314}"#);
+        assert_eq!(headers["webhook-id"], "msg_p5jXN8AQM9LWM0D4loKWxJek");
+        assert_eq!(headers["webhook-timestamp"], "1614265330");
+        let signatures = headers["webhook-signature"].to_str().expect("ASCII");
+        let (first, second) = signatures.split_once(' ').expect("two");
+        assert_eq!(first, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        assert!(second.starts_with("v1,"));
+    }
+
+    #[test]
+    fn a_secret_that_cannot_sign_is_named_and_not_shown() {
+        let check = |text: &str| {
+            let error = Signer::new(&[text.to_owned().into()]).expect_err("no secret").to_string();
+            assert!(error.starts_with("secret 1 cannot") && (text.is_empty() || !error.contains(text)), "{error}");
+        };
+        check("");
+        check("hunter2hunter2hunter2");
+        check("whsec_c2hvcnQ=");
+        check(&STANDARD.encode([7; 65]));
+    }
+}

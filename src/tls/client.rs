@@ -1,0 +1,78 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::certificate::{authorities, certified_key, chain, check_validity, parse_all, private_key};
+use super::files::Files;
+use super::{CertificateFiles, TlsError};
+use crate::clock::{Clock as _, SystemClock};
+
+/// TLS of the calls of one integration: whom they trust and who they are.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    pub(crate) config: Arc<ClientConfig>,
+    /// The name that the backend's certificate must have, if it is not its host.
+    pub(crate) server_name: Option<ServerName<'static>>,
+    /// Tells these settings from others, by the content of their files.
+    pub(crate) fingerprint: [u8; 32],
+}
+
+impl ClientTls {
+    /// Reads the files. With `ca` only its authorities are trusted, without it `roots`.
+    ///
+    /// # Errors
+    /// One of them is wrong.
+    pub fn load(
+        ca: Option<&PathBuf>,
+        identity: Option<&CertificateFiles>,
+        server_name: Option<&str>,
+        roots: &RootCertStore,
+    ) -> Result<Self, TlsError> {
+        let own = identity.into_iter().flat_map(|files| [files.certificate.as_path(), &files.private_key]);
+        let files = Files::read(ca.into_iter().map(PathBuf::as_path).chain(own))?;
+        let roots = match ca {
+            Some(path) => authorities(path, files.get(path))?,
+            None => roots.clone(),
+        };
+        let identity = identity.map(|settings| own_identity(settings, &files)).transpose()?;
+        let server_name = server_name
+            .map(|name| {
+                ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName { name: name.to_owned() })
+            })
+            .transpose()?;
+        let name = server_name.as_ref().map(|name| name.to_str().into_owned()).unwrap_or_default();
+        let fingerprint = files.fingerprint_with(name.as_bytes());
+        let config = client_config(roots, identity).map_err(|error| TlsError::Setup(Box::new(error)))?;
+        Ok(ClientTls { config: Arc::new(config), server_name, fingerprint })
+    }
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+pub(super) fn own_identity(settings: &CertificateFiles, files: &Files) -> Result<Identity, TlsError> {
+    let path = settings.certificate.as_path();
+    let chain = chain(path, files.get(path))?;
+    let parsed = parse_all(path, &chain)?;
+    check_validity(path, &parsed[0], SystemClock.now())?;
+    // Says whether the key is the certificate's.
+    certified_key(settings, files, chain.clone())?;
+    let key = private_key(&settings.private_key, files.get(&settings.private_key))?;
+    Ok((chain, key))
+}
+
+/// How this process is a TLS client: TLS 1.2 and 1.3 by ring.
+///
+/// # Errors
+/// The key does not fit.
+pub fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key),
+        None => Ok(builder.with_no_client_auth()),
+    }
+}

@@ -1,0 +1,55 @@
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why TLS cannot be had with these files.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    #[error("could not read `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{}` is not PEM: {why}", path.display())]
+    NotPem { path: PathBuf, why: String },
+    #[error("`{}` has no certificate; it must have a `-----BEGIN CERTIFICATE-----`", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("certificate {number} in `{}` cannot be read as X.509", path.display())]
+    Unreadable { path: PathBuf, number: usize },
+    #[error("the certificate in `{}` expired on {on}", path.display())]
+    Expired { path: PathBuf, on: String },
+    #[error("the certificate in `{}` is not valid before {on}", path.display())]
+    NotYetValid { path: PathBuf, on: String },
+    #[error(
+        "the chain in `{}` is broken: certificate {number} is not of the authority that certificate {} names; the \
+         certificate comes first, then its issuer, then that one's", path.display(), number - 1
+    )]
+    BrokenChain { path: PathBuf, number: usize },
+    #[error(
+        "the chain in `{}` is missing: it ends with a certificate of `{issuer}`, whose own certificate clients would have to \
+         fetch; append it", path.display()
+    )]
+    MissingChain { path: PathBuf, issuer: String },
+    #[error("the certificate in `{}` has no host name (subjectAltName)", path.display())]
+    NoName { path: PathBuf },
+    #[error("`{}` has no private key; it must have a `-----BEGIN PRIVATE KEY-----`", path.display())]
+    NoKey { path: PathBuf },
+    #[error("the key in `{}` is encrypted; keys are read without a password", path.display())]
+    EncryptedKey { path: PathBuf },
+    #[error("the key in `{}` is of a kind that is not supported; RSA, ECDSA and Ed25519 are", path.display())]
+    UnsupportedKey { path: PathBuf },
+    #[error("the key in `{}` is not the one of the certificate in `{}`", key.display(), certificate.display())]
+    KeyMismatch { certificate: PathBuf, key: PathBuf },
+    #[error("a certificate in `{}` cannot be an authority", path.display())]
+    NotAnAuthority {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("`{name}` cannot be the name of a TLS server")]
+    ServerName { name: String },
+    #[error("TLS cannot be set up")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

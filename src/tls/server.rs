@@ -1,0 +1,224 @@
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::ring;
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::certificate::{Certificate, authorities};
+use super::files::Files;
+use super::{ClientAuth, TlsError, TlsSettings};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::telemetry::chain;
+
+/// How often files are looked at. A change is in force when they were the same twice, so that a certificate is not
+/// taken without its key.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sessions that TLS 1.2 clients may resume without a ticket.
+const SESSIONS_MAX: usize = 4096;
+
+/// A certificate that ends this soon is warned of when it is read.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// TLS of one listener, as its files say.
+#[derive(Debug)]
+pub struct ServerTls {
+    settings: TlsSettings,
+    alpn: Vec<Vec<u8>>,
+    state: ArcSwap<State>,
+    /// Seals tickets; kept across reloads, so that clients resume.
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+#[derive(Debug)]
+struct State {
+    config: Arc<ServerConfig>,
+    certificates: Vec<Certificate>,
+    fingerprint: [u8; 32],
+}
+
+impl ServerTls {
+    /// Reads the files of a listener that speaks HTTP/1.1.
+    ///
+    /// # Errors
+    /// One of them is wrong.
+    pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
+        Self::load_with(settings, vec![b"http/1.1".to_vec()])
+    }
+
+    /// As [`ServerTls::load`], for other protocols.
+    pub(super) fn load_with(settings: &TlsSettings, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
+        let tickets = ring::Ticketer::new().map_err(|error| TlsError::Setup(Box::new(error)))?;
+        let state = read(settings, &alpn, &tickets, None, SystemClock.now())?;
+        Ok(ServerTls { settings: settings.clone(), alpn, state: ArcSwap::from_pointee(state), tickets })
+    }
+
+    /// The handshake with a client, without a bound on its time.
+    ///
+    /// # Errors
+    /// The client goes, or wants what is not to be had, or is not who it must be.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let config = Arc::clone(&self.state.load().config);
+        TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// Whether one of the certificates is for this host.
+    pub fn covers(&self, host: &str) -> bool {
+        self.state.load().certificates.iter().any(|certificate| certificate.covers(host))
+    }
+
+    /// Follows the files until `stop`.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Some(self.state.load().fingerprint);
+        let mut settled = last;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = looks.tick() => {}
+            }
+            let reader = Arc::clone(&self);
+            // Reading blocks; it is waited for, so it has an owner.
+            let Ok(files) = tokio::task::spawn_blocking(move || Files::read(paths(&reader.settings))).await else {
+                return;
+            };
+            // What cannot be read is a state of its own.
+            let seen = files.as_ref().ok().map(Files::fingerprint);
+            let is_settled = seen == last;
+            last = seen;
+            if !is_settled || seen == settled {
+                continue;
+            }
+            settled = seen;
+            match self.reload(files) {
+                Ok(()) => info!("TLS certificates were reloaded"),
+                Err(error) => error!(
+                    error = %chain(&error),
+                    "TLS certificates have changed and cannot be used: the old ones stay in force"
+                ),
+            }
+        }
+    }
+
+    fn reload(&self, files: Result<Files, TlsError>) -> Result<(), TlsError> {
+        let files = files?;
+        if files.fingerprint() == self.state.load().fingerprint {
+            return Ok(());
+        }
+        let state = build(&self.settings, &self.alpn, &self.tickets, &files, SystemClock.now())?;
+        self.state.store(Arc::new(state));
+        Ok(())
+    }
+}
+
+fn paths(settings: &TlsSettings) -> impl Iterator<Item = &Path> {
+    let pairs = settings.certificates.iter().flat_map(|files| [files.certificate.as_path(), &files.private_key]);
+    pairs.chain(settings.client_ca.as_deref())
+}
+
+fn read(
+    settings: &TlsSettings,
+    alpn: &[Vec<u8>],
+    tickets: &Arc<dyn ProducesTickets>,
+    files: Option<Files>,
+    now: Timestamp,
+) -> Result<State, TlsError> {
+    let files = match files {
+        Some(files) => files,
+        None => Files::read(paths(settings))?,
+    };
+    build(settings, alpn, tickets, &files, now)
+}
+
+fn build(
+    settings: &TlsSettings,
+    alpn: &[Vec<u8>],
+    tickets: &Arc<dyn ProducesTickets>,
+    files: &Files,
+    now: Timestamp,
+) -> Result<State, TlsError> {
+    let certificates: Vec<Certificate> =
+        settings.certificates.iter().map(|pair| Certificate::parse(pair, files, now)).collect::<Result<_, _>>()?;
+    for certificate in &certificates {
+        let left = certificate.not_after.saturating_sub(i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX));
+        if left < i64::try_from(EXPIRES_SOON.as_secs()).unwrap_or(i64::MAX) {
+            warn!(names = ?certificate.names, days = left / 86_400, "a TLS certificate expires soon");
+        }
+    }
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Setup(Box::new(error)))?;
+    let builder = match &settings.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => builder.with_client_cert_verifier(verifier(authorities(path, files.get(path))?, settings)?),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&certificates)));
+    config.alpn_protocols = alpn.to_vec();
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    // A ticket outlives its listener's files, and with them the authority that a client's certificate came from: where
+    // clients show certificates, only sessions that this very state has seen are resumed.
+    if settings.client_ca.is_none() {
+        config.ticketer = Arc::clone(tickets);
+    }
+    Ok(State { config: Arc::new(config), certificates, fingerprint: files.fingerprint() })
+}
+
+fn verifier(
+    roots: RootCertStore,
+    settings: &TlsSettings,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match settings.client_auth {
+        Some(ClientAuth::Optional) => builder.allow_unauthenticated(),
+        Some(ClientAuth::Required) | None => builder,
+    };
+    builder.build().map(|verifier| verifier as _).map_err(|error| TlsError::Setup(Box::new(error)))
+}
+
+/// Chooses the certificate by the name that a client asks for.
+#[derive(Debug)]
+struct BySni {
+    by_name: HashMap<String, Arc<CertifiedKey>>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl BySni {
+    fn new(certificates: &[Certificate]) -> Self {
+        let mut by_name = HashMap::new();
+        for certificate in certificates {
+            for name in &certificate.names {
+                // The first certificate for a name counts.
+                by_name.entry(name.clone()).or_insert_with(|| Arc::clone(&certificate.key));
+            }
+        }
+        BySni { by_name, first: certificates.first().map(|certificate| Arc::clone(&certificate.key)) }
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            let exact = self.by_name.get(&name);
+            exact.or_else(|| self.by_name.get(&format!("*.{}", name.split_once('.')?.1))).cloned()
+        });
+        found.or_else(|| self.first.clone())
+    }
+}

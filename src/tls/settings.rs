@@ -1,0 +1,57 @@
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// TLS of a listener. Files are read again when they change; relative paths begin at the working directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Certificates, chosen by the host name that a client asks for (SNI); the first is for clients that ask for none
+    /// or for an unknown one.
+    #[schemars(length(min = 1, max = 100))]
+    pub certificates: Vec<CertificateFiles>,
+
+    /// Certificates of the authorities that clients' own certificates must come from (mTLS), in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+
+    /// With `clientCa`: whether a client must have a certificate. `REQUIRED` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// The certificate, then those that lead to its root, in PEM.
+    pub certificate: PathBuf,
+
+    /// Its key in PEM: PKCS#8, PKCS#1 or SEC1, without a password.
+    pub private_key: PathBuf,
+}
+
+/// Whether a client must have a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ClientAuth {
+    /// It may have none; one that it has must be right.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+/// TLS of the links between nodes, both ways: every node proves itself by a certificate of the cluster's own authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerTlsSettings {
+    /// This node's certificate, for the host that it advertises, in PEM.
+    pub certificate: PathBuf,
+
+    /// Its key in PEM.
+    pub private_key: PathBuf,
+
+    /// Certificates of the authorities that peers' certificates must come from, in PEM.
+    pub ca: PathBuf,
+}

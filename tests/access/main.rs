@@ -1,0 +1,8 @@
+//! Who may enter and who may push, seen from outside: real sockets, a real backend, a real issuer.
+
+mod api_key;
+mod example;
+mod iam;
+mod jwt;
+mod request_authorizer;
+mod support;

@@ -1,0 +1,214 @@
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustls::server::WebPkiClientVerifier;
+use tidegate::app::Gateway;
+use tidegate::http_client::{HttpClient, Lookup, Resolver};
+
+use crate::support::{Authority, Backend, Client, Settings, connect, handshake, raw, root, run};
+
+const OLD: &str = "whsec_b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xk";
+const NEW: &str = "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3";
+
+#[tokio::test]
+async fn a_signed_call_is_verified_by_the_standards_own_library() {
+    let backend = Backend::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("hook");
+    std::fs::write(&secret, format!("{OLD}\n")).unwrap();
+    let integration = format!("signing: {{ secrets: [ \"${{file:{}}}\", {NEW} ] }}", secret.display());
+    let gateway = Settings { integration, ..Settings::new(&backend) }.start().await;
+    let mut client = connect(gateway.public_address()).await;
+    client.echo("häh?").await;
+    drop(client);
+    let library = library().await;
+    let script = "import json, sys\n\
+        from standardwebhooks import Webhook, WebhookVerificationError\n\
+        secret, headers, body = sys.argv[1], json.loads(sys.argv[2]), sys.stdin.buffer.read()\n\
+        Webhook(secret).verify(body, headers)\n\
+        for other in (body + b' ', b'x' + body):\n\
+        \x20   try:\n\
+        \x20       Webhook(secret).verify(other, headers)\n\
+        \x20       sys.exit('a changed body was accepted')\n\
+        \x20   except WebhookVerificationError:\n\
+        \x20       pass\n";
+    for event_type in ["CONNECT", "MESSAGE", "DISCONNECT"] {
+        let call = backend.last(event_type).await;
+        assert_eq!(call.header("webhook-id"), call.header("x-tidegate-request-id"));
+        let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+        let headers: serde_json::Map<_, _> =
+            names.map(|name| (name.to_owned(), call.header(name).into())).into_iter().collect();
+        let headers = serde_json::Value::Object(headers).to_string();
+        for secret in [OLD, NEW] {
+            let environment = [("PYTHONPATH", library.as_str())];
+            let (succeeded, output) =
+                run("/usr/bin/python3", &["-c", script, secret, &headers], &environment, &call.body).await;
+            assert!(succeeded, "{event_type}: {output}");
+        }
+        // The snippet that the examples show.
+        let snippet = root().join("examples/python/verify_signature.py").display().to_string();
+        let (succeeded, output) = run("/usr/bin/python3", &[&snippet, NEW, &headers], &[], &call.body).await;
+        assert!(succeeded, "{event_type}: {output}");
+        let (succeeded, _) = run("/usr/bin/python3", &[&snippet, NEW, &headers], &[], b"changed").await;
+        assert!(!succeeded, "{event_type}");
+    }
+}
+
+/// Where the library is; it is installed for the tests alone, the first time they run.
+async fn library() -> String {
+    let folder = root().join("target/shield-python");
+    if !folder.join("standardwebhooks").exists() {
+        let target = folder.display().to_string();
+        let arguments =
+            ["-m", "pip", "install", "--quiet", "--no-deps", "--target", &target, "standardwebhooks==1.1.0"];
+        let (mut succeeded, mut output) = run("/usr/bin/python3", &arguments, &[], b"").await;
+        if !succeeded {
+            (succeeded, output) = run("python3", &arguments, &[], b"").await;
+        }
+        assert!(succeeded, "standardwebhooks could not be installed from PyPI: {output}");
+    }
+    folder.display().to_string()
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_sign_is_a_problem_and_not_shown() {
+    let backend = Backend::start().await;
+    let integration = "signing: { secrets: [ hunter2hunter2 ] }".to_owned();
+    let problems = Settings { integration, ..Settings::new(&backend) }.problems();
+    assert!(problems.contains("integrations.backend.signing: secret 1 cannot be used"), "{problems}");
+    assert!(!problems.contains("hunter2"), "{problems}");
+}
+
+#[tokio::test]
+async fn backends_with_an_authority_of_their_own_and_client_certificates() {
+    let (authority, other) = (Authority::new("internal"), Authority::new("other"));
+    let server = authority.issue(&["backend.internal"]);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()), Arc::clone(&provider))
+        .build()
+        .unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(server.chain(), server.private_key())
+        .unwrap();
+    let backend = Backend::start_tls(tls).await;
+    authority.write_pair("gateway", &authority.issue(&["gateway.internal"]));
+    other.write_pair("gateway", &other.issue(&["gateway.internal"]));
+    let path = |authority: &Authority, name: &str| authority.path(name).display().to_string();
+    let settings = |ca: &str, identity: Option<&Authority>, name: &str| {
+        let identity = identity.map(|authority| {
+            let (certificate, key) = (path(authority, "gateway.pem"), path(authority, "gateway.key"));
+            format!("clientCertificate: {certificate}, clientKey: {key}, ")
+        });
+        let identity = identity.unwrap_or_default();
+        Settings {
+            integration: format!("tlsConfig: {{ caFile: {ca}, {identity}serverNameToVerify: {name} }}"),
+            uri: format!("https://{}/events", backend.address),
+            ..Settings::new(&backend)
+        }
+    };
+    let ca = path(&authority, "ca.pem");
+    let gateway = settings(&ca, Some(&authority), "backend.internal").start().await;
+    connect(gateway.public_address()).await.echo("hello").await;
+    for (what, settings) in [
+        ("another name", settings(&ca, Some(&authority), "else.internal")),
+        ("another authority", settings(&path(&other, "ca.pem"), Some(&authority), "backend.internal")),
+        ("a certificate of another authority", settings(&ca, Some(&other), "backend.internal")),
+        ("no certificate", settings(&ca, None, "backend.internal")),
+    ] {
+        let gateway = settings.start().await;
+        let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{what}: {answer}");
+    }
+    let half = Settings {
+        integration: format!("tlsConfig: {{ clientCertificate: {ca} }}"),
+        ..settings(&ca, None, "backend.internal")
+    };
+    assert!(half.problems().contains("`clientCertificate` and `clientKey` go together"));
+    let plain = Settings { uri: format!("http://{}/", backend.address), ..settings(&ca, None, "backend.internal") };
+    assert!(plain.problems().contains("`tlsConfig` is for `https://` URLs alone"));
+}
+
+/// Gives one answer after the other, the last again and again.
+struct Script {
+    answers: Mutex<Vec<SocketAddr>>,
+    asked: AtomicUsize,
+}
+
+impl Resolver for Script {
+    fn resolve<'a>(&'a self, _host: &'a str, _port: u16) -> Lookup<'a> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut answers = self.answers.lock().unwrap();
+        let address = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
+        Box::pin(async move { io::Result::Ok(vec![address]) })
+    }
+}
+
+#[tokio::test]
+async fn names_that_lead_to_private_or_metadata_addresses_are_not_called_also_not_the_second_time() {
+    let backend = Backend::start().await;
+    let start = async |host: &str, allow: &str, answers: &[SocketAddr]| {
+        let script = Arc::new(Script { answers: Mutex::new(answers.to_vec()), asked: AtomicUsize::new(0) });
+        let settings = Settings {
+            uri: format!("http://{host}:{}/events", backend.address.port()),
+            top: allow.to_owned(),
+            ..Settings::new(&backend)
+        };
+        let config = tidegate::config::load(&settings.text(), &|_| None).unwrap();
+        let resolver = Arc::clone(&script);
+        let gateway = Gateway::start_with(config, |tasks| HttpClient::with_resolver(tasks, resolver)).await.unwrap();
+        (gateway, script)
+    };
+    let refused = async |gateway: &Gateway| {
+        let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    };
+    let metadata: SocketAddr = "169.254.169.254:80".parse().unwrap();
+    let mapped: SocketAddr = "[::ffff:169.254.169.254]:80".parse().unwrap();
+    for (host, allow) in [("api.example.com", ""), ("backend", ""), ("backend", "egress: { allow: [ 0.0.0.0/0 ] }")] {
+        for address in [metadata, mapped] {
+            refused(&start(host, allow, &[address]).await.0).await;
+        }
+    }
+    refused(&start("api.example.com", "", &[backend.address]).await.0).await;
+    refused(&start("backend", "egress: { allow: [ 10.0.0.0/8 ] }", &[backend.address]).await.0).await;
+    for (host, allow) in [("backend", ""), ("api.example.com", "egress: { allow: [ 127.0.0.1 ] }")] {
+        let (gateway, _) = start(host, allow, &[backend.address]).await;
+        connect(gateway.public_address()).await.echo("hello").await;
+    }
+    // The same name leads elsewhere when the next connection is opened: connections of the pool are used once each here,
+    // since two messages are under way at once.
+    let (gateway, script) = start("backend", "", &[backend.address, metadata]).await;
+    let stream = tokio::net::TcpStream::connect(gateway.public_address()).await.unwrap();
+    let url = format!("ws://{}/prod", gateway.public_address());
+    let mut client = Client::on(stream, &url, &[]).await.unwrap();
+    client.echo("on the first connection").await;
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    use futures_util::SinkExt as _;
+    client.0.send(tokio_tungstenite::tungstenite::Message::text("on the second")).await.unwrap();
+    assert!(client.next().await.contains("Internal server error"));
+    assert!(script.asked.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test]
+async fn a_stage_variable_cannot_change_more_than_a_host() {
+    let backend = Backend::start().await;
+    let check = |uri: &str, value: &str, expected: &str| {
+        let settings = Settings { uri: uri.to_owned(), ..Settings::new(&backend) };
+        let variables = format!("stages: {{ prod: {{ stageVariables: {{ v: \"{value}\" }} }} }}");
+        let text = settings.text().replace("stages: { prod: {}, beta: {} }", &variables);
+        let problems = tidegate::config::load(&text, &|_| None).err().unwrap_or_default();
+        let told: String = problems.iter().map(|problem| problem.message.clone()).collect();
+        assert_eq!(told.contains("stands in the host"), !expected.is_empty(), "{uri} {value}: {told}");
+    };
+    check("http://${stageVariables.v}.example.com/", "prod", "");
+    check("http://${stageVariables.v}/", "backend:9000", "");
+    check("http://a.test/${stageVariables.v}", "/evil.test/?x#y", "");
+    check("http://${stageVariables.v}.example.com/", "evil.test/", "refused");
+    check("http://${stageVariables.v}.example.com/", "evil.test?", "refused");
+    check("http://backend${stageVariables.v}", "#.evil.test", "refused");
+}
