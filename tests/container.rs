@@ -32,10 +32,24 @@ async fn the_images_gateway_is_healthy_until_it_is_gone() {
 
 #[tokio::test]
 async fn shipped_configurations_have_neither_problems_nor_warnings() {
-    for name in ["config/container.yaml", "config/demo.yaml", "config/tidegate.yaml", "examples/tidegate.yaml"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-        let path = path.to_str().expect("a path in UTF-8");
-        let (_, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", path], &[]).await;
+    for name in ["config/demo.yaml", "config/tidegate.yaml", "examples/tidegate.yaml"] {
+        let (path, output) = check(name).await;
         assert_eq!(output, format!("{path}: fine\n"));
     }
+}
+
+#[tokio::test]
+async fn the_images_configuration_leaves_one_decision_to_its_user() {
+    let (path, output) = check("config/container.yaml").await;
+    // Standard output first, then standard error.
+    let (fine, warning) = output.split_once('\n').expect("two lines");
+    assert_eq!(fine, format!("{path}: fine"));
+    assert!(warning.starts_with("warning: ") && warning.contains("allowOrigins"), "{output}");
+    assert_eq!(warning.lines().count(), 1, "{output}");
+}
+
+async fn check(name: &str) -> (String, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string();
+    let (_, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", &path], &[]).await;
+    (path, output)
 }

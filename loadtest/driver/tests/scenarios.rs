@@ -6,10 +6,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Scenarios that some targets cannot play yet. They are played as soon as the targets can: then this list is wrong and
-/// the test says so.
-const NOT_PLAYED: [(&str, &str); 3] =
-    [("accept-tls", "tidegate"), ("idle-tls", "tidegate"), ("push-cross-node", "floor")];
+/// Scenarios that some targets cannot play. They are played as soon as the targets can: then this list is wrong and the
+/// test says so.
+const NOT_PLAYED: [(&str, &str); 1] = [("push-cross-node", "floor")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

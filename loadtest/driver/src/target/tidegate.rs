@@ -112,6 +112,8 @@ async fn start_node(program: &Path, config: &Path) -> anyhow::Result<(Process, N
     let mut process = Process::start("tidegate", command)?;
     let node = process.line_on_stderr(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
+        // A member of a cluster listens before it is registered and linked.
+        line.get("message").filter(|message| *message == "ready")?;
         let address = |name: &str| line.get(name)?.as_str()?.parse().ok();
         Some(Node { public: address("public")?, internal: address("internal")? })
     });
