@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::entrance::Peer;
 use crate::deployment::{Deployment, Stage};
+use crate::id::ConnectionId;
 
 /// A call of `@connections` that may be worth a line.
 pub(super) struct Call {
@@ -25,7 +26,8 @@ impl Call {
         Call {
             api_id: Arc::clone(&deployment.api_id),
             stage: Arc::clone(&stage.name),
-            connection_id: id.chars().take(128).collect(),
+            // What is no connection id is not printed: who mistakes a path may have put a secret there.
+            connection_id: ConnectionId::parse(id).map_or_else(|_| "-".to_owned(), |id| id.to_string()),
             method: request.method().clone(),
             peer: peer.remote,
         }
