@@ -12,6 +12,7 @@ mod context;
 mod disconnect_queue;
 mod error;
 pub mod gateway_response;
+mod integration_call;
 pub mod management;
 mod settings;
 pub mod websocket;

@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use super::disconnect::report;
 use crate::authorizer::{Client, Denial, Received};
 use crate::data_plane::context::{USAGE_PLAN, labels, log_denial};
+use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
@@ -148,12 +149,8 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         return admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"));
     };
     let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
-    let started = Instant::now();
-    let outcome =
-        plane.integrations.call(&request.stage, route, &context, Some(&request.handshake), &Payload::Empty).await;
-    let error = outcome.as_ref().err().map(|error| error.kind());
-    plane.metrics.integration(&stage_labels, started.elapsed().as_secs_f64(), error);
-    match outcome {
+    let handshake = Some(&request.handshake);
+    match call_integration(&plane, &request.stage, route, &context, handshake, &Payload::Empty).await {
         Ok(answer) if answer.status.is_success() => {
             admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
             admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"))

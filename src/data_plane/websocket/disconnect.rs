@@ -6,6 +6,7 @@ use tracing::{debug, error, warn};
 use crate::data_plane::DataPlane;
 use crate::data_plane::context::labels;
 use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
+use crate::data_plane::integration_call::call_integration;
 use crate::http_client::CallError;
 use crate::id::ConnectionId;
 use crate::integration::{Answer, IntegrationError, Payload};
@@ -44,10 +45,7 @@ pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId)
     };
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
     let context = live.context(plane, deployment, &connection, event, &route.key, id.disconnect_event());
-    let started = tokio::time::Instant::now();
-    let outcome = plane.integrations.call(stage, route, &context, None, &Payload::Empty).await;
-    let kind = outcome.as_ref().err().map(IntegrationError::kind);
-    plane.metrics.integration(&labels(&connection), started.elapsed().as_secs_f64(), kind);
+    let outcome = call_integration(plane, stage, route, &context, None, &Payload::Empty).await;
     if is_final(&outcome) {
         debug!(connection_id = %id, attempt, "the backend knows of the disconnect");
         settle(plane, &connection, false);

@@ -8,6 +8,7 @@ use tracing::{debug, trace};
 use super::refresh::refresh;
 use crate::data_plane::context::{USAGE_PLAN, labels};
 use crate::data_plane::gateway_response::error_frame;
+use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::id::EventId;
@@ -162,10 +163,7 @@ async fn call(
     let event = Event::Message { message_id: EventId::random() };
     let context = live.context(plane, deployment, connection, event, &route.key, request_id);
     trace!(connection_id = %connection.id, route_key = &*route.key, request_id = %request_id, "message");
-    let started = tokio::time::Instant::now();
-    let outcome = plane.integrations.call(stage, route, &context, None, payload).await;
-    let error = outcome.as_ref().err().map(|error| error.kind());
-    plane.metrics.integration(&labels(connection), started.elapsed().as_secs_f64(), error);
+    let outcome = call_integration(plane, stage, route, &context, None, payload).await;
     let answer = outcome.map_err(MessageError::Integration)?;
     if !route.two_way || answer.body.is_empty() {
         return Ok(None);
