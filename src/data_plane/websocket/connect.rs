@@ -229,10 +229,6 @@ impl Admitted {
         self.particulars.subprotocol.as_ref()
     }
 
-    pub(super) fn plane(&self) -> &Arc<DataPlane> {
-        &self.plane
-    }
-
     /// From now on it is served. `None` if the node was fenced meanwhile: then its backend is told that it is over.
     fn open(mut self) -> Option<Self> {
         let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));

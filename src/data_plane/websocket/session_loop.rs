@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
-        if !self.admitted.plane().registry.gate().is_open() {
+        if !self.admitted.plane.registry.gate().is_open() {
             ready!(self.poll_hold(cx));
         }
         if let Poll::Ready(closing) = self.socket.poll_send(cx) {
@@ -154,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Ready when the gate is open. Until then nothing is dispatched and nothing written.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let gate = self.admitted.plane().registry.gate();
+        let gate = self.admitted.plane.registry.gate();
         loop {
             let opening = self.hold.get_or_insert_with(|| Box::pin(gate.next_opening()));
             let opening = opening.as_mut().poll(cx);
@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn message(&mut self, payload: Payload) {
         self.deadlines.data(Instant::now());
-        self.outbox().touch(self.admitted.plane().clock.now());
+        self.outbox().touch(self.admitted.plane.clock.now());
         let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
         match dispatch(plane, connection, &mut particulars.bucket, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn note_token(&mut self) {
         let principal = self.admitted.connection.principal.load();
         let expiry = principal.as_ref().and_then(|principal| principal.expiry);
-        let (now, wall) = (Instant::now(), self.admitted.plane().clock.now());
+        let (now, wall) = (Instant::now(), self.admitted.plane.clock.now());
         let instant = |at: Timestamp| now + Duration::from_millis(at.millis().saturating_sub(wall.millis()));
         self.deadlines.set_token(expiry.map(|expiry| TokenDeadline {
             expires: instant(expiry.at),
