@@ -195,6 +195,15 @@ struct Window {
     operations: u64,
 }
 
+/// Stops these tasks and waits for them; fails if one of them has panicked.
+async fn end(stop: &CancellationToken, mut tasks: JoinSet<()>) -> anyhow::Result<()> {
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
 impl Window {
     fn begin(run: &Run<'_>) -> Self {
         run.recorder.begin();

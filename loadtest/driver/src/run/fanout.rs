@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECTING, Run, Window, deal, lanes};
+use super::{CONNECTING, Run, Window, deal, end, lanes};
 use crate::client::Sending;
 use crate::poster::{self, Each, Poster, Posting};
 
@@ -19,7 +19,7 @@ impl Run<'_> {
         let recipients = self.recipients(&mut sockets, true).await?;
         let (stop_posters, stop_clients) = (CancellationToken::new(), CancellationToken::new());
         let delivered = Arc::new(Semaphore::new(0));
-        let mut clients = self.play_clients(sockets, &recipients, || Sending::Never, Some(&delivered), &stop_clients);
+        let clients = self.play_clients(sockets, &recipients, || Sending::Never, Some(&delivered), &stop_clients);
         let hands = deal(&recipients, scenario.posters);
         let (rounds, dues) = lanes(hands.len());
         let mut posters = JoinSet::new();
@@ -65,14 +65,8 @@ impl Run<'_> {
         }
         self.note("round_ms", rounds_ms / f64::from(rounds_played));
 
-        stop_posters.cancel();
-        while let Some(ended) = posters.join_next().await {
-            ended?;
-        }
-        stop_clients.cancel();
-        while let Some(ended) = clients.join_next().await {
-            ended?;
-        }
+        end(&stop_posters, posters).await?;
+        end(&stop_clients, clients).await?;
         self.note_latencies();
         Ok(())
     }

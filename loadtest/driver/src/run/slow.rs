@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECTING, Run};
+use super::{CONNECTING, Run, end};
 use crate::client::{Recipient, Sending};
 use crate::payload::{Post, Posts};
 use crate::poster::Poster;
@@ -23,8 +23,8 @@ impl Run<'_> {
         let unread = sockets.split_off(count - slow);
         let (quick, slow) = recipients.split_at(count - slow);
         let (stop_posters, stop_clients) = (CancellationToken::new(), CancellationToken::new());
-        let mut clients = self.play_clients(sockets, quick, || Sending::Never, None, &stop_clients);
-        let mut posters = self.play_posters(quick, &stop_posters).await?;
+        let clients = self.play_clients(sockets, quick, || Sending::Never, None, &stop_clients);
+        let posters = self.play_posters(quick, &stop_posters).await?;
         let mut slow_posters = JoinSet::new();
         for recipient in slow {
             let poster = Poster::connect(Arc::clone(&self.target.endpoints)).await?;
@@ -44,14 +44,8 @@ impl Run<'_> {
         }
         drop(slow_posters);
         drop(unread);
-        stop_posters.cancel();
-        while let Some(ended) = posters.join_next().await {
-            ended?;
-        }
-        stop_clients.cancel();
-        while let Some(ended) = clients.join_next().await {
-            ended?;
-        }
+        end(&stop_posters, posters).await?;
+        end(&stop_clients, clients).await?;
         self.note_latencies();
         Ok(())
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECTING, Run, deal, lanes};
+use super::{CONNECTING, Run, deal, end, lanes};
 use crate::client::{self, Client, Recipient, Sending};
 use crate::pacer;
 use crate::payload::Messages;
@@ -20,7 +20,7 @@ impl Run<'_> {
         let recipients = self.recipients(&mut sockets, scenario.posts()).await?;
         let (stop_posters, stop_clients) = (CancellationToken::new(), CancellationToken::new());
 
-        let mut clients = match scenario.messages_per_second {
+        let clients = match scenario.messages_per_second {
             _ if !scenario.dispatches() => {
                 self.play_clients(sockets, &recipients, || Sending::Never, None, &stop_clients)
             }
@@ -37,25 +37,17 @@ impl Run<'_> {
                 clients
             }
         };
-        let mut posters = match scenario.posts() {
+        let posters = match scenario.posts() {
             true => self.play_posters(&recipients, &stop_posters).await?,
             false => JoinSet::new(),
         };
-        let mut visitors = self.play_visitors(&stop_posters);
+        let visitors = self.play_visitors(&stop_posters);
 
         self.measure_load().await;
 
-        stop_posters.cancel();
-        while let Some(ended) = visitors.join_next().await {
-            ended?;
-        }
-        while let Some(ended) = posters.join_next().await {
-            ended?;
-        }
-        stop_clients.cancel();
-        while let Some(ended) = clients.join_next().await {
-            ended?;
-        }
+        end(&stop_posters, visitors).await?;
+        end(&stop_posters, posters).await?;
+        end(&stop_clients, clients).await?;
         self.note_latencies();
         Ok(())
     }
