@@ -1,6 +1,6 @@
 //! Wall time as a seam. Waiting uses tokio's own clock, which tests can pause.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -10,6 +10,11 @@ use time::{OffsetDateTime, UtcDateTime};
 pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Timestamp;
+
+    /// Now, in nanoseconds since 1970, for what compares times of several programs.
+    fn now_nanos(&self) -> u64 {
+        self.now().millis() * 1_000_000
+    }
 }
 
 /// The system's clock.
@@ -18,10 +23,17 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "this is the seam")]
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+        Timestamp(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX))
     }
+
+    fn now_nanos(&self) -> u64 {
+        u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn since_epoch() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A point in time: milliseconds since 1970 in UTC.

@@ -30,6 +30,7 @@
 pub mod clock;
 pub mod id;
 pub mod secret;
+pub mod trace_context;
 pub mod apigatewayv2;
 pub mod principal;
 pub mod request_context;
@@ -38,10 +39,10 @@ pub mod expression;
 // Mechanisms: each wraps one outside thing and knows no flow.
 pub mod limits;
 pub mod lifecycle;
-pub mod telemetry;
 pub mod tls;
 pub mod signing;
 pub mod http_client;
+pub mod telemetry;
 pub mod deployment;
 pub mod session;
 pub mod redis_client;

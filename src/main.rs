@@ -36,6 +36,20 @@ enum Command {
     },
     /// Validates a configuration and prints every problem in it.
     Check(ConfigFile),
+    /// Tells what a message would do, and why: route, integration, reply. Calls nobody.
+    Route {
+        /// The apiId; may be left out if there is one API.
+        #[arg(long)]
+        api: Option<String>,
+        /// The stageName; may be left out if the API has one stage.
+        #[arg(long)]
+        stage: Option<String>,
+        /// The message as a client sends it.
+        #[arg(long)]
+        message: String,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Prints the JSON Schema of the configuration.
     Schema,
     /// Shows all nodes of the cluster, as Redis has them.
@@ -81,6 +95,10 @@ fn main() -> ExitCode {
         Command::Serve(file) => run(arguments.log_format, app::serve(file.config)),
         Command::Demo { port } => run(arguments.log_format, app::demo(port)),
         Command::Check(file) => check(&file.config),
+        Command::Route { api, stage, message, file } => {
+            let question = app::RouteQuestion { api: api.as_deref(), stage: stage.as_deref(), message: &message };
+            app::route(&file.config, &question).map(|text| print!("{text}"))
+        }
         Command::Nodes { file, json } => run(arguments.log_format, async move { app::nodes(&file.config, json).await }),
         Command::Connections { file, api, stage, node, count, json } => {
             let asked = ConnectionsArguments { api, stage, node, count, json };

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
 use crate::principal::Principal;
+use crate::trace_context::TraceContext;
 
 /// What is known of a connection for its whole life. A fresh token replaces the principal; all else stays the same.
 #[derive(Debug)]
@@ -100,6 +101,8 @@ pub struct RequestContext<'a> {
     pub domain_name: &'a str,
     /// Where a backend posts to reach this connection; ready to use.
     pub callback_url: String,
+    /// The trace that calls of backends continue; a new one for each if there is none.
+    pub trace: Option<TraceContext>,
 }
 
 impl RequestContext<'_> {

@@ -7,6 +7,7 @@
 //! Differs from AWS: resources are maps keyed by their id (or route key, or stage name) instead of lists, and a
 //! stage has no deployment of its own: loading the configuration deploys every stage.
 
+mod access_log_settings;
 mod api;
 mod authorizer;
 mod domain_name;
@@ -14,9 +15,10 @@ mod integration;
 mod route;
 mod stage;
 
+pub use access_log_settings::AccessLogSettings;
 pub use api::Api;
 pub use authorizer::{Authorizer, AuthorizerType, JwtConfiguration, TokenExpiration, TokenExpirationAction};
 pub use domain_name::{ApiMapping, DomainName};
 pub use integration::{Integration, IntegrationType, Signing, TlsConfig};
 pub use route::{AuthorizationType, ParameterConstraints, Route};
-pub use stage::{RouteSettings, Stage};
+pub use stage::{LoggingLevel, RouteSettings, Stage};

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AccessLogSettings;
+
 /// A stage of an API. Its key in `stages` is the stageName: `[A-Za-z0-9_-]{1,128}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -19,14 +21,18 @@ pub struct Stage {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub route_settings: BTreeMap<String, RouteSettings>,
 
+    /// One line for each event; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log_settings: Option<AccessLogSettings>,
+
     /// What the stage is for; at most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 }
 
-/// Throttle of a route or of a whole stage, per node: a bucket of `throttlingBurstLimit` tokens that refills with
-/// `throttlingRateLimit` a second. Each connect and each message takes one.
+/// Throttle and logs of a route or of a whole stage. The throttle is per node: a bucket of `throttlingBurstLimit` tokens
+/// that refills with `throttlingRateLimit` a second. Each connect and each message takes one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSettings {
@@ -39,4 +45,47 @@ pub struct RouteSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub throttling_burst_limit: Option<u32>,
+
+    /// What the execution log says of each event: `OFF` nothing, `ERROR` failures, `INFO` all; the stage's, or `OFF`,
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging_level: Option<LoggingLevel>,
+
+    /// Puts the beginnings of payloads into the log too, at level `debug`. They may hold what nobody else should read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_trace_enabled: Option<bool>,
+
+    /// Counts by route what is counted by stage otherwise. Of a stage it wins over its routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detailed_metrics_enabled: Option<bool>,
+}
+
+impl RouteSettings {
+    /// Whether they say anything of a throttle. Settings of a route that do not leave it to its stage.
+    pub fn has_throttle(&self) -> bool {
+        self.throttling_rate_limit.is_some() || self.throttling_burst_limit.is_some()
+    }
+}
+
+impl RouteSettings {
+    /// A bucket, and nothing else.
+    pub const fn throttled(rate_limit: Option<f64>, burst_limit: Option<u32>) -> Self {
+        RouteSettings {
+            throttling_rate_limit: rate_limit,
+            throttling_burst_limit: burst_limit,
+            data_trace_enabled: None,
+            detailed_metrics_enabled: None,
+            logging_level: None,
+        }
+    }
+}
+
+/// How much the execution log says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LoggingLevel {
+    #[default]
+    Off,
+    Error,
+    Info,
 }

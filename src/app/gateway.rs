@@ -23,7 +23,7 @@ use crate::limits::Throttle;
 use crate::registry::{Registry, RegistryState};
 use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
-use crate::telemetry::Metrics;
+use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
 use crate::tls::{ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
@@ -78,6 +78,8 @@ pub(super) struct Member {
 pub enum StartError {
     #[error("the configuration has {} problems", .0.len())]
     Config(Vec<Problem>),
+    #[error("the collector of traces cannot be called")]
+    Collector(#[source] InvalidEndpoint),
     #[error("a listener could not be opened")]
     Bind(#[source] BindError),
     #[error("TLS of the {listener} listener could not be set up")]
@@ -142,6 +144,7 @@ impl Gateway {
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
         let internal = listen(settings.internal.address, entrance, &lifecycle)?;
         let metrics = Metrics::new("memory");
+        let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let registry = Arc::new(member::registry(&config, &metrics));
         let is_mirrored = registry.mirror().is_some();
         let cluster_settings = match &cluster {
@@ -157,6 +160,7 @@ impl Gateway {
             IntegrationClient::new(http_client),
             Arc::new(SystemClock),
             metrics,
+            telemetry,
             lifecycle,
         );
         let mut member = None;
@@ -297,10 +301,11 @@ impl Gateway {
     /// # Errors
     /// The APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.mechanisms)?;
+        let live = compile(&config, &self.mechanisms).inspect_err(|_| self.plane.metrics.reload("refused"))?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
+            ("tracing", config.tracing != self.config.tracing),
             ("cluster", config.cluster != self.config.cluster),
         ] {
             if changed {
@@ -309,8 +314,19 @@ impl Gateway {
         }
         self.mechanisms.http_client.set_egress(config.egress.clone());
         self.plane.replace(live);
+        self.plane.metrics.reload("ok");
         self.config = config;
         Ok(())
+    }
+
+    /// Counts a configuration that could not even be read.
+    pub fn reload_refused(&self) {
+        self.plane.metrics.reload("refused");
+    }
+
+    /// Opens the files of access logs anew: a tool has moved them away.
+    pub fn reopen_logs(&self) {
+        self.plane.telemetry.access_logs.reopen();
     }
 
     /// Goes down within `drain.graceMillis`: readiness fails, the public listener closes, sessions are closed in paced
@@ -387,6 +403,23 @@ impl Gateway {
     }
 }
 
+fn telemetry(
+    config: &Config,
+    metrics: &Metrics,
+    http_client: &HttpClient,
+    lifecycle: &Lifecycle,
+) -> Result<Telemetry, InvalidEndpoint> {
+    let (tasks, clock) = (lifecycle.tasks(), Arc::new(SystemClock));
+    let tracer = match ExportTarget::parse(&config.tracing)? {
+        Some(target) => {
+            target.start(&config.tracing, http_client, metrics, clock, tasks, lifecycle.aborting().clone())?
+        }
+        None => Tracer::off(clock),
+    };
+    let access_logs = AccessLogs::new(metrics, tasks.clone(), lifecycle.aborting().clone());
+    Ok(Telemetry { tracer, access_logs })
+}
+
 fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {
     let tls = settings.map(ServerTls::load).transpose();
     tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
@@ -410,6 +443,7 @@ fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
+        explain: config.explain,
         throttle: Throttle::of_account(config.throttle),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
     })

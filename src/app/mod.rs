@@ -5,9 +5,11 @@ mod gateway;
 mod inspect;
 mod member;
 mod open_files;
+mod route;
 mod serve;
 
 pub use demo::demo;
 pub use gateway::{ClusterStart, Gateway, StartError};
 pub use inspect::{ConnectionsArguments, connections, nodes};
+pub use route::{RouteQuestion, route};
 pub use serve::serve;

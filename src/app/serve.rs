@@ -22,6 +22,7 @@ pub async fn serve(path: PathBuf) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
     let mut gateway = Gateway::start(loaded.config).await.map_err(|error| chain(&error).to_string())?;
     while let Received::Reload = signals.next().await {
+        gateway.reopen_logs();
         reload(&mut gateway, &path);
     }
     let hurry = CancellationToken::new();
@@ -43,7 +44,10 @@ fn load(path: &Path) -> Result<config::Loaded, String> {
 fn reload(gateway: &mut Gateway, path: &Path) {
     let loaded = match load(path) {
         Ok(loaded) => loaded,
-        Err(problems) => return error!("the configuration was not reloaded, the old one stays: {problems}"),
+        Err(problems) => {
+            gateway.reload_refused();
+            return error!("the configuration was not reloaded, the old one stays: {problems}");
+        }
     };
     for warning in &loaded.warnings {
         warn!("{}", warning.in_file(path));

@@ -34,7 +34,7 @@ const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often an issuer is asked: once in ten seconds, and a few times more at once, so that a rotation right after the
 /// start works.
-const REFRESHES: RouteSettings = RouteSettings { throttling_rate_limit: Some(0.1), throttling_burst_limit: Some(3) };
+const REFRESHES: RouteSettings = RouteSettings::throttled(Some(0.1), Some(3));
 
 /// One deadline for each of the two calls.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);

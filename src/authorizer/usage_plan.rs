@@ -60,10 +60,7 @@ impl UsagePlans {
                     plan: plan_id.as_str().into(),
                     api_key: key.as_str().into(),
                     throttle: plan.throttle.and_then(|throttle| {
-                        Throttle::new(RouteSettings {
-                            throttling_rate_limit: Some(throttle.rate_limit),
-                            throttling_burst_limit: throttle.burst_limit,
-                        })
+                        Throttle::new(RouteSettings::throttled(Some(throttle.rate_limit), throttle.burst_limit))
                     }),
                     quota: plan.quota,
                 });
@@ -125,7 +122,7 @@ mod tests {
     }
 
     fn usage(burst: Option<u32>, limit: u64) -> Usage {
-        let settings = RouteSettings { throttling_rate_limit: Some(0.001), throttling_burst_limit: burst };
+        let settings = RouteSettings::throttled(Some(0.001), burst);
         Usage {
             plan: "basic".into(),
             api_key: "mobile".into(),

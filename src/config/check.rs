@@ -10,6 +10,7 @@ use crate::deployment::{Deployments, Problem};
 use crate::http_client::HttpClient;
 use crate::registry::RegistryType;
 use crate::server::ConnectionsApi;
+use crate::telemetry::{ExportTarget, InvalidEndpoint};
 
 /// What is wrong in a configuration whose form is right.
 ///
@@ -20,6 +21,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(cluster(config));
     problems.extend(callback_base_url(config));
     problems.extend(api_ids(config));
+    problems.extend(collector(config));
     // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
     let http_client = HttpClient::new(TaskTracker::new());
     problems.extend(
@@ -143,6 +145,15 @@ fn is_base_url(text: &str) -> bool {
     let has_blanks = text.contains(|c: char| c.is_whitespace() || c.is_control());
     let parsed = Url::parse(text).ok().filter(|_| begins_well && !has_blanks);
     parsed.is_some_and(|url| url.has_host() && url.query().is_none() && url.fragment().is_none())
+}
+
+fn collector(config: &Config) -> Option<Problem> {
+    let error = ExportTarget::parse(&config.tracing).err()?;
+    let field = match error {
+        InvalidEndpoint::Endpoint => "otlpEndpoint",
+        InvalidEndpoint::Header(_) => "otlpHeaders",
+    };
+    Some(Problem::at(["tracing", field], error.to_string()))
 }
 
 fn api_ids(config: &Config) -> impl Iterator<Item = Problem> {

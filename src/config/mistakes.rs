@@ -122,19 +122,20 @@ fn names_that_nobody_knows() {
         "\"odd key\": 1\n",
         &[
             "1: [\"odd key\"]: unknown key; allowed: `listeners`, `registry`, `cluster`, `drain`, `disconnect`, `region`, \
-         `accountId`, `limits`, `throttle`, `keepAlive`, `callbackBaseUrl`, `egress`, `domainNames`, `credentials`, `apiKeys`, \
-         `usagePlans`, `apis`",
+         `accountId`, `limits`, `throttle`, `keepAlive`, `callbackBaseUrl`, `explain`, `tracing`, `egress`, `domainNames`, \
+         `credentials`, `apiKeys`, `usagePlans`, `apis`",
         ],
     );
     check_api(
         "      test: { stageVariable: {} }\n",
         &["12: apis.chat.stages.test.stageVariable: unknown key (did you mean `stageVariables`?); allowed: \
-         `stageVariables`, `defaultRouteSettings`, `routeSettings`, `description`"],
+         `stageVariables`, `defaultRouteSettings`, `routeSettings`, `accessLogSettings`, `description`"],
     );
     check_api(
         "      test:\n        defaultRouteSettings:\n          throttlingRateLimits: 1\n",
         &["14: apis.chat.stages.test.defaultRouteSettings.throttlingRateLimits: unknown key (did you mean \
-         `throttlingRateLimit`?); allowed: `throttlingRateLimit`, `throttlingBurstLimit`"],
+         `throttlingRateLimit`?); allowed: `throttlingRateLimit`, `throttlingBurstLimit`, `loggingLevel`, \
+         `dataTraceEnabled`, `detailedMetricsEnabled`"],
     );
 }
 
@@ -313,8 +314,8 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
         &[
             "1: region: the text has 0 characters; allowed: 1 to 64 characters",
             "2: regoin: unknown key (did you mean `region`?); allowed: `listeners`, `registry`, `cluster`, `drain`, \
-         `disconnect`, `region`, `accountId`, `limits`, `throttle`, `keepAlive`, `callbackBaseUrl`, `egress`, `domainNames`, \
-         `credentials`, `apiKeys`, `usagePlans`, `apis`",
+         `disconnect`, `region`, `accountId`, `limits`, `throttle`, `keepAlive`, `callbackBaseUrl`, `explain`, `tracing`, \
+         `egress`, `domainNames`, `credentials`, `apiKeys`, `usagePlans`, `apis`",
             "4: drain.graceMillis: environment variable `GRACE` is not set; set it or write `${env:GRACE:-default}`",
             "6: listeners.public.address: `x` does not parse; allowed: an IP address and a port, such as \
          `127.0.0.1:8080` or `[::]:8080`",

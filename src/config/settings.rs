@@ -11,6 +11,7 @@ use crate::http_client::EgressSettings;
 use crate::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
+use crate::telemetry::TracingSettings;
 
 /// The configuration of tidegate. Any string may hold `${env:NAME}`, `${env:NAME:-default}` or
 /// `${file:/PATH}`.
@@ -56,6 +57,11 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_base_url: Option<String>,
 
+    /// Tells refused clients why, in `x-tidegate-reason` and in error frames. For development.
+    pub explain: bool,
+
+    /// Traces: where they go, and how many are made.
+    pub tracing: TracingSettings,
     /// Which private networks backends may be in.
     pub egress: EgressSettings,
 
@@ -89,6 +95,8 @@ impl Default for Config {
             throttle: ThrottleSettings::default(),
             keep_alive: KeepAliveSettings::default(),
             callback_base_url: None,
+            explain: false,
+            tracing: TracingSettings::default(),
             egress: EgressSettings::default(),
             domain_names: BTreeMap::new(),
             credentials: BTreeMap::new(),

@@ -15,7 +15,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::Registry;
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels, chain};
+use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
 
 /// All that a flow may use.
 pub struct DataPlane {
@@ -24,6 +24,7 @@ pub struct DataPlane {
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
+    pub telemetry: Telemetry,
     pub lifecycle: Lifecycle,
     /// What client addresses have open. It outlives reloads.
     pub addresses: Arc<Addresses>,
@@ -45,6 +46,8 @@ pub struct Live {
     pub throttle: Option<Throttle>,
     /// Begins callback URLs, without a slash at its end.
     pub callback_base_url: Option<String>,
+    /// Clients are told why they are refused.
+    pub explain: bool,
 }
 
 impl DataPlane {
@@ -55,15 +58,18 @@ impl DataPlane {
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
+        telemetry: Telemetry,
         lifecycle: Lifecycle,
     ) -> Self {
         let disconnects = DisconnectQueues::default();
+        live.open_access_logs(&telemetry);
         DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
             integrations,
             clock,
             metrics,
+            telemetry,
             lifecycle,
             addresses: Arc::default(),
             cluster: None,
@@ -89,11 +95,17 @@ impl DataPlane {
 
     /// Puts another configuration in force. Open connections stay; their next event meets it.
     pub fn replace(&self, live: Live) {
+        live.open_access_logs(&self.telemetry);
         self.live.store(Arc::new(live));
     }
 }
 
 impl Live {
+    fn open_access_logs(&self, telemetry: &Telemetry) {
+        let stages = self.deployments.iter().flat_map(|deployment| deployment.stages());
+        telemetry.access_logs.open(stages.filter_map(|stage| stage.telemetry.access_log.as_ref()));
+    }
+
     /// Takes a token of the bucket of all APIs; `false` if there is none.
     pub(super) fn admit(&self) -> bool {
         self.throttle.as_ref().is_none_or(Throttle::admit)
@@ -118,6 +130,7 @@ impl Live {
             request_time: plane.clock.now(),
             domain_name: deployment.domain_name.as_deref().unwrap_or(&connection.host),
             callback_url: self.callback_url(connection),
+            trace: None,
         }
     }
 

@@ -81,7 +81,8 @@ pub enum ConnectionsApiError {
     Denied(#[source] Denial),
     #[error("the usage plan of the connection's API key has no more to give")]
     UsageExceeded(#[source] UsageExceeded),
-    #[error("not a connection id: `{0}`")]
+    /// What was typed. It is answered and not printed: who mistakes a path may have put a secret there.
+    #[error("not a connection id")]
     InvalidConnectionId(String),
     #[error("{0}")]
     BadRequest(&'static str),

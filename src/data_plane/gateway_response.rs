@@ -2,6 +2,8 @@
 //!
 //! Sources: AWS, "Gateway response types for API Gateway"; recorded answers of WebSocket APIs.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -15,6 +17,7 @@ use crate::http_client::CallError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, is_hop_by_hop};
 use crate::session::Frame;
+use crate::telemetry::Reason;
 
 /// The body of every answer of the gateway: whole, in memory.
 pub type Body = Full<Bytes>;
@@ -22,6 +25,7 @@ pub type Body = Full<Bytes>;
 const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const X_AMZN_ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+const X_TIDEGATE_REASON: HeaderName = HeaderName::from_static("x-tidegate-reason");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
 const INTERNAL_SERVER_ERROR: &str = "Internal server error";
@@ -57,25 +61,16 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
 
 /// The answer to a client that was not admitted.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
-    let (status, message) = match &refusal.error {
-        ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
-        ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
-        ConnectError::Denied(denial) => return denied(denial, refusal),
-        ConnectError::Full | ConnectError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        ConnectError::Refused(answer) => return backends_own(answer),
-        ConnectError::Integration(error) => match error {
-            IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),
-            IntegrationError::Refused(answer) if answer.status.is_client_error() => return backends_own(answer),
-            IntegrationError::Call(_)
-            | IntegrationError::Redirect(_)
-            | IntegrationError::Refused(_)
-            | IntegrationError::Function
-            | IntegrationError::Unreadable(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
-        },
+    let (status, message) = match whose_word(&refusal.error) {
+        Refused::Gateway(status, message) => (status, message),
+        Refused::Backend(answer) => return backends_own(answer),
     };
-    let response = refused(status, message, refusal);
+    let response = refused(status, &message, refusal);
     match &refusal.error {
-        ConnectError::Throttled { .. } | ConnectError::Full | ConnectError::Unavailable => retry_soon(response),
+        ConnectError::Throttled { .. }
+        | ConnectError::Denied(Denial::UsageExceeded(_))
+        | ConnectError::Full
+        | ConnectError::Unavailable => retry_soon(response),
         ConnectError::MissingParameter(_)
         | ConnectError::Denied(_)
         | ConnectError::Refused(_)
@@ -83,9 +78,8 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     }
 }
 
-/// The answer to a client that may not enter.
-fn denied(denial: &Denial, refusal: &Refusal) -> Response<Body> {
-    let iam;
+/// The status and the words for a client that may not enter.
+fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
     let (status, message) = match denial {
         Denial::MissingIdentitySource(_) | Denial::Token(_) | Denial::Unauthorized => {
             (StatusCode::UNAUTHORIZED, UNAUTHORIZED)
@@ -105,19 +99,11 @@ fn denied(denial: &Denial, refusal: &Refusal) -> Response<Body> {
         Denial::Authorizer(RequestAuthorizerError::Call(_) | RequestAuthorizerError::Status(_)) => {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR)
         }
-        Denial::UsageExceeded(exceeded) => {
-            return retry_soon(refused(StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded), refusal));
-        }
-        Denial::Signature(error) => {
-            iam = signature_error(error).1;
-            (StatusCode::FORBIDDEN, &*iam)
-        }
-        Denial::Iam { .. } => {
-            iam = denial.to_string();
-            (StatusCode::FORBIDDEN, &*iam)
-        }
+        Denial::UsageExceeded(exceeded) => (StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded)),
+        Denial::Signature(error) => return (StatusCode::FORBIDDEN, signature_error(error).1.into()),
+        Denial::Iam { .. } => return (StatusCode::FORBIDDEN, denial.to_string().into()),
     };
-    refused(status, message, refusal)
+    (status, Cow::Borrowed(message))
 }
 
 fn refused(status: StatusCode, message: &str, refusal: &Refusal) -> Response<Body> {
@@ -150,17 +136,77 @@ fn signature_error(error: &SignatureError) -> (&'static str, String) {
     }
 }
 
-/// The frame that a client gets for a message that failed. Spelled as AWS does, blanks included.
-pub fn error_frame(error: &MessageError, connection_id: ConnectionId, request_id: EventId) -> Frame {
-    let message = match error {
-        MessageError::NoRoute => "Forbidden",
-        MessageError::Throttled { .. } => TOO_MANY_REQUESTS,
-        MessageError::UsageExceeded(exceeded) => usage_exceeded(*exceeded),
-        MessageError::RefreshDenied(_) => UNAUTHORIZED,
-        MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => ENDPOINT_TIMED_OUT,
-        MessageError::Integration(_) | MessageError::ReplyTooLarge { .. } => INTERNAL_SERVER_ERROR,
+/// Whose word it is that a client is not admitted.
+enum Refused<'a> {
+    Gateway(StatusCode, Cow<'static, str>),
+    Backend(&'a Answer),
+}
+
+fn whose_word(error: &ConnectError) -> Refused<'_> {
+    let (status, message) = match error {
+        ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
+        ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        ConnectError::Denied(denial) => {
+            let (status, message) = denied(denial);
+            return Refused::Gateway(status, message);
+        }
+        ConnectError::Full | ConnectError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ConnectError::Refused(answer) => return Refused::Backend(answer),
+        ConnectError::Integration(error) => match error {
+            IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),
+            IntegrationError::Refused(answer) if answer.status.is_client_error() => return Refused::Backend(answer),
+            IntegrationError::Call(_)
+            | IntegrationError::Redirect(_)
+            | IntegrationError::Refused(_)
+            | IntegrationError::Function
+            | IntegrationError::Unreadable(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
+        },
     };
-    Frame::text(three_keys(message, connection_id, request_id))
+    Refused::Gateway(status, Cow::Borrowed(message))
+}
+
+/// The status that a client that was not admitted gets, and the gateway's words if they are not the backend's own.
+pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<Cow<'static, str>>) {
+    match whose_word(error) {
+        Refused::Gateway(status, message) => (status, Some(message)),
+        Refused::Backend(answer) => (answer.status, None),
+    }
+}
+
+/// What a message that failed would have as an HTTP status, and what its client is told.
+pub(super) fn failure_status(error: &MessageError) -> (StatusCode, &'static str) {
+    match error {
+        MessageError::NoRoute => (StatusCode::FORBIDDEN, "Forbidden"),
+        MessageError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
+        MessageError::UsageExceeded(exceeded) => (StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded)),
+        MessageError::RefreshDenied(_) => (StatusCode::UNAUTHORIZED, UNAUTHORIZED),
+        MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => {
+            (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT)
+        }
+        MessageError::Integration(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
+        MessageError::ReplyTooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// The frame that a client gets for a message that failed. Spelled as AWS does, blanks included. With a `reason` it
+/// says more than AWS does.
+pub fn error_frame(
+    error: &MessageError,
+    connection_id: ConnectionId,
+    request_id: EventId,
+    reason: Option<Reason>,
+) -> Frame {
+    let mut text = three_keys(failure_status(error).1, connection_id, request_id);
+    if let Some(reason) = reason {
+        text.truncate(text.len() - 1);
+        text.push_str(&format!(r#", "reason":"{}"}}"#, reason.code()));
+    }
+    Frame::text(text)
+}
+
+/// Tells a refused client why, for developers.
+pub fn explain(response: &mut Response<Body>, reason: Reason) {
+    response.headers_mut().insert(X_TIDEGATE_REASON, HeaderValue::from_static(reason.code()));
 }
 
 /// The frame that tells a client until when its fresh token holds, or when the one that it has expires.

@@ -14,6 +14,7 @@ mod error;
 pub mod gateway_response;
 mod integration_call;
 pub mod management;
+mod reasons;
 mod settings;
 pub mod websocket;
 

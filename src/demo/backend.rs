@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,8 +50,15 @@ struct State {
 /// The way to one connection. Its owner task ends when this is dropped and what it held is posted.
 #[derive(Debug)]
 struct Outbox {
-    frames: mpsc::Sender<Bytes>,
+    frames: mpsc::Sender<Queued>,
     overflowed: Arc<AtomicBool>,
+}
+
+/// A frame on its way, and the trace of the event that caused it.
+#[derive(Debug)]
+struct Queued {
+    frame: Bytes,
+    trace: Option<HeaderValue>,
 }
 
 impl Backend {
@@ -63,7 +70,8 @@ impl Backend {
     /// Carries out one event; returns the `statusCode` of the answer.
     ///
     /// Posts go out after the answer or beside it, never within: an event is not kept waiting by a slow client.
-    pub(super) fn handle(self: &Arc<Self>, event: &ProxyEvent) -> StatusCode {
+    /// They carry on the event's `traceparent`.
+    pub(super) fn handle(self: &Arc<Self>, event: &ProxyEvent, trace: Option<&HeaderValue>) -> StatusCode {
         let context = &event.request_context;
         let id: ConnectionId = context.connection_id.as_str().into();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,12 +86,12 @@ impl Backend {
                     return StatusCode::SERVICE_UNAVAILABLE;
                 }
                 let posts = answer(&mut state.chat, &id, event);
-                state.enqueue(posts);
+                state.enqueue(posts, trace);
                 StatusCode::OK
             }
             EventType::Disconnect => {
                 let reason = context.disconnect_reason.as_deref().unwrap_or_default();
-                state.close(&id, Leaving { code: context.disconnect_status_code, reason });
+                state.close(&id, Leaving { code: context.disconnect_status_code, reason }, trace);
                 StatusCode::OK
             }
         }
@@ -108,7 +116,7 @@ impl Backend {
 
     fn gone(&self, id: &ConnectionId) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.close(id, Leaving { code: None, reason: "connection is gone" });
+        state.close(id, Leaving { code: None, reason: "connection is gone" }, None);
     }
 }
 
@@ -127,12 +135,12 @@ fn answer(chat: &mut Chat, id: &ConnectionId, event: &ProxyEvent) -> Vec<Post> {
 
 impl State {
     /// Puts frames into outboxes, in order. A connection whose outbox is full leaves its room, which is told.
-    fn enqueue(&mut self, mut posts: Vec<Post>) {
+    fn enqueue(&mut self, mut posts: Vec<Post>, trace: Option<&HeaderValue>) {
         while !posts.is_empty() {
             let mut slow = Vec::new();
             for Post { to, frame } in posts {
                 let Some(outbox) = self.outboxes.get(&to) else { continue };
-                if outbox.frames.try_send(frame).is_err() {
+                if outbox.frames.try_send(Queued { frame, trace: trace.cloned() }).is_err() {
                     outbox.overflowed.store(true, Ordering::Release);
                     slow.push(to);
                 }
@@ -143,10 +151,10 @@ impl State {
         }
     }
 
-    fn close(&mut self, id: &ConnectionId, leaving: Leaving<'_>) {
+    fn close(&mut self, id: &ConnectionId, leaving: Leaving<'_>, trace: Option<&HeaderValue>) {
         self.outboxes.remove(id);
         let posts = self.chat.leave(id, leaving);
-        self.enqueue(posts);
+        self.enqueue(posts, trace);
     }
 }
 
@@ -165,12 +173,12 @@ enum Outcome {
 }
 
 impl Owner {
-    async fn run(self, mut frames: mpsc::Receiver<Bytes>, overflowed: Arc<AtomicBool>) {
-        while let Some(frame) = frames.recv().await {
-            let mut outcome = self.deliver(frame).await;
+    async fn run(self, mut frames: mpsc::Receiver<Queued>, overflowed: Arc<AtomicBool>) {
+        while let Some(queued) = frames.recv().await {
+            let mut outcome = self.deliver(queued).await;
             if outcome == Outcome::Done && frames.is_empty() && overflowed.swap(false, Ordering::AcqRel) {
                 let message = "you read too slowly and have left the room: join again";
-                outcome = self.deliver(Frame::Error { message }.encode()).await;
+                outcome = self.deliver(Queued { frame: Frame::Error { message }.encode(), trace: None }).await;
             }
             if outcome == Outcome::Gone {
                 return self.backend.gone(&self.id);
@@ -178,10 +186,10 @@ impl Owner {
         }
     }
 
-    async fn deliver(&self, frame: Bytes) -> Outcome {
+    async fn deliver(&self, queued: Queued) -> Outcome {
         let mut delay = RETRY_DELAY;
         for attempt in 1..=ATTEMPTS_MAX {
-            match self.post(frame.clone()).await {
+            match self.post(&queued).await {
                 Some(StatusCode::GONE) => return Outcome::Gone,
                 Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) if attempt < ATTEMPTS_MAX => {
                     tokio::time::sleep(delay.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -195,9 +203,9 @@ impl Owner {
     }
 
     /// One post, shown in the feed.
-    async fn post(&self, frame: Bytes) -> Option<StatusCode> {
+    async fn post(&self, Queued { frame, trace }: &Queued) -> Option<StatusCode> {
         let (at, started) = (now_epoch_millis(), Instant::now());
-        let result = self.backend.client.post(&self.callback_url, frame.clone()).await;
+        let result = self.backend.client.post(&self.callback_url, frame.clone(), trace.as_ref()).await;
         let (status, error) = match &result {
             Ok(status) => (Some(status.as_u16()), None),
             Err(error) => (None, Some(error.to_string())),
@@ -207,7 +215,7 @@ impl Owner {
             duration_micros: started.elapsed().as_micros().try_into().unwrap_or(u64::MAX),
             connection_id: &self.id,
             url: &self.callback_url,
-            data: shorten(&String::from_utf8_lossy(&frame)),
+            data: shorten(&String::from_utf8_lossy(frame)),
             status,
             error,
         });

@@ -2,7 +2,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Posts in flight at once, and so the most HTTP connections to the gateway; a further post waits.
 const POSTS_IN_FLIGHT_MAX: usize = 64;
@@ -59,17 +61,25 @@ impl CallbackClient {
         CallbackClient { address, idle: Mutex::default(), permits, shutdown, tasks }
     }
 
-    /// Posts `data` to a connection; the status says what became of it.
-    pub(super) async fn post(&self, callback_url: &str, data: Bytes) -> Result<StatusCode, PostError> {
+    /// Posts `data` to a connection, as a part of `trace`; the status says what became of it.
+    pub(super) async fn post(
+        &self,
+        callback_url: &str,
+        data: Bytes,
+        trace: Option<&HeaderValue>,
+    ) -> Result<StatusCode, PostError> {
         let uri: Uri = callback_url.parse().map_err(|_| PostError::Url)?;
         let (Some("http"), Some(host)) = (uri.scheme_str(), uri.authority()) else { return Err(PostError::Url) };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(uri.path())
             .header(header::HOST, host.as_str())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(data))
             .map_err(|_| PostError::Url)?;
+        if let Some(trace) = trace {
+            request.headers_mut().insert(TRACEPARENT, trace.clone());
+        }
         tokio::time::timeout(POST_TIMEOUT, self.send(request)).await.unwrap_or(Err(PostError::Timeout))
     }
 

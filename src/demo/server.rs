@@ -150,6 +150,7 @@ impl Server {
         if !media_type.to_ascii_lowercase().starts_with(b"application/json") {
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "events are application/json");
         }
+        let trace = request.headers().get("traceparent").cloned();
         let body = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
         let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -160,7 +161,7 @@ impl Server {
             Ok(event) => event,
             Err(error) => return text(StatusCode::BAD_REQUEST, &format!("not a Lambda proxy event: {error}")),
         };
-        let status_code = self.backend.handle(&event);
+        let status_code = self.backend.handle(&event, trace.as_ref());
         let answer = json!({ "statusCode": status_code.as_u16() });
         let mut whole: Value = serde_json::from_slice(&body).unwrap_or_default();
         shorten_all(&mut whole);

@@ -14,7 +14,7 @@ use crate::http_client::{BackendOptions, HttpClient};
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
 use crate::signing::Signer;
-use crate::telemetry::chain;
+use crate::telemetry::{RouteTelemetry, StageTelemetry, chain};
 use crate::tls::{CertificateFiles, ClientTls};
 
 /// Routes that AWS reserves; no other key may begin with `$`.
@@ -308,12 +308,15 @@ impl Compiler<'_> {
             disconnect: None,
             default: None,
             custom: HashMap::new(),
+            telemetry: self.telemetry(api_id, name, stage),
         };
         for draft in routes {
             let Some(integration) = integrations.get(draft.integration_id) else { continue };
             let throttle = match stage.route_settings.get(draft.key) {
-                Some(settings) => Throttle::new(*settings).map(|own| ("route", Arc::new(own))),
-                None => shared.clone().map(|shared| ("stage", shared)),
+                Some(settings) if settings.has_throttle() => {
+                    Throttle::new(*settings).map(|own| ("route", Arc::new(own)))
+                }
+                Some(_) | None => shared.clone().map(|shared| ("stage", shared)),
             };
             let route = Arc::new(Route {
                 key: draft.key.into(),
@@ -321,6 +324,7 @@ impl Compiler<'_> {
                 two_way: draft.two_way,
                 required_parameters: draft.required_parameters.clone(),
                 throttle: throttle.map(|(level, throttle)| RouteThrottle { level, throttle }),
+                telemetry: RouteTelemetry::new(stage, draft.key),
             });
             match draft.key {
                 "$connect" => compiled.connect = Some(route),
@@ -332,6 +336,14 @@ impl Compiler<'_> {
             }
         }
         compiled
+    }
+
+    fn telemetry(&mut self, api_id: &str, name: &str, stage: &apigatewayv2::Stage) -> StageTelemetry {
+        StageTelemetry::compile(stage).unwrap_or_else(|error| {
+            let path = ["apis", api_id, "stages", name, "accessLogSettings", "format"];
+            self.problem(path, error.to_string());
+            StageTelemetry::silent()
+        })
     }
 
     fn check_variables(&mut self, api_id: &str, stage: &str, variables: &BTreeMap<String, String>) {

@@ -20,6 +20,7 @@ use crate::expression::{Destination, RouteParameter, SelectionExpression, Source
 use crate::http_client::Backend;
 use crate::limits::Throttle;
 use crate::signing::Signer;
+use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
 use domain::Domains;
 
@@ -54,6 +55,8 @@ pub struct Stage {
     pub disconnect: Option<Arc<Route>>,
     pub default: Option<Arc<Route>>,
     custom: HashMap<Arc<str>, Arc<Route>>,
+    /// What an operator wants to see of it.
+    pub telemetry: StageTelemetry,
 }
 
 /// One route of a stage.
@@ -66,6 +69,8 @@ pub struct Route {
     /// What a client must send when it connects.
     pub required_parameters: Vec<RouteParameter>,
     pub throttle: Option<RouteThrottle>,
+    /// What an operator wants to see of it.
+    pub telemetry: RouteTelemetry,
 }
 
 /// The bucket that a route's traffic takes from.

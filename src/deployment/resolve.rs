@@ -4,6 +4,7 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 
 use super::{Deployment, Deployments, Stage};
+use crate::telemetry::Reason;
 
 /// Begins the paths that name their API themselves: `/_aws/execute-api/{apiId}/{stage}`.
 const PATH_PREFIX: [&str; 2] = ["_aws", "execute-api"];
@@ -61,6 +62,26 @@ impl Deployments {
         };
         let stage = deployment.stage(stage)?;
         Some(Resolved { deployment: Arc::clone(deployment), stage: Arc::clone(stage), target })
+    }
+
+    /// Why [`Deployments::resolve`] finds nothing, for people.
+    pub fn unresolved(&self, host: Option<&str>, path: &str) -> Reason {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty()).map(decode);
+        let (first, second) = (segments.next().flatten(), segments.next().flatten());
+        let is_prefixed = [first.as_deref(), second.as_deref()] == PATH_PREFIX.map(Some);
+        let prefixed = if is_prefixed { segments.next().flatten() } else { None };
+        let named = host.and_then(|host| self.named_by(host));
+        // A custom domain leads nowhere but by its mappings and by the prefix.
+        let only = || self.only().filter(|_| !host.is_some_and(|host| self.domains.has(host)));
+        let named = named.or_else(|| prefixed.as_deref().map_or_else(only, |api_id| self.api(api_id)));
+        let stage = if is_prefixed { segments.next().flatten() } else { first };
+        match (named, stage) {
+            (None, _) => Reason::UnknownApi,
+            (Some(deployment), stage) if stage.as_deref().is_none_or(|stage| deployment.stage(stage).is_none()) => {
+                Reason::UnknownStage
+            }
+            (Some(_), _) => Reason::UnknownResource,
+        }
     }
 
     /// The path that leads to a stage on `host`: the base path of a custom domain, or the stage behind the prefix that

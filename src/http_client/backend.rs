@@ -75,6 +75,12 @@ impl Backend {
         }
     }
 
+    /// Its scheme, host and port, as they were configured: `http://localhost:9000`.
+    pub fn origin(&self) -> String {
+        let scheme = if self.address.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address.authority)
+    }
+
     /// How many connections there are, and how many calls wait for one.
     pub fn counts(&self) -> Counts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).pool.counts()

@@ -191,15 +191,17 @@ impl HttpClient {
         exchange::exchange(backend, call).await
     }
 
+    /// Every backend that is in use.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Closes all idle connections, and from now on each connection as soon as no call needs it. Calls still work.
     /// Part of the shutdown: without it, idle connections keep the tracker busy until their idle timeout.
     pub fn close_idle(&self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        let backends: Vec<_> = {
-            let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
-            backends.values().filter_map(Weak::upgrade).collect()
-        };
-        for backend in backends {
+        for backend in self.backends() {
             backend.close_idle();
         }
     }

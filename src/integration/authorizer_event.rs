@@ -45,7 +45,7 @@ pub fn authorizer_request(
     let body = serde_json::to_vec(&event).expect("maps with text keys and plain values are JSON");
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    add_context_headers(&mut headers, context, "AUTHORIZER", Some(handshake));
+    add_context_headers(&mut headers, context, "AUTHORIZER");
     AuthorizerRequest { headers, body: body.into() }
 }
 

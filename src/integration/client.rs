@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -11,11 +12,12 @@ use super::Handshake;
 use super::http_request::{HttpRequest, Sources, http_request};
 use super::proxy_answer::{self, ProxyAnswer, ProxyAnswerError};
 use super::proxy_event::proxy_event;
-use super::trace::{Trace, X_AMZN_TRACE_ID};
 use crate::deployment::{Integration, IntegrationKind, Route, Stage};
-use crate::http_client::{self, Call, CallError, HttpClient};
+use crate::http_client::{self, Backend, Call, CallError, Counts, HttpClient};
 use crate::limits::quota::ANSWER_MAX_BYTES;
 use crate::request_context::{Event, RequestContext};
+use crate::telemetry::metrics::BackendFill;
+use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 
@@ -34,12 +36,45 @@ pub enum Payload {
     Binary(Bytes),
 }
 
+impl Payload {
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Empty => 0,
+            Payload::Text(text) => text.len(),
+            Payload::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its bytes, shared.
+    pub fn bytes(&self) -> Bytes {
+        match self {
+            Payload::Empty => Bytes::new(),
+            Payload::Text(text) => Bytes::from(text.clone()),
+            Payload::Binary(bytes) => bytes.clone(),
+        }
+    }
+}
+
 /// The backend's own word, whatever it is.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// A call that is over.
+#[derive(Debug)]
+pub struct Called {
+    pub outcome: Result<Answer, IntegrationError>,
+    /// The source of a request parameter had no value, so the parameter was left out.
+    pub left_out: bool,
 }
 
 /// A failed call: the backend said nothing that counts.
@@ -74,6 +109,17 @@ impl IntegrationError {
         }
     }
 
+    /// The status of the answer, if there was one that could be read so far.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            IntegrationError::Call(CallError::TooLarge { status, .. }) | IntegrationError::Redirect(status) => {
+                Some(*status)
+            }
+            IntegrationError::Refused(answer) => Some(answer.status),
+            IntegrationError::Call(_) | IntegrationError::Function | IntegrationError::Unreadable(_) => None,
+        }
+    }
+
     /// Whether the backend may have received the event without giving a definite answer to it.
     pub fn is_indefinite(&self) -> bool {
         matches!(self, IntegrationError::Call(error) if error.may_have_been_received())
@@ -94,10 +140,17 @@ impl IntegrationClient {
         IntegrationClient { http_client }
     }
 
-    /// Sends one event to a route's integration. `handshake` belongs to `$connect` alone.
-    ///
-    /// # Errors
-    /// The call failed, as the contract counts it.
+    /// How full the pools of all backends are.
+    pub fn backends(&self) -> Vec<BackendFill> {
+        let fill = |backend: Arc<Backend>| {
+            let Counts { open, idle, waiting } = backend.counts();
+            BackendFill { backend: backend.origin(), open, idle, waiting }
+        };
+        self.http_client.backends().into_iter().map(fill).collect()
+    }
+
+    /// Sends one event to a route's integration. `handshake` belongs to `$connect` alone. Its outcome is an error if the
+    /// call failed, as the contract counts it.
     pub async fn call(
         &self,
         stage: &Stage,
@@ -105,11 +158,11 @@ impl IntegrationClient {
         context: &RequestContext<'_>,
         handshake: Option<&Handshake>,
         payload: &Payload,
-    ) -> Result<Answer, IntegrationError> {
+    ) -> Called {
         let integration = &*route.integration;
-        let call = build_call(stage, integration, context, handshake, payload);
-        let answer = self.http_client.send(&integration.backend, call).await.map_err(IntegrationError::Call)?;
-        read_answer(&integration.kind, answer)
+        let (call, left_out) = build_call(stage, integration, context, handshake, payload);
+        let answer = self.http_client.send(&integration.backend, call).await.map_err(IntegrationError::Call);
+        Called { outcome: answer.and_then(|answer| read_answer(&integration.kind, answer)), left_out }
     }
 }
 
@@ -119,14 +172,14 @@ fn build_call(
     context: &RequestContext<'_>,
     handshake: Option<&Handshake>,
     payload: &Payload,
-) -> Call {
+) -> (Call, bool) {
     let (method, request) = match &integration.kind {
         IntegrationKind::AwsProxy => {
             let mut headers = HeaderMap::with_capacity(16);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let body = proxy_event(context, &stage.variables, handshake, payload).into();
             let path_and_query = integration.path_and_query.clone();
-            (Method::POST, HttpRequest { path_and_query, headers, body })
+            (Method::POST, HttpRequest { path_and_query, headers, body, left_out: false })
         }
         IntegrationKind::HttpProxy { method, parameters } => {
             let sources = Sources { context, stage_variables: &stage.variables, handshake, payload };
@@ -134,27 +187,23 @@ fn build_call(
         }
     };
     let mut headers = request.headers;
-    add_context_headers(&mut headers, context, context.event.event_type(), handshake);
+    add_context_headers(&mut headers, context, context.event.event_type());
     if let Some(signer) = &integration.signer {
         signer.sign(&mut headers, context.request_id.as_str(), context.request_time, &request.body);
     }
-    Call {
+    let call = Call {
         method,
         path_and_query: request.path_and_query,
         headers,
         body: request.body,
         timeout: integration.timeout,
         answer_max_bytes: ANSWER_MAX_BYTES,
-    }
+    };
+    (call, request.left_out)
 }
 
 /// The headers that every call carries.
-pub(super) fn add_context_headers(
-    headers: &mut HeaderMap,
-    context: &RequestContext<'_>,
-    event_type: &str,
-    handshake: Option<&Handshake>,
-) {
+pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>, event_type: &str) {
     let connection = context.connection;
     let mut set = |name: &'static str, value: &str| {
         headers.insert(HeaderName::from_static(name), header_value(value));
@@ -174,10 +223,12 @@ pub(super) fn add_context_headers(
             set("x-tidegate-disconnect-reason", &utf8_percent_encode(reason, NON_ALPHANUMERIC).to_string());
         }
     }
-    let trace = handshake.map_or_else(|| Trace::new(context.request_time), |handshake| handshake.trace);
+    let trace = context.trace.unwrap_or_else(|| TraceContext::new(context.request_time, false));
     set("traceparent", &trace.traceparent());
-    if !headers.contains_key(X_AMZN_TRACE_ID) {
-        headers.insert(X_AMZN_TRACE_ID, header_value(&trace.to_string()));
+    if trace.sampled {
+        headers.insert(X_AMZN_TRACE_ID, header_value(&trace.amzn()));
+    } else if !headers.contains_key(X_AMZN_TRACE_ID) {
+        headers.insert(X_AMZN_TRACE_ID, header_value(&trace.root().to_string()));
     }
 }
 

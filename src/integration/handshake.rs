@@ -3,29 +3,35 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::trace::{Trace, X_AMZN_TRACE_ID};
-use crate::clock::Timestamp;
+use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
 /// What a client sent with its upgrade request, as the `$connect` integration sees it.
 #[derive(Clone, Debug)]
 pub struct Handshake {
-    /// The client's headers without `Connection` and `Upgrade`, with `X-Forwarded-*` and `X-Amzn-Trace-Id` added.
+    /// The client's headers without `Connection` and `Upgrade`, with `X-Forwarded-*` added.
     pub headers: HeaderMap,
     /// The raw query string, if the URL had one.
     pub query: Option<String>,
-    pub(super) trace: Trace,
 }
 
 impl Handshake {
-    /// A handshake that came `now`. It goes on with the client's trace, or begins one.
-    pub fn new(mut headers: HeaderMap, query: Option<String>, now: Timestamp) -> Self {
-        let trace = Trace::continuing(&headers, now);
-        if !headers.contains_key(X_AMZN_TRACE_ID)
-            && let Ok(root) = HeaderValue::from_str(&trace.to_string())
+    /// What a client sent.
+    pub fn new(headers: HeaderMap, query: Option<String>) -> Self {
+        Handshake { headers, query }
+    }
+
+    /// The trace that the client has begun, if it has.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::of_headers(&self.headers)
+    }
+
+    /// Puts the trace that its event is part of among its headers, as AWS does, unless the client named one there.
+    pub fn name_trace(&mut self, trace: TraceContext) {
+        if !self.headers.contains_key(X_AMZN_TRACE_ID)
+            && let Ok(root) = HeaderValue::from_str(&trace.root().to_string())
         {
-            headers.insert(X_AMZN_TRACE_ID, root);
+            self.headers.insert(X_AMZN_TRACE_ID, root);
         }
-        Handshake { headers, query, trace }
     }
 
     /// Decoded query parameters in their order.

@@ -21,6 +21,8 @@ pub(super) struct HttpRequest {
     pub(super) path_and_query: PathAndQuery,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The source of a parameter had no value.
+    pub(super) left_out: bool,
 }
 
 /// What request parameters may be mapped from.
@@ -56,16 +58,16 @@ pub(super) fn http_request(
     if let Ok(api_id) = HeaderValue::from_str(&connection.api_id) {
         headers.insert(X_AMZN_APIGATEWAY_API_ID, api_id);
     }
-    let body = match sources.payload {
-        Payload::Empty => Bytes::new(),
-        Payload::Text(text) => Bytes::from(text.clone()),
-        Payload::Binary(bytes) => bytes.clone(),
-    };
+    let body = sources.payload.bytes();
     if let Some(content_type) = content_type(sources.payload) {
         headers.insert(CONTENT_TYPE, content_type);
     }
+    let mut left_out = false;
     for (destination, source) in parameters {
-        let Some(value) = sources.value(source) else { continue };
+        let Some(value) = sources.value(source) else {
+            left_out = true;
+            continue;
+        };
         match destination {
             Destination::Header(name) => {
                 if let Ok(value) = HeaderValue::from_str(&value) {
@@ -83,7 +85,7 @@ pub(super) fn http_request(
         // The client's query string was part of a URL, and the pairs are encoded; should it not fit, it is left out.
         false => format!("{}?{query}", path_and_query.path()).parse().unwrap_or_else(|_| path_and_query.clone()),
     };
-    HttpRequest { path_and_query, headers, body }
+    HttpRequest { path_and_query, headers, body, left_out }
 }
 
 fn append(query: &mut String, more: &str) {

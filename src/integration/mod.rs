@@ -15,10 +15,9 @@ mod header_names;
 mod http_request;
 pub mod proxy_answer;
 mod proxy_event;
-mod trace;
 
 pub use authorizer_event::{AuthorizerRequest, authorizer_request};
-pub use client::{Answer, IntegrationClient, IntegrationError, Payload};
+pub use client::{Answer, Called, IntegrationClient, IntegrationError, Payload};
 pub use handshake::Handshake;
 pub use header_names::is_hop_by_hop;
 pub use proxy_event::proxy_event;

@@ -306,6 +306,7 @@ mod tests {
             request_time: Timestamp(1_757_454_879_555),
             domain_name: &connection.host,
             callback_url: "http://chat.example.com:8080/prod/@connections/x".to_owned(),
+            trace: None,
         };
         let variables = BTreeMap::from([("table".to_owned(), "sessions-prod".to_owned())]);
         let json = proxy_event(&context, &variables, handshake, payload);
@@ -325,7 +326,7 @@ mod tests {
         headers.append("x-many", "2".parse().unwrap());
         headers.insert("x-amzn-trace-id", "Root=1-0-0".parse().unwrap());
         let query = "room=blue&tag=a&tag=b%20c&empty=".to_owned();
-        let handshake = Handshake::new(headers, Some(query), Timestamp(0));
+        let handshake = Handshake::new(headers, Some(query));
         let (event, typed) = build(Event::Connect, Some(&handshake), &Payload::Empty);
         assert_eq!(
             event["headers"],
@@ -403,6 +404,7 @@ mod tests {
                 request_time: Timestamp(0),
                 domain_name: &connection.host,
                 callback_url: String::new(),
+                trace: None,
             };
             serde_json::to_value(event_context(&context)).unwrap()
         };

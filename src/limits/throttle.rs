@@ -108,7 +108,11 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_its_burst_and_no_more() {
-        let settings = RouteSettings { throttling_rate_limit: Some(0.001), throttling_burst_limit: Some(3) };
+        let settings = RouteSettings {
+            throttling_rate_limit: Some(0.001),
+            throttling_burst_limit: Some(3),
+            ..RouteSettings::default()
+        };
         let throttle = Throttle::new(settings).unwrap();
         let admitted = (0..10).filter(|_| throttle.admit()).count();
         assert_eq!(admitted, 3);
@@ -116,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bucket_refills_at_its_rate_exactly() {
-        let settings = RouteSettings { throttling_rate_limit: Some(10.0), throttling_burst_limit: Some(25) };
+        let settings = RouteSettings::throttled(Some(10.0), Some(25));
         let throttle = Throttle::new(settings).unwrap();
         let take = || (0..100).take_while(|_| throttle.admit()).count();
         assert_eq!(take(), 25);
@@ -132,7 +136,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_empty_bucket_takes_nothing_from_another() {
-        let settings = RouteSettings { throttling_rate_limit: Some(1.0), throttling_burst_limit: Some(3) };
+        let settings = RouteSettings::throttled(Some(1.0), Some(3));
         let (busy, quiet) = (Throttle::new(settings).unwrap(), Throttle::new(settings).unwrap());
         for _ in 0..1000 {
             busy.admit();

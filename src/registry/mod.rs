@@ -302,6 +302,13 @@ impl Registry {
         self.entries.iter().filter_map(|entry| outbox(entry.value())).collect()
     }
 
+    /// Bytes that wait to be written in all send buffers, and in the fullest one. Looks at every connection.
+    pub fn buffered_bytes(&self) -> (usize, usize) {
+        let bytes = |entry: &Entry| if let State::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
+        let all = self.entries.iter().map(|entry| bytes(entry.value()));
+        all.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)))
+    }
+
     /// All connections whose backend does not know yet that they are over, or will be.
     pub fn all(&self) -> Vec<ConnectionId> {
         self.entries.iter().map(|entry| *entry.key()).collect()

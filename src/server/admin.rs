@@ -1,18 +1,29 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+use tracing::info;
 
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
 use crate::registry::{Registry, RegistryState, WhenUnavailable};
+use crate::telemetry::metrics::{self, BackendFill, Fill};
+use crate::telemetry::{chain, logging};
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Longest filter that is read, in bytes.
+const FILTER_MAX_BYTES: usize = 4096;
+
+/// How long an operator may take to send one.
+const FILTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this node may be sent new connections.
 #[derive(Clone, Debug)]
@@ -55,39 +66,145 @@ impl Readiness {
         let _ = self.0.subscribe().wait_for(|phase| *phase != Phase::Starting).await;
     }
 
-    fn answer(&self, registry: &Registry) -> (StatusCode, String) {
+    /// Whether this node may be sent new connections, what it is, and why it is not simply ready.
+    fn state(&self, registry: &Registry) -> State {
         let refuses = registry.mirror().is_some_and(|mirror| mirror.when_unavailable() == WhenUnavailable::Refuse);
         let phase = *self.0.borrow();
+        let state = |takes_clients, status, reason: Option<String>| State { takes_clients, status, reason };
         match (phase, registry.state()) {
-            (Phase::Draining, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
-            (_, RegistryState::Starting { why }) => (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {why}\n")),
-            (Phase::Starting, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
+            (Phase::Draining, _) => state(false, "draining", Some("the node goes down".to_owned())),
+            (_, RegistryState::Starting { why }) => state(false, "starting", Some(why)),
+            (Phase::Starting, _) => state(false, "starting", Some("the listeners are not open yet".to_owned())),
             (_, RegistryState::Detached { why } | RegistryState::Degraded { why }) if refuses => {
-                (StatusCode::SERVICE_UNAVAILABLE, format!("degraded: {why}\n"))
+                state(false, "degraded", Some(why))
             }
-            (_, state) => match state.degraded() {
-                Some(why) => (StatusCode::OK, format!("degraded: {why}\n")),
-                None => (StatusCode::OK, "ready\n".to_owned()),
+            (_, registry) => match registry.degraded() {
+                Some(why) => state(true, "degraded", Some(why.to_owned())),
+                None => state(true, "ready", None),
             },
         }
     }
 }
 
-/// Answers operators and their probes; `None` if the path is not one of theirs.
-pub(super) fn answer<B>(plane: &DataPlane, readiness: &Readiness, request: &Request<B>) -> Option<Response<Body>> {
-    let (status, content_type, body) = match request.uri().path() {
-        "/healthz" => (StatusCode::OK, TEXT, Bytes::from_static(b"alive\n")),
-        "/readyz" => {
-            let (status, text) = readiness.answer(&plane.registry);
-            (status, TEXT, Bytes::from(text))
+/// What probes are told.
+struct State {
+    takes_clients: bool,
+    status: &'static str,
+    /// Why it is not simply ready.
+    reason: Option<String>,
+}
+
+/// Whether a path is for operators and their probes.
+pub(super) fn is_for(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics" | "/version" | "/state" | "/log-level")
+}
+
+/// Answers operators and their probes.
+pub(super) async fn answer(
+    plane: &DataPlane,
+    readiness: &Readiness,
+    request: &mut Request<Incoming>,
+) -> Response<Body> {
+    let (status, content_type, body) = match (request.method(), request.uri().path()) {
+        (&Method::PUT, "/log-level") => return set_log_level(request).await,
+        (method, path) if *method != Method::GET && *method != Method::HEAD => return not_allowed(path),
+        (_, "/healthz") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
+        (_, "/readyz") => {
+            let State { takes_clients, status, reason } = readiness.state(&plane.registry);
+            let code = if takes_clients { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (code, JSON, line(&json!({ "status": status, "reasons": Vec::from_iter(reason) })))
         }
-        "/metrics" => (StatusCode::OK, OPEN_METRICS, Bytes::from(plane.metrics.encode())),
-        _ => return None,
+        (_, "/metrics") => {
+            plane.metrics.fill(fill(plane));
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            if metrics::wants_open_metrics(accept) {
+                (StatusCode::OK, metrics::OPEN_METRICS, plane.metrics.encode())
+            } else {
+                (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.metrics.encode_prometheus())
+            }
+        }
+        (_, "/version") => (StatusCode::OK, JSON, line(&version(plane))),
+        (_, "/log-level") => (StatusCode::OK, JSON, line(&json!({ "filter": logging::filter() }))),
+        _ => (StatusCode::OK, JSON, format!("{:#}\n", state(plane, readiness))),
     };
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let (status, body) = if is_read { (status, body) } else { (StatusCode::METHOD_NOT_ALLOWED, Bytes::new()) };
-    let mut response = Response::new(Full::new(body));
+    respond(status, content_type, body)
+}
+
+fn version(plane: &DataPlane) -> Value {
+    json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "node": plane.registry.node().to_string() })
+}
+
+/// What this node is doing, in one look.
+fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
+    let live = plane.live();
+    let Fill { send_buffer_bytes, send_buffer_largest_bytes, backends } = fill(plane);
+    let State { status, reason, .. } = readiness.state(&plane.registry);
+    let apis = live.deployments.iter().map(|deployment| {
+        let stages = deployment.stages().map(|stage| {
+            let mut routes: Vec<&str> = stage.routes().map(|route| &*route.key).collect();
+            routes.sort_unstable();
+            (stage.name.to_string(), json!({ "routes": routes, "accessLog": stage.telemetry.access_log.is_some() }))
+        });
+        (deployment.api_id.to_string(), json!({ "stages": stages.collect::<serde_json::Map<_, _>>() }))
+    });
+    let backends = backends.into_iter().map(|BackendFill { backend, open, idle, waiting }| {
+        (backend, json!({ "connections": open, "idle": idle, "callsWaiting": waiting }))
+    });
+    json!({
+        "version": version(plane),
+        "status": status,
+        "reasons": Vec::from_iter(reason),
+        "registry": plane.registry.state().name(),
+        "time": plane.clock.now().iso_8601(),
+        "connections": { "live": plane.registry.live(), "all": plane.registry.len() },
+        "sendBuffers": { "bytes": send_buffer_bytes, "largestBytes": send_buffer_largest_bytes },
+        "backends": backends.collect::<serde_json::Map<_, _>>(),
+        "apis": apis.collect::<serde_json::Map<_, _>>(),
+        "explain": live.explain,
+        "logFilter": logging::filter(),
+    })
+}
+
+fn fill(plane: &DataPlane) -> Fill {
+    let (send_buffer_bytes, send_buffer_largest_bytes) = plane.registry.buffered_bytes();
+    Fill { send_buffer_bytes, send_buffer_largest_bytes, backends: plane.integrations.backends() }
+}
+
+/// Logs something else from now on. The body is a filter as in `RUST_LOG`.
+async fn set_log_level(request: &mut Request<Incoming>) -> Response<Body> {
+    let body = Limited::new(request.body_mut(), FILTER_MAX_BYTES).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(FILTER_TIMEOUT, body).await else {
+        return refused("the body must be a filter of at most 4096 bytes");
+    };
+    let body = body.to_bytes();
+    let Ok(filter) = std::str::from_utf8(&body) else { return refused("the body must be text") };
+    match logging::set_filter(filter) {
+        Ok(()) => {
+            info!(filter = filter.trim(), "the log filter was changed");
+            respond(StatusCode::OK, JSON, line(&json!({ "filter": logging::filter() })))
+        }
+        Err(error) => refused(&chain(&error).to_string()),
+    }
+}
+
+fn refused(message: &str) -> Response<Body> {
+    respond(StatusCode::BAD_REQUEST, JSON, line(&json!({ "message": message })))
+}
+
+fn not_allowed(path: &str) -> Response<Body> {
+    let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, String::new());
+    let allowed = if path == "/log-level" { "GET, HEAD, PUT" } else { "GET, HEAD" };
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn line(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    Some(response)
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }

@@ -1,5 +1,4 @@
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,12 +8,12 @@ use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
 use crate::authorizer::{ConnectionsCall, Received};
-use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
-    CloseRequest, DataType, admit, admit_call, check_form, delete_connection, get_connection, post_to_connection,
+    CallRecord, CloseRequest, DataType, admit, admit_call, check_form, delete_connection, get_connection,
+    post_to_connection,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::{Deployment, Stage};
 use crate::id::EventId;
 
 /// How long a backend may take to send the body of a post.
@@ -34,18 +33,17 @@ pub(super) struct Caller {
 /// Answers a call of `/{stage}/@connections/{connectionId}`. A `caller` must have signed it.
 pub(super) async fn answer(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    stage: &Stage,
-    id: &str,
+    mut record: CallRecord,
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let result = match admit(plane, deployment, stage) {
-        Ok(()) => call(plane, deployment, stage, id, caller, request).await,
+    let result = match admit(plane) {
+        Ok(()) => call(plane, &mut record, caller, request).await,
         Err(error) => Err(error),
     };
-    let mut response = result.unwrap_or_else(|error| gateway_response::connections_api(&error));
-    add_ids(response.headers_mut());
+    let request_id = record.request_id();
+    let mut response = record.end(plane, result);
+    add_ids(response.headers_mut(), request_id);
     response
 }
 
@@ -54,14 +52,12 @@ pub(super) async fn answer(
 /// Nothing of a call is looked at before its signature, but what the signature is about.
 async fn call(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    stage: &Stage,
-    id: &str,
+    record: &mut CallRecord,
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     if let Some(caller) = caller {
-        check_form(plane, &signed(request, deployment, stage, caller, &[]))?;
+        check_form(plane, &signed(request, record, caller, &[]))?;
     }
     let is_post = *request.method() == Method::POST;
     if is_post && caller.is_none() {
@@ -72,18 +68,19 @@ async fn call(
         true => read_body(request.body_mut(), plane.live().limits.message_bytes).await?,
         false => Bytes::new(),
     };
+    record.request_bytes = data.len();
     if let Some(caller) = caller {
-        admit_call(plane, &signed(request, deployment, stage, caller, &data))?;
+        admit_call(plane, &signed(request, record, caller, &data))?;
     }
     match *request.method() {
         Method::POST => {
             let data_type = data_type(request.headers())?;
-            post_to_connection(plane, deployment, stage, id, data, data_type).await
+            post_to_connection(plane, record, data, data_type).await
         }
-        Method::GET => get_connection(plane, deployment, id).await,
+        Method::GET => get_connection(plane, &record.deployment, &record.id).await,
         Method::DELETE => {
             let close = CloseRequest::parse(request.uri().query())?;
-            delete_connection(plane, deployment, id, &close).await
+            delete_connection(plane, &record.deployment, &record.id, &close).await
         }
         _ => Err(ConnectionsApiError::UnknownMethod),
     }
@@ -91,14 +88,13 @@ async fn call(
 
 fn signed<'a>(
     request: &'a Request<Incoming>,
-    deployment: &'a Deployment,
-    stage: &'a Stage,
+    record: &'a CallRecord,
     caller: Caller,
     body: &'a [u8],
 ) -> ConnectionsCall<'a> {
     let Caller { source_ip, secure } = caller;
     let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
-    ConnectionsCall { api_id: &deployment.api_id, stage: &stage.name, received, source_ip, secure }
+    ConnectionsCall { api_id: &record.deployment.api_id, stage: &record.stage.name, received, source_ip, secure }
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
@@ -122,8 +118,8 @@ async fn read_body(body: &mut Incoming, max: usize) -> Result<Bytes, Connections
 }
 
 /// The ids that AWS puts on every answer of this API.
-fn add_ids(headers: &mut HeaderMap) {
-    let ids = [(X_AMZN_REQUEST_ID, Uuid::new_v4().to_string()), (X_AMZ_APIGW_ID, EventId::random().to_string())];
+fn add_ids(headers: &mut HeaderMap, request_id: EventId) {
+    let ids = [(X_AMZN_REQUEST_ID, Uuid::new_v4().to_string()), (X_AMZ_APIGW_ID, request_id.to_string())];
     for (name, id) in ids {
         headers.insert(name, HeaderValue::from_str(&id).expect("ids are ASCII"));
     }

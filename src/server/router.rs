@@ -15,9 +15,11 @@ use super::head_watch::Head;
 use super::listener::{Endpoint, Session};
 use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::management::CallRecord;
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
+use crate::telemetry::Reason;
 
 /// What is read of a body that nobody wants, in bytes, and for how long.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -64,8 +66,8 @@ async fn answer(
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint {
-        if let Some(response) = admin::answer(plane, readiness, request) {
-            return response;
+        if admin::is_for(request.uri().path()) {
+            return admin::answer(plane, readiness, request).await;
         }
         if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
             return response;
@@ -73,7 +75,7 @@ async fn answer(
     }
     if peer.is_over {
         plane.metrics.throttled(&no_stage(), "address");
-        return gateway_response::routing(&RoutingError::TooManyConnections);
+        return refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled);
     }
     match resolve(plane, endpoint, head, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
@@ -83,25 +85,41 @@ async fn answer(
                     .await
                     .unwrap_or_else(|response| *response)
             }
-            Endpoint::Internal { .. } => gateway_response::routing(&RoutingError::Forbidden),
+            Endpoint::Internal { .. } => refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere),
         },
-        Ok((_, Resolved { deployment, stage, target: Target::Connection(id) })) => match endpoint.connections_api() {
-            ConnectionsApi::Off => gateway_response::routing(&RoutingError::Forbidden),
-            asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
-                let call = audit::Call::new(&deployment, &stage, &id, request, peer);
-                let caller = (asked == ConnectionsApi::AwsIam).then(|| caller(endpoint, peer, request));
-                let response = connections_api::answer(plane, &deployment, &stage, &id, caller, request).await;
-                call.answered(&response);
-                response
+        Ok((host, Resolved { deployment, stage, target: Target::Connection(id) })) => {
+            match endpoint.connections_api() {
+                ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
+                asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
+                    let call = audit::Call::new(&deployment, &stage, &id, request, peer);
+                    let from = caller(endpoint, peer, request);
+                    let sent = (host, request.method().clone(), request.headers());
+                    let record = CallRecord::begin(plane, (deployment, stage), id, sent, from.source_ip);
+                    let caller = (asked == ConnectionsApi::AwsIam).then_some(from);
+                    let response = connections_api::answer(plane, record, caller, request).await;
+                    call.answered(&response);
+                    response
+                }
             }
-        },
-        Err(error) => {
+        }
+        Err((error, reason)) => {
             if let RoutingError::HostNotAllowed = error {
                 audit::refused_host(request, peer);
             }
-            gateway_response::routing(&error)
+            refuse(plane, &error, reason)
         }
     }
+}
+
+/// Answers a request that leads nowhere. What is behind AWS's 403 goes to the log and the metrics.
+pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason) -> Response<Body> {
+    let reason = error.reason(forbidden);
+    plane.telemetry.refused(&plane.metrics, reason);
+    let mut response = gateway_response::routing(error);
+    if plane.live().explain {
+        gateway_response::explain(&mut response, reason);
+    }
+    response
 }
 
 /// What the request is for, and the Host that it was sent to.
@@ -110,25 +128,29 @@ fn resolve(
     endpoint: &Endpoint,
     head: Head,
     request: &Request<Incoming>,
-) -> Result<(String, Resolved), RoutingError> {
+) -> Result<(String, Resolved), (RoutingError, Reason)> {
     if head.has_length && request.headers().contains_key(TRANSFER_ENCODING) {
-        return Err(RoutingError::BadRequest("a request has Content-Length or Transfer-Encoding, not both"));
+        let error = RoutingError::BadRequest("a request has Content-Length or Transfer-Encoding, not both");
+        return Err((error, Reason::BadHandshake));
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > URL_MAX_BYTES {
-        return Err(RoutingError::UrlTooLong { max: URL_MAX_BYTES });
+        return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::HeadTooLarge));
     }
     // hyper has the same bound, but looks only after a read, which may bring as much again.
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
     if target.len() + fields.sum::<usize>() > HEAD_MAX_BYTES {
-        return Err(RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES });
+        return Err((RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES }, Reason::HeadTooLarge));
     }
-    let host = host(request)?;
+    let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
     if !endpoint.allows(&host) {
-        return Err(RoutingError::HostNotAllowed);
+        return Err((RoutingError::HostNotAllowed, Reason::HostNotAllowed));
     }
-    let resolved = plane.live().deployments.resolve(Some(&host), request.uri().path());
-    Ok((host, resolved.ok_or(RoutingError::Forbidden)?))
+    let (live, path) = (plane.live(), request.uri().path());
+    match live.deployments.resolve(Some(&host), path) {
+        Some(resolved) => Ok((host, resolved)),
+        None => Err((RoutingError::Forbidden, live.deployments.unresolved(Some(&host), path))),
+    }
 }
 
 /// The one Host of a request. Absolute targets are for proxies, which this is not: whoever sends one may mean to reach

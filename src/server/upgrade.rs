@@ -14,12 +14,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::client_address::ClientAddress;
 use super::entrance::Peer;
 use super::listener::Session;
+use super::router::refuse;
 use super::{TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{self, Deployment};
 use crate::integration::Handshake;
+use crate::telemetry::Reason;
 
 const WEBSOCKET_VERSION: &str = "13";
 const KEY_BYTES: usize = 16;
@@ -40,13 +42,13 @@ pub(super) async fn upgrade(
     stage: Stage,
     request: &mut Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept = check(request).map_err(|error| Box::new(gateway_response::routing(&error)))?;
+    let accept = check(request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
     stage.deployment.allow_origins.check(request.headers()).map_err(|error| {
         audit::refused_connect(&stage.deployment.api_id, &stage.stage.name, peer, &error.to_string());
-        Box::new(gateway_response::routing(&RoutingError::OriginNotAllowed(error)))
+        Box::new(refuse(plane, &RoutingError::OriginNotAllowed(error), Reason::OriginNotAllowed))
     })?;
     if plane.lifecycle.draining().is_cancelled() {
-        return Err(Box::new(gateway_response::routing(&RoutingError::Draining)));
+        return Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining)));
     }
     // A signature is about the request as it came.
     let mut received = Request::new(());
@@ -62,7 +64,6 @@ pub(super) async fn upgrade(
         handshake: Handshake::new(
             seen_by_backends(headers, &stage.host, &address),
             request.uri().query().map(str::to_owned),
-            plane.clock.now(),
         ),
         host: stage.host,
         secure: address.secure,
@@ -80,9 +81,15 @@ pub(super) async fn upgrade(
             session.put(admitted);
             Ok(switching_protocols(accept, subprotocol))
         }
-        Ok(Err(refusal)) => Err(Box::new(gateway_response::refusal(&refusal))),
+        Ok(Err(refusal)) => {
+            let mut response = gateway_response::refusal(&refusal);
+            if plane.live().explain {
+                gateway_response::explain(&mut response, refusal.error.reason());
+            }
+            Err(Box::new(response))
+        }
         // The task panicked or the process aborts.
-        Err(_) => Err(Box::new(gateway_response::routing(&RoutingError::Draining))),
+        Err(_) => Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining))),
     }
 }
 

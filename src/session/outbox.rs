@@ -63,6 +63,21 @@ impl Frame {
         Frame { data, kind: FrameKind::Text }
     }
 
+    /// Bytes of its data.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether it has no data.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Its data, shared.
+    pub fn bytes(&self) -> Bytes {
+        self.data.clone()
+    }
+
     /// A binary frame.
     pub fn binary(data: Bytes) -> Self {
         Frame { data, kind: FrameKind::Binary }
@@ -218,6 +233,11 @@ impl Outbox {
     pub fn is_open(&self) -> bool {
         let state = self.lock();
         !state.gone && state.closing.is_none()
+    }
+
+    /// Bytes that wait to be written.
+    pub fn buffered_bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Whether the buffer is full.

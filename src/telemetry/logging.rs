@@ -1,9 +1,17 @@
-//! Logs go to stderr: text on a terminal, JSON otherwise. `RUST_LOG` chooses what is logged, `info` by default.
+//! Logs go to stderr: text on a terminal, JSON otherwise. `RUST_LOG` chooses what is logged, `info` by default, and can
+//! be changed while the process runs.
 
 use std::io::{self, IsTerminal as _};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use thiserror::Error;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+/// The filter in force. Logging is one for the process, so this is too.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,11 +32,37 @@ pub fn start(format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error 
         _ => EnvFilter::new("info"),
     };
     let terminal = io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json }) {
-        LogFormat::Text => subscriber.with_ansi(terminal).try_init(),
-        LogFormat::Json => {
-            subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
-        }
-    }
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = match format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json }) {
+        LogFormat::Text => lines.with_ansi(terminal).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    // Only the one who started logging gets here.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Why the filter was not changed.
+#[derive(Debug, Error)]
+pub enum FilterError {
+    #[error("logging is not tidegate's own in this process")]
+    NotStarted,
+    #[error("not a filter such as `debug` or `info,tidegate::execution=debug`")]
+    Invalid(#[source] tracing_subscriber::filter::ParseError),
+}
+
+/// What is logged now, as `RUST_LOG` would say it.
+pub fn filter() -> Option<String> {
+    FILTER.get()?.with_current(EnvFilter::to_string).ok()
+}
+
+/// Logs what this filter chooses from now on.
+///
+/// # Errors
+/// The text is no filter, or logging was not started by [`start`].
+pub fn set_filter(text: &str) -> Result<(), FilterError> {
+    let filter = EnvFilter::builder().parse(text.trim()).map_err(FilterError::Invalid)?;
+    FILTER.get().ok_or(FilterError::NotStarted)?.reload(filter).map_err(|_| FilterError::NotStarted)
 }

@@ -1,10 +1,29 @@
-//! What an operator sees: logs and metrics.
+//! What an operator sees: logs, metrics, traces.
+//!
+//! A flow fills in one [`EventRecord`] for each event and hands it to [`Telemetry::record`], from which metrics
+//! (`metrics/`), the access log of the stage (`access_log/`), the execution log and the event's span (`trace/`) are
+//! made. [`Reason`] says why an event went another way than asked for.
+//!
+//! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
+//! or sent is lost, counted, and said once; no payload, header, token or query string is in a log at `info` or above.
 
 mod error_chain;
-mod link_metrics;
+mod reason;
+pub mod metrics;
+mod loss;
+mod trace;
+mod access_log;
+mod scope;
+mod event_record;
+pub mod execution_log;
+mod record;
 pub mod logging;
-mod metrics;
 
+pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use error_chain::chain;
-pub use link_metrics::LinkMetrics;
-pub use metrics::{Metrics, RegistryStateGauge, StageLabels};
+pub use event_record::{Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject};
+pub use metrics::{LinkMetrics, Metrics, RegistryStateGauge, StageLabels};
+pub use reason::Reason;
+pub use record::Telemetry;
+pub use scope::{RouteTelemetry, StageTelemetry};
+pub use trace::{ExportTarget, InvalidEndpoint, Span, SpanKind, Tracer, TracingSettings};

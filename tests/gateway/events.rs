@@ -174,8 +174,7 @@ async fn a_clients_trace_goes_on() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     gateway.connect_with("/prod", &[("traceparent", parent)]).await;
     let call = backend.next("CONNECT").await;
-    assert!(call.header("traceparent").starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
-    assert!(!call.header("traceparent").contains("b7ad6b7169203331"), "the call is a span of its own");
+    assert_eq!(call.header("traceparent"), parent, "without a collector no span is made here, so none is named");
     let root = "Root=1-0af76519-16cd43dd8448eb211c80319c";
     assert_eq!(call.event()["headers"]["X-Amzn-Trace-Id"], root);
 }

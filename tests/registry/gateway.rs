@@ -55,7 +55,7 @@ async fn readiness_tells_how_it_stands_with_redis() {
             status == wanted && body.contains(part)
         })
     };
-    ready(503, "starting: could not connect to Redis: nothing listens").await;
+    ready(503, "could not connect to Redis: nothing listens").await;
     assert_eq!(connect(&gateway).await.err(), Some(503), "not registered yet");
     assert_eq!(get(internal, "/nodes").await.0, 503);
     server.restart().await;
@@ -63,7 +63,7 @@ async fn readiness_tells_how_it_stands_with_redis() {
     ready(200, "ready").await;
     let client = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     server.kill();
-    ready(200, "degraded: could not").await;
+    ready(200, "degraded\",\"reasons\":[\"could not").await;
     let second = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     assert_eq!(gateway.registry().live(), 2);
     server.restart().await;
@@ -111,7 +111,7 @@ async fn a_node_in_memory_shows_its_own() {
     let gateway = Gateway::start(config::load(text, &|_| None).expect("a configuration")).await.expect("a gateway");
     let internal = gateway.internal_address();
     let _client = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
-    assert_eq!(get(internal, "/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(get(internal, "/readyz").await, (200, "{\"status\":\"ready\",\"reasons\":[]}\n".to_owned()));
     let (_, body) = get(internal, "/connections?api=chat&stage=prod").await;
     let page: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(page["connections"][0]["state"], "open", "{body}");

@@ -70,6 +70,7 @@ fn build_event(input: (Arc<Connection>, Payload, EventId)) -> (Vec<u8>, (Arc<Con
         request_time: Timestamp(1_757_454_879_001),
         domain_name: &connection.host,
         callback_url: "https://chat.example.com/prod/@connections/AAAAAAAAAAAAAAAAAAA=".to_owned(),
+        trace: None,
         principal: None,
     };
     let event = black_box(proxy_event(black_box(&context), &BTreeMap::new(), None, payload));

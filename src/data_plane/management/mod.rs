@@ -1,5 +1,6 @@
 //! The backend's side: `@connections`. A call for a connection of another node is forwarded to it, once.
 
+mod call;
 mod delete_connection;
 mod forward;
 mod get_connection;
@@ -8,17 +9,15 @@ mod post_to_connection;
 
 use std::sync::Arc;
 
-use http::Method;
-
 use crate::authorizer::{Access, ConnectionsCall, Denial};
-use crate::data_plane::context::{USAGE_PLAN, labels, log_denial};
+use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::{Deployment, Stage};
+use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::registry::Open;
 use crate::request_context::Connection;
-use crate::telemetry::StageLabels;
 
+pub use call::CallRecord;
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use post_to_connection::{DataType, post_to_connection};
@@ -33,18 +32,15 @@ async fn count(plane: &DataPlane, connection: &Connection) -> Result<(), Connect
     let live = plane.live_owned();
     let counted =
         live.access.count(principal.as_deref(), &connection.api_id, &connection.stage, plane.clock.now()).await;
-    counted.map_err(|exceeded| {
-        plane.metrics.throttled(&labels(connection), USAGE_PLAN);
-        ConnectionsApiError::UsageExceeded(exceeded)
-    })
+    counted.map_err(ConnectionsApiError::UsageExceeded)
 }
 
-/// Whether a signed call of `@connections` may be made; metrics and the operator learn of one that may not.
+/// Whether a signed call of `@connections` may be made; the operator learns of one that may not.
 ///
 /// # Errors
 /// It may not.
 pub fn admit_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    plane.live().access.admit_call(call, plane.clock.now()).map_err(|denial| denied(plane, call, denial))
+    plane.live().access.admit_call(call, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
 /// Whether a signed call is worth reading its body.
@@ -52,15 +48,11 @@ pub fn admit_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), C
 /// # Errors
 /// It is not signed, not of now, or the signature is incomplete.
 pub fn check_form(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    Access::check_form(&call.received, plane.clock.now()).map_err(|denial| denied(plane, call, denial))
+    Access::check_form(&call.received, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
-fn denied(plane: &DataPlane, call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
+fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
     log_denial(&denial, call.api_id, call.stage, "a call of @connections was refused");
-    if *call.received.method == Method::POST {
-        let labels = StageLabels { api_id: call.api_id.into(), stage: call.stage.into() };
-        plane.metrics.push(&labels, denial.outcome(), "local");
-    }
     ConnectionsApiError::Denied(denial)
 }
 
@@ -68,13 +60,8 @@ fn denied(plane: &DataPlane, call: &ConnectionsCall<'_>, denial: Denial) -> Conn
 ///
 /// # Errors
 /// There is none.
-pub fn admit(plane: &DataPlane, deployment: &Deployment, stage: &Stage) -> Result<(), ConnectionsApiError> {
-    if plane.live().admit() {
-        return Ok(());
-    }
-    let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
-    plane.metrics.throttled(&labels, "account");
-    Err(ConnectionsApiError::Throttled)
+pub fn admit(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
+    if plane.live().admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
 }
 
 /// Where the connection is that a call is about.

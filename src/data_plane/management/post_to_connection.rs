@@ -4,15 +4,14 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::forward::forward;
-use super::{Found, count, find};
+use super::{CallRecord, Found, count, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::{Deployment, Stage};
+use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::registry::Open;
 use crate::session::{Frame, PostRefused};
-use crate::telemetry::StageLabels;
 
 /// How data go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,29 +30,17 @@ pub enum DataType {
 /// the connection did not answer.
 pub async fn post_to_connection(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
-    stage: &Stage,
-    id: &str,
+    call: &mut CallRecord,
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let (path, outcome) = match find(plane, deployment, id) {
-        Ok(Found::Elsewhere(id)) => ("peer", post_elsewhere(plane, deployment, id, data, data_type).await),
-        Ok(Found::Here(open)) => ("local", post(plane, &open, data, data_type).await),
-        Err(error) => ("local", Err(error)),
+    let outcome = match find(plane, &call.deployment, &call.id)? {
+        Found::Elsewhere(id) => {
+            call.path = "peer";
+            post_elsewhere(plane, &call.deployment, id, data, data_type).await
+        }
+        Found::Here(open) => post(plane, &open, data, data_type).await,
     };
-    let label = match &outcome {
-        Ok(()) => "ok",
-        Err(ConnectionsApiError::Gone) => "gone",
-        Err(ConnectionsApiError::BufferFull) => "full",
-        Err(ConnectionsApiError::TooLarge) => "tooLarge",
-        Err(ConnectionsApiError::OwnerUnreachable) => "unreachable",
-        Err(ConnectionsApiError::DeliveryUnknown) => "unknown",
-        Err(ConnectionsApiError::UsageExceeded(_)) => "throttled",
-        Err(_) => "invalid",
-    };
-    let labels = StageLabels { api_id: Arc::clone(&deployment.api_id), stage: Arc::clone(&stage.name) };
-    plane.metrics.push(&labels, label, path);
     outcome.map(|()| empty(StatusCode::OK))
 }
 

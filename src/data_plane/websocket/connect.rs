@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -5,21 +6,24 @@ use arc_swap::ArcSwapOption;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use super::disconnect::report;
+use crate::apigatewayv2::LoggingLevel;
 use crate::authorizer::{Client, Denial, Received};
-use crate::data_plane::context::{USAGE_PLAN, labels, log_denial};
+use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
-use crate::data_plane::{ConnectError, DataPlane, Live, Refusal};
+use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
 use crate::limits::{Bucket, Slot};
-use crate::request_context::{ClientCert, Connection, Event};
+use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
-use crate::telemetry::chain;
+use crate::telemetry::{
+    EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain, execution_log,
+};
 
 const CONNECT: &str = "$connect";
 
@@ -66,14 +70,17 @@ pub(super) struct Particulars {
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
 /// 1. throttles of the address, of route or stage, and of all APIs  2. who it is  3. required parameters
-/// 4. registry, and its record  5. `$connect` integration  6. open
+/// 4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
 ///
 /// # Errors
 /// The client is to be refused.
-pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<Admitted, Refusal> {
+pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Result<Admitted, Refusal> {
+    let started = Instant::now();
+    let span = plane.telemetry.tracer.start("$connect", SpanKind::Server, request.handshake.trace());
+    request.handshake.name_trace(span.context());
     let live = plane.live_owned();
     let request_id = EventId::random();
     let connection = Arc::new(Connection {
@@ -88,16 +95,60 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
     });
-    let stage_labels = labels(&connection);
-    let refuse = |error: ConnectError, outcome| {
-        plane.metrics.connect(&stage_labels, outcome);
-        Refusal { error, connection_id: connection.id, request_id }
-    };
+    let labels = labels(&connection);
+    let route = request.stage.connect.as_deref();
+    let route_telemetry = route.map_or(&request.stage.telemetry.default, |route| &route.telemetry);
+    let mut context = live.context(&plane, &request.deployment, &connection, Event::Connect, CONNECT, request_id);
+    let log_span = execution_log::event_span(route_telemetry, context.route_key, &request_id);
+    let mut integration = None;
+    let parts = Parts { request: &request, connection: &connection, live: &live, labels: &labels, span: &span };
+    let outcome = Box::pin(admit(&plane, &parts, &mut context, &mut integration).instrument(log_span)).await;
 
-    let throttled = |level: &'static str| {
-        plane.metrics.throttled(&stage_labels, level);
-        refuse(ConnectError::Throttled { level }, "throttled")
+    let error = outcome.as_ref().err();
+    // AWS calls an accepted client 200, not 101.
+    let (status, client_text) = error.map_or((StatusCode::OK, None), gateway_response::refusal_status);
+    let record = EventRecord {
+        subject: Subject::Event(&context),
+        outcome: Outcome::Connect {
+            outcome: error.map_or("accepted", ConnectError::outcome),
+            throttled: error.and_then(ConnectError::throttled),
+        },
+        labels: &labels,
+        stage: &request.stage.telemetry,
+        route: route_telemetry,
+        status: status.as_u16(),
+        reason: error.map(ConnectError::reason),
+        client_text: client_text.as_deref(),
+        error: error.map(|error| error as &(dyn Error + 'static)),
+        integration,
+        request_bytes: 0,
+        response_bytes: 0,
+        data: None,
+        started,
+        trace: span.context(),
     };
+    plane.telemetry.record(&plane.metrics, &record, span);
+    outcome.map_err(|error| Refusal { error, connection_id: connection.id, request_id })
+}
+
+/// What admitting works with.
+struct Parts<'a> {
+    request: &'a UpgradeRequest,
+    connection: &'a Arc<Connection>,
+    live: &'a Arc<Live>,
+    labels: &'a StageLabels,
+    span: &'a Span,
+}
+
+/// Steps 1 to 6. Leaves the call of the backend in `integration`.
+async fn admit(
+    plane: &Arc<DataPlane>,
+    parts: &Parts<'_>,
+    context: &mut RequestContext<'_>,
+    integration: &mut Option<IntegrationRecord>,
+) -> Result<Admitted, ConnectError> {
+    let Parts { request, connection, live, labels, span } = parts;
+    let throttled = |level: &'static str| ConnectError::Throttled { level };
     let per_address = &live.limits.per_address;
     if !plane.addresses.admit_connect(request.source_ip, per_address) {
         return Err(throttled("address"));
@@ -115,50 +166,46 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
     if !live.admit() {
         return Err(throttled("account"));
     }
-    if live.access.asks(&connection.api_id, &connection.stage)
-        && let Err(denial) = admit(&plane, &live, &request, &connection, request_id).await
-    {
-        if let Denial::UsageExceeded(_) = denial {
-            plane.metrics.throttled(&stage_labels, USAGE_PLAN);
-        }
-        let outcome = denial.outcome();
-        return Err(refuse(ConnectError::Denied(denial), outcome));
+    if live.access.asks(&connection.api_id, &connection.stage) {
+        identify(plane, parts, context.request_id).await.map_err(ConnectError::Denied)?;
+        context.principal = connection.principal.load_full();
     }
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
-        return Err(refuse(ConnectError::MissingParameter(missing), "badRequest"));
+        return Err(ConnectError::MissingParameter(missing));
     }
     let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
-    if !plane.registry.connect(&connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
-        return Err(refuse(ConnectError::Full, "full"));
+    if !plane.registry.connect(connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
+        return Err(ConnectError::Full);
     }
     // From here on the registry knows the connection, so every way out removes or ends it.
     let mut admitted = Admitted {
-        plane: Arc::clone(&plane),
+        plane: Arc::clone(plane),
         outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
-        connection: Arc::clone(&connection),
-        live: Arc::clone(&live),
+        connection: Arc::clone(connection),
+        live: Arc::clone(live),
         forgotten: false,
         particulars: Box::new(Particulars { subprotocol: None, bucket: Bucket::new(Instant::now()), _slot: slot }),
     };
     // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
     if plane.registry.record(&connection.id).await.is_err() || !plane.registry.gate().is_open() {
         admitted.refused();
-        return Err(refuse(ConnectError::Unavailable, "unavailable"));
+        return Err(ConnectError::Unavailable);
     }
     let Some(route) = route else {
-        return admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"));
+        return admitted.open().ok_or(ConnectError::Unavailable);
     };
-    let context = live.context(&plane, &request.deployment, &connection, Event::Connect, &route.key, request_id);
-    let handshake = Some(&request.handshake);
-    match call_integration(&plane, &request.stage, route, &context, handshake, &Payload::Empty).await {
+    let sent = (Some(&request.handshake), &Payload::Empty);
+    let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
+    *integration = Some(record);
+    match outcome {
         Ok(answer) if answer.status.is_success() => {
             admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-            admitted.open().ok_or_else(|| refuse(ConnectError::Unavailable, "unavailable"))
+            admitted.open().ok_or(ConnectError::Unavailable)
         }
         Ok(answer) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
             admitted.refused();
-            Err(refuse(refused(answer), "refused"))
+            Err(refused(answer))
         }
         Err(error) => {
             warn!(
@@ -171,20 +218,19 @@ pub async fn connect(plane: Arc<DataPlane>, request: UpgradeRequest) -> Result<A
             } else {
                 admitted.refused();
             }
-            Err(refuse(ConnectError::Integration(error), "failed"))
+            Err(ConnectError::Integration(error))
         }
     }
 }
 
 /// Finds out who the client is, and keeps it on the connection. Says to the operator why not, and to nobody else.
-async fn admit(
+async fn identify(
     plane: &DataPlane,
-    live: &Live,
-    request: &UpgradeRequest,
-    connection: &Connection,
+    Parts { request, connection, live, span, .. }: &Parts<'_>,
     request_id: EventId,
 ) -> Result<(), Denial> {
-    let context = live.context(plane, &request.deployment, connection, Event::Connect, CONNECT, request_id);
+    let mut context = live.context(plane, &request.deployment, connection, Event::Connect, CONNECT, request_id);
+    context.trace = Some(span.context());
     let received = &request.received;
     let client = Client {
         context: &context,
@@ -229,16 +275,21 @@ impl Admitted {
         self.particulars.subprotocol.as_ref()
     }
 
+    /// What an operator wants to see of the connection.
+    pub(super) fn logging_level(&self) -> LoggingLevel {
+        let deployment = self.live.deployments.api(&self.connection.api_id);
+        let stage = deployment.and_then(|deployment| deployment.stage(&self.connection.stage));
+        stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
+    }
+
     /// From now on it is served. `None` if the node was fenced meanwhile: then its backend is told that it is over.
     fn open(mut self) -> Option<Self> {
         let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
-        let labels = labels(&self.connection);
-        self.plane.metrics.opened(&labels);
+        self.plane.metrics.opened(&labels(&self.connection));
         if !is_served {
             self.end(Closing::fenced());
             return None;
         }
-        self.plane.metrics.connect(&labels, "accepted");
         debug!(connection_id = %self.connection.id, "connected");
         Some(self)
     }
@@ -253,9 +304,9 @@ impl Admitted {
     /// dropped.
     pub(super) fn end(&mut self, closing: Closing) {
         let was_open = self.plane.registry.get_open(&self.connection.id).is_some();
-        let cause = closing.cause;
+        let (cause, code) = (closing.cause, closing.code);
         if self.plane.registry.end(&self.connection.id, closing) && was_open {
-            self.plane.metrics.closed(&labels(&self.connection), cause);
+            self.plane.metrics.closed(&labels(&self.connection), cause, code);
         }
     }
 }

@@ -1,18 +1,21 @@
+use std::error::Error;
 use std::sync::Arc;
 
 use http::StatusCode;
-use tracing::{debug, error, warn};
+use tokio::time::Instant;
+use tracing::{Instrument as _, debug, error, warn};
 
 use crate::data_plane::DataPlane;
 use crate::data_plane::context::labels;
 use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
 use crate::data_plane::integration_call::call_integration;
+use crate::data_plane::reasons::of_integration;
 use crate::http_client::CallError;
 use crate::id::ConnectionId;
 use crate::integration::{Answer, IntegrationError, Payload};
 use crate::registry::Ended;
 use crate::request_context::{Connection, Event};
-use crate::telemetry::chain;
+use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, chain, execution_log};
 
 /// Sees to it that the backend learns that a connection is over. The event waits in the queue of its integration.
 pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
@@ -24,8 +27,40 @@ pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
             let queue = (Arc::clone(&connection.api_id), Arc::clone(&route.integration.id));
             plane.disconnects.add(plane, queue, connection.id);
         }
-        None => settle(plane, connection, false),
+        None => {
+            record_without_call(plane, &connection.id, StatusCode::OK, None);
+            settle(plane, connection, false);
+        }
     }
+}
+
+/// Records a disconnect of which no backend is told.
+fn record_without_call(plane: &DataPlane, id: &ConnectionId, status: StatusCode, reason: Option<Reason>) {
+    let Some(Ended { connection, closing, attempt, .. }) = plane.registry.get_ended(id) else { return };
+    let live = plane.live_owned();
+    let Some(deployment) = live.deployments.api(&connection.api_id) else { return };
+    let Some(stage) = deployment.stage(&connection.stage) else { return };
+    let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
+    let context = live.context(plane, deployment, &connection, event, "$disconnect", id.disconnect_event());
+    let span = plane.telemetry.tracer.start("$disconnect", SpanKind::Server, None);
+    let record = EventRecord {
+        subject: Subject::Event(&context),
+        outcome: Outcome::Disconnect,
+        labels: &labels(&connection),
+        stage: &stage.telemetry,
+        route: stage.disconnect.as_ref().map_or(&stage.telemetry.default, |route| &route.telemetry),
+        status: status.as_u16(),
+        reason,
+        client_text: None,
+        error: None,
+        integration: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        data: None,
+        started: Instant::now(),
+        trace: span.context(),
+    };
+    plane.telemetry.record(&plane.metrics, &record, span);
 }
 
 /// Tries once to deliver a `$disconnect`. The event's id is computed from the connection's, so every attempt, by
@@ -44,10 +79,34 @@ pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId)
         return Attempt::Settled;
     };
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
-    let context = live.context(plane, deployment, &connection, event, &route.key, id.disconnect_event());
-    let outcome = call_integration(plane, stage, route, &context, None, &Payload::Empty).await;
+    let mut context = live.context(plane, deployment, &connection, event, &route.key, id.disconnect_event());
+    let (started, labels) = (Instant::now(), labels(&connection));
+    let span = plane.telemetry.tracer.start("$disconnect", SpanKind::Server, None);
+    let log_span = execution_log::event_span(&route.telemetry, &route.key, &context.request_id);
+    let sent = (None, &Payload::Empty);
+    let (outcome, integration) =
+        call_integration(plane, &labels, (stage, route), &mut context, sent, &span).instrument(log_span).await;
+    let error = outcome.as_ref().err();
+    let record = EventRecord {
+        subject: Subject::Event(&context),
+        outcome: Outcome::Disconnect,
+        labels: &labels,
+        stage: &stage.telemetry,
+        route: &route.telemetry,
+        status: integration.status.unwrap_or(StatusCode::BAD_GATEWAY.as_u16()),
+        reason: error.map(of_integration),
+        client_text: None,
+        error: error.map(|error| error as &(dyn Error + 'static)),
+        integration: Some(integration),
+        request_bytes: 0,
+        response_bytes: 0,
+        data: None,
+        started,
+        trace: span.context(),
+    };
     if is_final(&outcome) {
         debug!(connection_id = %id, attempt, "the backend knows of the disconnect");
+        plane.telemetry.record(&plane.metrics, &record, span);
         settle(plane, &connection, false);
         return Attempt::Settled;
     }
@@ -59,6 +118,7 @@ pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId)
     let next = plane.registry.retry(id).unwrap_or(attempt + 1);
     let retry = live.disconnect.retry_time();
     if pauses_before(next) > retry || since.elapsed() > retry {
+        plane.telemetry.record(&plane.metrics, &record, span);
         give_up(plane, &connection, attempt, &why);
         return Attempt::Settled;
     }
@@ -90,6 +150,7 @@ pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionI
     let retry = plane.live().disconnect.retry_time();
     match plane.registry.get_ended(id) {
         Some(ended) if ended.since.elapsed() > retry => {
+            record_without_call(plane, id, StatusCode::BAD_GATEWAY, Some(Reason::BackendUnreachable));
             give_up(plane, &ended.connection, ended.attempt - 1, "the backend is away");
             true
         }

@@ -1,22 +1,26 @@
+use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::{debug, trace};
+use tracing::{Instrument as _, debug, trace};
 
 use super::refresh::refresh;
-use crate::data_plane::context::{USAGE_PLAN, labels};
-use crate::data_plane::gateway_response::error_frame;
+use crate::data_plane::context::labels;
+use crate::data_plane::gateway_response::{error_frame, failure_status};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::id::EventId;
 use crate::integration::Payload;
 use crate::limits::{Bucket, ConnectionLimitSettings};
-use crate::request_context::{Connection, Event};
+use crate::request_context::{Connection, Event, RequestContext};
 use crate::session::Frame;
-use crate::telemetry::chain;
+use crate::telemetry::{
+    Data, EventRecord, IntegrationRecord, Outcome, Reason, RouteTelemetry, Span, SpanKind, StageLabels, Subject, chain,
+    execution_log,
+};
 
 /// A message on its way: resolves to what its client gets.
 pub(super) type Dispatch = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -41,148 +45,290 @@ pub(super) enum Dispatched {
 /// Sends one message to the backend of its route.
 ///
 /// 1. throttles of the connection and its address  2. select the route  3. throttles of route or stage, and of all APIs
-/// 4. usage plan  5. integration  6. route response
+/// 4. usage plan  5. integration  6. route response  7. record
 pub(super) fn dispatch(
     plane: &Arc<DataPlane>,
     connection: &Arc<Connection>,
     bucket: &mut Bucket,
     payload: Payload,
 ) -> Dispatched {
-    let request_id = EventId::random();
-    match route(plane, connection, bucket, &payload) {
-        Ok(routed) => {
-            let (plane, connection) = (Arc::clone(plane), Arc::clone(connection));
-            Dispatched::Calling(Box::pin(async move {
-                let reply = match &routed.way {
-                    Way::Route(route) => {
-                        let called = call(&plane, &connection, &routed, route, &payload, request_id).await;
-                        called.map(|frame| Reply { frame, refreshed: false })
-                    }
-                    Way::Refresh => refresh(&plane, &routed.live, &connection, &payload, request_id).await,
-                };
-                reply.unwrap_or_else(|error| Reply {
-                    frame: Some(fail(&connection, &error, request_id)),
+    let mut message = Message {
+        started: Instant::now(),
+        request_id: EventId::random(),
+        labels: labels(connection),
+        span: plane.telemetry.tracer.start("message", SpanKind::Server, None),
+        payload,
+        reason: None,
+        integration: None,
+    };
+    let live = plane.live_owned();
+    let throttled = throttle_client(plane, &live, connection, bucket);
+    let deployment = live.deployments.api(&connection.api_id).cloned();
+    let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
+    let (Some(deployment), Some(stage)) = (deployment, stage) else {
+        // An API or a stage that a reload took away has no routes, and nobody who wants to see anything.
+        let error = throttled.err().unwrap_or(MessageError::NoRoute);
+        let reason = match error {
+            MessageError::NoRoute => Reason::ApiRemoved,
+            _ => error.reason(),
+        };
+        if let Some(level) = error.throttled() {
+            plane.metrics.throttled(&message.labels, level);
+        }
+        plane.telemetry.refused(&plane.metrics, reason);
+        let reason = Some(reason).filter(|_| live.explain);
+        return Dispatched::Failed(error_frame(&error, connection.id, message.request_id, reason));
+    };
+    let at = Place { plane: Arc::clone(plane), connection: Arc::clone(connection), live, deployment, stage };
+    let routed = throttled.map_err(|error| (error, None)).and_then(|()| at.route(&mut message));
+    match routed {
+        Ok(Way::Route(route)) => {
+            let in_flight = route.telemetry.meters(&plane.metrics, &message.labels).in_flight();
+            let log_span = execution_log::event_span(&route.telemetry, &route.key, &message.request_id);
+            let dispatch = async move {
+                let _in_flight = in_flight;
+                let mut context = at.context(&route.key, &message);
+                let outcome = call(&at, &route, &mut context, &mut message).await;
+                let request_id = context.request_id;
+                let way = Some(Taken::of(&route));
+                let reason = at.record(outcome.as_ref().map(Option::as_ref), way, &context, message);
+                let frame = outcome.unwrap_or_else(|error| Some(at.error_frame(&error, request_id, reason)));
+                Reply { frame, refreshed: false }
+            };
+            Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
+        }
+        Ok(Way::Refresh(key)) => {
+            let log_span = execution_log::event_span(&at.stage.telemetry.default, &key, &message.request_id);
+            let dispatch = async move {
+                let context = at.context(&key, &message);
+                let request_id = context.request_id;
+                let outcome = refresh(&at.plane, &at.live, &at.connection, &message.payload, request_id).await;
+                let sent = outcome.as_ref().map(|reply| reply.frame.as_ref());
+                let way = Some(Taken::refresh(&at.stage));
+                let reason = at.record(sent, way, &context, message);
+                outcome.unwrap_or_else(|error| Reply {
+                    frame: Some(at.error_frame(&error, request_id, reason)),
                     refreshed: false,
                 })
-            }))
+            };
+            Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
         }
-        Err(error) => Dispatched::Failed(fail(connection, &error, request_id)),
+        Err((error, way)) => {
+            let key = match &way {
+                Some(Way::Route(route)) => &*route.key,
+                Some(Way::Refresh(key)) => key,
+                None => "-",
+            };
+            let taken = match &way {
+                Some(Way::Route(route)) => Some(Taken::of(route)),
+                Some(Way::Refresh(_)) => Some(Taken::refresh(&at.stage)),
+                None => None,
+            };
+            let context = at.context(key, &message);
+            let request_id = context.request_id;
+            let reason = at.record(Err(&error), taken, &context, message);
+            Dispatched::Failed(at.error_frame(&error, request_id, reason))
+        }
     }
 }
 
-/// Where a message goes, by the configuration that it met.
-struct Routed {
+/// Where a message is, by the configuration that it met.
+struct Place {
+    plane: Arc<DataPlane>,
+    connection: Arc<Connection>,
     live: Arc<Live>,
     deployment: Arc<Deployment>,
     stage: Arc<Stage>,
-    way: Way,
 }
 
+/// A message, and what happened to it so far.
+struct Message {
+    payload: Payload,
+    request_id: EventId,
+    labels: StageLabels,
+    started: Instant,
+    span: Span,
+    /// Why it takes another route than it asked for.
+    reason: Option<Reason>,
+    integration: Option<IntegrationRecord>,
+}
+
+/// Who takes a message.
 enum Way {
     Route(Arc<Route>),
-    /// The gateway takes the message itself: it brings a fresh token.
-    Refresh,
+    /// The gateway takes the message itself, by this key: it brings a fresh token.
+    Refresh(String),
 }
 
-fn route(
-    plane: &Arc<DataPlane>,
+/// What is recorded of the way that a message took.
+struct Taken<'a> {
+    telemetry: &'a RouteTelemetry,
+    /// Its payload is in no log: it is a token.
+    is_secret: bool,
+}
+
+impl<'a> Taken<'a> {
+    fn of(route: &'a Route) -> Self {
+        Taken { telemetry: &route.telemetry, is_secret: false }
+    }
+
+    fn refresh(stage: &'a Stage) -> Self {
+        Taken { telemetry: &stage.telemetry.default, is_secret: true }
+    }
+}
+
+/// The throttles of the connection and its address.
+fn throttle_client(
+    plane: &DataPlane,
+    live: &Live,
     connection: &Connection,
     bucket: &mut Bucket,
-    payload: &Payload,
-) -> Result<Routed, MessageError> {
-    let live = plane.live_owned();
-    let labels = labels(connection);
-    let throttled = |level: &'static str| {
-        plane.metrics.throttled(&labels, level);
-        MessageError::Throttled { level }
-    };
+) -> Result<(), MessageError> {
     let ConnectionLimitSettings { messages_per_second, message_burst } = live.limits.per_connection;
     if !bucket.admit(messages_per_second, message_burst, Instant::now()) {
-        return Err(throttled("connection"));
+        return Err(MessageError::Throttled { level: "connection" });
     }
     if !plane.addresses.admit_message(connection.source_ip, &live.limits.per_address) {
-        return Err(throttled("address"));
+        return Err(MessageError::Throttled { level: "address" });
     }
-    let deployment = live.deployments.api(&connection.api_id).cloned();
-    let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
-    // An API or a stage that a reload took away has no routes.
-    let (Some(deployment), Some(stage)) = (deployment, stage) else {
-        return Err(MessageError::NoRoute);
-    };
-    let selected = match payload {
-        Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
-        Payload::Empty | Payload::Binary(_) => None,
-    };
-    // Only who came with a token can bring another one.
-    let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
-    let refresh_key = selected.as_deref().filter(|_| can_refresh);
-    let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
-    let (way, throttle) = match refresh_key {
-        Some(key) => {
-            plane.metrics.message(&labels, Some(&key.into()));
-            // A token costs what a connect costs: it takes from the same bucket.
-            (Way::Refresh, stage.connect.as_ref().and_then(|connect| connect.throttle.clone()))
-        }
-        None => {
-            let route = stage.route(selected.as_deref()).cloned();
-            plane.metrics.message(&labels, route.as_ref().map(|route| &route.key));
-            let route = route.ok_or(MessageError::NoRoute)?;
-            let throttle = route.throttle.clone();
-            (Way::Route(route), throttle)
-        }
-    };
-    if let Some(throttle) = throttle
-        && !throttle.throttle.admit()
-    {
-        return Err(throttled(throttle.level));
+    Ok(())
+}
+
+/// Why a message takes `$default`, unless it asked for it.
+pub fn fallback(route: &Route, selected: Option<&str>, payload: &Payload) -> Option<Reason> {
+    match (selected, payload) {
+        _ if &*route.key != "$default" => None,
+        (_, Payload::Binary(_)) => Some(Reason::DefaultBinary),
+        (None, _) => Some(Reason::DefaultNotJson),
+        (Some(""), _) => Some(Reason::DefaultNoValue),
+        (Some("$default"), _) => None,
+        (Some(_), _) => Some(Reason::DefaultNoMatch),
     }
-    if !live.admit() {
-        return Err(throttled("account"));
-    }
-    drop(selected);
-    Ok(Routed { live, deployment, stage, way })
 }
 
 async fn call(
-    plane: &DataPlane,
-    connection: &Connection,
-    routed: &Routed,
+    at: &Place,
     route: &Route,
-    payload: &Payload,
-    request_id: EventId,
+    context: &mut RequestContext<'_>,
+    message: &mut Message,
 ) -> Result<Option<Frame>, MessageError> {
-    let Routed { live, deployment, stage, .. } = routed;
+    let connection = &at.connection;
     if let Some(principal) = connection.principal.load_full() {
-        let counted =
-            live.access.count(Some(&principal), &connection.api_id, &connection.stage, plane.clock.now()).await;
-        counted.map_err(|exceeded| {
-            plane.metrics.throttled(&labels(connection), USAGE_PLAN);
-            MessageError::UsageExceeded(exceeded)
-        })?;
+        let now = at.plane.clock.now();
+        let counted = at.live.access.count(Some(&principal), &connection.api_id, &connection.stage, now).await;
+        counted.map_err(MessageError::UsageExceeded)?;
     }
-    let event = Event::Message { message_id: EventId::random() };
-    let context = live.context(plane, deployment, connection, event, &route.key, request_id);
-    trace!(connection_id = %connection.id, route_key = &*route.key, request_id = %request_id, "message");
-    let outcome = call_integration(plane, stage, route, &context, None, payload).await;
+    let Message { labels, payload, span, .. } = &*message;
+    trace!(connection_id = %at.connection.id, route_key = &*route.key, request_id = %message.request_id, "message");
+    let (outcome, record) =
+        call_integration(&at.plane, labels, (&at.stage, route), context, (None, payload), span).await;
+    message.integration = Some(record);
     let answer = outcome.map_err(MessageError::Integration)?;
     if !route.two_way || answer.body.is_empty() {
         return Ok(None);
     }
-    let max = live.limits.message_bytes;
+    let max = at.live.limits.message_bytes;
     if answer.body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
-    Ok(Some(match payload {
+    Ok(Some(match message.payload {
         // AWS knows no binary messages; here who sends one is answered in kind.
         Payload::Binary(_) => Frame::binary(answer.body),
         Payload::Empty | Payload::Text(_) => Frame::text_lossy(answer.body),
     }))
 }
 
-fn fail(connection: &Connection, error: &MessageError, request_id: EventId) -> Frame {
-    debug!(
-        connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage,
-        request_id = %request_id, error = %chain(error), "a message failed"
-    );
-    error_frame(error, connection.id, request_id)
+impl Place {
+    /// Where a message goes; with the error its way, if it has one.
+    fn route(&self, message: &mut Message) -> Result<Way, (MessageError, Option<Way>)> {
+        let Place { live, connection, deployment, stage, .. } = self;
+        let selected = match &message.payload {
+            Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
+            Payload::Empty | Payload::Binary(_) => None,
+        };
+        // Only who came with a token can bring another one.
+        let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
+        let refresh_key = selected.as_deref().filter(|_| can_refresh);
+        let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
+        let (way, throttle) = match refresh_key {
+            // A token costs what a connect costs: it takes from the same bucket.
+            Some(key) => (Way::Refresh(key.to_owned()), stage.connect.as_ref().and_then(|c| c.throttle.clone())),
+            None => {
+                let route = stage.route(selected.as_deref()).cloned().ok_or((MessageError::NoRoute, None))?;
+                message.reason = fallback(&route, selected.as_deref(), &message.payload);
+                let throttle = route.throttle.clone();
+                (Way::Route(route), throttle)
+            }
+        };
+        if let Some(throttle) = throttle
+            && !throttle.throttle.admit()
+        {
+            return Err((MessageError::Throttled { level: throttle.level }, Some(way)));
+        }
+        if !live.admit() {
+            return Err((MessageError::Throttled { level: "account" }, Some(way)));
+        }
+        Ok(way)
+    }
+
+    fn context<'a>(&'a self, route_key: &'a str, message: &Message) -> RequestContext<'a> {
+        let event = Event::Message { message_id: EventId::random() };
+        self.live.context(&self.plane, &self.deployment, &self.connection, event, route_key, message.request_id)
+    }
+
+    /// Records a message that is over, and gives why it did not go as asked for.
+    fn record(
+        &self,
+        outcome: Result<Option<&Frame>, &MessageError>,
+        way: Option<Taken<'_>>,
+        context: &RequestContext<'_>,
+        message: Message,
+    ) -> Option<Reason> {
+        let error = outcome.err();
+        let reason = error.map(MessageError::reason).or(message.reason);
+        let (status, client_text) = match error {
+            Some(error) => {
+                let (status, text) = failure_status(error);
+                (status.as_u16(), Some(text))
+            }
+            None => (message.integration.as_ref().and_then(|record| record.status).unwrap_or(200), None),
+        };
+        let is_secret = way.as_ref().is_some_and(|taken| taken.is_secret);
+        let telemetry = way.as_ref().map_or(&self.stage.telemetry.default, |taken| taken.telemetry);
+        let reply = outcome.ok().flatten();
+        let record = EventRecord {
+            subject: Subject::Event(context),
+            outcome: match (way, error) {
+                (None, Some(MessageError::NoRoute) | None) => Outcome::MessageWithoutRoute,
+                _ => Outcome::Message { throttled: error.and_then(MessageError::throttled) },
+            },
+            labels: &message.labels,
+            stage: &self.stage.telemetry,
+            route: telemetry,
+            status,
+            reason,
+            client_text,
+            error: error.map(|error| error as &(dyn Error + 'static)),
+            request_bytes: message.payload.len(),
+            response_bytes: reply.map_or(0, Frame::len),
+            data: (telemetry.data_trace && !is_secret).then(|| Data {
+                request: message.payload.bytes(),
+                response: reply.map(Frame::bytes).unwrap_or_default(),
+            }),
+            integration: message.integration,
+            started: message.started,
+            trace: message.span.context(),
+        };
+        self.plane.telemetry.record(&self.plane.metrics, &record, message.span);
+        reason
+    }
+
+    fn error_frame(&self, error: &MessageError, request_id: EventId, reason: Option<Reason>) -> Frame {
+        let Connection { id, api_id, stage, .. } = &*self.connection;
+        debug!(
+            connection_id = %id, api_id = &**api_id, stage = &**stage, request_id = %request_id,
+            error = %chain(error), "a message failed"
+        );
+        error_frame(error, *id, request_id, reason.filter(|_| self.live.explain))
+    }
 }

@@ -7,4 +7,5 @@ mod refresh;
 mod session_loop;
 
 pub use connect::{Admitted, UpgradeRequest, connect};
+pub use message::fallback;
 pub use session_loop::serve;

@@ -5,7 +5,7 @@ use tracing::debug;
 
 use super::message::Reply;
 use crate::authorizer::Denial;
-use crate::data_plane::context::{USAGE_PLAN, labels, log_denial};
+use crate::data_plane::context::log_denial;
 use crate::data_plane::gateway_response::{TokenNotice, token_frame};
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::id::EventId;
@@ -34,10 +34,7 @@ pub(super) async fn refresh(
     let principal = connection.principal.load_full();
     let (api_id, stage) = (&*connection.api_id, &*connection.stage);
     let now = plane.clock.now();
-    live.access.count(principal.as_deref(), api_id, stage, now).await.map_err(|exceeded| {
-        plane.metrics.throttled(&labels(connection), USAGE_PLAN);
-        MessageError::UsageExceeded(exceeded)
-    })?;
+    live.access.count(principal.as_deref(), api_id, stage, now).await.map_err(MessageError::UsageExceeded)?;
     let Payload::Text(text) = payload else { return Err(MessageError::RefreshDenied(Denial::Unauthorized)) };
     let Refresh { token } =
         serde_json::from_str(text).map_err(|_| MessageError::RefreshDenied(Denial::Unauthorized))?;

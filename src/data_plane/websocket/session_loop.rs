@@ -10,7 +10,7 @@ use futures_util::{Stream as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::debug;
+use tracing::{Instrument as _, Span, debug};
 
 use super::Admitted;
 use super::message::{Dispatch, Dispatched, Reply, dispatch};
@@ -19,6 +19,7 @@ use crate::data_plane::gateway_response::{TokenNotice, token_frame};
 use crate::id::EventId;
 use crate::integration::Payload;
 use crate::session::{Closing, Deadlines, Due, Incoming, Outbox, Socket, SocketSettings, TokenDeadline};
+use crate::telemetry::execution_log;
 
 /// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
 /// connection needs a lock but its outbox.
@@ -29,7 +30,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(admitted: Admitted, io: S,
     // What happens once is boxed: an idle session pays for nothing but its loop.
     let mut session = Box::pin(Session::new(admitted, io, already_read)).await;
     let closing = session.run().await;
-    Box::pin(session.finish(closing)).await;
+    let span = session.span.take().map_or_else(Span::none, |span| *span);
+    Box::pin(session.finish(closing).instrument(span)).await;
 }
 
 struct Session<S> {
@@ -37,6 +39,8 @@ struct Session<S> {
     socket: Socket<S>,
     dispatches: FuturesUnordered<Dispatch>,
     deadlines: Deadlines,
+    /// Of the execution log, if anybody wants it: an idle session pays for nothing else.
+    span: Option<Box<Span>>,
     /// Frames written when last looked at.
     sent: u64,
     /// Whether something waited to be written when last looked at.
@@ -59,11 +63,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
         let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
+        let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
+        let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
         let mut session = Session {
             admitted,
             socket,
             dispatches: FuturesUnordered::new(),
             deadlines,
+            span,
             sent: 0,
             writing: false,
             hold: None,
@@ -171,6 +178,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn message(&mut self, payload: Payload) {
         self.deadlines.data(Instant::now());
         self.outbox().touch(self.admitted.plane.clock.now());
+        // The span of the message lies in that of its connection.
+        let _entered = self.span.as_ref().map(|span| span.enter());
         let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
         match dispatch(plane, connection, &mut particulars.bucket, payload) {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),

@@ -7,7 +7,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+
+use super::register::Register;
 
 /// At most one log line in this time for each reason why a link was refused: anybody can knock at a port.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -32,10 +33,13 @@ struct EndLabels {
 }
 
 impl LinkMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("links_open", "Links to other nodes that are up", self.open.clone());
-        registry.register("link_refusals", "Connections to the peer port that got no link", self.refused.clone());
-        registry.register("link_ends", "Links that are over, by what ended them", self.ended.clone());
+    pub(super) fn declare(register: &mut Register<'_>) -> Self {
+        LinkMetrics {
+            open: register.single("links_open", "Links to other nodes that are up"),
+            refused: register.counter("link_refusals", "Connections to the peer port that got no link"),
+            ended: register.counter("link_ends", "Links that are over, by what ended them"),
+            logged: Arc::default(),
+        }
     }
 
     /// A link is up.

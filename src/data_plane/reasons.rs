@@ -1,0 +1,179 @@
+//! Why an event went another way than asked for, as operators are told: the code of each error.
+
+use super::context::USAGE_PLAN;
+use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
+use crate::authorizer::{Denial, SignatureError, UsageExceeded};
+use crate::http_client::CallError;
+use crate::integration::IntegrationError;
+use crate::telemetry::Reason;
+
+impl RoutingError {
+    /// The code of this error. `forbidden` is what is behind AWS's 403, which says nothing.
+    pub fn reason(&self, forbidden: Reason) -> Reason {
+        match self {
+            RoutingError::Forbidden => forbidden,
+            RoutingError::UrlTooLong { .. } | RoutingError::HeadTooLarge { .. } => Reason::HeadTooLarge,
+            RoutingError::BadRequest(_) | RoutingError::UpgradeRequired => Reason::BadHandshake,
+            RoutingError::Draining => Reason::Draining,
+            RoutingError::HostNotAllowed => Reason::HostNotAllowed,
+            RoutingError::OriginNotAllowed(_) => Reason::OriginNotAllowed,
+            RoutingError::TooManyConnections => Reason::Throttled,
+        }
+    }
+}
+
+impl ConnectError {
+    /// The code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ConnectError::MissingParameter(_) => Reason::MissingParameter,
+            ConnectError::Throttled { .. } => Reason::Throttled,
+            ConnectError::Denied(denial) => of_denial(denial),
+            ConnectError::Full => Reason::NodeFull,
+            ConnectError::Unavailable => Reason::RegistryUnavailable,
+            ConnectError::Refused(_) => Reason::BackendRefused,
+            ConnectError::Integration(error) => of_integration(error),
+        }
+    }
+
+    /// Whose bucket was empty.
+    pub(super) fn throttled(&self) -> Option<&'static str> {
+        match self {
+            ConnectError::Throttled { level } => Some(level),
+            ConnectError::Denied(Denial::UsageExceeded(_)) => Some(USAGE_PLAN),
+            ConnectError::MissingParameter(_)
+            | ConnectError::Denied(_)
+            | ConnectError::Full
+            | ConnectError::Unavailable
+            | ConnectError::Refused(_)
+            | ConnectError::Integration(_) => None,
+        }
+    }
+
+    /// The label of `tidegate_connects_total`.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            ConnectError::MissingParameter(_) => "badRequest",
+            ConnectError::Throttled { .. } => "throttled",
+            ConnectError::Denied(denial) => denial.outcome(),
+            ConnectError::Full => "full",
+            ConnectError::Unavailable => "unavailable",
+            ConnectError::Refused(_) => "refused",
+            ConnectError::Integration(_) => "failed",
+        }
+    }
+}
+
+impl MessageError {
+    /// The code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            MessageError::NoRoute => Reason::NoRoute,
+            MessageError::Throttled { .. } => Reason::Throttled,
+            MessageError::UsageExceeded(exceeded) => of_usage(*exceeded),
+            MessageError::RefreshDenied(denial) => of_denial(denial),
+            MessageError::Integration(error) => of_integration(error),
+            MessageError::ReplyTooLarge { .. } => Reason::ReplyTooLarge,
+        }
+    }
+
+    /// Whose bucket was empty.
+    pub(super) fn throttled(&self) -> Option<&'static str> {
+        match self {
+            MessageError::Throttled { level } => Some(level),
+            MessageError::UsageExceeded(_) => Some(USAGE_PLAN),
+            MessageError::NoRoute
+            | MessageError::RefreshDenied(_)
+            | MessageError::Integration(_)
+            | MessageError::ReplyTooLarge { .. } => None,
+        }
+    }
+}
+
+impl ConnectionsApiError {
+    /// The code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ConnectionsApiError::Denied(denial) => of_denial(denial),
+            ConnectionsApiError::UsageExceeded(exceeded) => of_usage(*exceeded),
+            ConnectionsApiError::Throttled => Reason::Throttled,
+            ConnectionsApiError::InvalidConnectionId(_)
+            | ConnectionsApiError::BadRequest(_)
+            | ConnectionsApiError::UnknownMethod
+            | ConnectionsApiError::BodyTimeout
+            | ConnectionsApiError::BodyLost => Reason::BadCall,
+            ConnectionsApiError::Gone => Reason::ConnectionGone,
+            ConnectionsApiError::TooLarge => Reason::TooLarge,
+            ConnectionsApiError::BufferFull => Reason::BufferFull,
+            ConnectionsApiError::OwnerUnreachable => Reason::OwnerUnreachable,
+            ConnectionsApiError::DeliveryUnknown => Reason::DeliveryUnknown,
+        }
+    }
+
+    /// The label of `tidegate_pushes_total`.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            ConnectionsApiError::Gone => "gone",
+            ConnectionsApiError::BufferFull => "full",
+            ConnectionsApiError::OwnerUnreachable => "unreachable",
+            ConnectionsApiError::DeliveryUnknown => "unknown",
+            ConnectionsApiError::TooLarge => "tooLarge",
+            ConnectionsApiError::UsageExceeded(_) | ConnectionsApiError::Throttled => "throttled",
+            ConnectionsApiError::Denied(denial) => denial.outcome(),
+            ConnectionsApiError::InvalidConnectionId(_)
+            | ConnectionsApiError::BadRequest(_)
+            | ConnectionsApiError::UnknownMethod
+            | ConnectionsApiError::BodyTimeout
+            | ConnectionsApiError::BodyLost => "invalid",
+        }
+    }
+
+    /// Whose bucket was empty.
+    pub(super) fn throttled(&self) -> Option<&'static str> {
+        match self {
+            ConnectionsApiError::UsageExceeded(_) => Some(USAGE_PLAN),
+            ConnectionsApiError::Throttled => Some("account"),
+            _ => None,
+        }
+    }
+}
+
+/// The code of a failed call.
+pub(super) fn of_integration(error: &IntegrationError) -> Reason {
+    match error {
+        IntegrationError::Call(CallError::Unreachable(_)) => Reason::BackendUnreachable,
+        IntegrationError::Call(CallError::Overloaded) => Reason::BackendOverloaded,
+        IntegrationError::Call(CallError::TimedOut { .. }) => Reason::BackendTimeout,
+        IntegrationError::Call(CallError::Lost(_)) => Reason::BackendLost,
+        IntegrationError::Refused(_) => Reason::BackendStatus,
+        IntegrationError::Function => Reason::FunctionFailed,
+        IntegrationError::Call(CallError::TooLarge { .. })
+        | IntegrationError::Redirect(_)
+        | IntegrationError::Unreadable(_) => Reason::BackendUnreadable,
+    }
+}
+
+/// The code of somebody who was turned away.
+fn of_denial(denial: &Denial) -> Reason {
+    match denial {
+        Denial::MissingIdentitySource(_) => Reason::IdentitySourceMissing,
+        Denial::Token(_) => Reason::TokenInvalid,
+        Denial::MissingScope => Reason::ScopeMissing,
+        Denial::Unauthorized => Reason::AuthorizerUnauthorized,
+        Denial::ExplicitDeny => Reason::AuthorizerDenied,
+        Denial::NoAllow { .. } => Reason::AuthorizerNotAllowed,
+        Denial::Authorizer(_) => Reason::AuthorizerFailed,
+        Denial::ApiKey => Reason::ApiKeyInvalid,
+        Denial::UsageExceeded(exceeded) => of_usage(*exceeded),
+        Denial::Signature(SignatureError::Missing) => Reason::NotSigned,
+        Denial::Signature(_) => Reason::SignatureInvalid,
+        Denial::Iam { .. } => Reason::IamDenied,
+    }
+}
+
+fn of_usage(exceeded: UsageExceeded) -> Reason {
+    match exceeded {
+        UsageExceeded::Throttle => Reason::UsageThrottled,
+        UsageExceeded::Quota => Reason::QuotaExceeded,
+    }
+}

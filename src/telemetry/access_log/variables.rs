@@ -1,0 +1,150 @@
+use std::borrow::Cow;
+
+use crate::request_context::Event;
+use crate::telemetry::event_record::{EventRecord, Subject};
+
+/// Every `$context` variable of access logs, beside `authorizer.NAME` for what an authorizer returned.
+///
+/// Source: AWS, "API Gateway WebSocket API mapping template reference" and "Variables for access logging"; the last
+/// ones are tidegate's own.
+pub(super) const VARIABLES: [&str; 66] = [
+    "apiId",
+    "authenticate.error",
+    "authenticate.latency",
+    "authenticate.status",
+    "authorize.error",
+    "authorize.latency",
+    "authorize.status",
+    "authorizer.error",
+    "authorizer.integrationLatency",
+    "authorizer.integrationStatus",
+    "authorizer.latency",
+    "authorizer.principalId",
+    "authorizer.requestId",
+    "authorizer.status",
+    "awsEndpointRequestId",
+    "connectedAt",
+    "connectionId",
+    "domainName",
+    "error.message",
+    "error.messageString",
+    "error.responseType",
+    "error.validationErrorString",
+    "eventType",
+    "extendedRequestId",
+    "identity.accountId",
+    "identity.apiKey",
+    "identity.apiKeyId",
+    "identity.caller",
+    "identity.cognitoAuthenticationProvider",
+    "identity.cognitoAuthenticationType",
+    "identity.cognitoIdentityId",
+    "identity.cognitoIdentityPoolId",
+    "identity.principalOrgId",
+    "identity.sourceIp",
+    "identity.user",
+    "identity.userAgent",
+    "identity.userArn",
+    "integration.error",
+    "integration.integrationStatus",
+    "integration.latency",
+    "integration.requestId",
+    "integration.status",
+    "integrationErrorMessage",
+    "integrationLatency",
+    "integrationStatus",
+    "messageId",
+    "requestId",
+    "requestTime",
+    "requestTimeEpoch",
+    "responseLatency",
+    "responseLength",
+    "routeKey",
+    "stage",
+    "status",
+    "tidegate.closeCode",
+    "tidegate.closeReason",
+    "tidegate.duration",
+    "tidegate.integrationId",
+    "tidegate.nodeId",
+    "tidegate.reason",
+    "tidegate.requestLength",
+    "tidegate.traceId",
+    "waf.error",
+    "waf.latency",
+    "waf.status",
+    "xrayTraceId",
+];
+
+/// Whether there is such a variable.
+pub(super) fn exists(name: &str) -> bool {
+    let authorizers = name.strip_prefix("authorizer.").is_some_and(|property| !property.is_empty());
+    authorizers || VARIABLES.contains(&name)
+}
+
+/// The value of a variable for one event.
+pub(super) fn value<'r>(record: &'r EventRecord<'_>, name: &str) -> Option<Cow<'r, str>> {
+    let number = |number: u128| Some(Cow::Owned(number.to_string()));
+    let integration = record.integration.as_ref();
+    match name {
+        "status" => number(record.status.into()),
+        "error.message" => record.client_text.map(Cow::Borrowed),
+        "error.messageString" => record.client_text.map(|text| Cow::Owned(format!("{text:?}"))),
+        "error.responseType" => record.reason.map(|reason| Cow::Borrowed(reason.response_type())),
+        "integration.latency" | "integrationLatency" => number(integration?.latency.as_millis()),
+        "integration.status" | "integration.integrationStatus" | "integrationStatus" => {
+            number(integration?.status?.into())
+        }
+        "integration.error" | "integrationErrorMessage" => integration?.error.as_deref().map(Cow::Borrowed),
+        "integration.requestId" | "awsEndpointRequestId" => integration?.request_id.as_deref().map(Cow::Borrowed),
+        "responseLatency" | "tidegate.duration" => number(record.started.elapsed().as_millis()),
+        "responseLength" => number(record.response_bytes as u128),
+        "tidegate.requestLength" => number(record.request_bytes as u128),
+        "tidegate.reason" => record.reason.map(|reason| Cow::Borrowed(reason.code())),
+        "tidegate.traceId" => Some(Cow::Owned(record.trace.trace_id_hex())),
+        "tidegate.integrationId" => integration.map(|integration| Cow::Borrowed(&*integration.integration_id)),
+        "xrayTraceId" => Some(Cow::Owned(record.trace.root().to_string())),
+        _ => of_subject(&record.subject, name),
+    }
+}
+
+fn of_subject<'r>(subject: &'r Subject<'_>, name: &str) -> Option<Cow<'r, str>> {
+    match subject {
+        Subject::Event(context) => match (&context.event, name) {
+            (Event::Disconnect { code, .. }, "tidegate.closeCode") => Some(Cow::Owned(code.to_string())),
+            (Event::Disconnect { reason, .. }, "tidegate.closeReason") => Some(Cow::Borrowed(reason)),
+            (_, "tidegate.nodeId") => Some(Cow::Owned(context.connection.id.node().to_string())),
+            _ => context.variable(name),
+        },
+        Subject::Callback(callback) => Some(match name {
+            "apiId" => Cow::Borrowed(callback.api_id),
+            "stage" => Cow::Borrowed(callback.stage),
+            "domainName" => Cow::Borrowed(callback.domain_name),
+            "eventType" => Cow::Borrowed("CONNECTION_API"),
+            "routeKey" => Cow::Owned(format!("{} /@connections/{{connectionId}}", callback.method)),
+            "connectionId" => Cow::Owned(callback.connection_id?.to_string()),
+            "tidegate.nodeId" => Cow::Owned(callback.connection_id?.node().to_string()),
+            "requestId" | "extendedRequestId" => Cow::Borrowed(callback.request_id.as_str()),
+            "requestTime" => Cow::Owned(callback.request_time.clf()),
+            "requestTimeEpoch" => Cow::Owned(callback.request_time.millis().to_string()),
+            "identity.sourceIp" => Cow::Owned(callback.source_ip?.to_string()),
+            "identity.userAgent" => Cow::Borrowed(callback.user_agent?),
+            _ => return None,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expression::CONTEXT_VARIABLES;
+
+    #[test]
+    fn what_mappings_may_read_access_logs_may_too() {
+        for name in CONTEXT_VARIABLES {
+            assert!(exists(name), "{name}");
+        }
+        assert!(exists("authorizer.tenant") && !exists("authorizer.") && !exists("body"));
+        assert!(VARIABLES.is_sorted());
+    }
+}

@@ -1,0 +1,116 @@
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Reason, RouteTelemetry, StageLabels, StageTelemetry};
+use crate::clock::Timestamp;
+use crate::id::{ConnectionId, EventId};
+use crate::request_context::RequestContext;
+use crate::trace_context::TraceContext;
+
+/// All that is known of one event when it is over. Its flow fills it in and hands it over once
+/// ([`super::Telemetry::record`]); metrics, access log, execution log and span are made from it.
+pub struct EventRecord<'a> {
+    pub subject: Subject<'a>,
+    pub outcome: Outcome,
+    pub labels: &'a StageLabels,
+    pub stage: &'a StageTelemetry,
+    /// Of the event's route; its stage's where it has none.
+    pub route: &'a RouteTelemetry,
+    /// What was answered, as an HTTP status.
+    pub status: u16,
+    /// Why it went another way than asked for, if it did.
+    pub reason: Option<Reason>,
+    /// What the client was told instead of what it asked for.
+    pub client_text: Option<&'a str>,
+    pub error: Option<&'a (dyn Error + 'static)>,
+    /// The call of a backend, if there was one.
+    pub integration: Option<IntegrationRecord>,
+    pub request_bytes: usize,
+    pub response_bytes: usize,
+    /// What was sent and answered, for `dataTraceEnabled` alone.
+    pub data: Option<Data>,
+    pub started: Instant,
+    pub trace: TraceContext,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    /// Something that a client did.
+    Event(&'a RequestContext<'a>),
+    /// A call of `@connections`.
+    Callback(&'a Callback<'a>),
+}
+
+/// What became of it, in the words of its metric.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    Connect {
+        outcome: &'static str,
+        throttled: Option<&'static str>,
+    },
+    Message {
+        throttled: Option<&'static str>,
+    },
+    MessageWithoutRoute,
+    Disconnect,
+    Push {
+        outcome: &'static str,
+        path: &'static str,
+    },
+    /// Another call of `@connections`.
+    Call,
+}
+
+/// A call of `@connections`, by a backend or by whoever may.
+#[derive(Clone, Debug)]
+pub struct Callback<'a> {
+    pub api_id: &'a str,
+    pub stage: &'a str,
+    pub domain_name: &'a str,
+    pub method: &'a str,
+    /// None if what was typed is no id.
+    pub connection_id: Option<ConnectionId>,
+    pub request_id: EventId,
+    pub request_time: Timestamp,
+    pub source_ip: Option<IpAddr>,
+    pub user_agent: Option<&'a str>,
+}
+
+/// A call of a backend.
+#[derive(Clone, Debug)]
+pub struct IntegrationRecord {
+    pub integration_id: Arc<str>,
+    /// Of its answer, if there was one.
+    pub status: Option<u16>,
+    /// Of its failure, as `tidegate_integration_errors_total` says, and with all causes for people.
+    pub error_kind: Option<&'static str>,
+    pub error: Option<String>,
+    pub latency: Duration,
+    /// What the backend calls the request.
+    pub request_id: Option<String>,
+    /// A request parameter had no value and was left out.
+    pub left_out: bool,
+}
+
+/// Payloads, as they are.
+#[derive(Clone, Debug, Default)]
+pub struct Data {
+    pub request: Bytes,
+    pub response: Bytes,
+}
+
+impl Subject<'_> {
+    /// AWS's name of the kind of event.
+    pub fn event_type(&self) -> &'static str {
+        match self {
+            Subject::Event(context) => context.event.event_type(),
+            Subject::Callback(_) => "CONNECTION_API",
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The execution log: what happened to each event of a stage that asks for it, in the process's own log.
+//!
+//! Lines are at level `info` with target `tidegate::execution`, so that they are there when a stage asks for them.
+//! Payloads are at level `debug` with target `tidegate::data_trace`, shortened: they need both `dataTraceEnabled` and
+//! an operator who lets that level through. Headers, query strings and tokens are in neither.
+
+use tracing::{Span, debug, debug_span, info, info_span};
+
+use super::{EventRecord, RouteTelemetry, Subject};
+use crate::apigatewayv2::LoggingLevel;
+use crate::id::EventId;
+use crate::request_context::Connection;
+
+/// So much of a payload is logged, in bytes. AWS cuts its log events there too.
+const PAYLOAD_MAX_BYTES: usize = 1024;
+
+/// The span around all that happens on one connection.
+pub fn connection_span(logging_level: LoggingLevel, connection: &Connection) -> Span {
+    let Connection { id, api_id, stage, .. } = connection;
+    // Off, it is let through by nobody, and costs a look at the filter.
+    if logging_level == LoggingLevel::Off {
+        debug_span!(target: "tidegate::execution", "connection", connection_id = %id, api_id = &**api_id, stage = &**stage)
+    } else {
+        info_span!(target: "tidegate::execution", "connection", connection_id = %id, api_id = &**api_id, stage = &**stage)
+    }
+}
+
+/// The span around one event on a connection.
+pub fn event_span(route: &RouteTelemetry, route_key: &str, request_id: &EventId) -> Span {
+    if route.logging_level == LoggingLevel::Off {
+        debug_span!(target: "tidegate::execution", "event", route_key, request_id = %request_id)
+    } else {
+        info_span!(target: "tidegate::execution", "event", route_key, request_id = %request_id)
+    }
+}
+
+/// Writes what the record's route asks for.
+pub(super) fn write(record: &EventRecord<'_>) {
+    let failed = record.status >= 400;
+    let wanted = match record.route.logging_level {
+        LoggingLevel::Off => false,
+        LoggingLevel::Error => failed,
+        LoggingLevel::Info => true,
+    };
+    let (request_id, route_key) = match record.subject {
+        Subject::Event(context) => (context.request_id, context.route_key),
+        Subject::Callback(callback) => (callback.request_id, "@connections"),
+    };
+    let connection_id = match record.subject {
+        Subject::Event(context) => Some(context.connection.id),
+        Subject::Callback(callback) => callback.connection_id,
+    };
+    let connection_id = connection_id.as_ref().map(tracing::field::display);
+    let (api_id, stage) = (&*record.labels.api_id, &*record.labels.stage);
+    let event_type = record.subject.event_type();
+    let reason = record.reason.map(super::Reason::code);
+    let status = record.status;
+    if wanted {
+        let integration = record.integration.as_ref();
+        info!(
+            target: "tidegate::execution",
+            request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
+            integration_status = integration.and_then(|integration| integration.status),
+            integration_millis = integration.map(|integration| integration.latency.as_secs_f64() * 1e3),
+            error = record.error.map(|error| tracing::field::display(super::chain(error))),
+            trace_id = %record.trace.trace_id_hex(),
+            "{}", if failed { "an event failed" } else { "an event is done" }
+        );
+    } else if reason.is_some() {
+        // Always in the log, for whoever lets this level through.
+        debug!(
+            request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
+            error = record.error.map(|error| tracing::field::display(super::chain(error))),
+            "an event went another way than asked for"
+        );
+    }
+    if let Some(data) = record.data.as_ref().filter(|_| record.route.data_trace) {
+        debug!(
+            target: "tidegate::data_trace",
+            request_id = %request_id, connection_id, api_id, stage, route_key,
+            request = shortened(&data.request), response = shortened(&data.response), "payloads"
+        );
+    }
+}
+
+fn shortened(payload: &[u8]) -> String {
+    String::from_utf8_lossy(&payload[..payload.len().min(PAYLOAD_MAX_BYTES)]).into_owned()
+}

@@ -1,0 +1,273 @@
+//! Metrics: each is declared once, with its name, in the file of its subject.
+//!
+//! Labels come from the configuration alone, never from clients, so the number of series is bounded. What events on a
+//! route count is looked up once for each deployment ([`RouteMeters`]); afterwards an event costs a few atomic
+//! additions.
+
+mod connections;
+mod events;
+mod exposition;
+mod labels;
+mod links;
+mod node;
+mod process;
+mod register;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+use super::Reason;
+use connections::{ConnectionMetrics, code_label};
+use events::EventMetrics;
+use labels::{
+    BackendLabels, CauseLabels, CodeLabels, KindLabels, LevelLabels, LossLabels, OperationLabels, OutcomeLabels,
+    PushLabels, ReasonLabels, ResultLabels, RouteLabels,
+};
+use node::NodeMetrics;
+use register::Register;
+
+pub use events::{InFlight, RouteMeters};
+pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
+pub use labels::StageLabels;
+pub use links::LinkMetrics;
+pub use node::RegistryStateGauge;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    names: Vec<String>,
+    connections: ConnectionMetrics,
+    events: EventMetrics,
+    node: NodeMetrics,
+    links: LinkMetrics,
+}
+
+/// What is looked at only when somebody asks: how full this node is.
+#[derive(Clone, Debug, Default)]
+pub struct Fill {
+    /// Bytes that wait in all send buffers, and in the fullest.
+    pub send_buffer_bytes: usize,
+    pub send_buffer_largest_bytes: usize,
+    pub backends: Vec<BackendFill>,
+}
+
+/// The pool of one backend.
+#[derive(Clone, Debug)]
+pub struct BackendFill {
+    /// Its address as the configuration writes it.
+    pub backend: String,
+    pub open: usize,
+    pub idle: usize,
+    pub waiting: usize,
+}
+
+impl Metrics {
+    /// All at zero. `registry_state` is the state of the registry that this process starts with.
+    pub fn new(registry_state: &'static str) -> Self {
+        let mut registry = Registry::default();
+        let mut names: Vec<String> = process::NAMES.map(str::to_owned).to_vec();
+        registry.register_collector(Box::new(process::Process));
+        let mut register = Register { registry: registry.sub_registry_with_prefix("tidegate"), names: &mut names };
+        let connections = ConnectionMetrics::declare(&mut register);
+        let events = EventMetrics::declare(&mut register);
+        let node = NodeMetrics::declare(&mut register);
+        node.registry_state.set(registry_state);
+        let links = LinkMetrics::declare(&mut register);
+        Metrics { registry, names, connections, events, node, links }
+    }
+
+    /// OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// The Prometheus text format.
+    pub fn encode_prometheus(&self) -> String {
+        exposition::prometheus_text(&self.encode())
+    }
+
+    /// The name of every metric, as it is read, whether it has a value yet or not.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// What events on a route count. Look it up once and keep it.
+    pub fn meters(&self, labels: &StageLabels, route_key: &Arc<str>, detailed: bool) -> RouteMeters {
+        self.events.meters(labels, route_key, detailed)
+    }
+
+    /// A connection was opened.
+    pub fn opened(&self, stage: &StageLabels) {
+        self.connections.open.get_or_create(stage).inc();
+    }
+
+    /// An open connection ended.
+    pub fn closed(&self, stage: &StageLabels, cause: &'static str, code: u16) {
+        self.connections.open.get_or_create(stage).dec();
+        self.connections.disconnects.get_or_create(&CauseLabels::new(stage, cause)).inc();
+        self.connections.disconnect_codes.get_or_create(&CodeLabels::new(stage, code_label(code))).inc();
+    }
+
+    /// A client asked to connect.
+    pub fn connect(&self, stage: &StageLabels, outcome: &'static str) {
+        self.connections.connects.get_or_create(&OutcomeLabels::new(stage, outcome)).inc();
+    }
+
+    /// A client sent a message that took this route.
+    pub fn message(&self, meters: &RouteMeters, bytes: usize) {
+        meters.messages(&self.events).inc();
+        meters.aws_message_count.inc();
+        meters.bytes_in.inc_by(bytes as u64);
+    }
+
+    /// A client sent a message that no route took.
+    pub fn message_without_route(&self, stage: &StageLabels) {
+        self.events.messages.get_or_create(&RouteLabels::new(stage, "-".into())).inc();
+    }
+
+    /// A client is sent the reply of its route.
+    pub fn reply(&self, meters: &RouteMeters, bytes: usize) {
+        meters.aws_message_count.inc();
+        meters.bytes_out.inc_by(bytes as u64);
+    }
+
+    /// A backend posted to a connection: how it went, by which path, and how many bytes are with the client now.
+    pub fn push(&self, stage: &StageLabels, outcome: &'static str, path: &'static str) {
+        self.events.pushes.get_or_create(&PushLabels::new(stage, outcome, path)).inc();
+    }
+
+    /// A backend was called on behalf of this route. `status` is that of its answer, `error` the kind of a failure.
+    pub fn integration(&self, meters: &RouteMeters, took: Duration, status: Option<u16>, error: Option<&'static str>) {
+        let seconds = took.as_secs_f64();
+        meters.integration_duration.observe(seconds);
+        meters.aws_integration_latency.observe(seconds);
+        match status {
+            Some(400..=499) => _ = meters.aws_integration_error[0].inc(),
+            Some(500..=599) => _ = meters.aws_integration_error[1].inc(),
+            _ => {}
+        }
+        if let Some(kind) = error {
+            meters.aws_execution_error.inc();
+            self.events.integration_errors.get_or_create(&KindLabels::new(&meters.labels, kind)).inc();
+        }
+    }
+
+    /// A connect reached its integration.
+    pub fn connect_reached_integration(&self, meters: &RouteMeters) {
+        meters.aws_connect_count.inc();
+    }
+
+    /// The gateway itself refused what a client asked for.
+    pub fn client_error(&self, meters: &RouteMeters) {
+        meters.aws_client_error.inc();
+    }
+
+    /// A bucket was empty.
+    pub fn throttled(&self, stage: &StageLabels, level: &'static str) {
+        self.events.throttled.get_or_create(&LevelLabels::new(stage, level)).inc();
+    }
+
+    /// An event went another way than asked for.
+    pub fn reason(&self, stage: &StageLabels, event_type: &'static str, reason: Reason) {
+        let labels = ReasonLabels::new(stage, event_type, reason.code());
+        self.events.reasons.get_or_create(&labels).inc();
+    }
+
+    /// An authorizer decided, or failed to. `took` is none if its answer was known before.
+    pub fn authorizer(&self, stage: &StageLabels, outcome: &'static str, took: Option<Duration>) {
+        self.events.authorizer_results.get_or_create(&OutcomeLabels::new(stage, outcome)).inc();
+        if let Some(took) = took {
+            self.events.authorizer_duration.get_or_create(stage).observe(took.as_secs_f64());
+        }
+    }
+
+    /// A connection ended and its `$disconnect` waits for the backend.
+    pub fn disconnect_pending(&self, stage: &StageLabels) {
+        self.connections.disconnect_events_pending.get_or_create(stage).inc();
+    }
+
+    /// A `$disconnect` waits no longer; `lost` if it was given up.
+    pub fn disconnect_settled(&self, stage: &StageLabels, lost: bool) {
+        self.connections.disconnect_events_pending.get_or_create(stage).dec();
+        if lost {
+            self.connections.disconnect_events_lost.get_or_create(stage).inc();
+        }
+    }
+
+    /// What tells the state of the registry.
+    pub fn registry_state(&self) -> RegistryStateGauge {
+        self.node.registry_state.clone()
+    }
+
+    /// Metrics of the links to other nodes.
+    pub fn links(&self) -> &LinkMetrics {
+        &self.links
+    }
+
+    /// The registry's store was asked.
+    pub fn registry_operation(&self, operation: &'static str, took: Duration) {
+        self.node.registry_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// How long this node's lease lasts from now.
+    pub fn lease_remaining(&self, remaining: Duration) {
+        self.node.lease_remaining.set(remaining.as_secs_f64());
+    }
+
+    /// A connection of a lost node was taken over.
+    pub fn reaped(&self, stage: &StageLabels) {
+        self.node.reaped.get_or_create(stage).inc();
+    }
+
+    /// A TLS handshake with a client ended.
+    pub fn tls_handshake(&self, outcome: &'static str) {
+        self.node.tls_handshakes.get_or_create(&ResultLabels { outcome }).inc();
+    }
+
+    /// The configuration was read again.
+    pub fn reload(&self, outcome: &'static str) {
+        self.node.reloads.get_or_create(&ResultLabels { outcome }).inc();
+    }
+
+    /// How full this node is; called before the metrics are read.
+    pub fn fill(&self, fill: Fill) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.node.send_buffer_bytes.set(gauge(fill.send_buffer_bytes));
+        self.node.send_buffer_largest_bytes.set(gauge(fill.send_buffer_largest_bytes));
+        // A reload may have taken a backend away. What is left is added up: HTTP/1.1 and HTTP/2 to one address are two.
+        for family in
+            [&self.node.backend_connections, &self.node.backend_connections_idle, &self.node.backend_calls_waiting]
+        {
+            family.clear();
+        }
+        for BackendFill { backend, open, idle, waiting } in fill.backends {
+            let labels = BackendLabels { backend };
+            self.node.backend_connections.get_or_create(&labels).inc_by(gauge(open));
+            self.node.backend_connections_idle.get_or_create(&labels).inc_by(gauge(idle));
+            self.node.backend_calls_waiting.get_or_create(&labels).inc_by(gauge(waiting));
+        }
+    }
+
+    /// Counts access log lines that are lost for this cause.
+    pub(super) fn access_log_lines_lost(&self, cause: &'static str) -> Counter {
+        self.node.access_log_lines_lost.get_or_create_owned(&LossLabels { cause })
+    }
+
+    /// Counts spans that the collector took.
+    pub(super) fn trace_spans_exported(&self) -> Counter {
+        self.node.trace_spans_exported.clone()
+    }
+
+    /// Counts spans that are lost for this cause.
+    pub(super) fn trace_spans_lost(&self, cause: &'static str) -> Counter {
+        self.node.trace_spans_lost.get_or_create_owned(&LossLabels { cause })
+    }
+}

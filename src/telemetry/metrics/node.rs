@@ -1,0 +1,65 @@
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::labels::{
+    BackendLabels, LossLabels, OperationLabels, ResultLabels, StageLabels, StateLabels, VersionLabels,
+};
+use super::register::{Counters, Gauges, Histograms, Register};
+
+/// Says which state the registry is in: 1 for that one, and no other is there.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryStateGauge(Gauges<StateLabels>);
+
+impl RegistryStateGauge {
+    /// The registry is in this state now.
+    pub fn set(&self, state: &'static str) {
+        self.0.clear();
+        self.0.get_or_create(&StateLabels { state }).set(1);
+    }
+}
+
+/// This node: what waits in it, what it shares with others, and what telemetry itself loses.
+#[derive(Debug)]
+pub(super) struct NodeMetrics {
+    pub(super) registry_state: RegistryStateGauge,
+    pub(super) registry_duration: Histograms<OperationLabels>,
+    pub(super) lease_remaining: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub(super) reaped: Counters<StageLabels>,
+    pub(super) tls_handshakes: Counters<ResultLabels>,
+    pub(super) send_buffer_bytes: Gauge,
+    pub(super) send_buffer_largest_bytes: Gauge,
+    pub(super) backend_connections: Gauges<BackendLabels>,
+    pub(super) backend_connections_idle: Gauges<BackendLabels>,
+    pub(super) backend_calls_waiting: Gauges<BackendLabels>,
+    pub(super) reloads: Counters<ResultLabels>,
+    pub(super) access_log_lines_lost: Counters<LossLabels>,
+    pub(super) trace_spans_exported: Counter,
+    pub(super) trace_spans_lost: Counters<LossLabels>,
+}
+
+impl NodeMetrics {
+    pub(super) fn declare(register: &mut Register<'_>) -> Self {
+        let build: Gauges<VersionLabels> = register.gauge("build_info", "1 for the version that runs");
+        build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        NodeMetrics {
+            registry_state: RegistryStateGauge(
+                register.gauge("registry_state", "1 for the state that the registry is in"),
+            ),
+            registry_duration: register.durations("registry_duration_seconds", "Time that the registry's store took"),
+            lease_remaining: register.single("node_lease_remaining_seconds", "Time until this node's lease ends"),
+            reaped: register.counter("reaped_connections", "Connections of lost nodes that this node took over"),
+            tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
+            send_buffer_bytes: register.single("send_buffer_bytes", "Bytes that wait to be written to clients"),
+            send_buffer_largest_bytes: register
+                .single("send_buffer_largest_bytes", "Bytes that wait in the fullest send buffer of a connection"),
+            backend_connections: register.gauge("backend_connections", "Sockets to a backend"),
+            backend_connections_idle: register.gauge("backend_connections_idle", "Sockets to a backend without a call"),
+            backend_calls_waiting: register.gauge("backend_calls_waiting", "Calls that wait for a socket to a backend"),
+            reloads: register.counter("reloads", "Reloads of the configuration, by outcome"),
+            access_log_lines_lost: register
+                .counter("access_log_lines_lost", "Lines that are in no access log, by what lost them"),
+            trace_spans_exported: register.single_counter("trace_spans_exported", "Spans that the collector took"),
+            trace_spans_lost: register.counter("trace_spans_lost", "Spans that no collector has, by what lost them"),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+use std::fmt;
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{Span as OtlpSpan, Status};
+
+use super::exporter::SpanQueue;
+use crate::clock::Clock;
+use crate::trace_context::TraceContext;
+
+/// Most attributes of one span.
+const ATTRIBUTES_MAX: usize = 32;
+
+/// Which side of a call a span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanKind {
+    /// The gateway answers somebody.
+    Server,
+    /// The gateway asks a backend.
+    Client,
+}
+
+/// Starts spans.
+#[derive(Clone)]
+pub struct Tracer {
+    clock: Arc<dyn Clock>,
+    sampling_ratio: f64,
+    queue: Option<SpanQueue>,
+}
+
+/// One piece of work, from its start until it is dropped or finished. Costs nothing but its context unless its trace is
+/// made.
+pub struct Span {
+    context: TraceContext,
+    recording: Option<Box<Recording>>,
+}
+
+struct Recording {
+    span: OtlpSpan,
+    clock: Arc<dyn Clock>,
+    queue: SpanQueue,
+}
+
+impl Tracer {
+    /// Makes no span and passes on what comes from outside.
+    pub fn off(clock: Arc<dyn Clock>) -> Self {
+        Tracer { clock, sampling_ratio: 0.0, queue: None }
+    }
+
+    /// Puts finished spans into `queue`.
+    pub(super) fn new(clock: Arc<dyn Clock>, sampling_ratio: f64, queue: SpanQueue) -> Self {
+        Tracer { clock, sampling_ratio, queue: Some(queue) }
+    }
+
+    /// Starts the first span of this node in a trace: `parent`'s, or a new one.
+    pub fn start(&self, name: &'static str, kind: SpanKind, parent: Option<TraceContext>) -> Span {
+        let sampled = match parent {
+            Some(parent) => parent.sampled,
+            None => self.queue.is_some() && rand::random::<f64>() < self.sampling_ratio,
+        };
+        match &self.queue {
+            Some(queue) if sampled => {
+                let context = parent.map_or_else(|| TraceContext::new(self.clock.now(), true), TraceContext::child);
+                Span::record(context, parent.map(|parent| parent.span_id), name, kind, &self.clock, queue)
+            }
+            Some(_) | None => {
+                let context = parent.unwrap_or_else(|| TraceContext::new(self.clock.now(), false));
+                Span { context, recording: None }
+            }
+        }
+    }
+}
+
+impl Span {
+    fn record(
+        context: TraceContext,
+        parent: Option<u64>,
+        name: &'static str,
+        kind: SpanKind,
+        clock: &Arc<dyn Clock>,
+        queue: &SpanQueue,
+    ) -> Self {
+        let span = OtlpSpan {
+            trace_id: context.trace_id.to_be_bytes().to_vec(),
+            span_id: context.span_id.to_be_bytes().to_vec(),
+            parent_span_id: parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
+            name: name.to_owned(),
+            // The enumeration of the protocol: 2 is a server, 3 a client.
+            kind: match kind {
+                SpanKind::Server => 2,
+                SpanKind::Client => 3,
+            },
+            start_time_unix_nano: clock.now_nanos(),
+            flags: 1,
+            ..OtlpSpan::default()
+        };
+        let recording = Recording { span, clock: Arc::clone(clock), queue: queue.clone() };
+        Span { context, recording: Some(Box::new(recording)) }
+    }
+
+    /// What comes next in the trace continues from here.
+    pub fn context(&self) -> TraceContext {
+        self.context
+    }
+
+    /// Whether the span will be exported, so that it is worth to look for attributes.
+    pub fn is_recording(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// Starts a span inside this one.
+    pub fn child(&self, name: &'static str, kind: SpanKind) -> Span {
+        match &self.recording {
+            Some(recording) => {
+                let parent = Some(self.context.span_id);
+                Span::record(self.context.child(), parent, name, kind, &recording.clock, &recording.queue)
+            }
+            None => Span { context: self.context, recording: None },
+        }
+    }
+
+    /// Says something about the work, as text.
+    pub fn set(&mut self, key: &'static str, value: impl fmt::Display) {
+        if self.is_recording() {
+            self.push(key, Value::StringValue(value.to_string()));
+        }
+    }
+
+    /// Says something about the work, as a number.
+    pub fn set_number(&mut self, key: &'static str, value: i64) {
+        self.push(key, Value::IntValue(value));
+    }
+
+    /// The work failed.
+    pub fn fail(&mut self, why: impl fmt::Display) {
+        if let Some(recording) = &mut self.recording {
+            recording.span.status = Some(Status { message: why.to_string(), code: StatusCode::Error.into() });
+        }
+    }
+
+    fn push(&mut self, key: &'static str, value: Value) {
+        if let Some(recording) = &mut self.recording
+            && recording.span.attributes.len() < ATTRIBUTES_MAX
+        {
+            recording.span.attributes.push(attribute(key, value));
+        }
+    }
+}
+
+impl Drop for Span {
+    /// The work is over.
+    fn drop(&mut self) {
+        if let Some(recording) = self.recording.take() {
+            let Recording { mut span, clock, queue } = *recording;
+            span.end_time_unix_nano = clock.now_nanos().max(span.start_time_unix_nano);
+            queue.push(span);
+        }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Span").field("context", &self.context).field("recording", &self.is_recording()).finish()
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer").field("on", &self.queue.is_some()).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn attribute(key: &'static str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn without_a_collector_a_foreign_trace_is_passed_on_as_it_is() {
+        let tracer = Tracer::off(Arc::new(SystemClock));
+        let parent = TraceContext { trace_id: 7, span_id: 8, sampled: true };
+        let span = tracer.start("message", SpanKind::Server, Some(parent));
+        assert!(!span.is_recording());
+        assert_eq!(span.child("call", SpanKind::Client).context(), parent);
+        let own = tracer.start("message", SpanKind::Server, None).context();
+        assert!(!own.sampled && own.trace_id != 0 && own.span_id != 0);
+    }
+}

@@ -1,0 +1,19 @@
+//! What an operator sees of a running gateway: metrics, logs, traces, health and reasons. One file for each subject.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+#[path = "../gateway/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the harness of tests/gateway, of which this uses a part")]
+mod support;
+
+mod collector;
+mod programs;
+
+mod access_log;
+mod deploy;
+mod explain;
+mod health;
+mod metrics;
+mod rubbish;
+mod scrub;
+mod traces;

@@ -1,0 +1,159 @@
+//! One trace runs from a client's message over its backend to the post that it caused.
+
+use std::time::Instant;
+
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tidegate::demo::{self, DemoGateway};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::collector::{Collector, attribute, hex};
+use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http, spawn};
+
+const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test]
+async fn a_trace_runs_from_the_message_over_the_backend_to_the_post() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let gateway = Settings::aws_proxy(&backend).section(&collector.section("")).start().await;
+    let mut client = gateway.connect("/prod").await;
+    let id = backend.next("CONNECT").await.connection_id().to_owned();
+    client.send(r#"{"action":"tell"}"#).await;
+    let call = backend.next("MESSAGE").await;
+    let traceparent = call.header("traceparent").to_owned();
+    let path = format!("/prod/@connections/{id}");
+    let posted = http(gateway.internal(), "POST", &path, &[("traceparent", &traceparent)], b"pushed").await;
+    assert_eq!((posted.status, client.next_text().await.as_str()), (200, "pushed"));
+
+    let message = collector.span("the message", |span| span.name == "message").await;
+    let call_span = collector.span("the call", |span| span.parent_span_id == message.span_id).await;
+    let push = collector.span("the post", |span| span.parent_span_id == call_span.span_id).await;
+    assert!(message.parent_span_id.is_empty());
+    assert_eq!(traceparent, format!("00-{}-{}-01", hex(&message.trace_id), hex(&call_span.span_id)));
+    assert_eq!((&call_span.trace_id, &push.trace_id), (&message.trace_id, &message.trace_id));
+    assert_eq!((call_span.name.as_str(), call_span.kind), ("call backend", 3));
+    assert_eq!((push.name.as_str(), push.kind), ("@connections", 2));
+    assert_eq!(attribute(&message, "tidegate.route_key").as_deref(), Some("tell"));
+    assert_eq!(attribute(&message, "tidegate.connection_id").as_deref(), Some(&*id));
+    assert_eq!(attribute(&push, "tidegate.connection_id").as_deref(), Some(&*id));
+    assert_eq!(attribute(&call_span, "server.address"), Some(backend.url()));
+    let inside = message.start_time_unix_nano <= call_span.start_time_unix_nano
+        && call_span.end_time_unix_nano <= message.end_time_unix_nano;
+    assert!(inside, "{message:?} {call_span:?}");
+    let root = call.header("x-amzn-trace-id");
+    let trace_id = hex(&message.trace_id);
+    assert_eq!(
+        root,
+        format!("Root=1-{}-{};Parent={};Sampled=1", &trace_id[..8], &trace_id[8..], hex(&call_span.span_id))
+    );
+}
+
+#[tokio::test]
+async fn a_chat_message_is_one_trace_up_to_the_posts_to_everybody_in_the_room() {
+    let collector = Collector::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = format!("http://{}", listener.local_addr().unwrap());
+    let routes = ["$connect", "$disconnect", "join", "sendMessage"];
+    let routes = routes.map(|key| format!("{key}: {{ target: integrations/backend }}")).join(", ");
+    let settings = Settings::of(&backend, "AWS_PROXY").integration("integrationUri: \"${env:BACKEND}/\"");
+    let gateway = settings.routes(&routes).section(&collector.section("")).start().await;
+    let stop = CancellationToken::new();
+    let chat = DemoGateway { websocket_url: format!("ws://{}/prod", gateway.public()) };
+    let serving = spawn(demo::serve(listener, chat, stop.clone(), TaskTracker::new()));
+    let (mut ada, mut bob) = (gateway.connect("/prod").await, gateway.connect("/prod").await);
+    for (client, name) in [(&mut ada, "Ada"), (&mut bob, "Bob")] {
+        client.send(&format!(r#"{{"action":"join","room":"lobby","name":"{name}"}}"#)).await;
+        while !client.next_text().await.contains("\"members\"") {}
+    }
+    ada.send(r#"{"action":"sendMessage","text":"hello"}"#).await;
+    while !bob.next_text().await.contains("hello") {}
+
+    let is_chat = |span: &Span| attribute(span, "tidegate.route_key").as_deref() == Some("sendMessage");
+    let message = collector.span("the message", is_chat).await;
+    let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
+    eventually(LIMIT, "a post for each of the two", async || trace().len() == 4).await;
+    let mut trace = trace();
+    trace.sort_by_key(|span| span.start_time_unix_nano);
+    assert_eq!(trace.iter().filter(|span| span.name == "@connections").count(), 2);
+    for span in &trace {
+        let attributes =
+            span.attributes.iter().map(|found| format!("{}={}", found.key, attribute(span, &found.key).unwrap()));
+        println!(
+            "span {} parent {:16} {:>6} us +{:>5} us  {}  {}",
+            hex(&span.span_id),
+            hex(&span.parent_span_id),
+            (span.start_time_unix_nano - message.start_time_unix_nano) / 1000,
+            (span.end_time_unix_nano - span.start_time_unix_nano) / 1000,
+            span.name,
+            attributes.collect::<Vec<_>>().join(" ")
+        );
+    }
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_clients_own_trace_goes_on() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let gateway = Settings::aws_proxy(&backend).section(&collector.section("")).start().await;
+    let _w3c = gateway.connect_with("/prod", &[("traceparent", CLIENTS_TRACE)]).await;
+    let connect = collector.span("the connect", |span| span.name == "$connect").await;
+    assert_eq!(hex(&connect.trace_id), "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(hex(&connect.parent_span_id), "b7ad6b7169203331");
+    let call = backend.next("CONNECT").await;
+    assert!(call.header("traceparent").starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
+
+    let root = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+    let _xray = gateway.connect_with("/prod", &[("x-amzn-trace-id", root)]).await;
+    let trace = |span: &Span| hex(&span.trace_id).starts_with("5759e988");
+    let connect = collector.span("X-Ray's", |span| span.name == "$connect" && trace(span)).await;
+    assert_eq!(hex(&connect.parent_span_id), "53995c3f42cd8ad8");
+
+    let unsampled = CLIENTS_TRACE.replace("-01", "-00").replace("0af7", "1af7");
+    let unsampled: &'static str = Box::leak(unsampled.into_boxed_str());
+    let _unsampled = gateway.connect_with("/prod", &[("traceparent", unsampled)]).await;
+    backend.next("CONNECT").await;
+    assert_eq!(backend.next("CONNECT").await.header("traceparent"), unsampled);
+    assert!(!collector.spans().iter().any(|span| hex(&span.trace_id).starts_with("1af7")));
+}
+
+#[tokio::test]
+async fn without_a_collector_traces_are_passed_on_as_they_are() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let mut client = gateway.connect_with("/prod", &[("traceparent", CLIENTS_TRACE)]).await;
+    assert_eq!(backend.next("CONNECT").await.header("traceparent"), CLIENTS_TRACE);
+    client.send(r#"{"action":"tell"}"#).await;
+    assert!(backend.next("MESSAGE").await.header("traceparent").ends_with("-00"));
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_or_is_not_there_delays_no_message_and_its_loss_is_counted() {
+    let (backend, hanging) = (TestBackend::start().await, Collector::start().await);
+    let gate = Gate::default();
+    let held = gate.clone();
+    hanging.server.answer_with(move |_| Reply::Held(held.clone(), Box::new(Reply::ok())));
+    let section = hanging.section(", queueSpans: 16, exportTimeoutMillis: 60000");
+    let nobody =
+        "tracing: { otlpEndpoint: \"http://127.0.0.1:9/v1/traces\", samplingRatio: 1, exportIntervalMillis: 10 }";
+    for (section, cause) in [(&*section, "full"), (nobody, "failed")] {
+        let gateway = Settings::aws_proxy(&backend).section(section).start().await;
+        backend.answer_with(|_| Reply::body("pong"));
+        let mut client = gateway.connect("/prod").await;
+        let started = Instant::now();
+        for _ in 0..100 {
+            client.send(r#"{"action":"ask"}"#).await;
+            assert_eq!(client.next_text().await, "pong");
+        }
+        let pace = started.elapsed() / 100;
+        assert!(pace.as_millis() < 200, "{pace:?} for a message");
+        let lost = format!("tidegate_trace_spans_lost_total{{cause=\"{cause}\"}}");
+        eventually(LIMIT, &lost, async || {
+            let page = http(gateway.internal(), "GET", "/metrics", &[], b"").await;
+            page.text().lines().any(|line| line.starts_with(&lost) && !line.ends_with(" 0"))
+        })
+        .await;
+    }
+    gate.open();
+}
