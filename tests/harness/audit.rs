@@ -6,6 +6,9 @@ use tokio::time::sleep;
 use super::ledger::{Call, EventType, Ledger, Push};
 use super::{LIMIT, Session};
 
+/// How a problem with a connection that lives is worded.
+const LIVES: &str = "a connection that lives";
+
 /// All that the backend was told of one connection.
 #[derive(Default)]
 struct Account<'a> {
@@ -32,6 +35,13 @@ impl Ledger {
             assert!(Instant::now() < end, "{} problems, such as {first:#?}", problems.len());
             sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Proves that the backend was told of no end of these, and that nobody was answered 410 for them.
+    pub(crate) fn holds_alive(&self, living: &HashSet<String>) {
+        let problems = self.problems(living);
+        let lies: Vec<_> = problems.iter().filter(|problem| problem.contains(LIVES)).collect();
+        assert!(lies.is_empty(), "{lies:#?}");
     }
 
     /// What is wrong now. Missing disconnects may still come, anything else stays wrong.
@@ -63,7 +73,7 @@ impl Ledger {
                 let ended = gone.entry(&push.connection_id).or_insert(push.ended);
                 *ended = push.ended.min(*ended);
                 if living.contains(&push.connection_id) {
-                    problems.push(format!("{}: 410 for a connection that lives", push.connection_id));
+                    problems.push(format!("{}: 410 for {LIVES}", push.connection_id));
                 }
             }
         }
@@ -117,7 +127,7 @@ impl Account<'_> {
             };
         };
         if lives {
-            return Err(format!("a $disconnect for a connection that lives: {first:?}"));
+            return Err(format!("a $disconnect for {LIVES}: {first:?}"));
         }
         if matches!(connect.answered, Some((status, _)) if status != 200) {
             return Err(format!("a $disconnect although it was refused: {connect:?}"));

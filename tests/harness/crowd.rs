@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
@@ -33,21 +33,38 @@ pub(crate) struct Session {
     pub(crate) code: Option<u16>,
 }
 
+impl Session {
+    pub(super) fn new(name: String) -> Self {
+        Session { name, received: Vec::new(), left: false, code: None }
+    }
+
+    /// Takes down what has come.
+    pub(super) fn note(&mut self, message: Message) {
+        match message {
+            Message::Text(text) => self.received.push(text.to_string()),
+            Message::Close(close) => self.code = close.map(|close| close.code.into()),
+            _ => {}
+        }
+    }
+}
+
 /// Many clients, each with a name, that say something to each other through the backend. Whoever is closed comes back.
 pub(crate) struct Crowd {
     clients: Vec<JoinHandle<Vec<Session>>>,
+    staying: usize,
     leave: CancellationToken,
 }
 
 impl Crowd {
-    /// Lets `count` clients in, at any node. With `goes` they also leave and come back all the time.
-    pub(crate) async fn gather(count: usize, goes: bool, ledger: &Ledger, entrances: &Entrances) -> Self {
+    /// Lets `count` clients in, at any node. The last `going` of them also leave and come back all the time.
+    pub(crate) async fn gather(count: usize, going: usize, ledger: &Ledger, entrances: &Entrances) -> Self {
         let leave = CancellationToken::new();
         let clients = (0..count).map(|number| {
+            let goes = number >= count - going;
             let client = Client { number, count, goes, entrances: entrances.clone(), leave: leave.clone() };
             spawn(client.run())
         });
-        let crowd = Crowd { clients: clients.collect(), leave };
+        let crowd = Crowd { clients: clients.collect(), staying: count - going, leave };
         eventually("everybody is in", || async {
             (0..count).all(|number| ledger.connection_of(&name_of(number)).is_some())
         })
@@ -55,9 +72,9 @@ impl Crowd {
         crowd
     }
 
-    /// Connections of clients that are in. For a crowd that stays.
-    pub(crate) fn connections(&self, ledger: &Ledger) -> HashSet<String> {
-        (0..self.clients.len()).filter_map(|number| ledger.connection_of(&name_of(number))).collect()
+    /// Connections of those who stay.
+    pub(crate) fn staying(&self, ledger: &Ledger) -> HashSet<String> {
+        (0..self.staying).filter_map(|number| ledger.connection_of(&name_of(number))).collect()
     }
 
     /// Lets all leave; what each saw, once all streams have ended.
@@ -101,7 +118,7 @@ impl Client {
 
     /// One connection, to the end of its stream.
     async fn chat(&self, mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Session {
-        let mut session = Session { name: name_of(self.number), received: Vec::new(), left: false, code: None };
+        let mut session = Session::new(name_of(self.number));
         let now = Instant::now();
         let mut speaks = now + about(SPEAKS_EVERY);
         let (goes, mut ends) = (now + about(STAYS), now);
@@ -109,9 +126,7 @@ impl Client {
         loop {
             tokio::select! {
                 next = socket.next() => match next {
-                    Some(Ok(Message::Text(text))) => session.received.push(text.to_string()),
-                    Some(Ok(Message::Close(close))) => session.code = close.map(|close| close.code.into()),
-                    Some(Ok(_)) => {}
+                    Some(Ok(message)) => session.note(message),
                     Some(Err(_)) | None => return session,
                 },
                 () = sleep_until(speaks), if !session.left && session.code.is_none() => {

@@ -12,6 +12,7 @@ mod ledger;
 mod nodes;
 mod proxy;
 mod redis;
+mod visitor;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub(crate) use ledger::{Answer, Call, EventType, Ledger, Push};
 pub(crate) use nodes::{Entrances, Node, Nodes, Plan};
 pub(crate) use proxy::{Mode, TestProxy};
 pub(crate) use redis::{RedisServer, free_port};
+pub(crate) use visitor::Visitor;
 
 /// How long a test waits for what has to happen. Generous: it is only reached by a test that fails.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);

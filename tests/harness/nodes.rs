@@ -10,8 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
-use super::{LIMIT, Ledger, RedisServer, TestProxy, eventually};
-use crate::process::{Process, Tidegate, address};
+use super::{LIMIT, Ledger, Mode, RedisServer, TestProxy, eventually};
+use crate::process::{Process, Tidegate, address, run};
 
 /// Where the nodes that run are, for clients and backends. Shared by all of them.
 #[derive(Clone, Default)]
@@ -47,13 +47,15 @@ pub(crate) struct Plan {
     pub(crate) redis: &'static [&'static str],
     /// Each node reaches Redis, and is reached by its peers, through a proxy of its own.
     pub(crate) proxied: bool,
+    /// What all nodes tell their peers; not set: where each is.
+    pub(crate) advertise: Option<SocketAddr>,
     /// Lines of YAML after the others.
     pub(crate) settings: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { nodes: 3, lease: Duration::from_secs(3), redis: &[], proxied: false, settings: "" }
+        Plan { nodes: 3, lease: Duration::from_secs(3), redis: &[], proxied: false, advertise: None, settings: "" }
     }
 }
 
@@ -86,6 +88,16 @@ struct Running {
 impl Nodes {
     /// Nodes that are ready and linked.
     pub(crate) async fn start(plan: Plan) -> Self {
+        let mut nodes = Self::place_all(plan).await;
+        for node in &mut nodes.all {
+            node.start().await;
+        }
+        nodes.linked().await;
+        nodes
+    }
+
+    /// Nodes that do not run yet, with Redis and the backend, which do.
+    pub(crate) async fn place_all(plan: Plan) -> Self {
         let entrances = Entrances::default();
         let ledger = Ledger::start(entrances.clone()).await;
         let (folder, tasks) = (TempDir::new().unwrap(), TaskTracker::new());
@@ -95,10 +107,6 @@ impl Nodes {
             let node = nodes.place(&plan, number).await;
             nodes.all.push(node);
         }
-        for node in &mut nodes.all {
-            node.start().await;
-        }
-        nodes.linked().await;
         nodes
     }
 
@@ -112,7 +120,7 @@ impl Nodes {
             running: None,
         };
         let mut redis = SocketAddr::from(([127, 0, 0, 1], self.redis.port()));
-        let mut advertise = String::new();
+        let mut advertise = plan.advertise.map(|address| format!(", advertise: '{address}'")).unwrap_or_default();
         if plan.proxied {
             let peer_proxy = node.peer_proxy.insert(TestProxy::open(&self.tasks).await);
             advertise = format!(", advertise: '{}'", peer_proxy.address);
@@ -147,6 +155,34 @@ impl Nodes {
     }
 }
 
+impl Nodes {
+    /// What `tidegate connections --count` says: records in Redis.
+    pub(crate) async fn recorded(&self) -> u64 {
+        let config = self.all[0].config.to_str().unwrap();
+        let arguments = ["connections", "--count", "--config", config];
+        let (succeeded, output) = run(env!("CARGO_BIN_EXE_tidegate"), &arguments, &[]).await;
+        assert!(succeeded, "{output}");
+        output.trim().parse().unwrap()
+    }
+
+    /// Waits until Redis holds a record of each connection of these clients, and no other.
+    pub(crate) async fn all_recorded(&self, clients: usize) {
+        eventually("Redis has all records", || async { self.recorded().await == clients as u64 }).await;
+    }
+
+    /// Sets how each node's proxies before its peers, or before Redis, treat what goes through.
+    pub(crate) fn set(&self, proxy: impl Fn(&Node) -> &Option<Arc<TestProxy>>, mode: Mode) {
+        self.all.iter().filter_map(|node| proxy(node).as_ref()).for_each(|proxy| proxy.set(mode));
+    }
+
+    /// Tells all to stop, one after the other.
+    pub(crate) async fn stop(&mut self) {
+        for node in self.all.iter_mut().filter(|node| node.running.is_some()) {
+            node.stop().await;
+        }
+    }
+}
+
 impl Node {
     /// Starts it, and waits until it is ready.
     pub(crate) async fn start(&mut self) {
@@ -174,10 +210,10 @@ impl Node {
         self.entrances.open(running.entrance);
     }
 
-    /// Told to stop, as by an operator; returns when it has.
-    pub(crate) async fn stop(&mut self) {
+    /// Told to stop, as by an operator. When it has: what it logged that nobody has read.
+    pub(crate) async fn stop(&mut self) -> Vec<String> {
         self.signal("TERM");
-        self.ended().await;
+        self.ended().await
     }
 
     /// As a machine that loses its power.
@@ -186,10 +222,11 @@ impl Node {
         self.ended().await;
     }
 
-    async fn ended(&mut self) {
+    async fn ended(&mut self) -> Vec<String> {
         let mut running = self.running.take().expect("it runs");
-        running.process.end().await;
+        let rest = running.process.end().await;
         self.entrances.close(running.entrance);
+        rest
     }
 
     pub(crate) fn signal(&self, name: &str) {

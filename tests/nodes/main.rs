@@ -8,4 +8,7 @@ mod harness;
 mod process;
 
 mod ledger;
+mod links;
+mod push;
+mod redis;
 mod restarts;

@@ -5,7 +5,7 @@ use crate::harness::{Crowd, EventType, Nodes, Plan};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_restart_one_after_the_other_lose_no_push_and_no_disconnect() {
     let mut nodes = Nodes::start(Plan { settings: "drain: { graceMillis: 20000 }", ..Plan::default() }).await;
-    let crowd = Crowd::gather(500, true, &nodes.ledger, &nodes.entrances).await;
+    let crowd = Crowd::gather(500, 500, &nodes.ledger, &nodes.entrances).await;
     for number in 0..nodes.all.len() {
         nodes.ledger.more_messages(500).await;
         let node = &mut nodes.all[number];

@@ -96,10 +96,16 @@ impl Process {
         line[line.find("http://").expect("found above")..].to_owned()
     }
 
-    /// Waits until the program has closed its output, which is its end.
-    pub(crate) async fn end(&mut self) {
-        let drain = async { while self.lines.recv().await.is_some() {} };
-        timeout(LIMIT * 2, drain).await.unwrap_or_else(|_| panic!("{} does not end", self.name));
+    /// Waits until the program has closed its output, which is its end; the lines that nobody has read.
+    pub(crate) async fn end(&mut self) -> Vec<String> {
+        let drain = async {
+            let mut rest = Vec::new();
+            while let Some(line) = self.lines.recv().await {
+                rest.push(line);
+            }
+            rest
+        };
+        timeout(LIMIT * 2, drain).await.unwrap_or_else(|_| panic!("{} does not end", self.name))
     }
 }
 
