@@ -67,17 +67,28 @@ impl Ledger {
                 problems.push(format!("{id}: {problem}"));
             }
         }
+        // A 410 is right before the answer to `$connect` has reached the gateway: what counts is one for a connection that
+        // has shown itself open.
+        let mut open: HashMap<&str, Instant> = HashMap::new();
+        let messages = book.calls.iter().filter(|call| call.event_type == EventType::Message);
+        let shown = messages.map(|call| (call.connection_id.as_str(), call.begun));
+        let written = book.pushes.iter().filter(|push| push.status == Some(200));
+        for (id, since) in shown.chain(written.clone().map(|push| (push.connection_id.as_str(), push.ended))) {
+            let known = open.entry(id).or_insert(since);
+            *known = since.min(*known);
+        }
         let mut gone: HashMap<&str, Instant> = HashMap::new();
-        for push in &book.pushes {
-            if push.status == Some(410) {
-                let ended = gone.entry(&push.connection_id).or_insert(push.ended);
+        for push in book.pushes.iter().filter(|push| push.status == Some(410)) {
+            let id = push.connection_id.as_str();
+            if open.get(id).is_some_and(|since| push.begun > *since) {
+                let ended = gone.entry(id).or_insert(push.ended);
                 *ended = push.ended.min(*ended);
-                if living.contains(&push.connection_id) {
-                    problems.push(format!("{}: 410 for {LIVES}", push.connection_id));
+                if living.contains(id) {
+                    problems.push(format!("{id}: 410 for {LIVES}"));
                 }
             }
         }
-        for push in book.pushes.iter().filter(|push| push.status == Some(200)) {
+        for push in written {
             let id = push.connection_id.as_str();
             let told = accounts.get(id).and_then(|account| account.disconnects.first()).map(|call| call.begun);
             for (what, end) in [("its $disconnect", told), ("a 410", gone.get(id).copied())] {
