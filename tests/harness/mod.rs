@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use crowd::{Crowd, Session};
 pub(crate) use ledger::{Answer, Call, EventType, Ledger, Push};
-pub(crate) use nodes::{Entrances, Node, Nodes, Plan};
+pub(crate) use nodes::{Entrance, Entrances, Node, Nodes, Plan};
 pub(crate) use proxy::{Mode, TestProxy};
 pub(crate) use redis::{RedisServer, free_port};
 pub(crate) use visitor::Visitor;

@@ -30,7 +30,7 @@ impl Entrances {
         all.get(rand::random_range(0..all.len().max(1))).copied()
     }
 
-    fn open(&self, entrance: Entrance) {
+    pub(crate) fn open(&self, entrance: Entrance) {
         self.0.lock().unwrap().push(entrance);
     }
 

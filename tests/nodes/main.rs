@@ -7,6 +7,7 @@ mod harness;
 #[path = "../process/mod.rs"]
 mod process;
 
+mod balancer;
 mod ledger;
 mod links;
 mod push;
