@@ -140,6 +140,16 @@ impl Access {
         }
     }
 
+    /// Who is on a connection, with the value of its API key: the record of a connection that another node held has the
+    /// key's id alone. A key that is no longer configured stays without.
+    pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
+        let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
+        match bare.and_then(|key| self.api_keys.of_id(&key.id)) {
+            Some(key) => Arc::new(Principal { api_key: Some(Arc::clone(key)), ..Principal::clone(&principal) }),
+            None => principal,
+        }
+    }
+
     /// Whether a call of `@connections` is signed by somebody who may make it.
     ///
     /// # Errors
