@@ -3,8 +3,8 @@
 mod client;
 mod gateway;
 mod issuer;
-#[allow(dead_code, reason = "the suite of the registry uses the rest")]
-#[path = "../../registry/support/server.rs"]
+#[path = "../../harness/redis.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod redis;
 mod server;
 #[path = "../../registry/support/wait.rs"]

@@ -1,11 +1,13 @@
 mod node;
-mod server;
+#[path = "../../harness/redis.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod redis;
 mod wait;
 
 use std::time::Duration;
 
 pub(crate) use node::{BROWSER, Node, NodeOptions, SOON, connection, outbox};
-pub(crate) use server::{RedisServer, free_port};
+pub(crate) use redis::{RedisServer, free_port};
 pub(crate) use wait::eventually;
 
 /// The lease in tests. A sixth of it is Redis's time to answer, which a busy machine must be able to keep.
