@@ -50,7 +50,7 @@ impl FanOut {
         let receipts: Arc<dyn Receipts> = Arc::clone(&tally) as Arc<dyn Receipts>;
         let (mut queued, mut refused) = (0, Counts::default());
         for Member { outbox, .. } in members {
-            match outbox.post_for(frame.clone(), now, &receipts, 0) {
+            match outbox.post_for(frame.clone(), now, Arc::clone(&receipts), 0) {
                 Ok(()) => queued += 1,
                 Err(PostRefused::Gone) => refused.gone += 1,
                 Err(PostRefused::Full) => refused.full += 1,

@@ -46,19 +46,17 @@ pub(super) async fn answer(
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let result = match admit(plane) {
-        Ok(()) => call(plane, &mut record, caller, request).await,
-        Err(error) => Err(error),
-    };
+    let result = call(plane, &mut record, caller, request).await;
     let request_id = record.request_id();
     let mut response = record.end(plane, result);
     add_ids(response.headers_mut(), request_id);
     response
 }
 
-/// 1. form of the signature  2. body  3. signature and policy  4. operation
+/// 1. form of the signature  2. body  3. signature and policy  4. throttle of all APIs  5. operation
 ///
-/// Nothing of a call is looked at before its signature, but what the signature is about and how large it may be.
+/// Nothing of a call is looked at before its signature, but what the signature is about and how large it may be, and who
+/// may not call takes nothing from the throttle. Where nobody signs, the throttle comes before the body.
 async fn call(
     plane: &DataPlane,
     record: &mut CallRecord,
@@ -70,9 +68,12 @@ async fn call(
     }
     let operation = record.operation;
     let kind = operation.map_or(BodyKind::None, Operation::body);
-    if kind != BodyKind::None && caller.is_none() {
-        // A post that cannot be taken is not read.
-        data_type(request.headers())?;
+    if caller.is_none() {
+        admit(plane)?;
+        if kind != BodyKind::None {
+            // A post that cannot be taken is not read.
+            data_type(request.headers())?;
+        }
     }
     let body = match kind {
         BodyKind::None if caller.is_none() => Bytes::new(),
@@ -82,6 +83,7 @@ async fn call(
     if let Some(caller) = caller {
         let path = record.resource.policy_path();
         admit_call(plane, &signed(request, record, caller, &body, &[path]))?;
+        admit(plane)?;
     }
     let Some(operation) = operation else { return Err(ConnectionsApiError::UnknownMethod) };
     let deployment = Arc::clone(&record.deployment);
