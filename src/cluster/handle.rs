@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 use super::link::{Link, Links};
-use super::{ClusterSettings, Membership, Standing};
+use super::{ClusterSettings, Membership, NodeKey, Standing};
 use crate::id::NodeId;
 use crate::telemetry::LinkMetrics;
 
@@ -25,6 +25,15 @@ pub struct Cluster {
     pub links: Arc<Links>,
     pub membership: Arc<Membership>,
     unknown: Mutex<HashMap<NodeId, Instant>>,
+}
+
+/// Nodes beside this one.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Those that can be asked.
+    pub linked: Vec<Arc<Link>>,
+    /// Those that may live and cannot be asked now.
+    pub unreachable: Vec<NodeId>,
 }
 
 /// What can be done for a connection of another node.
@@ -87,6 +96,33 @@ impl Cluster {
             }
             None => Owner::Unreachable,
         }
+    }
+
+    /// As [`Cluster::owner`], for many nodes at once: the table is read anew once for all that were never heard of.
+    pub async fn owners(&self, nodes: &[NodeId]) -> Vec<Owner> {
+        let is_new = |node: &&NodeId| self.known(node).is_none() && !self.is_unknown(node);
+        if let Some(first) = nodes.iter().find(is_new) {
+            self.owner(first).await;
+        }
+        let owner = |node: &NodeId| match self.known(node) {
+            Some(owner) => owner,
+            None if self.is_unknown(node) => Owner::Gone,
+            // The look that was just made did not find it either.
+            None if matches!(self.standing(node), Standing::Unknown { settled: true }) => Owner::Gone,
+            None => Owner::Unreachable,
+        };
+        nodes.iter().map(owner).collect()
+    }
+
+    /// All other nodes that may have connections.
+    pub fn others(&self) -> Others {
+        let linked = self.links.all();
+        let table = self.membership.table();
+        let is_other = |node: &NodeId| *node != self.links.node() && linked.iter().all(|link| link.peer.node != *node);
+        let living = table.members.values().filter(|member| !matches!(member.key, NodeKey::Dead { .. }));
+        let unreachable = living.map(|member| member.node);
+        let unreachable = unreachable.filter(|node| is_other(node) && !self.links.has_departed(node)).collect();
+        Others { linked, unreachable }
     }
 
     fn known(&self, node: &NodeId) -> Option<Owner> {

@@ -137,6 +137,11 @@ impl Links {
         self.read().by_node.get(node)?.link.clone()
     }
 
+    /// Every link that there is.
+    pub fn all(&self) -> Vec<Arc<Link>> {
+        self.read().by_node.values().filter_map(|slot| slot.link.clone()).collect()
+    }
+
     /// Waits for a link to a node, for at most `within`.
     pub async fn linked(&self, node: &NodeId, within: Duration) -> Option<Arc<Link>> {
         self.wait(Instant::now() + within, || self.get(node)).await
