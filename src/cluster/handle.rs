@@ -116,12 +116,19 @@ impl Cluster {
 
     /// All other nodes that may have connections.
     pub fn others(&self) -> Others {
-        let linked = self.links.all();
-        let table = self.membership.table();
-        let is_other = |node: &NodeId| *node != self.links.node() && linked.iter().all(|link| link.peer.node != *node);
+        let (linked, table) = (self.links.all(), self.membership.table());
         let living = table.members.values().filter(|member| !matches!(member.key, NodeKey::Dead { .. }));
-        let unreachable = living.map(|member| member.node);
-        let unreachable = unreachable.filter(|node| is_other(node) && !self.links.has_departed(node)).collect();
+        // A node that is linked may not be in the table yet. Lost, it stays in doubt until the table must have it.
+        let is_sure = |since: &Instant| table.attached_since.is_some() && since.elapsed() > self.links.lease() * 2;
+        let lost = self.links.lost().into_iter();
+        let lost = lost.filter(|(node, since)| !table.members.contains_key(node) && !is_sure(since));
+        let is_other = |node: &NodeId| {
+            *node != self.links.node()
+                && !table.departed.contains_key(node)
+                && !self.links.has_departed(node)
+                && linked.iter().all(|link| link.peer.node != *node)
+        };
+        let unreachable = living.map(|member| member.node).chain(lost.map(|(node, _)| node)).filter(is_other).collect();
         Others { linked, unreachable }
     }
 

@@ -4,5 +4,6 @@
 
 mod faults;
 mod forward;
+mod groups;
 mod members;
 mod support;
