@@ -139,6 +139,7 @@ impl Gateway {
             tls: load_tls("public", settings.public.tls.as_ref())?,
             proxy_protocol: settings.public.proxy_protocol,
             trusted_proxies: settings.public.trusted_proxies.clone(),
+            is_counted: true,
         };
         let public = listen(settings.public.address, entrance, &lifecycle)?;
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
