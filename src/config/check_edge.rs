@@ -1,4 +1,5 @@
 use super::Config;
+use crate::apigatewayv2::{Api, AuthorizationType};
 use crate::cluster::ClusterSettings;
 use crate::deployment::Problem;
 use crate::server::HostPattern;
@@ -37,7 +38,11 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 
 /// What is doubtful on a listener that is not loopback.
 pub(super) fn warnings(config: &Config) -> Vec<Problem> {
-    let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none());
+    // A page cannot sign, so with AWS_IAM none connects in anybody's name.
+    let is_signed = |api: &Api| {
+        api.routes.get("$connect").is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam)
+    };
+    let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none() && !is_signed(api));
     let warning = |api_id: &str| {
         Problem::at(
             ["apis", api_id],
