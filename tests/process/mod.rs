@@ -105,7 +105,7 @@ impl Drop for Process {
 pub(crate) struct Tidegate {
     pub(crate) public: SocketAddr,
     pub(crate) internal: SocketAddr,
-    process: Process,
+    pub(crate) process: Process,
 }
 
 impl Tidegate {
