@@ -7,7 +7,7 @@ PORT ?= 8080
 IMAGE ?= tidegate
 FUZZ_SECONDS ?= 20
 
-.PHONY: help demo test check fuzz image clean packages
+.PHONY: help demo cluster test check fuzz image clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,10 @@ help: ## Show this list
 demo: ## Run gateway, sample backend and chat page on 127.0.0.1 (PORT=8080)
 	@$(CARGO) build --release --locked --bin tidegate
 	@exec "$${CARGO_TARGET_DIR:-target}/release/tidegate" demo --port $(PORT)
+
+cluster: ## Run Redis, three nodes and the chat page on 127.0.0.1 (PORT=8080)
+	@$(CARGO) build --release --locked --bin tidegate
+	@exec deploy/local-cluster $(PORT)
 
 check: ## Format, lints, and what the Dockerfile copies: quick, without tests
 	$(CARGO) fmt --all --check

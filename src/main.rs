@@ -30,9 +30,13 @@ enum Command {
     Serve(ConfigFile),
     /// Runs the gateway with a sample chat backend and a chat page, all on 127.0.0.1.
     Demo {
-        /// Port of the public listener; 0 takes any free one.
+        /// Port of the public listener, or with --gateway of the chat page; 0 takes any free one.
         #[arg(long, default_value_t = 8080)]
         port: u16,
+        /// A gateway that runs already, such as ws://127.0.0.1:8080/prod: only the backend and the page are run, for
+        /// all that are named.
+        #[arg(long = "gateway", value_name = "URL")]
+        gateways: Vec<String>,
     },
     /// Validates a configuration and prints every problem in it.
     Check(ConfigFile),
@@ -93,7 +97,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Serve(file) => run(arguments.log_format, app::serve(file.config)),
-        Command::Demo { port } => run(arguments.log_format, app::demo(port)),
+        Command::Demo { port, gateways } if gateways.is_empty() => run(arguments.log_format, app::demo(port)),
+        Command::Demo { port, gateways } => run(arguments.log_format, app::demo_chat(port, gateways)),
         Command::Check(file) => check(&file.config),
         Command::Route { api, stage, message, file } => {
             let question = app::RouteQuestion { api: api.as_deref(), stage: stage.as_deref(), message: &message };

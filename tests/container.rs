@@ -1,7 +1,9 @@
-//! What goes into the container image: its configuration and its health check. No engine is needed.
+//! What runs in containers: the image's configuration and its health check, and deploy/ for several nodes. No engine is
+//! needed.
 
 mod process;
 
+use std::io::Write as _;
 use std::path::Path;
 
 use process::{Tidegate, run};
@@ -46,6 +48,49 @@ async fn the_images_configuration_leaves_one_decision_to_its_user() {
     assert_eq!(fine, format!("{path}: fine"));
     assert!(warning.starts_with("warning: ") && warning.contains("allowOrigins"), "{output}");
     assert_eq!(warning.lines().count(), 1, "{output}");
+}
+
+#[tokio::test]
+async fn compose_and_kubernetes_are_fine_by_their_own_rules() {
+    let (succeeded, output) = run(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/check-deploy"), &[], &[]).await;
+    if let Some(why) = output.lines().find(|line| line.starts_with("skipped: ")) {
+        // Past the capture of the test's output, so that nobody takes it for a run.
+        writeln!(std::io::stderr(), "{why}").expect("stderr is open");
+    }
+    assert!(succeeded, "{output}");
+}
+
+#[tokio::test]
+async fn nodes_take_the_configurations_of_compose_and_kubernetes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("cluster-secret"), "a secret of sixteen").expect("written");
+    std::fs::write(path("redis-url"), "redis://redis:6379/0").expect("written");
+    let manifest = include_str!("../deploy/kubernetes/config.yaml");
+    let (_, text) = manifest.split_once("tidegate.yaml: |\n").expect("a configuration");
+    let text: String = text.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+    std::fs::write(path("tidegate.yaml"), text.replace("/run/secrets/tidegate", &path(""))).expect("written");
+    let compose = include_str!("../deploy/compose.yaml");
+    let variables = compose.lines().filter_map(|line| line.strip_prefix("  TIDEGATE_")?.split_once(": "));
+    let mut environment: Vec<(String, &str)> = variables
+        .map(|(name, value)| (format!("TIDEGATE_{name}"), value))
+        .filter(|(_, value)| !value.starts_with('$'))
+        .collect();
+    assert!(environment.len() >= 5, "{environment:?}");
+    for (name, value) in [
+        ("TIDEGATE_CLUSTER_SECRET", "a secret of sixteen"),
+        ("TIDEGATE_BACKEND", "http://chat:9000/"),
+        ("TIDEGATE_ADVERTISE", "node-1:8082"),
+        ("POD_NAME", "tidegate-0"),
+        ("POD_NAMESPACE", "tidegate"),
+    ] {
+        environment.push((name.to_owned(), value));
+    }
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    for file in [concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster.yaml").to_owned(), path("tidegate.yaml")] {
+        let (_, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", &file], &environment).await;
+        assert_eq!(output, format!("{file}: fine\n"));
+    }
 }
 
 async fn check(name: &str) -> (String, String) {

@@ -118,6 +118,54 @@ impl Browser {
 }
 
 #[tokio::test]
+async fn pages_of_two_nodes_chat_also_while_redis_is_stopped() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local-cluster");
+    let mut cluster = Process::start(script, &["0"], &[("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))]);
+    let line = cluster.line_with("stop it: kill").await;
+    let redis = line.split_whitespace().nth(3).expect("a process id").to_owned();
+    cluster.line_with("chat page").await;
+    let pages = [cluster.url().await, cluster.url().await, cluster.url().await];
+    let browser = Browser::start().await;
+    browser.client.goto(&format!("{}&name=Ada", pages[0])).await.expect("the page opens");
+    let ada = browser.client.window().await.expect("a window");
+    let adas_connection = browser.see_connected("").await;
+    let eve = browser.client.new_window(false).await.expect("another window").handle;
+    browser.go_to(&eve).await;
+    browser.client.goto(&format!("{}&name=Eve", pages[2])).await.expect("the page opens");
+    let eves_connection = browser.see_connected("").await;
+    assert_ne!(adas_connection[..8], eves_connection[..8], "connections of two nodes");
+    let chat = async |said: &str| {
+        for (speaker, listener) in [(&ada, &eve), (&eve, &ada)] {
+            browser.go_to(speaker).await;
+            browser.say(said).await;
+            browser.go_to(listener).await;
+            browser
+                .see(Locator::XPath(&format!("//*[@id='log']//li[@data-own='false' and contains(., '{said}')]")))
+                .await;
+        }
+    };
+    chat("With Redis").await;
+    assert!(run("kill", &["-KILL", &redis], &[]).await.0);
+    cluster.line_with("Redis cannot be used; connections are served on").await;
+    chat("Without Redis").await;
+
+    // Somebody comes in at the second node meanwhile, and all hear each other.
+    let bob = browser.client.new_window(false).await.expect("another window").handle;
+    browser.go_to(&bob).await;
+    browser.client.goto(&format!("{}&name=Bob", pages[1])).await.expect("the page opens");
+    browser.see_connected("").await;
+    browser.say("Bob is here").await;
+    for window in [&ada, &eve] {
+        browser.go_to(window).await;
+        browser.see_entry("message", "Bob is here").await;
+    }
+    assert_eq!(browser.attribute("state-pill", "data-connection").await, eves_connection, "nobody was cut off");
+    cluster.signal("TERM");
+    assert!(cluster.end().await.iter().any(|line| line == "stopped"));
+    browser.client.clone().close().await.expect("the browser closes");
+}
+
+#[tokio::test]
 async fn two_people_chat_and_see_every_call_and_every_close() {
     let mut demo = Process::start(env!("CARGO_BIN_EXE_tidegate"), &["demo", "--port", "0"], &[]);
     demo.line_with("chat page").await;

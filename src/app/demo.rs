@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::serve::{Received, Signals};
 use super::{Gateway, open_files};
 use crate::config;
-use crate::demo::{self, DemoGateway};
+use crate::demo;
 use crate::telemetry::chain;
 
 /// `tidegate demo`: gateway, sample chat backend and chat page on 127.0.0.1. The last line on stdout is the page's URL.
@@ -35,8 +35,7 @@ pub async fn demo(port: u16) -> Result<(), String> {
 
     let (stop_backend, tasks) = (CancellationToken::new(), TaskTracker::new());
     let websocket_url = format!("ws://{}/prod", gateway.public_address());
-    let backend =
-        demo::serve(backend, DemoGateway { websocket_url: websocket_url.clone() }, stop_backend.clone(), tasks.clone());
+    let backend = demo::serve(backend, vec![websocket_url.clone()], stop_backend.clone(), tasks.clone());
     let backend = tasks.spawn(backend);
     println!("gateway    {websocket_url}");
     println!("operators  http://{}/metrics", gateway.internal_address());
@@ -58,6 +57,33 @@ pub async fn demo(port: u16) -> Result<(), String> {
         Ok(Ok(())) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(chain(&error).to_string()),
     }
+}
+
+/// `tidegate demo --gateway URL`: sample chat backend and chat page on 127.0.0.1, for gateways that run already. The last
+/// line on stdout is the page's URL; `?node=2` connects to the second gateway.
+///
+/// # Errors
+/// The port is taken, or a URL is none of a gateway; the text says why.
+pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
+    let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
+    let listener = TcpListener::bind(loopback(port)).await;
+    let listener = listener.map_err(|error| format!("could not open port {port}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| format!("could not open port {port}: {error}"))?;
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let chat = demo::serve(listener, gateways, stop.clone(), tasks.clone());
+    println!("http://{address}/");
+    let told_to_stop = async {
+        while let Received::Reload = signals.next().await {}
+        stop.cancel();
+    };
+    let (served, ()) = tokio::select! {
+        // It ends by itself only if it could not begin.
+        served = chat => (served, ()),
+        () = told_to_stop => (Ok(()), ()),
+    };
+    tasks.close();
+    tasks.wait().await;
+    served.map_err(|error| chain(&error).to_string())
 }
 
 fn loopback(port: u16) -> SocketAddr {

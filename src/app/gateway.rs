@@ -230,7 +230,8 @@ impl Gateway {
             info!(%public, %internal, node = %plane.registry.node(), apis, "ready");
         };
         let Some(mirror) = self.plane.registry.mirror().cloned() else { return announce.await };
-        info!(%public, %internal, "listening; waits for Redis");
+        let peers = self.peer_address.map(tracing::field::display);
+        info!(%public, %internal, peers, "listening; waits for Redis");
         let draining = self.plane.lifecycle.draining().clone();
         self.plane.lifecycle.spawn(async move {
             let mut state = mirror.state();

@@ -8,7 +8,7 @@ mod open_files;
 mod route;
 mod serve;
 
-pub use demo::demo;
+pub use demo::{demo, demo_chat};
 pub use gateway::{ClusterStart, Gateway, StartError};
 pub use inspect::{ConnectionsArguments, connections, nodes};
 pub use route::{RouteQuestion, route};

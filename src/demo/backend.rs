@@ -62,8 +62,8 @@ struct Queued {
 }
 
 impl Backend {
-    pub(super) fn new(gateway_address: String, shutdown: CancellationToken, tasks: TaskTracker) -> Self {
-        let client = CallbackClient::new(gateway_address, shutdown.clone(), tasks.clone());
+    pub(super) fn new(gateway_addresses: Vec<String>, shutdown: CancellationToken, tasks: TaskTracker) -> Self {
+        let client = CallbackClient::new(gateway_addresses, shutdown.clone(), tasks.clone());
         Backend { feed: Feed::new(), state: Mutex::default(), client, shutdown, tasks }
     }
 

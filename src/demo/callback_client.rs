@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,12 +44,15 @@ pub(super) enum PostError {
 
 /// Posts to connections, over HTTP connections that are kept open.
 ///
-/// It connects to its own gateway and nowhere else: of a callback URL it takes the host as the `Host` header, and the
-/// path. So an event that somebody forges cannot make it call other services.
+/// It connects to its own gateways and nowhere else: of a callback URL it takes the host as the `Host` header, and the
+/// path. So an event that somebody forges cannot make it call other services. With several gateways, which are nodes of
+/// one cluster, it posts through any of them, as through a load balancer: each reaches every connection.
 #[derive(Debug)]
 pub(super) struct CallbackClient {
-    /// `HOST:PORT` of the gateway's public listener.
-    address: String,
+    /// `HOST:PORT` of each gateway.
+    addresses: Vec<String>,
+    /// Which of them the next HTTP connection leads to.
+    turn: AtomicUsize,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     permits: Semaphore,
     shutdown: CancellationToken,
@@ -56,9 +60,9 @@ pub(super) struct CallbackClient {
 }
 
 impl CallbackClient {
-    pub(super) fn new(address: String, shutdown: CancellationToken, tasks: TaskTracker) -> Self {
+    pub(super) fn new(addresses: Vec<String>, shutdown: CancellationToken, tasks: TaskTracker) -> Self {
         let permits = Semaphore::new(POSTS_IN_FLIGHT_MAX);
-        CallbackClient { address, idle: Mutex::default(), permits, shutdown, tasks }
+        CallbackClient { addresses, turn: AtomicUsize::new(0), idle: Mutex::default(), permits, shutdown, tasks }
     }
 
     /// Posts `data` to a connection, as a part of `trace`; the status says what became of it.
@@ -120,8 +124,19 @@ impl CallbackClient {
         Ok((response, connection))
     }
 
+    /// To the next gateway that can be reached.
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, PostError> {
-        let stream = TcpStream::connect(&self.address).await.map_err(PostError::Connect)?;
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut stream = Err(std::io::ErrorKind::NotFound.into());
+        for address in
+            self.addresses.iter().cycle().skip(first % self.addresses.len().max(1)).take(self.addresses.len())
+        {
+            stream = TcpStream::connect(address).await;
+            if stream.is_ok() {
+                break;
+            }
+        }
+        let stream = stream.map_err(PostError::Connect)?;
         stream.set_nodelay(true).map_err(PostError::Connect)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(PostError::Http)?;
         let shutdown = self.shutdown.clone();

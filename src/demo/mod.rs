@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `POST /` | the `AWS_PROXY` integration of every route; answers `{"statusCode":200}` |
 //! | `GET /` | the chat page |
-//! | `GET /config.json` | `{"websocketUrl":…}`, where the page connects to |
+//! | `GET /config.json?node=2` | `{"websocketUrl":…}`, where the page connects to: the first gateway, or the one of this number |
 //! | `GET /events` | every call between gateway and backend as Server-Sent Events (`feed.rs`) |
 //!
 //! Invariants: what one room sends reaches each of its members in one order, because it is put into the members'
@@ -25,4 +25,4 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use server::{DemoError, DemoGateway, serve};
+pub use server::{DemoError, serve};

@@ -43,13 +43,6 @@ const PAGE: &str = include_str!("page.html");
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// The gateway that the sample chat stands behind.
-#[derive(Clone, Debug)]
-pub struct DemoGateway {
-    /// Where the page connects to, such as `ws://127.0.0.1:8080/prod`. The backend posts to the same host and port.
-    pub websocket_url: String,
-}
-
 /// Why the sample chat cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
@@ -60,18 +53,21 @@ pub enum DemoError {
 
 /// Serves the sample chat on a loopback listener until `shutdown`; its connections and posts are tasks of `tasks`.
 ///
+/// `gateways` are one gateway, or several nodes of one: where the page connects to, such as `ws://127.0.0.1:8080/prod`.
+/// The backend posts to the same hosts and ports.
+///
 /// Cancel `shutdown` only when the gateway has drained: until then `$disconnect` events still come.
 pub async fn serve(
     listener: TcpListener,
-    gateway: DemoGateway,
+    gateways: Vec<String>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) -> Result<(), DemoError> {
-    let address = gateway_address(&gateway.websocket_url)
-        .ok_or_else(|| DemoError::WebsocketUrl(gateway.websocket_url.clone()))?;
+    let address = |url: &String| gateway_address(url).ok_or_else(|| DemoError::WebsocketUrl(url.clone()));
+    let addresses = gateways.iter().map(address).collect::<Result<_, _>>()?;
     let server = Arc::new(Server {
-        backend: Arc::new(Backend::new(address, shutdown.clone(), tasks.clone())),
-        websocket_url: gateway.websocket_url,
+        backend: Arc::new(Backend::new(addresses, shutdown.clone(), tasks.clone())),
+        websocket_urls: gateways,
         shutdown: shutdown.clone(),
     });
     let permits = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
@@ -99,7 +95,7 @@ fn gateway_address(websocket_url: &str) -> Option<String> {
 
 struct Server {
     backend: Arc<Backend>,
-    websocket_url: String,
+    websocket_urls: Vec<String>,
     shutdown: CancellationToken,
 }
 
@@ -135,11 +131,19 @@ impl Server {
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/") => self.invoke(request).await,
             (&Method::GET, "/") => self.page(),
-            (&Method::GET, "/config.json") => json(&json!({ "websocketUrl": self.websocket_url })),
+            (&Method::GET, "/config.json") => {
+                json(&json!({ "websocketUrl": self.websocket_url(request.uri().query().unwrap_or_default()) }))
+            }
             (&Method::GET, "/events") => self.events(request.headers()),
             (_, "/" | "/config.json" | "/events") => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             _ => text(StatusCode::NOT_FOUND, "not found"),
         }
+    }
+
+    /// Where the page connects to: with `node=2` in its query string to the second gateway, otherwise to the first.
+    fn websocket_url(&self, query: &str) -> Option<&String> {
+        let number = query.split('&').find_map(|field| field.strip_prefix("node=")?.parse::<usize>().ok());
+        self.websocket_urls.get(number.unwrap_or(1).saturating_sub(1)).or(self.websocket_urls.first())
     }
 
     /// The integration of every route.
@@ -179,11 +183,11 @@ impl Server {
     }
 
     fn page(&self) -> Response<Body> {
-        // `connect-src` names the gateway: `'self'` is the page's own port alone.
+        // `connect-src` names the gateways: `'self'` is the page's own port alone.
         let policy = format!(
             "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
              connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            self.websocket_url
+            self.websocket_urls.join(" ")
         );
         let mut response = respond("text/html; charset=utf-8", full(Bytes::from_static(PAGE.as_bytes())));
         if let Ok(policy) = HeaderValue::try_from(policy) {

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{DemoGateway, serve};
+use super::serve;
 
 /// The backend, and a receiver that answers its posts with 200 or with what `answers` says for a connection.
 struct TestChat {
@@ -46,8 +46,8 @@ impl TestChat {
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(receiver));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let backend = listener.local_addr().unwrap();
-        let gateway = DemoGateway { websocket_url: format!("ws://{callback}/prod") };
-        tasks.spawn(serve(listener, gateway, shutdown.clone(), tasks.clone()));
+        let gateways = vec![format!("ws://{callback}/prod"), "ws://127.0.0.1:9/second".to_owned()];
+        tasks.spawn(serve(listener, gateways, shutdown.clone(), tasks.clone()));
         TestChat { backend, callback, posts, waiting: HashMap::new(), answers, release, shutdown, tasks }
     }
 
@@ -292,7 +292,12 @@ async fn requests_that_are_no_events_are_refused() {
     assert_eq!(chat.http("PUT / HTTP/1.1", "[::1]:9", "").await.0, 405);
     assert_eq!(chat.http("GET /other HTTP/1.1", "localhost:9", "").await.0, 404);
     let (status, config) = chat.http("GET /config.json HTTP/1.1", "localhost", "").await;
-    assert_eq!((status, config), (200, format!(r#"{{"websocketUrl":"ws://{}/prod"}}"#, chat.callback)));
+    let first = format!("ws://{}/prod", chat.callback);
+    assert_eq!((status, config), (200, format!(r#"{{"websocketUrl":"{first}"}}"#)));
+    for (query, expected) in [("?name=a&node=2", "ws://127.0.0.1:9/second"), ("?node=3", &first), ("?node=x", &first)] {
+        let (_, config) = chat.http(&format!("GET /config.json{query} HTTP/1.1"), "localhost", "").await;
+        assert_eq!(config, format!(r#"{{"websocketUrl":"{expected}"}}"#), "{query}");
+    }
     assert!(chat.http("GET / HTTP/1.1", "localhost", "").await.1.contains("<!doctype html>"));
     chat.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tidegate::demo::{self, DemoGateway};
+use tidegate::demo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,7 +59,7 @@ async fn a_chat_message_is_one_trace_up_to_the_posts_to_everybody_in_the_room() 
     let settings = Settings::of(&backend, "AWS_PROXY").integration("integrationUri: \"${env:BACKEND}/\"");
     let gateway = settings.routes(&routes).section(&collector.section("")).start().await;
     let stop = CancellationToken::new();
-    let chat = DemoGateway { websocket_url: format!("ws://{}/prod", gateway.public()) };
+    let chat = vec![format!("ws://{}/prod", gateway.public())];
     let serving = spawn(demo::serve(listener, chat, stop.clone(), TaskTracker::new()));
     let (mut ada, mut bob) = (gateway.connect("/prod").await, gateway.connect("/prod").await);
     for (client, name) in [(&mut ada, "Ada"), (&mut bob, "Bob")] {

@@ -24,9 +24,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 const LINES_MAX: usize = 4096;
 
 /// Runs its arguments as a program in this shell's process group, and kills the group when stdin ends. The shell gives
-/// up its own stdout, so that the end of the output is the end of the program.
+/// up its own stdout, so that the end of the output is the end of the program. The first line is the program's process id.
 const GUARD: &str = r#"exec 3<&0
-"$@" </dev/null 3<&- 2>&1 &
+sh -c 'echo $$; exec "$@"' program "$@" </dev/null 3<&- 2>&1 &
 exec >/dev/null 2>&1
 cat <&3
 kill -s KILL 0"#;
@@ -34,6 +34,7 @@ kill -s KILL 0"#;
 /// A running program.
 pub(crate) struct Process {
     name: String,
+    id: u32,
     guard: Child,
     lifeline: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
@@ -55,17 +56,25 @@ impl Process {
             .spawn()
             .expect("sh starts");
         let lifeline = guard.stdin.take();
-        let output = guard.stdout.take().expect("stdout is a pipe");
+        let mut output = BufReader::new(guard.stdout.take().expect("stdout is a pipe"));
+        let mut id = String::new();
+        output.read_line(&mut id).expect("a line");
         let (sender, lines) = mpsc::channel(LINES_MAX);
         let prefix = name.clone();
         // Ends with the program: the thread inherits the capture of the test's output.
         std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
+            for line in output.lines().map_while(Result::ok) {
                 println!("{prefix}: {line}");
                 let _ = sender.try_send(line);
             }
         });
-        Process { name, guard, lifeline, lines }
+        Process { name, id: id.trim().parse().expect("a process id"), guard, lifeline, lines }
+    }
+
+    /// Sends the program, and nothing that it started, a signal such as `TERM`, `KILL`, `STOP` or `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.id.to_string()]).status();
+        assert!(status.expect("kill runs").success(), "{} with id {} does not run", self.name, self.id);
     }
 
     /// The next line that has `part` in it.
@@ -87,10 +96,16 @@ impl Process {
         line[line.find("http://").expect("found above")..].to_owned()
     }
 
-    /// Waits until the program has closed its output, which is its end.
-    pub(crate) async fn end(&mut self) {
-        let drain = async { while self.lines.recv().await.is_some() {} };
-        timeout(LIMIT * 2, drain).await.unwrap_or_else(|_| panic!("{} does not end", self.name));
+    /// Waits until the program has closed its output, which is its end; the lines that nobody has read.
+    pub(crate) async fn end(&mut self) -> Vec<String> {
+        let drain = async {
+            let mut rest = Vec::new();
+            while let Some(line) = self.lines.recv().await {
+                rest.push(line);
+            }
+            rest
+        };
+        timeout(LIMIT * 2, drain).await.unwrap_or_else(|_| panic!("{} does not end", self.name))
     }
 }
 
@@ -111,14 +126,22 @@ pub(crate) struct Tidegate {
 impl Tidegate {
     /// Starts with a configuration whose listeners have port 0, and waits until the gateway is ready.
     pub(crate) async fn serve(config: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut process = Self::launch(config, environment);
+        let ready: Value = serde_json::from_str(&process.line_with("\"ready\"").await).expect("the log is JSON");
+        Tidegate { public: address(&ready, "public"), internal: address(&ready, "internal"), process }
+    }
+
+    /// Starts, and waits for nothing.
+    pub(crate) fn launch(config: &Path, environment: &[(&str, &str)]) -> Process {
         let config = config.to_str().expect("a path in UTF-8");
         let arguments = ["serve", "--log-format", "json", "--config", config];
-        let mut process = Process::start(env!("CARGO_BIN_EXE_tidegate"), &arguments, environment);
-        let line = process.line_with("\"ready\"").await;
-        let ready: Value = serde_json::from_str(&line).expect("the log is JSON");
-        let address = |key: &str| ready[key].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        Tidegate { public: address("public"), internal: address("internal"), process }
+        Process::start(env!("CARGO_BIN_EXE_tidegate"), &arguments, environment)
     }
+}
+
+/// An address in a line of the log.
+pub(crate) fn address(line: &Value, key: &str) -> SocketAddr {
+    line[key].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {key} in {line}"))
 }
 
 /// Runs a program to its end: whether it succeeded, and what it printed.

@@ -3,6 +3,8 @@ mod backend;
 mod client;
 mod cluster;
 mod http;
+#[path = "../../harness/proxy.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod proxy;
 
 use std::time::Duration;

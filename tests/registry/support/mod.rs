@@ -1,10 +1,12 @@
 mod node;
-mod server;
+#[path = "../../harness/redis.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod redis;
 
 use std::time::Duration;
 
 pub(crate) use node::{BROWSER, Node, NodeOptions, SOON, connection, outbox};
-pub(crate) use server::{RedisServer, free_port};
+pub(crate) use redis::{RedisServer, free_port};
 
 /// The lease in tests. A sixth of it is Redis's time to answer, which a busy machine must be able to keep.
 pub(crate) const LEASE: Duration = Duration::from_millis(3000);

@@ -19,17 +19,25 @@ pub(crate) enum Mode {
     Cut,
 }
 
-/// A TCP proxy before a node's peer port.
+/// A TCP proxy before a node's peer port, or before Redis.
 pub(crate) struct TestProxy {
     pub(crate) address: SocketAddr,
     mode: watch::Sender<Mode>,
+    target: watch::Sender<Option<SocketAddr>>,
 }
 
 impl TestProxy {
     pub(crate) async fn start(target: SocketAddr, tasks: &TaskTracker) -> Arc<Self> {
+        let proxy = Self::open(tasks).await;
+        proxy.lead_to(target);
+        proxy
+    }
+
+    /// One that leads nowhere yet and turns everybody away.
+    pub(crate) async fn open(tasks: &TaskTracker) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (mode, modes) = watch::channel(Mode::Pass);
-        let proxy = Arc::new(TestProxy { address: listener.local_addr().unwrap(), mode });
+        let ((mode, modes), (target, targets)) = (watch::channel(Mode::Pass), watch::channel(None));
+        let proxy = Arc::new(TestProxy { address: listener.local_addr().unwrap(), mode, target });
         let all = tasks.clone();
         tasks.spawn(async move {
             loop {
@@ -37,6 +45,8 @@ impl TestProxy {
                 if *modes.borrow() == Mode::Cut {
                     continue;
                 }
+                let target = *targets.borrow();
+                let Some(target) = target else { continue };
                 let Ok(far) = TcpStream::connect(target).await else { continue };
                 let ((from_dialler, to_dialler), (from_peer, to_peer)) = (near.into_split(), far.into_split());
                 all.spawn(copy(from_dialler, to_peer, modes.clone(), |mode| mode != Mode::Hang));
@@ -44,6 +54,11 @@ impl TestProxy {
             }
         });
         proxy
+    }
+
+    /// Where new connections lead from now on.
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(Some(target));
     }
 
     pub(crate) fn set(&self, mode: Mode) {

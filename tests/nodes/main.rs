@@ -1,0 +1,15 @@
+//! Several nodes as real processes on one real Redis: they are one gateway, whatever Redis, links and restarts do.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../process/mod.rs"]
+mod process;
+
+mod balancer;
+mod ledger;
+mod links;
+mod push;
+mod redis;
+mod restarts;
