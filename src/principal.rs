@@ -39,7 +39,7 @@ pub enum AuthorizerContext {
 pub struct ApiKeyIdentity {
     /// Its key in `apiKeys`.
     pub id: Box<str>,
-    /// Never leaves the process but in events.
+    /// Never leaves the process but in events; empty in what was read from a record.
     #[serde(skip)]
     pub value: Secret,
 }
@@ -94,7 +94,7 @@ impl Principal {
     /// The value of `$context.identity.{name}`, as far as it is about keys.
     pub fn identity_variable(&self, name: &str) -> Option<&str> {
         match name {
-            "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()),
+            "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()).filter(|value| !value.is_empty()),
             "apiKeyId" => self.api_key.as_ref().map(|key| &*key.id),
             "accountId" => self.iam.as_ref().map(|iam| &*iam.account_id),
             "caller" | "user" => self.iam.as_ref().map(|iam| &*iam.name),

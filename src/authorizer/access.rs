@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::api_key::{ApiKeySource, ApiKeys};
 use super::arn::Arns;
 use super::condition::ConditionKeys;
-use super::denial::{Denial, UsageExceeded};
+use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
 use super::iam::{Credentials, MANAGE_CONNECTIONS};
 use super::issuer::Issuers;
-use super::quota_store::{MemoryQuotaStore, QuotaStore};
+use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
 use super::sigv4::{Received, check_form};
 use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
@@ -132,20 +132,21 @@ impl Access {
 
     /// Counts a message or a post for the API key that its connection came with. A key that has lost its plan meanwhile
     /// is not bounded: keys are asked for when clients connect.
-    ///
-    /// # Errors
-    /// The key's usage plan has no more to give.
-    pub async fn count(
-        &self,
-        principal: Option<&Principal>,
-        api_id: &str,
-        stage: &str,
-        now: Timestamp,
-    ) -> Result<(), UsageExceeded> {
-        let Some(key) = principal.and_then(|principal| principal.api_key.as_ref()) else { return Ok(()) };
-        match self.usage_plans.usage(api_id, stage, &key.id) {
-            Some(usage) => usage.take(&*self.quotas, now).await,
-            None => Ok(()),
+    pub fn count(&self, principal: Option<&Principal>, api_id: &str, stage: &str, now: Timestamp) -> Counted {
+        let key = principal.and_then(|principal| principal.api_key.as_ref());
+        match key.and_then(|key| self.usage_plans.usage(api_id, stage, &key.id)) {
+            Some(usage) => usage.take(&*self.quotas, now),
+            None => Counted::Now(Ok(())),
+        }
+    }
+
+    /// Who is on a connection, with the value of its API key: the record of a connection that another node held has the
+    /// key's id alone. A key that is no longer configured stays without.
+    pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
+        let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
+        match bare.and_then(|key| self.api_keys.of_id(&key.id)) {
+            Some(key) => Arc::new(Principal { api_key: Some(Arc::clone(key)), ..Principal::clone(&principal) }),
+            None => principal,
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use subtle::ConstantTimeEq as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Arns;
 use super::condition::ConditionKeys;
@@ -35,6 +37,7 @@ pub(super) struct Signer {
     pub(super) identity: Arc<IamIdentity>,
     secret_access_key: Secret,
     session_token: Option<Secret>,
+    expires_at: Option<Timestamp>,
     /// None may do everything.
     policy: Option<Policy>,
 }
@@ -51,6 +54,16 @@ impl Credentials {
                 problems.push(problem);
                 None
             });
+            let expires_at = credential.expiration.as_deref().and_then(|text| {
+                let moment = moment(text);
+                let message = match (moment, &credential.session_token) {
+                    (None, _) => format!("`{text}` is no moment; allowed: as in 2026-12-31T00:00:00Z"),
+                    (Some(_), None) => "only temporary credentials expire; they have a `sessionToken`".to_owned(),
+                    (Some(_), Some(_)) => return moment,
+                };
+                problems.push(Problem::at(["credentials", name, "expiration"], message));
+                None
+            });
             let identity = Arc::new(IamIdentity {
                 name: name.as_str().into(),
                 access_key_id: credential.access_key_id.as_str().into(),
@@ -61,6 +74,7 @@ impl Credentials {
                 identity,
                 secret_access_key: credential.secret_access_key.clone(),
                 session_token: credential.session_token.clone(),
+                expires_at,
                 policy,
             };
             if let Some(other) = keys.insert(credential.access_key_id.as_str().into(), Arc::new(signer)) {
@@ -112,9 +126,15 @@ impl Credentials {
         match (is_right, has_token) {
             (false, _) => Err(SignatureError::Mismatch),
             (true, false) => Err(SignatureError::UnknownKey),
+            (true, true) if signer.expires_at.is_some_and(|at| at <= now) => Err(SignatureError::Expired),
             (true, true) => Ok(Arc::clone(signer)),
         }
     }
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
+    u64::try_from(moment).ok().and_then(|seconds| seconds.checked_mul(1000)).map(Timestamp)
 }
 
 /// `AWS_IAM` on a `$connect` route.

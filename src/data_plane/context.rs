@@ -123,7 +123,7 @@ impl Live {
     ) -> RequestContext<'a> {
         RequestContext {
             connection,
-            principal: connection.principal.load_full(),
+            principal: connection.principal.load_full().map(|principal| self.access.complete(principal)),
             event,
             route_key,
             request_id,

@@ -133,6 +133,9 @@ fn signature_error(error: &SignatureError) -> (&'static str, String) {
         SignatureError::UnknownKey => {
             ("UnrecognizedClientException", "The security token included in the request is invalid.".to_owned())
         }
+        SignatureError::Expired => {
+            ("ExpiredTokenException", "The security token included in the request is expired".to_owned())
+        }
     }
 }
 

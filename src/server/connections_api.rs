@@ -37,19 +37,17 @@ pub(super) async fn answer(
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let result = match admit(plane) {
-        Ok(()) => call(plane, &mut record, caller, request).await,
-        Err(error) => Err(error),
-    };
+    let result = call(plane, &mut record, caller, request).await;
     let request_id = record.request_id();
     let mut response = record.end(plane, result);
     add_ids(response.headers_mut(), request_id);
     response
 }
 
-/// 1. form of the signature  2. body  3. signature and policy  4. operation
+/// 1. form of the signature  2. body  3. signature and policy  4. throttle of all APIs  5. operation
 ///
-/// Nothing of a call is looked at before its signature, but what the signature is about.
+/// Nothing of a call is looked at before its signature, but what the signature is about, and who may not call takes
+/// nothing from the throttle. Where nobody signs, the throttle comes before the body.
 async fn call(
     plane: &DataPlane,
     record: &mut CallRecord,
@@ -60,9 +58,12 @@ async fn call(
         check_form(plane, &signed(request, record, caller, &[]))?;
     }
     let is_post = *request.method() == Method::POST;
-    if is_post && caller.is_none() {
-        // A post that cannot be taken is not read.
-        data_type(request.headers())?;
+    if caller.is_none() {
+        admit(plane)?;
+        if is_post {
+            // A post that cannot be taken is not read.
+            data_type(request.headers())?;
+        }
     }
     let data = match is_post || caller.is_some() {
         true => read_body(request.body_mut(), plane.live().limits.message_bytes).await?,
@@ -71,6 +72,7 @@ async fn call(
     record.request_bytes = data.len();
     if let Some(caller) = caller {
         admit_call(plane, &signed(request, record, caller, &data))?;
+        admit(plane)?;
     }
     match *request.method() {
         Method::POST => {

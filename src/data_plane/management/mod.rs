@@ -9,7 +9,7 @@ mod post_to_connection;
 
 use std::sync::Arc;
 
-use crate::authorizer::{Access, ConnectionsCall, Denial};
+use crate::authorizer::{Access, ConnectionsCall, Counted, Denial};
 use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
@@ -22,17 +22,16 @@ pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use post_to_connection::{DataType, post_to_connection};
 
-/// Counts a call for the API key that the connection came with. A connection can always be closed, so
-/// [`delete_connection`] does not count.
-async fn count(plane: &DataPlane, connection: &Connection) -> Result<(), ConnectionsApiError> {
-    let principal = connection.principal.load_full();
-    if principal.is_none() {
-        return Ok(());
+/// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be
+/// closed, so [`delete_connection`] does not count.
+fn count(plane: &DataPlane, connection: &Connection) -> Counted {
+    match &*connection.principal.load() {
+        Some(principal) => {
+            let now = plane.clock.now();
+            plane.live().access.count(Some(principal), &connection.api_id, &connection.stage, now)
+        }
+        None => Counted::Now(Ok(())),
     }
-    let live = plane.live_owned();
-    let counted =
-        live.access.count(principal.as_deref(), &connection.api_id, &connection.stage, plane.clock.now()).await;
-    counted.map_err(ConnectionsApiError::UsageExceeded)
 }
 
 /// Whether a signed call of `@connections` may be made; the operator learns of one that may not.

@@ -45,7 +45,7 @@ pub async fn post_to_connection(
 }
 
 async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) -> Result<(), ConnectionsApiError> {
-    count(plane, &open.connection).await?;
+    count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }
