@@ -86,6 +86,16 @@ impl Principal {
         }
     }
 
+    /// Who the client is, in its authorizer's word: `principalId`, or the `sub` of its token.
+    pub fn user(&self) -> Option<&str> {
+        match self.authorizer.as_ref()? {
+            AuthorizerContext::Request { principal_id, .. } => principal_id.as_deref(),
+            AuthorizerContext::Jwt { claims, .. } => {
+                claims.iter().find(|(name, _)| &**name == "sub").map(|(_, value)| &**value)
+            }
+        }
+    }
+
     /// Whether the client came with a token.
     pub fn has_token(&self) -> bool {
         matches!(self.authorizer, Some(AuthorizerContext::Jwt { .. }))

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -62,11 +63,13 @@ pub struct Client<'a> {
     pub received: Received<'a>,
 }
 
-/// A call of `@connections`.
+/// A call of `@connections` and what stands beside it.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionsCall<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
+    /// What policies name below the stage: one path for each thing that the call does something to.
+    pub paths: &'a [Cow<'a, str>],
     pub received: Received<'a>,
     pub source_ip: IpAddr,
     pub secure: bool,
@@ -155,12 +158,14 @@ impl Access {
     /// # Errors
     /// It is not.
     pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<(), Denial> {
-        let ConnectionsCall { api_id, stage, received, source_ip, secure } = *call;
-        let resource = self.arns.connections(api_id, stage, received.method.as_str());
+        let ConnectionsCall { api_id, stage, paths, received, source_ip, secure } = *call;
         let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
-        let signer = self.credentials.authorize(&received, MANAGE_CONNECTIONS, &resource, &self.arns, &keys, now);
-        signer.map(|_| ())
+        let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature)?;
+        paths.iter().try_for_each(|path| {
+            let resource = self.arns.callback(api_id, stage, received.method.as_str(), path);
+            signer.authorize(MANAGE_CONNECTIONS, &resource, &self.arns, &keys)
+        })
     }
 
     /// Whether a call can be let in at all, before its body is read.

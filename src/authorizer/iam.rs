@@ -87,31 +87,11 @@ impl Credentials {
         Credentials { keys }
     }
 
-    /// Finds out who signed a request and whether its policy allows it.
-    pub(super) fn authorize(
-        &self,
-        request: &Received<'_>,
-        action: &'static str,
-        resource: &str,
-        arns: &Arns,
-        keys: &ConditionKeys<'_>,
-        now: Timestamp,
-    ) -> Result<Arc<Signer>, Denial> {
-        let signer = self.authenticate(request, now).map_err(Denial::Signature)?;
-        let explicitly = match signer.decide(action, resource, keys) {
-            Decision::Allow => return Ok(signer),
-            Decision::ExplicitDeny => true,
-            Decision::NoAllow => false,
-        };
-        let user_arn = signer.identity.user_arn.to_string();
-        Err(Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly })
-    }
-
     /// Finds out who signed a request.
     ///
     /// # Errors
     /// The request is not signed, or its signature does not count.
-    fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+    pub(super) fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
         let signature = Signature::read(request, now)?;
         let signer = self.keys.get(&*signature.access_key_id);
         let secret = signer.map_or(NO_SECRET, |signer| signer.secret_access_key.expose());
@@ -147,8 +127,12 @@ pub(super) struct IamAuthorizer {
 impl Authorize for IamAuthorizer {
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
         let Question { received, method_arn, keys, now, .. } = question;
-        let signer = self.credentials.authorize(&received, INVOKE, method_arn, &self.arns, keys, now);
-        Box::pin(ready(signer.map(|signer| {
+        let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature);
+        let allowed = signer.and_then(|signer| {
+            signer.authorize(INVOKE, method_arn, &self.arns, keys)?;
+            Ok(signer)
+        });
+        Box::pin(ready(allowed.map(|signer| {
             let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
             Authorized { principal, usage_identifier_key: None }
         })))
@@ -156,6 +140,26 @@ impl Authorize for IamAuthorizer {
 }
 
 impl Signer {
+    /// Whether its policy allows this.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn authorize(
+        &self,
+        action: &'static str,
+        resource: &str,
+        arns: &Arns,
+        keys: &ConditionKeys<'_>,
+    ) -> Result<(), Denial> {
+        let explicitly = match self.decide(action, resource, keys) {
+            Decision::Allow => return Ok(()),
+            Decision::ExplicitDeny => true,
+            Decision::NoAllow => false,
+        };
+        let user_arn = self.identity.user_arn.to_string();
+        Err(Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly })
+    }
+
     /// What its policy says to a request.
     fn decide(&self, action: &str, resource: &str, keys: &ConditionKeys<'_>) -> Decision {
         let Some(policy) = &self.policy else { return Decision::Allow };

@@ -288,6 +288,7 @@ mod tests {
             user_agent: Some("demo-client/3.1".into()),
             principal: arc_swap::ArcSwapOption::empty(),
             client_cert: None,
+            topics: Default::default(),
         }
     }
 

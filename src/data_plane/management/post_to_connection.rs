@@ -34,7 +34,8 @@ pub async fn post_to_connection(
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let outcome = match find(plane, &call.deployment, &call.id)? {
+    let id = call.resource.connection().unwrap_or_default();
+    let outcome = match find(plane, &call.deployment, id)? {
         Found::Elsewhere(id) => {
             call.path = "peer";
             post_elsewhere(plane, &call.deployment, id, data, data_type).await
