@@ -37,7 +37,7 @@ fn since_epoch() -> Duration {
 }
 
 /// A point in time: milliseconds since 1970 in UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
 const CLF: &[BorrowedFormatItem<'_>] =

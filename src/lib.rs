@@ -33,6 +33,7 @@ pub mod secret;
 pub mod trace_context;
 pub mod apigatewayv2;
 pub mod principal;
+pub mod topic;
 pub mod request_context;
 pub mod expression;
 
@@ -45,6 +46,7 @@ pub mod http_client;
 pub mod telemetry;
 pub mod deployment;
 pub mod session;
+pub mod groups;
 pub mod redis_client;
 pub mod registry;
 pub mod cluster;

@@ -39,7 +39,7 @@ pub enum AuthorizerContext {
 pub struct ApiKeyIdentity {
     /// Its key in `apiKeys`.
     pub id: Box<str>,
-    /// Never leaves the process but in events.
+    /// Never leaves the process but in events; empty in what was read from a record.
     #[serde(skip)]
     pub value: Secret,
 }
@@ -86,6 +86,16 @@ impl Principal {
         }
     }
 
+    /// Who the client is, in its authorizer's word: `principalId`, or the `sub` of its token.
+    pub fn user(&self) -> Option<&str> {
+        match self.authorizer.as_ref()? {
+            AuthorizerContext::Request { principal_id, .. } => principal_id.as_deref(),
+            AuthorizerContext::Jwt { claims, .. } => {
+                claims.iter().find(|(name, _)| &**name == "sub").map(|(_, value)| &**value)
+            }
+        }
+    }
+
     /// Whether the client came with a token.
     pub fn has_token(&self) -> bool {
         matches!(self.authorizer, Some(AuthorizerContext::Jwt { .. }))
@@ -94,7 +104,7 @@ impl Principal {
     /// The value of `$context.identity.{name}`, as far as it is about keys.
     pub fn identity_variable(&self, name: &str) -> Option<&str> {
         match name {
-            "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()),
+            "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()).filter(|value| !value.is_empty()),
             "apiKeyId" => self.api_key.as_ref().map(|key| &*key.id),
             "accountId" => self.iam.as_ref().map(|iam| &*iam.account_id),
             "caller" | "user" => self.iam.as_ref().map(|iam| &*iam.name),

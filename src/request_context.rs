@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
 use crate::principal::Principal;
+use crate::topic::Topics;
 use crate::trace_context::TraceContext;
 
 /// What is known of a connection for its whole life. A fresh token replaces the principal; all else stays the same.
@@ -30,6 +31,8 @@ pub struct Connection {
     pub principal: ArcSwapOption<Principal>,
     /// The certificate that the client showed to the gateway itself.
     pub client_cert: Option<Arc<ClientCert>>,
+    /// Groups that it is in and users that are on it, while it is open.
+    pub topics: Topics,
 }
 
 /// A client's certificate, as AWS's events describe it.

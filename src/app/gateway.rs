@@ -7,11 +7,11 @@ use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::member;
-use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
+use super::member::{self, Member, Quotas};
+use crate::authorizer::{Access, Issuers, Mechanisms};
 use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, Peer};
-use crate::cluster::{self, BeatHandle, Cluster, ClusterSettings, Membership};
+use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployments, Problem};
@@ -65,12 +65,6 @@ pub struct ClusterStart {
     pub settings: ClusterSettings,
     /// The table of members, which somebody else keeps true.
     pub membership: Arc<Membership>,
-}
-
-/// This node's part in a cluster.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) beat: BeatHandle,
 }
 
 /// Why a gateway did not start.
@@ -127,10 +121,13 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
+        let metrics = Metrics::new("memory");
+        let registry = Arc::new(member::registry(&config, &metrics));
+        let quotas = Quotas::of(&registry);
         let mechanisms = Mechanisms {
             http_client: http_client.clone(),
             issuers: Issuers::new(http_client.clone(), lifecycle.tasks().clone()),
-            quotas: Arc::new(MemoryQuotaStore::default()),
+            quotas: quotas.store(),
         };
         let live = compile(&config, &mechanisms).map_err(StartError::Config)?;
         http_client.set_egress(config.egress.clone());
@@ -143,9 +140,7 @@ impl Gateway {
         let public = listen(settings.public.address, entrance, &lifecycle)?;
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
         let internal = listen(settings.internal.address, entrance, &lifecycle)?;
-        let metrics = Metrics::new("memory");
         let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
-        let registry = Arc::new(member::registry(&config, &metrics));
         let is_mirrored = registry.mirror().is_some();
         let cluster_settings = match &cluster {
             Some(start) => Some(start.settings.clone()),
@@ -172,8 +167,8 @@ impl Gateway {
                     let (membership, refreshes) = Membership::new();
                     let membership = Arc::new(membership);
                     let directory = (Arc::clone(&membership), refreshes);
-                    member =
-                        member::start(&config, &settings, advertise.clone(), directory, &registry, &plane.lifecycle);
+                    let (advertise, lifecycle) = (advertise.clone(), &plane.lifecycle);
+                    member = member::start(&config, &settings, advertise, directory, &registry, &quotas, lifecycle);
                     membership
                 }
             };
@@ -352,7 +347,7 @@ impl Gateway {
         }
         self.name_undelivered();
         if let Some(member) = &self.member
-            && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.beat.leave()).await.is_err()
+            && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.leave()).await.is_err()
         {
             warn!("Redis did not answer in time: this node leaves without a word");
         }

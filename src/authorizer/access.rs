@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -5,11 +6,11 @@ use std::sync::Arc;
 use super::api_key::{ApiKeySource, ApiKeys};
 use super::arn::Arns;
 use super::condition::ConditionKeys;
-use super::denial::{Denial, UsageExceeded};
+use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
 use super::iam::{Credentials, MANAGE_CONNECTIONS};
 use super::issuer::Issuers;
-use super::quota_store::{MemoryQuotaStore, QuotaStore};
+use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
 use super::sigv4::{Received, check_form};
 use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
@@ -62,11 +63,13 @@ pub struct Client<'a> {
     pub received: Received<'a>,
 }
 
-/// A call of `@connections`.
+/// A call of `@connections` and what stands beside it.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionsCall<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
+    /// What policies name below the stage: one path for each thing that the call does something to.
+    pub paths: &'a [Cow<'a, str>],
     pub received: Received<'a>,
     pub source_ip: IpAddr,
     pub secure: bool,
@@ -132,20 +135,21 @@ impl Access {
 
     /// Counts a message or a post for the API key that its connection came with. A key that has lost its plan meanwhile
     /// is not bounded: keys are asked for when clients connect.
-    ///
-    /// # Errors
-    /// The key's usage plan has no more to give.
-    pub async fn count(
-        &self,
-        principal: Option<&Principal>,
-        api_id: &str,
-        stage: &str,
-        now: Timestamp,
-    ) -> Result<(), UsageExceeded> {
-        let Some(key) = principal.and_then(|principal| principal.api_key.as_ref()) else { return Ok(()) };
-        match self.usage_plans.usage(api_id, stage, &key.id) {
-            Some(usage) => usage.take(&*self.quotas, now).await,
-            None => Ok(()),
+    pub fn count(&self, principal: Option<&Principal>, api_id: &str, stage: &str, now: Timestamp) -> Counted {
+        let key = principal.and_then(|principal| principal.api_key.as_ref());
+        match key.and_then(|key| self.usage_plans.usage(api_id, stage, &key.id)) {
+            Some(usage) => usage.take(&*self.quotas, now),
+            None => Counted::Now(Ok(())),
+        }
+    }
+
+    /// Who is on a connection, with the value of its API key: the record of a connection that another node held has the
+    /// key's id alone. A key that is no longer configured stays without.
+    pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
+        let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
+        match bare.and_then(|key| self.api_keys.of_id(&key.id)) {
+            Some(key) => Arc::new(Principal { api_key: Some(Arc::clone(key)), ..Principal::clone(&principal) }),
+            None => principal,
         }
     }
 
@@ -154,12 +158,14 @@ impl Access {
     /// # Errors
     /// It is not.
     pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<(), Denial> {
-        let ConnectionsCall { api_id, stage, received, source_ip, secure } = *call;
-        let resource = self.arns.connections(api_id, stage, received.method.as_str());
+        let ConnectionsCall { api_id, stage, paths, received, source_ip, secure } = *call;
         let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
-        let signer = self.credentials.authorize(&received, MANAGE_CONNECTIONS, &resource, &self.arns, &keys, now);
-        signer.map(|_| ())
+        let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature)?;
+        paths.iter().try_for_each(|path| {
+            let resource = self.arns.callback(api_id, stage, received.method.as_str(), path);
+            signer.authorize(MANAGE_CONNECTIONS, &resource, &self.arns, &keys)
+        })
     }
 
     /// Whether a call can be let in at all, before its body is read.

@@ -21,13 +21,14 @@ impl Arns {
         format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/$connect")
     }
 
-    /// The resource of a call of `@connections`. AWS evaluates the text `{connectionId}` and never a real id.
-    pub(super) fn connections(&self, api_id: &str, stage: &str, method: &str) -> String {
+    /// The resource of a backend's call, whose path below the stage is `/@connections/{connectionId}` or the like: AWS
+    /// evaluates that text and never a real id.
+    pub(super) fn callback(&self, api_id: &str, stage: &str, method: &str, path: &str) -> String {
         let Arns { region, account_id } = self;
-        format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/{method}/@connections/{{connectionId}}")
+        format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/{method}{path}")
     }
 
-    /// As [`Arns::connections`], with all but the last four digits of the account hidden, as AWS's errors show it.
+    /// As [`Arns::callback`], with all but the last four digits of the account hidden, as AWS's errors show it.
     pub(super) fn masked(&self, arn: &str) -> String {
         let shown = self.account_id.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
         arn.replacen(&*self.account_id, &format!("{}{}", "*".repeat(shown), &self.account_id[shown..]), 1)
@@ -47,7 +48,7 @@ mod tests {
     fn arns_are_written_as_aws_writes_them() {
         let arns = Arns::new("us-east-1", "123456789012");
         assert_eq!(arns.connect("chat", "prod"), "arn:aws:execute-api:us-east-1:123456789012:chat/prod/$connect");
-        let posted = arns.connections("chat", "prod", "POST");
+        let posted = arns.callback("chat", "prod", "POST", "/@connections/{connectionId}");
         assert_eq!(posted, "arn:aws:execute-api:us-east-1:123456789012:chat/prod/POST/@connections/{connectionId}");
         assert!(arns.masked(&posted).starts_with("arn:aws:execute-api:us-east-1:********9012:chat/prod/"));
         assert_eq!(arns.user("backend"), "arn:aws:iam::123456789012:user/backend");

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use subtle::ConstantTimeEq as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Arns;
 use super::condition::ConditionKeys;
@@ -35,6 +37,7 @@ pub(super) struct Signer {
     pub(super) identity: Arc<IamIdentity>,
     secret_access_key: Secret,
     session_token: Option<Secret>,
+    expires_at: Option<Timestamp>,
     /// None may do everything.
     policy: Option<Policy>,
 }
@@ -51,6 +54,16 @@ impl Credentials {
                 problems.push(problem);
                 None
             });
+            let expires_at = credential.expiration.as_deref().and_then(|text| {
+                let moment = moment(text);
+                let message = match (moment, &credential.session_token) {
+                    (None, _) => format!("`{text}` is no moment; allowed: as in 2026-12-31T00:00:00Z"),
+                    (Some(_), None) => "only temporary credentials expire; they have a `sessionToken`".to_owned(),
+                    (Some(_), Some(_)) => return moment,
+                };
+                problems.push(Problem::at(["credentials", name, "expiration"], message));
+                None
+            });
             let identity = Arc::new(IamIdentity {
                 name: name.as_str().into(),
                 access_key_id: credential.access_key_id.as_str().into(),
@@ -61,6 +74,7 @@ impl Credentials {
                 identity,
                 secret_access_key: credential.secret_access_key.clone(),
                 session_token: credential.session_token.clone(),
+                expires_at,
                 policy,
             };
             if let Some(other) = keys.insert(credential.access_key_id.as_str().into(), Arc::new(signer)) {
@@ -73,31 +87,11 @@ impl Credentials {
         Credentials { keys }
     }
 
-    /// Finds out who signed a request and whether its policy allows it.
-    pub(super) fn authorize(
-        &self,
-        request: &Received<'_>,
-        action: &'static str,
-        resource: &str,
-        arns: &Arns,
-        keys: &ConditionKeys<'_>,
-        now: Timestamp,
-    ) -> Result<Arc<Signer>, Denial> {
-        let signer = self.authenticate(request, now).map_err(Denial::Signature)?;
-        let explicitly = match signer.decide(action, resource, keys) {
-            Decision::Allow => return Ok(signer),
-            Decision::ExplicitDeny => true,
-            Decision::NoAllow => false,
-        };
-        let user_arn = signer.identity.user_arn.to_string();
-        Err(Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly })
-    }
-
     /// Finds out who signed a request.
     ///
     /// # Errors
     /// The request is not signed, or its signature does not count.
-    fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+    pub(super) fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
         let signature = Signature::read(request, now)?;
         let signer = self.keys.get(&*signature.access_key_id);
         let secret = signer.map_or(NO_SECRET, |signer| signer.secret_access_key.expose());
@@ -112,9 +106,15 @@ impl Credentials {
         match (is_right, has_token) {
             (false, _) => Err(SignatureError::Mismatch),
             (true, false) => Err(SignatureError::UnknownKey),
+            (true, true) if signer.expires_at.is_some_and(|at| at <= now) => Err(SignatureError::Expired),
             (true, true) => Ok(Arc::clone(signer)),
         }
     }
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
+    u64::try_from(moment).ok().and_then(|seconds| seconds.checked_mul(1000)).map(Timestamp)
 }
 
 /// `AWS_IAM` on a `$connect` route.
@@ -127,8 +127,12 @@ pub(super) struct IamAuthorizer {
 impl Authorize for IamAuthorizer {
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
         let Question { received, method_arn, keys, now, .. } = question;
-        let signer = self.credentials.authorize(&received, INVOKE, method_arn, &self.arns, keys, now);
-        Box::pin(ready(signer.map(|signer| {
+        let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature);
+        let allowed = signer.and_then(|signer| {
+            signer.authorize(INVOKE, method_arn, &self.arns, keys)?;
+            Ok(signer)
+        });
+        Box::pin(ready(allowed.map(|signer| {
             let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
             Authorized { principal, usage_identifier_key: None }
         })))
@@ -136,6 +140,26 @@ impl Authorize for IamAuthorizer {
 }
 
 impl Signer {
+    /// Whether its policy allows this.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn authorize(
+        &self,
+        action: &'static str,
+        resource: &str,
+        arns: &Arns,
+        keys: &ConditionKeys<'_>,
+    ) -> Result<(), Denial> {
+        let explicitly = match self.decide(action, resource, keys) {
+            Decision::Allow => return Ok(()),
+            Decision::ExplicitDeny => true,
+            Decision::NoAllow => false,
+        };
+        let user_arn = self.identity.user_arn.to_string();
+        Err(Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly })
+    }
+
     /// What its policy says to a request.
     fn decide(&self, action: &str, resource: &str, keys: &ConditionKeys<'_>) -> Decision {
         let Some(policy) = &self.policy else { return Decision::Allow };

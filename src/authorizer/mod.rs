@@ -6,7 +6,8 @@
 //!
 //! - Deciding is pure: [`policy`] evaluates IAM policies, [`sigv4`] checks signatures, `token.rs` checks tokens,
 //!   `authorizer_answer.rs` reads what a REQUEST authorizer says, `api_key.rs` finds keys.
-//! - Around it is little I/O: `request_authorizer.rs` calls, `issuer.rs` fetches keys, `quota_store.rs` counts.
+//! - Around it is little I/O: `request_authorizer.rs` calls, `issuer.rs` fetches keys, `quota_store.rs` counts, and
+//!   `redis_quota_store.rs` counts with all nodes.
 //! - `gate.rs` is the seam: a further kind of authorizer is one file that implements `Authorize`, and one arm in
 //!   `compile.rs`.
 //!
@@ -32,6 +33,8 @@ mod jwt;
 mod key_set;
 pub mod policy;
 mod quota_store;
+mod quota_counter;
+mod redis_quota_store;
 mod request_authorizer;
 mod settings;
 pub mod sigv4;
@@ -50,7 +53,8 @@ pub use compile::AccessSettings;
 pub use condition::ConditionKeys;
 pub use denial::{Denial, UsageExceeded};
 pub use issuer::{IssuerError, Issuers};
-pub use quota_store::{MemoryQuotaStore, QuotaKey, QuotaStore, QuotaUnavailable};
+pub use quota_store::{Counted, MemoryQuotaStore, QuotaKey, QuotaStore};
+pub use redis_quota_store::RedisQuotaStore;
 pub use request_authorizer::RequestAuthorizerError;
 pub use settings::{ApiKey, Credential, QuotaPeriod, QuotaSettings, ThrottleSettings, UsagePlan};
 pub use sigv4::{Received, SignatureError};

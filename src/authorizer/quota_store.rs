@@ -1,29 +1,58 @@
 use std::collections::HashMap;
-use std::future::ready;
-use std::sync::{Mutex, PoisonError};
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
-use thiserror::Error;
-use time::{Duration, OffsetDateTime, Time, UtcDateTime};
+use time::{Date, Duration, OffsetDateTime, Time, UtcDateTime};
+use tokio::sync::oneshot;
 
+use super::denial::UsageExceeded;
 use super::settings::QuotaPeriod;
 use crate::clock::Timestamp;
 
 /// Counts what API keys use up.
 ///
-/// Contract: [`QuotaStore::take`] counts one and says `true` as long as fewer than `limit` were counted under the key,
-/// whoever counted them; otherwise it counts nothing and says `false`. Counting and comparing is one step, so that a
-/// quota is never exceeded, however many ask at once. A count ends with its period.
-///
-/// While a store cannot be asked, quotas are not enforced: the gateway goes on, the rate of the plan still holds, and
-/// what is used meanwhile is not counted.
-pub trait QuotaStore: std::fmt::Debug + Send + Sync {
+/// Contract: [`QuotaStore::take`] counts one and says yes as long as fewer than `limit` were counted under the key,
+/// whoever counted them; otherwise it counts nothing and says no. Counting and comparing is one step, so that a quota is
+/// never exceeded, however many ask at once. A count ends with its period. A store always answers, and soon: one that
+/// cannot ask whomever it asks decides by what it knows.
+pub trait QuotaStore: Debug + Send + Sync {
     /// Counts one.
-    fn take<'a>(&'a self, key: &'a QuotaKey, limit: u64) -> BoxFuture<'a, Result<bool, QuotaUnavailable>>;
+    fn take(&self, key: &Arc<QuotaKey>, limit: u64) -> Counted;
 }
 
-/// What is counted together. In Redis its name is `P:quota:{plan/key}:{period}`, and it expires at `ends`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whether one more may be done: known at once, or when a store of quotas has answered.
+#[derive(Debug)]
+#[must_use = "what is counted may be refused"]
+pub enum Counted {
+    Now(Result<(), UsageExceeded>),
+    Later(oneshot::Receiver<bool>),
+}
+
+impl Counted {
+    pub(super) fn now(is_taken: bool) -> Self {
+        Counted::Now(if is_taken { Ok(()) } else { Err(UsageExceeded::Quota) })
+    }
+}
+
+impl Future for Counted {
+    type Output = Result<(), UsageExceeded>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Counted::Now(result) => Poll::Ready(*result),
+            // A store that has stopped refuses nobody.
+            Counted::Later(answer) => Pin::new(answer)
+                .poll(cx)
+                .map(|is_taken| if is_taken.unwrap_or(true) { Ok(()) } else { Err(UsageExceeded::Quota) }),
+        }
+    }
+}
+
+/// What is counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QuotaKey {
     /// The usage plan's id.
     pub plan: Box<str>,
@@ -31,14 +60,11 @@ pub struct QuotaKey {
     pub api_key: Box<str>,
     /// `2026-11-20` for a day, `2026-11-16w` for the week that begins then, `2026-11` for a month.
     pub period: String,
-    /// When the period is over.
+    /// When the period begins.
+    pub begins: Timestamp,
+    /// When it is over.
     pub ends: Timestamp,
 }
-
-/// The store cannot be asked.
-#[derive(Debug, Error)]
-#[error("the store of quotas cannot be reached")]
-pub struct QuotaUnavailable;
 
 impl QuotaKey {
     /// The key of the period that `now` is in.
@@ -58,31 +84,37 @@ impl QuotaKey {
                 (first, next, format!("{:04}-{:02}", first.year(), u8::from(first.month())))
             }
         };
-        let ends = UtcDateTime::new(next.unwrap_or(first), Time::MIDNIGHT).unix_timestamp();
-        let ends = Timestamp(u64::try_from(ends).unwrap_or(0).saturating_mul(1000));
-        QuotaKey { plan: plan.into(), api_key: api_key.into(), period: name, ends }
+        let (begins, ends) = (midnight(first), midnight(next.unwrap_or(first)));
+        QuotaKey { plan: plan.into(), api_key: api_key.into(), period: name, begins, ends }
+    }
+
+    /// Whether a moment is within its period.
+    pub(super) fn holds(&self, now: Timestamp) -> bool {
+        (self.begins..self.ends).contains(&now)
     }
 }
 
-/// Ids of a usage plan and of an API key.
-type PlanAndKey = (Box<str>, Box<str>);
+fn midnight(day: Date) -> Timestamp {
+    let seconds = UtcDateTime::new(day, Time::MIDNIGHT).unix_timestamp();
+    Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+}
 
-/// Counts of this process alone, lost when it ends. There are as many as keys have quotas.
+/// Counts of this process alone, lost when it ends. There are as many as keys have quotas, and those of the last period.
 #[derive(Debug, Default)]
 pub struct MemoryQuotaStore {
-    counts: Mutex<HashMap<PlanAndKey, (String, u64)>>,
+    counts: Mutex<HashMap<Arc<QuotaKey>, u64>>,
 }
 
 impl QuotaStore for MemoryQuotaStore {
-    fn take<'a>(&'a self, key: &'a QuotaKey, limit: u64) -> BoxFuture<'a, Result<bool, QuotaUnavailable>> {
+    fn take(&self, key: &Arc<QuotaKey>, limit: u64) -> Counted {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (period, count) = counts.entry((key.plan.clone(), key.api_key.clone())).or_default();
-        if *period != key.period {
-            (*period, *count) = (key.period.clone(), 0);
+        if !counts.contains_key(key) {
+            counts.retain(|old, _| old.ends > key.begins);
         }
-        let taken = *count < limit;
-        *count += u64::from(taken);
-        Box::pin(ready(Ok(taken)))
+        let count = counts.entry(Arc::clone(key)).or_default();
+        let is_taken = *count < limit;
+        *count += u64::from(is_taken);
+        Counted::now(is_taken)
     }
 }
 
@@ -101,6 +133,7 @@ mod tests {
         let check = |period: QuotaPeriod, now: &str, name: &str, ends: &str| {
             let key = QuotaKey::new("basic", "mobile", period, moment(now));
             assert_eq!((key.period.as_str(), key.ends), (name, moment(ends)), "{now}");
+            assert!(key.holds(moment(now)) && !key.holds(key.ends), "{now}");
         };
         check(QuotaPeriod::Day, "2026-11-20T00:00:00Z", "2026-11-20", "2026-11-21T00:00:00Z");
         check(QuotaPeriod::Day, "2026-12-31T23:59:59Z", "2026-12-31", "2027-01-01T00:00:00Z");
@@ -115,11 +148,12 @@ mod tests {
     #[tokio::test]
     async fn a_quota_is_taken_to_its_last_and_begins_anew_with_its_period() {
         let store = MemoryQuotaStore::default();
-        let today = QuotaKey::new("basic", "mobile", QuotaPeriod::Day, moment("2026-11-20T12:00:00Z"));
-        let tomorrow = QuotaKey::new("basic", "mobile", QuotaPeriod::Day, moment("2026-11-21T12:00:00Z"));
-        let other = QuotaKey { api_key: "web".into(), ..today.clone() };
+        let key = |api_key, now| Arc::new(QuotaKey::new("basic", api_key, QuotaPeriod::Day, moment(now)));
+        let (today, other) = (key("mobile", "2026-11-20T12:00:00Z"), key("web", "2026-11-20T12:00:00Z"));
+        let tomorrow = key("mobile", "2026-11-21T12:00:00Z");
         for (key, expected) in [(&today, true), (&today, true), (&today, false), (&other, true), (&tomorrow, true)] {
-            assert_eq!(store.take(key, 2).await.expect("memory is always there"), expected, "{key:?}");
+            assert_eq!(store.take(key, 2).await.is_ok(), expected, "{key:?}");
         }
+        assert_eq!(store.counts.lock().expect("no panic").len(), 1, "counts of former periods are forgotten");
     }
 }

@@ -24,6 +24,11 @@ pub struct Credential {
     #[schemars(with = "Option<String>", length(min = 1, max = 4096))]
     pub session_token: Option<Secret>,
 
+    /// When temporary credentials expire: a moment as RFC 3339 writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub expiration: Option<String>,
+
     /// An IAM policy. Without one the key may do everything on this gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<BTreeMap<String, Value>>")]

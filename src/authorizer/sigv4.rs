@@ -76,6 +76,8 @@ pub enum SignatureError {
     Invalid(Cow<'static, str>),
     #[error("the signature is of an unknown key or has another key's session token")]
     UnknownKey,
+    #[error("the signature is of temporary credentials that have expired")]
+    Expired,
     #[error(
         "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
          Key and signing method. Consult the service documentation for details."

@@ -151,7 +151,7 @@ fn refused(request: &Request) -> &'static str {
         Err(SignatureError::Missing) => "missing",
         Err(SignatureError::Incomplete(_)) => "incomplete",
         Err(SignatureError::Invalid(_)) => "invalid",
-        Err(SignatureError::UnknownKey) => "unknown key",
+        Err(SignatureError::UnknownKey | SignatureError::Expired) => "another key",
         Err(SignatureError::Mismatch) => "mismatch",
     }
 }

@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tracing::warn;
+use arc_swap::ArcSwapOption;
 
 use super::denial::UsageExceeded;
-use super::quota_store::{QuotaKey, QuotaStore};
-use super::settings::{ApiKey, QuotaSettings, UsagePlan};
+use super::quota_store::{Counted, QuotaKey, QuotaStore};
+use super::settings::{ApiKey, QuotaPeriod, QuotaSettings, UsagePlan};
 use crate::apigatewayv2::{Api, RouteSettings};
 use crate::clock::Timestamp;
 use crate::deployment::Problem;
@@ -14,9 +14,12 @@ use crate::limits::Throttle;
 /// What each API key may do on each stage.
 #[derive(Debug, Default)]
 pub(super) struct UsagePlans {
-    /// `apiId:stage` to the id of a key to its usage.
-    stages: HashMap<String, HashMap<Box<str>, Arc<Usage>>>,
+    /// By API, stage and the key's id.
+    apis: HashMap<Box<str>, HashMap<Box<str>, KeyUsages>>,
 }
+
+/// By the key's id.
+type KeyUsages = HashMap<Box<str>, Arc<Usage>>;
 
 /// What one key may do by one plan, on all stages of the plan together.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) struct Usage {
     api_key: Box<str>,
     throttle: Option<Throttle>,
     quota: Option<QuotaSettings>,
+    /// Of the present period.
+    quota_key: ArcSwapOption<QuotaKey>,
 }
 
 impl UsagePlans {
@@ -34,7 +39,7 @@ impl UsagePlans {
         apis: &BTreeMap<String, Api>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut stages: HashMap<String, HashMap<Box<str>, Arc<Usage>>> = HashMap::new();
+        let mut usages: HashMap<Box<str>, HashMap<Box<str>, KeyUsages>> = HashMap::new();
         for (plan_id, plan) in plans {
             let at = |field: &'static str, index: usize, message: String| {
                 let mut problem = Problem::at(["usagePlans", plan_id, field], message);
@@ -63,9 +68,11 @@ impl UsagePlans {
                         Throttle::new(RouteSettings::throttled(Some(throttle.rate_limit), throttle.burst_limit))
                     }),
                     quota: plan.quota,
+                    quota_key: ArcSwapOption::empty(),
                 });
                 for stage in &plan.api_stages {
-                    let of_stage = stages.entry(stage.clone()).or_default();
+                    let Some((api_id, stage_name)) = stage.split_once(':') else { continue };
+                    let of_stage = usages.entry(api_id.into()).or_default().entry(stage_name.into()).or_default();
                     if let Some(other) = of_stage.insert(key.as_str().into(), Arc::clone(&usage)) {
                         let message = if other.plan == usage.plan {
                             format!("`{key}` has this plan twice for `{stage}`")
@@ -77,49 +84,41 @@ impl UsagePlans {
                 }
             }
         }
-        UsagePlans { stages }
+        UsagePlans { apis: usages }
     }
 
     /// What a key may do on a stage; `None` if it has no plan there.
     pub(super) fn usage(&self, api_id: &str, stage: &str, api_key: &str) -> Option<&Arc<Usage>> {
-        self.stages.get(&format!("{api_id}:{stage}"))?.get(api_key)
+        self.apis.get(api_id)?.get(stage)?.get(api_key)
     }
 }
 
 impl Usage {
     /// Counts one connect, message or post. What the rate turns away does not count against the quota.
-    pub(super) async fn take(&self, quotas: &dyn QuotaStore, now: Timestamp) -> Result<(), UsageExceeded> {
+    pub(super) fn take(&self, quotas: &dyn QuotaStore, now: Timestamp) -> Counted {
         if self.throttle.as_ref().is_some_and(|throttle| !throttle.admit()) {
-            return Err(UsageExceeded::Throttle);
+            return Counted::Now(Err(UsageExceeded::Throttle));
         }
-        let Some(QuotaSettings { limit, period }) = self.quota else { return Ok(()) };
-        match quotas.take(&QuotaKey::new(&self.plan, &self.api_key, period, now), limit).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(UsageExceeded::Quota),
-            Err(error) => {
-                warn!(usage_plan = &*self.plan, api_key_id = &*self.api_key, %error, "a quota is not enforced");
-                Ok(())
-            }
+        match self.quota {
+            Some(QuotaSettings { limit, period }) => quotas.take(&self.quota_key(period, now), limit),
+            None => Counted::Now(Ok(())),
         }
+    }
+
+    fn quota_key(&self, period: QuotaPeriod, now: Timestamp) -> Arc<QuotaKey> {
+        if let Some(key) = self.quota_key.load_full().filter(|key| key.holds(now)) {
+            return key;
+        }
+        let key = Arc::new(QuotaKey::new(&self.plan, &self.api_key, period, now));
+        self.quota_key.store(Some(Arc::clone(&key)));
+        key
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::BoxFuture;
-
-    use super::super::quota_store::{MemoryQuotaStore, QuotaUnavailable};
-    use super::super::settings::QuotaPeriod;
+    use super::super::quota_store::MemoryQuotaStore;
     use super::*;
-
-    #[derive(Debug)]
-    struct Away;
-
-    impl QuotaStore for Away {
-        fn take<'a>(&'a self, _: &'a QuotaKey, _: u64) -> BoxFuture<'a, Result<bool, QuotaUnavailable>> {
-            Box::pin(std::future::ready(Err(QuotaUnavailable)))
-        }
-    }
 
     fn usage(burst: Option<u32>, limit: u64) -> Usage {
         let settings = RouteSettings::throttled(Some(0.001), burst);
@@ -128,6 +127,7 @@ mod tests {
             api_key: "mobile".into(),
             throttle: burst.and_then(|_| Throttle::new(settings)),
             quota: Some(QuotaSettings { limit, period: QuotaPeriod::Day }),
+            quota_key: ArcSwapOption::empty(),
         }
     }
 
@@ -140,12 +140,7 @@ mod tests {
         let fast = usage(None, 2);
         assert_eq!(fast.take(&store, now).await, Ok(()));
         assert_eq!(fast.take(&store, now).await, Err(UsageExceeded::Quota));
-    }
-
-    #[tokio::test]
-    async fn without_its_store_a_quota_is_not_enforced_and_the_rate_is() {
-        let usage = usage(Some(1), 1);
-        assert_eq!(usage.take(&Away, Timestamp(0)).await, Ok(()));
-        assert_eq!(usage.take(&Away, Timestamp(0)).await, Err(UsageExceeded::Throttle));
+        let tomorrow = Timestamp(86_400_000);
+        assert_eq!(fast.take(&store, tomorrow).await, Ok(()));
     }
 }

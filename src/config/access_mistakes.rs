@@ -155,6 +155,14 @@ fn keys_and_plans_that_do_not_fit() {
         &["13: credentials.a.policyDocument.Statement[0]: one of `Resource` and `NotResource` is needed"],
     );
     below(
+        "credentials: { a: { accessKeyId: A, secretAccessKey: x, sessionToken: x, expiration: soon } }",
+        &["13: credentials.a.expiration: `soon` is no moment"],
+    );
+    below(
+        "credentials: { a: { accessKeyId: A, secretAccessKey: x, expiration: 2026-12-31T00:00:00Z } }",
+        &["13: credentials.a.expiration: only temporary credentials expire"],
+    );
+    below(
         "apiKeys: { a: { value: '${env:SECRET}' }, b: { value: '${env:SECRET}' } }",
         &["13: apiKeys.b.value: `a` has the same value"],
     );

@@ -9,6 +9,7 @@ use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments};
+use crate::groups::Groups;
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
@@ -21,6 +22,8 @@ use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
 pub struct DataPlane {
     live: ArcSwap<Live>,
     pub registry: Arc<Registry>,
+    /// Who is in which group, and who is on which connection. It outlives reloads.
+    pub groups: Groups,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -66,6 +69,7 @@ impl DataPlane {
         DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
+            groups: Groups::default(),
             integrations,
             clock,
             metrics,
@@ -106,6 +110,11 @@ impl Live {
         telemetry.access_logs.open(stages.filter_map(|stage| stage.telemetry.access_log.as_ref()));
     }
 
+    /// How many groups a connection may be in, with the users that are on it.
+    pub(super) fn most_topics(&self) -> usize {
+        usize::try_from(self.limits.groups_per_connection).unwrap_or(usize::MAX)
+    }
+
     /// Takes a token of the bucket of all APIs; `false` if there is none.
     pub(super) fn admit(&self) -> bool {
         self.throttle.as_ref().is_none_or(Throttle::admit)
@@ -123,7 +132,7 @@ impl Live {
     ) -> RequestContext<'a> {
         RequestContext {
             connection,
-            principal: connection.principal.load_full(),
+            principal: connection.principal.load_full().map(|principal| self.access.complete(principal)),
             event,
             route_key,
             request_id,

@@ -2,8 +2,11 @@ use thiserror::Error;
 
 use crate::authorizer::{Denial, UsageExceeded};
 use crate::deployment::OriginError;
+use crate::groups::InvalidMessage;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
+use crate::telemetry::chain;
+use crate::topic::InvalidName;
 
 /// A request that leads nowhere.
 #[derive(Debug, Error)]
@@ -86,7 +89,18 @@ pub enum ConnectionsApiError {
     InvalidConnectionId(String),
     #[error("{0}")]
     BadRequest(&'static str),
-    #[error("the method is not one of POST, GET and DELETE")]
+    #[error(transparent)]
+    InvalidName(InvalidName),
+    #[error("message {number}: {}", chain(.error))]
+    InvalidMessage { number: usize, error: InvalidMessage },
+    #[error("x-tidegate-except must hold connection ids")]
+    InvalidExcept,
+    /// AWS's own calls are answered with [`ConnectionsApiError::TooLarge`].
+    #[error("more than {max} {what}, which is the limit")]
+    OverLimit { what: &'static str, max: usize },
+    #[error("the connection is in as many groups as it may be in: limits.groupsPerConnection is {max}")]
+    TooManyGroups { max: u32 },
+    #[error("there is no such method")]
     UnknownMethod,
     #[error("the connection is gone, or not there yet")]
     Gone,

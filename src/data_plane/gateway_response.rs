@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::json as object;
 
 use super::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
 use crate::authorizer::{Denial, RequestAuthorizerError, SignatureError, UsageExceeded};
@@ -133,6 +134,9 @@ fn signature_error(error: &SignatureError) -> (&'static str, String) {
         SignatureError::UnknownKey => {
             ("UnrecognizedClientException", "The security token included in the request is invalid.".to_owned())
         }
+        SignatureError::Expired => {
+            ("ExpiredTokenException", "The security token included in the request is expired".to_owned())
+        }
     }
 }
 
@@ -246,7 +250,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         // Here AWS writes `Message`.
         ConnectionsApiError::Denied(denial) => {
             let mut response = typed(StatusCode::FORBIDDEN, "AccessDeniedException", "");
-            *response.body_mut() = Full::from(json!({ "Message": denial.to_string() }).to_string());
+            *response.body_mut() = Full::from(object!({ "Message": denial.to_string() }).to_string());
             response
         }
         ConnectionsApiError::UsageExceeded(_) => {
@@ -256,6 +260,15 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
             typed(StatusCode::BAD_REQUEST, "BadRequestException", &format!("Invalid connectionId: {id}"))
         }
         ConnectionsApiError::BadRequest(message) => typed(StatusCode::BAD_REQUEST, "BadRequestException", message),
+        ConnectionsApiError::InvalidName(_)
+        | ConnectionsApiError::InvalidMessage { .. }
+        | ConnectionsApiError::InvalidExcept
+        | ConnectionsApiError::TooManyGroups { .. } => {
+            typed(StatusCode::BAD_REQUEST, "BadRequestException", &error.to_string())
+        }
+        ConnectionsApiError::OverLimit { .. } => {
+            typed(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLargeException", &error.to_string())
+        }
         ConnectionsApiError::Gone => {
             let mut response = empty(StatusCode::GONE);
             response.headers_mut().insert(X_AMZN_ERROR_TYPE, HeaderValue::from_static("GoneException"));
@@ -281,10 +294,17 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
 
 /// An answer with AWS's error type and a message.
 fn typed(status: StatusCode, error_type: &'static str, message: &str) -> Response<Body> {
-    let mut response = Response::new(Full::from(json!({ "message": message }).to_string()));
+    let mut response = Response::new(Full::from(object!({ "message": message }).to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(X_AMZN_ERROR_TYPE, HeaderValue::from_static(error_type));
+    response
+}
+
+/// An answer to a backend's call that has something to say.
+pub(super) fn json(value: &impl Serialize) -> Response<Body> {
+    let mut response = empty(StatusCode::OK);
+    *response.body_mut() = Full::from(serde_json::to_vec(value).expect("texts and numbers are JSON"));
     response
 }
 
@@ -317,6 +337,6 @@ fn retry_soon(mut response: Response<Body>) -> Response<Body> {
 }
 
 fn three_keys(message: &str, connection_id: ConnectionId, request_id: EventId) -> String {
-    let message = json!(message);
+    let message = object!(message);
     format!(r#"{{"message": {message}, "connectionId":"{connection_id}", "requestId":"{request_id}"}}"#)
 }

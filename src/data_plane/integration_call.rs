@@ -1,8 +1,11 @@
 use tokio::time::Instant;
 
 use super::DataPlane;
+use super::management::send::message_limits;
 use crate::deployment::{Route, Stage};
-use crate::integration::{Answer, Called, Handshake, IntegrationError, Payload};
+use crate::groups::{Actions, MessageLimits};
+use crate::id::ConnectionId;
+use crate::integration::{Answer, Called, Handshake, IntegrationError, Payload, ProxyAnswerError};
 use crate::request_context::RequestContext;
 use crate::telemetry::{IntegrationRecord, Span, SpanKind, StageLabels, chain};
 
@@ -18,15 +21,17 @@ pub(super) async fn call_integration(
     context: &mut RequestContext<'_>,
     (handshake, payload): (Option<&Handshake>, &Payload),
     event: &Span,
-) -> (Result<Answer, IntegrationError>, IntegrationRecord) {
+) -> (Result<(Answer, Actions), IntegrationError>, IntegrationRecord) {
     let integration = &*route.integration;
     let mut span = event.child("call backend", SpanKind::Client);
     context.trace = Some(span.context());
     let started = Instant::now();
     let Called { outcome, left_out } = plane.integrations.call(stage, route, context, handshake, payload).await;
     let latency = started.elapsed();
+    let limits = message_limits(&plane.live().limits);
+    let outcome = outcome.and_then(|answer| with_actions(answer, context.connection.id, limits));
     let (status, request_id) = match &outcome {
-        Ok(answer) => {
+        Ok((answer, _)) => {
             let request_id = answer.headers.get(X_AMZN_REQUEST_ID).and_then(|value| value.to_str().ok());
             (Some(answer.status.as_u16()), request_id.map(str::to_owned))
         }
@@ -52,4 +57,19 @@ pub(super) async fn call_integration(
         }
     }
     (outcome, record)
+}
+
+/// What the backend asks for beside its answer. One that says no asks for nothing.
+fn with_actions(
+    mut answer: Answer,
+    connection: ConnectionId,
+    limits: MessageLimits,
+) -> Result<(Answer, Actions), IntegrationError> {
+    if !answer.status.is_success() {
+        return Ok((answer, Actions::default()));
+    }
+    match Actions::read(&answer.headers, answer.tidegate.take(), connection, limits) {
+        Ok(actions) => Ok((answer, actions)),
+        Err(error) => Err(IntegrationError::Unreadable(ProxyAnswerError::Actions(error))),
+    }
 }

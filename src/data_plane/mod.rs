@@ -8,6 +8,7 @@
 //! Invariants: only the session's own task writes to a socket; an event uses one [`Live`] from start to end; a
 //! `$disconnect` is sent after the last dispatch of its connection has ended.
 
+mod answer_actions;
 mod context;
 mod disconnect_queue;
 mod error;

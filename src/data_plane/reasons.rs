@@ -99,11 +99,15 @@ impl ConnectionsApiError {
             ConnectionsApiError::Throttled => Reason::Throttled,
             ConnectionsApiError::InvalidConnectionId(_)
             | ConnectionsApiError::BadRequest(_)
+            | ConnectionsApiError::InvalidName(_)
+            | ConnectionsApiError::InvalidMessage { .. }
+            | ConnectionsApiError::InvalidExcept
+            | ConnectionsApiError::TooManyGroups { .. }
             | ConnectionsApiError::UnknownMethod
             | ConnectionsApiError::BodyTimeout
             | ConnectionsApiError::BodyLost => Reason::BadCall,
             ConnectionsApiError::Gone => Reason::ConnectionGone,
-            ConnectionsApiError::TooLarge => Reason::TooLarge,
+            ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => Reason::TooLarge,
             ConnectionsApiError::BufferFull => Reason::BufferFull,
             ConnectionsApiError::OwnerUnreachable => Reason::OwnerUnreachable,
             ConnectionsApiError::DeliveryUnknown => Reason::DeliveryUnknown,
@@ -117,11 +121,15 @@ impl ConnectionsApiError {
             ConnectionsApiError::BufferFull => "full",
             ConnectionsApiError::OwnerUnreachable => "unreachable",
             ConnectionsApiError::DeliveryUnknown => "unknown",
-            ConnectionsApiError::TooLarge => "tooLarge",
+            ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => "tooLarge",
             ConnectionsApiError::UsageExceeded(_) | ConnectionsApiError::Throttled => "throttled",
             ConnectionsApiError::Denied(denial) => denial.outcome(),
             ConnectionsApiError::InvalidConnectionId(_)
             | ConnectionsApiError::BadRequest(_)
+            | ConnectionsApiError::InvalidName(_)
+            | ConnectionsApiError::InvalidMessage { .. }
+            | ConnectionsApiError::InvalidExcept
+            | ConnectionsApiError::TooManyGroups { .. }
             | ConnectionsApiError::UnknownMethod
             | ConnectionsApiError::BodyTimeout
             | ConnectionsApiError::BodyLost => "invalid",

@@ -8,6 +8,7 @@ mod domain;
 mod origin;
 mod problem;
 mod resolve;
+mod resource;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use domain::Domains;
 pub use origin::{AllowedOrigins, OriginError};
 pub use problem::Problem;
 pub use resolve::{Resolved, Target};
+pub use resource::Resource;
 
 /// Every API of this node, compiled.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Deployment, Deployments, Stage};
+use super::{Deployment, Deployments, Resource, Stage};
 use crate::telemetry::Reason;
 
 /// Begins the paths that name their API themselves: `/_aws/execute-api/{apiId}/{stage}`.
@@ -11,8 +11,6 @@ const PATH_PREFIX: [&str; 2] = ["_aws", "execute-api"];
 
 /// The label behind the apiId in a Host that names its API: `{apiId}.execute-api.…`.
 const HOST_LABEL: &str = "execute-api";
-
-const CONNECTIONS: &str = "@connections";
 
 /// What a request is for.
 #[derive(Debug)]
@@ -27,8 +25,8 @@ pub struct Resolved {
 pub enum Target {
     /// `/{stage}`: a client that wants to connect.
     Client,
-    /// `/{stage}/@connections/{connectionId}`, the id as it was typed, decoded.
-    Connection(String),
+    /// `/{stage}/@…`: a backend that acts on connections.
+    Callback(Resource),
 }
 
 impl Deployments {
@@ -56,9 +54,9 @@ impl Deployments {
             (None, None) => self.only()?,
         };
         let (stage, target) = match rest {
+            [] => return None,
             [stage] => (stage, Target::Client),
-            [stage, connections, id] if connections == CONNECTIONS => (stage, Target::Connection(id.to_string())),
-            _ => return None,
+            [stage, resource @ ..] => (stage, Target::Callback(Resource::parse(resource)?)),
         };
         let stage = deployment.stage(stage)?;
         Some(Resolved { deployment: Arc::clone(deployment), stage: Arc::clone(stage), target })
@@ -101,8 +99,7 @@ impl Deployments {
         let (deployment, stage, rest) = self.domains.resolve(host, segments)?;
         let target = match rest {
             [] => Target::Client,
-            [connections, id] if connections == CONNECTIONS => Target::Connection(id.to_string()),
-            _ => return None,
+            resource => Target::Callback(Resource::parse(resource)?),
         };
         Some(Resolved { deployment: Arc::clone(deployment), stage: Arc::clone(stage), target })
     }

@@ -67,6 +67,8 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// The `tidegate` key of an `AWS_PROXY` answer.
+    pub tidegate: Option<serde_json::Value>,
 }
 
 /// A call that is over.
@@ -245,13 +247,13 @@ fn read_answer(kind: &IntegrationKind, answer: http_client::Answer) -> Result<An
         return Err(IntegrationError::Redirect(status));
     }
     match kind {
-        IntegrationKind::HttpProxy { .. } => Ok(Answer { status, headers, body }),
+        IntegrationKind::HttpProxy { .. } => Ok(Answer { status, headers, body, tidegate: None }),
         IntegrationKind::AwsProxy if !status.is_success() => {
-            Err(IntegrationError::Refused(Box::new(Answer { status, headers, body })))
+            Err(IntegrationError::Refused(Box::new(Answer { status, headers, body, tidegate: None })))
         }
         IntegrationKind::AwsProxy if headers.contains_key(FUNCTION_ERROR) => Err(IntegrationError::Function),
         IntegrationKind::AwsProxy => match proxy_answer::parse(&body) {
-            Ok(ProxyAnswer { status, headers, body }) => Ok(Answer { status, headers, body }),
+            Ok(ProxyAnswer { status, headers, body, tidegate }) => Ok(Answer { status, headers, body, tidegate }),
             Err(ProxyAnswerError::Function) => Err(IntegrationError::Function),
             Err(error) => Err(IntegrationError::Unreadable(error)),
         },

@@ -20,4 +20,5 @@ pub use authorizer_event::{AuthorizerRequest, authorizer_request};
 pub use client::{Answer, Called, IntegrationClient, IntegrationError, Payload};
 pub use handshake::Handshake;
 pub use header_names::is_hop_by_hop;
+pub use proxy_answer::ProxyAnswerError;
 pub use proxy_event::proxy_event;

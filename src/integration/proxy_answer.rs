@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::groups::InvalidActions;
+
 /// A readable answer.
 #[derive(Clone, Debug)]
 pub struct ProxyAnswer {
@@ -17,6 +19,8 @@ pub struct ProxyAnswer {
     pub headers: HeaderMap,
     /// Decoded, if it was base64.
     pub body: Bytes,
+    /// What the backend asks for beside its answer.
+    pub tidegate: Option<Value>,
 }
 
 /// Why an answer cannot be used.
@@ -35,6 +39,8 @@ pub enum ProxyAnswerError {
     WrongType(&'static str),
     #[error("`body` is not base64, though `isBase64Encoded` says so")]
     NotBase64(#[source] base64::DecodeError),
+    #[error("what the backend asks for in its answer cannot be done")]
+    Actions(#[source] InvalidActions),
 }
 
 /// Reads an answer. Unknown keys are ignored; a numeric string is taken as a status code.
@@ -68,7 +74,8 @@ pub fn parse(answer: &[u8]) -> Result<ProxyAnswer, ProxyAnswerError> {
         let Value::Array(values) = values else { return Err(ProxyAnswerError::WrongType("multiValueHeaders")) };
         set(&mut headers, name, values);
     }
-    Ok(ProxyAnswer { status, headers, body })
+    let tidegate = answer.remove("tidegate");
+    Ok(ProxyAnswer { status, headers, body, tidegate })
 }
 
 fn status_code(value: &Value) -> Option<StatusCode> {

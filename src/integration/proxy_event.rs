@@ -77,7 +77,7 @@ pub(super) fn event_context<'a>(context: &'a RequestContext<'a>) -> EventContext
         connected_at: connection.connected_at.millis(),
         request_time_epoch: context.request_time.millis(),
         identity: Identity {
-            api_key: api_key.map(|key| key.value.expose()),
+            api_key: api_key.map(|key| key.value.expose()).filter(|value| !value.is_empty()),
             api_key_id: api_key.map(|key| &*key.id),
             access_key: iam.map(|iam| &*iam.access_key_id),
             account_id: iam.map(|iam| &*iam.account_id),
@@ -288,6 +288,7 @@ mod tests {
             user_agent: Some("demo-client/3.1".into()),
             principal: arc_swap::ArcSwapOption::empty(),
             client_cert: None,
+            topics: Default::default(),
         }
     }
 

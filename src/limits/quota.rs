@@ -71,6 +71,19 @@ pub struct LimitSettings {
     /// Connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
     pub connections: u32,
 
+    /// Groups that one connection may be in, with the users that are on it; joining one more is 400.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub groups_per_connection: u32,
+
+    /// Groups, users, connections and exceptions that one message of `@send` may name, and connections that may join or
+    /// leave in one call; more are 413.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub targets: u32,
+
+    /// Largest body of `@send` and of a call in which many join or leave, in bytes; a larger one is 413.
+    #[schemars(range(min = 1024, max = 67_108_864))]
+    pub bulk_bytes: usize,
+
     /// What the clients of one address may do together.
     pub per_address: AddressLimitSettings,
 
@@ -127,6 +140,9 @@ impl Default for LimitSettings {
             concurrent_dispatches: 16,
             integration_timeout_millis: 29_000,
             connections: 0,
+            groups_per_connection: 1000,
+            targets: 10_000,
+            bulk_bytes: 1024 * 1024,
             per_address: AddressLimitSettings::default(),
             per_connection: ConnectionLimitSettings::default(),
         }

@@ -1,4 +1,9 @@
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::id::{ConnectionId, NodeId};
+
+/// What stands escaped in a name that a configuration chose: such a name neither ends a hash tag nor runs into the next.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// Hashes that the records of one node are spread over, so that none grows too large to be looked at in one step.
 pub const BUCKETS: usize = 16;
@@ -40,6 +45,12 @@ impl Keys {
         self.of(node, "s")
     }
 
+    /// String: how much of a quota is used up. Each lies in a slot of its own.
+    pub fn quota(&self, plan: &str, api_key: &str, period: &str) -> String {
+        let [plan, api_key] = [plan, api_key].map(|name| utf8_percent_encode(name, ESCAPED));
+        format!("{}:quota:{{{plan}/{api_key}}}:{period}", self.prefix)
+    }
+
     /// All that a node's records are made of: its buckets, then its strings.
     pub fn records(&self, node: NodeId) -> impl Iterator<Item = String> + '_ {
         (0..BUCKETS).map(move |bucket| self.bucket(node, bucket)).chain([self.strings(node)])
@@ -69,5 +80,7 @@ mod tests {
         assert_eq!(keys.bucket(node, 15), "tidegate:{AAAAAAAB}:c:f");
         assert_eq!(keys.records(node).last().as_deref(), Some("tidegate:{AAAAAAAB}:s"));
         assert_eq!(keys.records(node).count(), BUCKETS + 1);
+        assert_eq!(keys.quota("basic", "mobile", "2026-11"), "tidegate:quota:{basic/mobile}:2026-11");
+        assert_eq!(keys.quota("a}/b", "c", "2026-11"), "tidegate:quota:{a%7D%2Fb/c}:2026-11");
     }
 }

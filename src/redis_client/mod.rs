@@ -4,8 +4,8 @@
 //! every key; [`scripts`] holds the text of every script, since whatever belongs together happens in one step there.
 //! Whoever holds a connection decides what a failure means: this room never retries and never reconnects.
 //!
-//! Invariants: a script touches the keys of one node alone, so one slot of a Redis Cluster. No URL and no password is
-//! printed.
+//! Invariants: a script touches the keys of one node alone, or of one quota, so one slot of a Redis Cluster. No URL and
+//! no password is printed.
 
 mod connection;
 mod error;

@@ -1,4 +1,4 @@
-//! The scripts: what happens in Redis in one step. The keys of each are all of one node.
+//! The scripts: what happens in Redis in one step. The keys of each are all of one node, or of one quota.
 //!
 //! Scripts of different versions live side by side, since each is known by the hash of its text.
 
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::ScriptText;
 use super::{Call, Keys};
+use crate::clock::Timestamp;
 use crate::id::NodeId;
 
 /// What a script answers when there is no node key.
@@ -79,6 +80,48 @@ static LEAVE: ScriptText = ScriptText::new(
 
 /// KEYS: node, which only says which server is meant. ARGV: a section of `INFO`.
 static INFO: ScriptText = ScriptText::new("return redis.call('INFO', ARGV[1])");
+
+/// KEYS: quota. ARGV: limit, what to add whatever the limit is, the count that is taken for the present one if Redis has
+/// none, how many to take, how many more if then as many as the sixth argument are left, the end in ms since 1970.
+/// Answers how many were taken, and the count.
+static TAKE: ScriptText = ScriptText::new(
+    "local before = redis.call('GET', KEYS[1])
+        local used = math.max(tonumber(before or ARGV[3]) + tonumber(ARGV[2]), 0)
+        local free = tonumber(ARGV[1]) - used
+        local take = tonumber(ARGV[4])
+        local more = tonumber(ARGV[5])
+        if free - take - more >= tonumber(ARGV[6]) then take = take + more end
+        take = math.max(math.min(take, free), 0)
+        local after = string.format('%.0f', used + take)
+        if after ~= before then
+            redis.call('SET', KEYS[1], after)
+            redis.call('PEXPIREAT', KEYS[1], ARGV[7])
+        end
+        return { take, used + take }",
+);
+
+/// What is asked of the count of one quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaAsk {
+    pub limit: u64,
+    /// Added first, whatever the limit is.
+    pub owed: i64,
+    /// The count, as this node last heard of it: what Redis has forgotten is not used up anew.
+    pub known: u64,
+    /// How many to take, as far as the limit allows.
+    pub take: u64,
+    /// How many to take beside those, if `left` remain afterwards.
+    pub more: u64,
+    pub left: u64,
+}
+
+/// Takes from a quota. The answer is how many were taken, then the count.
+pub fn take(key: String, ask: &QuotaAsk, expires_at: Timestamp) -> Call {
+    let QuotaAsk { limit, owed, known, take, more, left } = ask;
+    let numbers = [owed.to_string(), known.to_string(), take.to_string(), more.to_string(), left.to_string()];
+    let call = Call::script(&TAKE, vec![key]).arg(limit.to_string());
+    numbers.iter().fold(call, |call, number| call.arg(number)).arg(expires_at.millis().to_string())
+}
 
 /// Makes this node known. Its entry in the index comes before.
 pub fn register(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {

@@ -21,6 +21,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use tokio::time::Instant;
 
+use crate::groups::Member;
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
@@ -302,6 +303,17 @@ impl Registry {
         self.entries.iter().filter_map(|entry| outbox(entry.value())).collect()
     }
 
+    /// All open connections of a stage. Looks at every connection.
+    pub fn open_in(&self, api_id: &str, stage: &str) -> Vec<Member> {
+        let member = |entry: &Entry| match &entry.state {
+            State::Open(outbox) if *entry.connection.api_id == *api_id && *entry.connection.stage == *stage => {
+                Some(Member { id: entry.connection.id, outbox: Arc::clone(outbox) })
+            }
+            State::Open(_) | State::Connecting | State::Ended(_) => None,
+        };
+        self.entries.iter().filter_map(|entry| member(entry.value())).collect()
+    }
+
     /// Bytes that wait to be written in all send buffers, and in the fullest one. Looks at every connection.
     pub fn buffered_bytes(&self) -> (usize, usize) {
         let bytes = |entry: &Entry| if let State::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
@@ -382,6 +394,7 @@ mod tests {
             user_agent: None,
             principal: arc_swap::ArcSwapOption::empty(),
             client_cert: None,
+            topics: Default::default(),
         })
     }
 

@@ -145,6 +145,7 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         user_agent,
         principal: ArcSwapOption::new(encoded.principal.map(|principal| Arc::new(principal.into_owned()))),
         client_cert: None,
+        topics: Default::default(),
     };
     Ok(Record { connection: Arc::new(connection), state })
 }
@@ -168,6 +169,7 @@ mod tests {
             user_agent: user_agent.map(Into::into),
             principal: ArcSwapOption::empty(),
             client_cert: None,
+            topics: Default::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
+use crate::groups::Size;
 use crate::registry::{Registry, RegistryState, WhenUnavailable};
 use crate::telemetry::metrics::{self, BackendFill, Fill};
 use crate::telemetry::{chain, logging};
@@ -137,7 +138,7 @@ fn version(plane: &DataPlane) -> Value {
 /// What this node is doing, in one look.
 fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let live = plane.live();
-    let Fill { send_buffer_bytes, send_buffer_largest_bytes, backends } = fill(plane);
+    let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends } = fill(plane);
     let State { status, reason, .. } = readiness.state(&plane.registry);
     let apis = live.deployments.iter().map(|deployment| {
         let stages = deployment.stages().map(|stage| {
@@ -158,6 +159,7 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
         "time": plane.clock.now().iso_8601(),
         "connections": { "live": plane.registry.live(), "all": plane.registry.len() },
         "sendBuffers": { "bytes": send_buffer_bytes, "largestBytes": send_buffer_largest_bytes },
+        "groups": { "count": groups, "memberships": group_memberships },
         "backends": backends.collect::<serde_json::Map<_, _>>(),
         "apis": apis.collect::<serde_json::Map<_, _>>(),
         "explain": live.explain,
@@ -167,7 +169,14 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
 
 fn fill(plane: &DataPlane) -> Fill {
     let (send_buffer_bytes, send_buffer_largest_bytes) = plane.registry.buffered_bytes();
-    Fill { send_buffer_bytes, send_buffer_largest_bytes, backends: plane.integrations.backends() }
+    let Size { topics, memberships } = plane.groups.size();
+    Fill {
+        send_buffer_bytes,
+        send_buffer_largest_bytes,
+        groups: topics,
+        group_memberships: memberships,
+        backends: plane.integrations.backends(),
+    }
 }
 
 /// Logs something else from now on. The body is a filter as in `RUST_LOG`.

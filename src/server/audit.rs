@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use tracing::info;
 
 use super::entrance::Peer;
-use crate::deployment::{Deployment, Stage};
+use crate::deployment::{Deployment, Resource, Stage};
 use crate::id::ConnectionId;
 
 /// A call of `@connections` that may be worth a line.
@@ -17,17 +17,27 @@ pub(super) struct Call {
     api_id: Arc<str>,
     stage: Arc<str>,
     connection_id: String,
+    /// Below the stage, with names in place of values.
+    path: &'static str,
     method: Method,
     peer: SocketAddr,
 }
 
 impl Call {
-    pub(super) fn new<B>(deployment: &Deployment, stage: &Stage, id: &str, request: &Request<B>, peer: &Peer) -> Self {
+    pub(super) fn new<B>(
+        deployment: &Deployment,
+        stage: &Stage,
+        resource: &Resource,
+        request: &Request<B>,
+        peer: &Peer,
+    ) -> Self {
+        let id = resource.connection().and_then(|id| ConnectionId::parse(id).ok());
         Call {
+            path: resource.path(),
             api_id: Arc::clone(&deployment.api_id),
             stage: Arc::clone(&stage.name),
             // What is no connection id is not printed: who mistakes a path may have put a secret there.
-            connection_id: ConnectionId::parse(id).map_or_else(|_| "-".to_owned(), |id| id.to_string()),
+            connection_id: id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
             method: request.method().clone(),
             peer: peer.remote,
         }
@@ -44,8 +54,8 @@ impl Call {
         if call.method == Method::DELETE || is_refused {
             info!(
                 target: "audit",
-                method = %call.method, status = status.as_u16(), connection_id = call.connection_id,
-                api_id = &*call.api_id, stage = &*call.stage, remote = %call.peer, "@connections call"
+                method = %call.method, status = status.as_u16(), path = call.path,
+                connection_id = call.connection_id, api_id = &*call.api_id, stage = &*call.stage, remote = %call.peer, "@connections call"
             );
         }
     }

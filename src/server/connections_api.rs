@@ -1,8 +1,11 @@
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
@@ -10,16 +13,21 @@ use uuid::Uuid;
 use crate::authorizer::{ConnectionsCall, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
-    CallRecord, CloseRequest, DataType, admit, admit_call, check_form, delete_connection, get_connection,
-    post_to_connection,
+    Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, DataType, Operation, admit, admit_call, change_many,
+    change_one, check_form, close_all, delete_connection, get_connection, get_connection_groups, list,
+    post_to_audience, post_to_connection, send,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::id::EventId;
+use crate::deployment::Resource;
+use crate::groups::{Audience, Except};
+use crate::id::{ConnectionId, EventId};
+use crate::topic::TopicName;
 
 /// How long a backend may take to send the body of a post.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
+const X_TIDEGATE_EXCEPT: &str = "x-tidegate-except";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
@@ -30,26 +38,25 @@ pub(super) struct Caller {
     pub(super) secure: bool,
 }
 
-/// Answers a call of `/{stage}/@connections/{connectionId}`. A `caller` must have signed it.
+/// Answers a call of a backend: `/{stage}/@connections/{connectionId}` and what stands beside it. A `caller` must have
+/// signed it.
 pub(super) async fn answer(
     plane: &DataPlane,
     mut record: CallRecord,
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let result = match admit(plane) {
-        Ok(()) => call(plane, &mut record, caller, request).await,
-        Err(error) => Err(error),
-    };
+    let result = call(plane, &mut record, caller, request).await;
     let request_id = record.request_id();
     let mut response = record.end(plane, result);
     add_ids(response.headers_mut(), request_id);
     response
 }
 
-/// 1. form of the signature  2. body  3. signature and policy  4. operation
+/// 1. form of the signature  2. body  3. signature and policy  4. throttle of all APIs  5. operation
 ///
-/// Nothing of a call is looked at before its signature, but what the signature is about.
+/// Nothing of a call is looked at before its signature, but what the signature is about and how large it may be, and who
+/// may not call takes nothing from the throttle. Where nobody signs, the throttle comes before the body.
 async fn call(
     plane: &DataPlane,
     record: &mut CallRecord,
@@ -57,31 +64,78 @@ async fn call(
     request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     if let Some(caller) = caller {
-        check_form(plane, &signed(request, record, caller, &[]))?;
+        check_form(plane, &signed(request, record, caller, &[], &[]))?;
     }
-    let is_post = *request.method() == Method::POST;
-    if is_post && caller.is_none() {
-        // A post that cannot be taken is not read.
-        data_type(request.headers())?;
+    let operation = record.operation;
+    let kind = operation.map_or(BodyKind::None, Operation::body);
+    if caller.is_none() {
+        admit(plane)?;
+        if kind != BodyKind::None {
+            // A post that cannot be taken is not read.
+            data_type(request.headers())?;
+        }
     }
-    let data = match is_post || caller.is_some() {
-        true => read_body(request.body_mut(), plane.live().limits.message_bytes).await?,
-        false => Bytes::new(),
+    let body = match kind {
+        BodyKind::None if caller.is_none() => Bytes::new(),
+        kind => read_body(request.body_mut(), max_bytes(plane, operation, kind)).await?,
     };
-    record.request_bytes = data.len();
+    record.request_bytes = body.len();
     if let Some(caller) = caller {
-        admit_call(plane, &signed(request, record, caller, &data))?;
+        let path = record.resource.policy_path();
+        admit_call(plane, &signed(request, record, caller, &body, &[path]))?;
+        admit(plane)?;
     }
-    match *request.method() {
-        Method::POST => {
+    let Some(operation) = operation else { return Err(ConnectionsApiError::UnknownMethod) };
+    let deployment = Arc::clone(&record.deployment);
+    let deployment = &deployment;
+    let resource = record.resource.clone();
+    let query = request.uri().query();
+    match (operation, &resource) {
+        (Operation::PostToConnection, _) => {
+            post_to_connection(plane, record, body, data_type(request.headers())?).await
+        }
+        (Operation::GetConnection, Resource::Connection(id)) => get_connection(plane, deployment, id).await,
+        (Operation::DeleteConnection, Resource::Connection(id)) => {
+            delete_connection(plane, deployment, id, &CloseRequest::parse(query)?).await
+        }
+        (Operation::GetConnectionGroups, Resource::ConnectionGroups(id)) => {
+            get_connection_groups(plane, deployment, id).await
+        }
+        (Operation::PostToGroup | Operation::PostToUser | Operation::Broadcast, resource) => {
+            let audience = Audience { except: except(request.headers())?, ..audience(resource, &record.stage.name)? };
             let data_type = data_type(request.headers())?;
-            post_to_connection(plane, record, data, data_type).await
+            post_to_audience(plane, record, audience, body, data_type).await
         }
-        Method::GET => get_connection(plane, &record.deployment, &record.id).await,
-        Method::DELETE => {
-            let close = CloseRequest::parse(request.uri().query())?;
-            delete_connection(plane, &record.deployment, &record.id, &close).await
+        (Operation::GetGroup, Resource::Group(group)) => {
+            Ok(list(plane, deployment, group_name(group)?, &Asked::parse(query)?).await)
         }
+        (Operation::GetUser, Resource::User(user)) => {
+            Ok(list(plane, deployment, user_name(user)?, &Asked::parse(query)?).await)
+        }
+        (Operation::DeleteUser, Resource::User(user)) => {
+            Ok(close_all(plane, deployment, user_name(user)?, &CloseRequest::parse(query)?).await)
+        }
+        (Operation::JoinGroup | Operation::LeaveGroup, Resource::GroupConnection { group, connection }) => {
+            let join = operation == Operation::JoinGroup;
+            change_one(plane, deployment, Change::one(group, connection, join)?).await
+        }
+        (Operation::JoinGroupMany | Operation::LeaveGroupMany, Resource::GroupConnections(group)) => {
+            let (join, targets) = (operation == Operation::JoinGroupMany, plane.live().limits.targets);
+            Ok(change_many(plane, deployment, Change::many(group, &body, targets, join)?).await)
+        }
+        (Operation::Send, _) => {
+            let (headers, content_type) = (request.headers(), request.headers().get(CONTENT_TYPE));
+            let (data_type, except) = (data_type(headers)?, except(headers)?);
+            let batch = Batch::parse(&body, content_type, data_type, &except, &plane.live().limits)?;
+            if let Some(caller) = caller {
+                // Whoever may not post to a group may not do so by another way.
+                let resources: Vec<Resource> = batch.resources().collect();
+                let paths: Vec<Cow<'_, str>> = resources.iter().map(Resource::policy_path).collect();
+                admit_call(plane, &signed(request, record, caller, &body, &paths))?;
+            }
+            Ok(send(plane, record, batch).await)
+        }
+        // An operation is found by its resource, so each has its own.
         _ => Err(ConnectionsApiError::UnknownMethod),
     }
 }
@@ -91,10 +145,54 @@ fn signed<'a>(
     record: &'a CallRecord,
     caller: Caller,
     body: &'a [u8],
+    paths: &'a [Cow<'a, str>],
 ) -> ConnectionsCall<'a> {
     let Caller { source_ip, secure } = caller;
     let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
-    ConnectionsCall { api_id: &record.deployment.api_id, stage: &record.stage.name, received, source_ip, secure }
+    let (api_id, stage) = (&*record.deployment.api_id, &*record.stage.name);
+    ConnectionsCall { api_id, stage, paths, received, source_ip, secure }
+}
+
+/// How large a body may be, and what whoever sends a larger one is told.
+fn max_bytes(plane: &DataPlane, operation: Option<Operation>, kind: BodyKind) -> (usize, ConnectionsApiError) {
+    let limits = &plane.live().limits;
+    let (max, what) = match kind {
+        BodyKind::None | BodyKind::Data => (limits.message_bytes, "bytes (limits.messageBytes)"),
+        BodyKind::Bulk => (limits.bulk_bytes, "bytes (limits.bulkBytes)"),
+    };
+    match operation {
+        Some(Operation::PostToConnection) => (max, ConnectionsApiError::TooLarge),
+        _ => (max, ConnectionsApiError::OverLimit { what, max }),
+    }
+}
+
+/// Whom a post to many is for.
+fn audience(resource: &Resource, stage: &Arc<str>) -> Result<Audience, ConnectionsApiError> {
+    Ok(match resource {
+        Resource::Group(group) => Audience::topic(group_name(group)?),
+        Resource::User(user) => Audience::topic(user_name(user)?),
+        _ => Audience { stage: Some(Arc::clone(stage)), ..Audience::default() },
+    })
+}
+
+fn group_name(text: &str) -> Result<TopicName, ConnectionsApiError> {
+    TopicName::group(text).map_err(ConnectionsApiError::InvalidName)
+}
+
+fn user_name(text: &str) -> Result<TopicName, ConnectionsApiError> {
+    TopicName::user(text).map_err(ConnectionsApiError::InvalidName)
+}
+
+/// Who does not get a message: ids with commas between them.
+fn except(headers: &HeaderMap) -> Result<Except, ConnectionsApiError> {
+    let mut except = Except::default();
+    for value in headers.get_all(X_TIDEGATE_EXCEPT) {
+        let text = value.to_str().map_err(|_| ConnectionsApiError::InvalidExcept)?;
+        for id in text.split(',').map(str::trim).filter(|id| !id.is_empty()) {
+            except.0.insert(ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidExcept)?);
+        }
+    }
+    Ok(except)
 }
 
 fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
@@ -105,13 +203,16 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
     }
 }
 
-async fn read_body(body: &mut Incoming, max: usize) -> Result<Bytes, ConnectionsApiError> {
+async fn read_body(
+    body: &mut Incoming,
+    (max, too_large): (usize, ConnectionsApiError),
+) -> Result<Bytes, ConnectionsApiError> {
     if body.size_hint().lower() > max as u64 {
-        return Err(ConnectionsApiError::TooLarge);
+        return Err(too_large);
     }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ConnectionsApiError::TooLarge),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
         Ok(Err(_)) => Err(ConnectionsApiError::BodyLost),
         Err(_) => Err(ConnectionsApiError::BodyTimeout),
     }

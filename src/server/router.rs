@@ -87,14 +87,14 @@ async fn answer(
             }
             Endpoint::Internal { .. } => refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere),
         },
-        Ok((host, Resolved { deployment, stage, target: Target::Connection(id) })) => {
+        Ok((host, Resolved { deployment, stage, target: Target::Callback(resource) })) => {
             match endpoint.connections_api() {
                 ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
                 asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
-                    let call = audit::Call::new(&deployment, &stage, &id, request, peer);
+                    let call = audit::Call::new(&deployment, &stage, &resource, request, peer);
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
-                    let record = CallRecord::begin(plane, (deployment, stage), id, sent, from.source_ip);
+                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from.source_ip);
                     let caller = (asked == ConnectionsApi::AwsIam).then_some(from);
                     let response = connections_api::answer(plane, record, caller, request).await;
                     call.answered(&response);

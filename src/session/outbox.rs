@@ -179,10 +179,10 @@ impl Outbox {
         &self,
         frame: Frame,
         now: Timestamp,
-        receipts: &Arc<dyn Receipts>,
+        receipts: Arc<dyn Receipts>,
         id: u64,
     ) -> Result<(), PostRefused> {
-        self.take(frame, now, || Poster::Receipt(Receipt { receipts: Arc::clone(receipts), id, written: false }))
+        self.take(frame, now, || Poster::Receipt(Receipt { receipts, id, written: false }))
     }
 
     fn take(&self, frame: Frame, now: Timestamp, poster: impl FnOnce() -> Poster) -> Result<(), PostRefused> {

@@ -67,13 +67,19 @@ pub enum Outcome {
     Call,
 }
 
-/// A call of `@connections`, by a backend or by whoever may.
+/// A call of `@connections` or beside it, by a backend or by whoever may.
 #[derive(Clone, Debug)]
 pub struct Callback<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
     pub domain_name: &'a str,
     pub method: &'a str,
+    /// Below the stage, with names in place of values.
+    pub path: &'static str,
+    /// What was to be done; none if there is no such method.
+    pub operation: Option<&'static str>,
+    /// To how many connections a message to many was delivered.
+    pub delivered: Option<usize>,
     /// None if what was typed is no id.
     pub connection_id: Option<ConnectionId>,
     pub request_id: EventId,

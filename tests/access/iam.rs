@@ -18,6 +18,11 @@ fn yaml(backend: &str, authorization: &str) -> String {
 credentials:
   all: {{ accessKeyId: AKIDALL, secretAccessKey: {SECRET} }}
   temporary: {{ accessKeyId: AKIDTEMP, secretAccessKey: {SECRET}, sessionToken: example-session-token }}
+  expired:
+    accessKeyId: AKIDEXPIRED
+    secretAccessKey: {SECRET}
+    sessionToken: example-session-token
+    expiration: 2020-01-01T00:00:00Z
   poster:
     accessKeyId: AKIDPOSTER
     secretAccessKey: {SECRET}
@@ -95,6 +100,9 @@ async fn the_rust_sdk_posts_with_its_key_and_gets_awss_codes_otherwise() {
     assert_eq!(post(&temporary(Some("example-session-token")), &id).await, Ok(()));
     assert_eq!(code(post(&temporary(Some("another-token")), &id).await), refused("UnrecognizedClientException"));
     assert_eq!(code(post(&temporary(None), &id).await), refused("UnrecognizedClientException"));
+    let expired = |token| sdk(&gateway, "prod", "AKIDEXPIRED", SECRET, Some(token));
+    assert_eq!(code(post(&expired("example-session-token"), &id).await), refused("ExpiredTokenException"));
+    assert_eq!(code(post(&expired("another-token"), &id).await), refused("UnrecognizedClientException"));
 
     let poster = sdk(&gateway, "prod", "AKIDPOSTER", SECRET, None);
     assert_eq!(post(&poster, &id).await, Ok(()));
@@ -114,9 +122,26 @@ async fn the_rust_sdk_posts_with_its_key_and_gets_awss_codes_otherwise() {
     assert_eq!(post(&wrong, "R0oXAdfD0kwCH6w=").await.expect_err("wrong").0, "InvalidSignatureException");
     let metrics = gateway.metrics().await;
     assert!(
-        metrics.contains(r#"tidegate_pushes_total{api_id="chat",stage="prod",outcome="forbidden",path="local"} 7"#),
+        metrics.contains(r#"tidegate_pushes_total{api_id="chat",stage="prod",outcome="forbidden",path="local"} 9"#),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn who_may_not_call_takes_nothing_from_the_throttle() {
+    let mut backend = Server::backend().await;
+    let throttle = "throttle: { rateLimit: 0.001, burstLimit: 2 }\n";
+    let gateway = TestGateway::start(&format!("{throttle}{}", yaml(&backend.url(), "NONE"))).await;
+    let (_client, id) = connected(&gateway, &mut backend).await;
+    let code = |result: Result<(), (String, String)>| result.map_err(|(code, _)| code);
+    let wrong = sdk(&gateway, "prod", "AKIDALL", "another secret", None);
+    for _ in 0..5 {
+        assert_eq!(code(post(&wrong, &id).await), Err("InvalidSignatureException".to_owned()));
+    }
+    let all = sdk(&gateway, "prod", "AKIDALL", SECRET, None);
+    assert_eq!(post(&all, &id).await, Ok(()));
+    assert_eq!(code(post(&all, &id).await), Err("LimitExceededException".to_owned()));
+    assert_eq!(code(post(&wrong, &id).await), Err("InvalidSignatureException".to_owned()));
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ fn connection(node: NodeId) -> Arc<Connection> {
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into()),
         principal: Default::default(),
         client_cert: None,
+        topics: Default::default(),
     })
 }
 

@@ -46,27 +46,24 @@ pub enum CallError {
     Gone,
 }
 
+/// A peer that waits for answers. Each call is answered once, by a receipt or in another way.
+pub trait Caller: Receipts {
+    /// What became of call number `id`.
+    fn answer(&self, id: u64, outcome: Outcome);
+
+    /// The description that call number `id` asked for.
+    fn answer_info(&self, id: u64, info: Bytes);
+}
+
 /// What a node does with the calls that its peers forward to it. It answers by its own connections alone and forwards
-/// nothing, it never waits, and it keeps the order of the calls.
+/// nothing, and no method waits. Calls are begun in their order, and keep it, but for those that wait for the count of
+/// a quota.
 pub trait LocalConnections: Send + Sync {
-    /// Queues data for a connection. `Ok`: `receipts` will learn what became of number `id`.
-    ///
-    /// # Errors
-    /// They were not queued, and `receipts` hears nothing.
-    fn post(
-        &self,
-        to: Target<'_>,
-        data: Bytes,
-        binary: bool,
-        receipts: &Arc<dyn Receipts>,
-        id: u64,
-    ) -> Result<(), Outcome>;
+    /// Queues data for a connection.
+    fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64);
 
     /// Describes a connection, as its backend gets it.
-    ///
-    /// # Errors
-    /// It is gone, or this node may not serve now.
-    fn get(&self, to: Target<'_>) -> Result<Bytes, Outcome>;
+    fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64);
 
     /// Closes a connection after what was posted before is written.
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome;

@@ -10,12 +10,11 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::call::{Call, LocalConnections};
+use super::call::{Call, Caller, LocalConnections};
 use super::frame::{Answers, Frame, Outcome};
 use super::handle::{Link, Outgoing};
 use super::links::Registered;
 use super::wire::{Wire, WireError};
-use crate::session::Receipts;
 
 /// About as much is written in one system call; a single larger frame goes alone.
 const WRITE_BATCH_BYTES: usize = 64 * 1024;
@@ -65,12 +64,12 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     quiet: Duration,
 ) -> LinkEnd {
     let link = Arc::clone(registered.link());
-    let receipts: Arc<dyn Receipts> = Arc::clone(&link) as Arc<dyn Receipts>;
+    let caller: Arc<dyn Caller> = Arc::clone(&link) as Arc<dyn Caller>;
     let now = Instant::now();
     let mut driver = Driver {
         wire,
         link,
-        receipts,
+        caller,
         local,
         outbox: Batch::default(),
         left: 0,
@@ -100,7 +99,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
 struct Driver<'a, S> {
     wire: Wire<S>,
     link: Arc<Link>,
-    receipts: Arc<dyn Receipts>,
+    caller: Arc<dyn Caller>,
     local: &'a dyn LocalConnections,
     outbox: Batch,
     /// The frames of all calls up to this one are in the socket whole.
@@ -172,14 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 return Err(LinkEnd::Protocol);
             }
             Frame::Post { id, to, binary, data } => {
-                if let Err(outcome) = self.local.post(to, data, binary, &self.receipts, id) {
-                    self.link.answer(id, outcome);
-                }
+                self.local.post(to, data, binary, &self.caller, id);
             }
-            Frame::Get { id, to } => match self.local.get(to) {
-                Ok(info) => self.link.answer_info(id, info),
-                Err(outcome) => self.link.answer(id, outcome),
-            },
+            Frame::Get { id, to } => self.local.get(to, &self.caller, id),
             Frame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),
             Frame::Answers(answers) => self.link.answered(answers),
             Frame::Info { id, info } => self.link.answered_info(id, info),

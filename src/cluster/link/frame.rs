@@ -71,6 +71,10 @@ pub enum Outcome {
     TooLarge,
     /// The owner may not serve now, and nothing was written.
     Unavailable,
+    /// The rate of the connection's usage plan is exceeded.
+    Throttled,
+    /// The quota of the connection's usage plan is used up.
+    QuotaExceeded,
 }
 
 /// Outcomes of many calls, by their ids.
@@ -235,12 +239,22 @@ impl Outcome {
             Outcome::Full => 2,
             Outcome::TooLarge => 3,
             Outcome::Unavailable => 4,
+            Outcome::Throttled => 5,
+            Outcome::QuotaExceeded => 6,
         }
     }
 
     fn from_u8(byte: u8) -> Option<Self> {
-        let all = [Outcome::Done, Outcome::Gone, Outcome::Full, Outcome::TooLarge, Outcome::Unavailable];
-        all.into_iter().find(|outcome| outcome.to_u8() == byte)
+        Some(match byte {
+            0 => Outcome::Done,
+            1 => Outcome::Gone,
+            2 => Outcome::Full,
+            3 => Outcome::TooLarge,
+            4 => Outcome::Unavailable,
+            5 => Outcome::Throttled,
+            6 => Outcome::QuotaExceeded,
+            _ => return None,
+        })
     }
 }
 
@@ -314,7 +328,7 @@ mod tests {
 
     #[test]
     fn answers_are_many_in_a_frame() {
-        let answers: Vec<_> = (0..1000).map(|id| (id, Outcome::from_u8((id % 5) as u8).unwrap())).collect();
+        let answers: Vec<_> = (0..1000).map(|id| (id, Outcome::from_u8((id % 7) as u8).unwrap())).collect();
         let mut out = BytesMut::new();
         Answers::encode(&answers, &mut out);
         let frame = cut(out).remove(0);
@@ -352,7 +366,7 @@ mod tests {
         check(b"");
         check(&[0]);
         check(&[10]);
-        check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1, 5]);
+        check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1, 7]);
         check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1]);
         let mut api_not_utf8 = vec![GET; 23];
         api_not_utf8.extend([1, 0xff]);

@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::call::{Answer, Call, CallError};
+use super::call::{Answer, Call, CallError, Caller};
 use super::frame::{Answers, Outcome};
 use super::handshake::Introduction;
 use crate::session::Receipts;
@@ -187,34 +187,6 @@ impl Link {
         self.owed.fetch_add(1, Ordering::AcqRel) < IN_FLIGHT_MAX
     }
 
-    /// Answers a call of the peer.
-    pub(super) fn answer(&self, id: u64, outcome: Outcome) {
-        let was_empty = {
-            let mut state = self.lock();
-            self.owed.fetch_sub(1, Ordering::AcqRel);
-            if state.phase == Phase::Ended {
-                return;
-            }
-            state.answers.push((id, outcome));
-            state.answers.len() == 1
-        };
-        if was_empty {
-            self.driver.wake();
-        }
-    }
-
-    /// Answers a GET of the peer. Called by the driver, which looks for it by itself.
-    pub(super) fn answer_info(&self, id: u64, info: Bytes) {
-        let mut state = self.lock();
-        self.owed.fetch_sub(1, Ordering::AcqRel);
-        if state.info_bytes + info.len() > INFO_MAX_BYTES {
-            state.answers.push((id, Outcome::Unavailable));
-        } else {
-            state.info_bytes += info.len();
-            state.infos.push_back((id, info));
-        }
-    }
-
     /// The peer has answered. An id that nobody waits for any more is not minded.
     pub(super) fn answered(&self, answers: Answers<'_>) {
         let mut state = self.lock();
@@ -265,6 +237,40 @@ pub(super) trait Outgoing {
     fn call(&mut self, id: u64, call: &Call);
     /// Whether another call may be added.
     fn has_room(&self) -> bool;
+}
+
+impl Caller for Link {
+    fn answer(&self, id: u64, outcome: Outcome) {
+        let was_empty = {
+            let mut state = self.lock();
+            self.owed.fetch_sub(1, Ordering::AcqRel);
+            if state.phase == Phase::Ended {
+                return;
+            }
+            state.answers.push((id, outcome));
+            state.answers.len() == 1
+        };
+        if was_empty {
+            self.driver.wake();
+        }
+    }
+
+    fn answer_info(&self, id: u64, info: Bytes) {
+        {
+            let mut state = self.lock();
+            self.owed.fetch_sub(1, Ordering::AcqRel);
+            if state.phase == Phase::Ended {
+                return;
+            }
+            if state.info_bytes + info.len() > INFO_MAX_BYTES {
+                state.answers.push((id, Outcome::Unavailable));
+            } else {
+                state.info_bytes += info.len();
+                state.infos.push_back((id, info));
+            }
+        }
+        self.driver.wake();
+    }
 }
 
 impl Receipts for Link {

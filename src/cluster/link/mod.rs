@@ -40,7 +40,7 @@ mod links;
 mod tests;
 mod wire;
 
-pub use call::{Action, Answer, Call, CallError, LocalConnections};
+pub use call::{Action, Answer, Call, CallError, Caller, LocalConnections};
 pub use driver::LinkEnd;
 pub use frame::{Answers, FRAME_MAX_BYTES, Frame, Malformed, Outcome, Target};
 pub use handle::{Link, LinkLoad};

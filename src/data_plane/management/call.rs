@@ -5,10 +5,13 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
+use super::Operation;
+use super::push::Outcome as Reached;
 use crate::clock::Timestamp;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::{Deployment, Stage};
+use crate::deployment::{Deployment, Resource, Stage};
+use crate::groups::Counts;
 use crate::id::{ConnectionId, EventId};
 use crate::telemetry::{Callback, EventRecord, Outcome, Span, SpanKind, StageLabels, Subject};
 use crate::trace_context::TraceContext;
@@ -19,8 +22,9 @@ use crate::trace_context::TraceContext;
 pub struct CallRecord {
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
-    /// As it was typed.
-    pub id: String,
+    pub resource: Resource,
+    /// What is to be done with it, if anything is.
+    pub operation: Option<Operation>,
     host: String,
     method: Method,
     source_ip: IpAddr,
@@ -34,6 +38,8 @@ pub struct CallRecord {
     pub request_bytes: usize,
     /// By which way a post reached its connection: `local` or `peer`.
     pub path: &'static str,
+    /// What became of what was sent to many.
+    reached: Option<Counts>,
 }
 
 impl CallRecord {
@@ -41,7 +47,7 @@ impl CallRecord {
     pub fn begin(
         plane: &DataPlane,
         (deployment, stage): (Arc<Deployment>, Arc<Stage>),
-        id: String,
+        resource: Resource,
         (host, method, headers): (String, Method, &HeaderMap),
         source_ip: IpAddr,
     ) -> Self {
@@ -49,7 +55,8 @@ impl CallRecord {
         CallRecord {
             deployment,
             stage,
-            id,
+            operation: Operation::find(&method, &resource),
+            resource,
             host,
             method,
             source_ip,
@@ -60,7 +67,18 @@ impl CallRecord {
             span: plane.telemetry.tracer.start("@connections", SpanKind::Server, TraceContext::of_headers(headers)),
             request_bytes: 0,
             path: "local",
+            reached: None,
         }
+    }
+
+    /// The API and the stage, as metrics name them.
+    pub fn labels(&self) -> StageLabels {
+        StageLabels { api_id: Arc::clone(&self.deployment.api_id), stage: Arc::clone(&self.stage.name) }
+    }
+
+    /// All is known of what was sent to many.
+    pub(super) fn fanned_out(&mut self, outcome: &Reached) {
+        self.reached = Some(outcome.counts);
     }
 
     /// The id of the call, as its answer names it.
@@ -76,26 +94,31 @@ impl CallRecord {
         };
         let error = error.as_ref();
         let reason = error.map(ConnectionsApiError::reason);
-        let outcome = match self.method {
-            Method::POST => {
+        let outcome = match self.operation {
+            Some(Operation::PostToConnection) => {
                 Outcome::Push { outcome: error.map_or("ok", ConnectionsApiError::outcome), path: self.path }
             }
             _ => Outcome::Call,
         };
-        let is_known = error.is_none_or(|error| !matches!(error, ConnectionsApiError::UnknownMethod));
         let callback = Callback {
             api_id: &self.deployment.api_id,
             stage: &self.stage.name,
             domain_name: &self.host,
             // A method is free text: only those that there are get into logs.
-            method: if is_known { self.method.as_str() } else { "OTHER" },
-            connection_id: ConnectionId::parse(&self.id).ok(),
+            method: if self.operation.is_some() { self.method.as_str() } else { "OTHER" },
+            path: self.resource.path(),
+            operation: self.operation.map(Operation::name),
+            delivered: self.reached.map(|counts| counts.delivered),
+            connection_id: self.resource.connection().and_then(|id| ConnectionId::parse(id).ok()),
             request_id: self.request_id,
             request_time: self.request_time,
             source_ip: Some(self.source_ip),
             user_agent: self.user_agent.as_deref(),
         };
-        let labels = StageLabels { api_id: Arc::clone(&self.deployment.api_id), stage: Arc::clone(&self.stage.name) };
+        let labels = self.labels();
+        if self.reached.is_some() {
+            plane.metrics.fan_out_took(&labels, self.started.elapsed());
+        }
         let record = EventRecord {
             subject: Subject::Callback(&callback),
             outcome,

@@ -20,8 +20,8 @@ const REASON_MAX_BYTES: usize = 123;
 /// What a client is told when a backend closes its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseRequest {
-    code: u16,
-    reason: String,
+    pub(super) code: u16,
+    pub(super) reason: String,
 }
 
 impl CloseRequest {

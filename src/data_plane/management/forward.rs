@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
 use crate::cluster::link::{Action, Answer, Call, CallError, Outcome};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -34,6 +35,8 @@ pub(super) async fn forward(
         Ok(Answer::Outcome(Outcome::Gone)) | Err(CallError::Gone) => Err(ConnectionsApiError::Gone),
         Ok(Answer::Outcome(Outcome::Full)) => Err(ConnectionsApiError::BufferFull),
         Ok(Answer::Outcome(Outcome::TooLarge)) => Err(ConnectionsApiError::TooLarge),
+        Ok(Answer::Outcome(Outcome::Throttled)) => Err(ConnectionsApiError::UsageExceeded(UsageExceeded::Throttle)),
+        Ok(Answer::Outcome(Outcome::QuotaExceeded)) => Err(ConnectionsApiError::UsageExceeded(UsageExceeded::Quota)),
         Ok(Answer::Outcome(Outcome::Unavailable)) | Err(CallError::NotSent) => {
             Err(ConnectionsApiError::OwnerUnreachable)
         }

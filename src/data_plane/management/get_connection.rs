@@ -40,7 +40,7 @@ pub async fn get_connection(
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let json = match find(plane, deployment, id)? {
         Found::Here(open) => {
-            count(plane, &open.connection).await?;
+            count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
             describe(&open)
         }
         Found::Elsewhere(id) => match forward(plane, &deployment.api_id, id, Action::Get).await? {

@@ -5,41 +5,64 @@ use bytes::Bytes;
 use super::delete_connection::close;
 use super::get_connection::describe;
 use super::post_to_connection::frame;
-use super::{DataType, find_here};
-use crate::cluster::link::{LocalConnections, Outcome, Target};
+use super::{DataType, count, find_here};
+use crate::authorizer::{Counted, UsageExceeded};
+use crate::cluster::link::{Caller, LocalConnections, Outcome, Target};
 use crate::data_plane::DataPlane;
-use crate::session::{PostRefused, Receipts};
+use crate::registry::Open;
+use crate::session::PostRefused;
 
 /// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
-/// it is gone.
+/// it is gone. It counts against the usage plan here, where the connection's API key is known.
 impl LocalConnections for DataPlane {
-    fn post(
-        &self,
-        to: Target<'_>,
-        data: Bytes,
-        binary: bool,
-        receipts: &Arc<dyn Receipts>,
-        id: u64,
-    ) -> Result<(), Outcome> {
-        let open = find_here(self, to.api_id, &to.connection).ok_or(Outcome::Gone)?;
+    fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64) {
+        let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
         if data.len() > self.live().limits.message_bytes {
-            return Err(Outcome::TooLarge);
+            return caller.answer(id, Outcome::TooLarge);
         }
-        let frame = frame(data, if binary { DataType::Binary } else { DataType::Text });
-        open.outbox.post_for(frame, self.clock.now(), receipts, id).map_err(|refused| match refused {
-            PostRefused::Gone => Outcome::Gone,
-            PostRefused::Full => Outcome::Full,
-        })
+        let (frame, now) = (frame(data, if binary { DataType::Binary } else { DataType::Text }), self.clock.now());
+        counted(self, open, caller, id, move |open, caller| {
+            let refused = open.outbox.post_for(frame, now, Arc::clone(caller) as _, id).err();
+            match refused {
+                None => {}
+                Some(PostRefused::Gone) => caller.answer(id, Outcome::Gone),
+                Some(PostRefused::Full) => caller.answer(id, Outcome::Full),
+            }
+        });
     }
 
-    fn get(&self, to: Target<'_>) -> Result<Bytes, Outcome> {
-        find_here(self, to.api_id, &to.connection).map(|open| describe(&open)).ok_or(Outcome::Gone)
+    fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64) {
+        let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
+        counted(self, open, caller, id, move |open, caller| caller.answer_info(id, describe(open)));
     }
 
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome {
         match find_here(self, to.api_id, &to.connection) {
             Some(open) if close(&open, code, reason) => Outcome::Done,
             Some(_) | None => Outcome::Gone,
+        }
+    }
+}
+
+/// Does something for a peer if it is within the usage plan of the connection's API key: at once, or in a task of its
+/// own when the quota has to be asked for.
+fn counted(
+    plane: &DataPlane,
+    open: Open,
+    caller: &Arc<dyn Caller>,
+    id: u64,
+    then: impl FnOnce(&Open, &Arc<dyn Caller>) + Send + 'static,
+) {
+    let finish = move |counted: Result<(), UsageExceeded>, open: &Open, caller: &Arc<dyn Caller>| match counted {
+        Ok(()) => then(open, caller),
+        Err(UsageExceeded::Throttle) => caller.answer(id, Outcome::Throttled),
+        Err(UsageExceeded::Quota) => caller.answer(id, Outcome::QuotaExceeded),
+    };
+    match count(plane, &open.connection) {
+        Counted::Now(result) => finish(result, &open, caller),
+        later @ Counted::Later(_) => {
+            let caller = Arc::clone(caller);
+            plane.lifecycle.spawn(async move { finish(later.await, &open, &caller) });
         }
     }
 }

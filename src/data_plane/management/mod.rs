@@ -1,15 +1,24 @@
-//! The backend's side: `@connections`. A call for a connection of another node is forwarded to it, once.
+//! The backend's side: `@connections`, and what stands beside it for many: `@groups`, `@users`, `@broadcast` and `@send`.
+//!
+//! A call for a connection of another node is forwarded to it, once; a message to many goes to each node once, and is
+//! fanned out there (`push.rs`).
 
 mod call;
 mod delete_connection;
 mod forward;
 mod get_connection;
+mod listing;
 mod local;
+mod membership;
+mod operation;
+mod post_to_audience;
 mod post_to_connection;
+pub(super) mod push;
+pub(super) mod send;
 
 use std::sync::Arc;
 
-use crate::authorizer::{Access, ConnectionsCall, Denial};
+use crate::authorizer::{Access, ConnectionsCall, Counted, Denial};
 use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
@@ -20,19 +29,23 @@ use crate::request_context::Connection;
 pub use call::CallRecord;
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
+pub use listing::{Asked, close_all, list};
+pub use membership::{Change, change_many, change_one, get_connection_groups};
+pub use operation::{BodyKind, OPERATIONS, Operation};
+pub use post_to_audience::post_to_audience;
 pub use post_to_connection::{DataType, post_to_connection};
+pub use send::{Batch, send};
 
-/// Counts a call for the API key that the connection came with. A connection can always be closed, so
-/// [`delete_connection`] does not count.
-async fn count(plane: &DataPlane, connection: &Connection) -> Result<(), ConnectionsApiError> {
-    let principal = connection.principal.load_full();
-    if principal.is_none() {
-        return Ok(());
+/// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be
+/// closed, so [`delete_connection`] does not count.
+fn count(plane: &DataPlane, connection: &Connection) -> Counted {
+    match &*connection.principal.load() {
+        Some(principal) => {
+            let now = plane.clock.now();
+            plane.live().access.count(Some(principal), &connection.api_id, &connection.stage, now)
+        }
+        None => Counted::Now(Ok(())),
     }
-    let live = plane.live_owned();
-    let counted =
-        live.access.count(principal.as_deref(), &connection.api_id, &connection.stage, plane.clock.now()).await;
-    counted.map_err(ConnectionsApiError::UsageExceeded)
 }
 
 /// Whether a signed call of `@connections` may be made; the operator learns of one that may not.

@@ -34,7 +34,8 @@ pub async fn post_to_connection(
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let outcome = match find(plane, &call.deployment, &call.id)? {
+    let id = call.resource.connection().unwrap_or_default();
+    let outcome = match find(plane, &call.deployment, id)? {
         Found::Elsewhere(id) => {
             call.path = "peer";
             post_elsewhere(plane, &call.deployment, id, data, data_type).await
@@ -45,7 +46,7 @@ pub async fn post_to_connection(
 }
 
 async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) -> Result<(), ConnectionsApiError> {
-    count(plane, &open.connection).await?;
+    count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }

@@ -11,11 +11,13 @@ use tracing::{Instrument as _, debug, warn};
 use super::disconnect::report;
 use crate::apigatewayv2::LoggingLevel;
 use crate::authorizer::{Client, Denial, Received};
+use crate::data_plane::answer_actions::{act, name_user};
 use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
+use crate::groups::Actions;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
 use crate::limits::{Bucket, Slot};
@@ -94,6 +96,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         user_agent: request.user_agent.as_deref().map(Into::into),
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
+        topics: Default::default(),
     });
     let labels = labels(&connection);
     let route = request.stage.connect.as_deref();
@@ -192,17 +195,17 @@ async fn admit(
         return Err(ConnectError::Unavailable);
     }
     let Some(route) = route else {
-        return admitted.open().ok_or(ConnectError::Unavailable);
+        return admitted.open(Actions::default()).await.ok_or(ConnectError::Unavailable);
     };
     let sent = (Some(&request.handshake), &Payload::Empty);
     let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
     *integration = Some(record);
     match outcome {
-        Ok(answer) if answer.status.is_success() => {
+        Ok((answer, actions)) if answer.status.is_success() => {
             admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-            admitted.open().ok_or(ConnectError::Unavailable)
+            admitted.open(actions).await.ok_or(ConnectError::Unavailable)
         }
-        Ok(answer) => {
+        Ok((answer, _)) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
             admitted.refused();
             Err(refused(answer))
@@ -282,14 +285,17 @@ impl Admitted {
         stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
     }
 
-    /// From now on it is served. `None` if the node was fenced meanwhile: then its backend is told that it is over.
-    fn open(mut self) -> Option<Self> {
+    /// From now on it is served, and in what its backend put it. `None` if the node was fenced meanwhile: then its
+    /// backend is told that it is over.
+    async fn open(mut self, actions: Actions) -> Option<Self> {
         let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
         self.plane.metrics.opened(&labels(&self.connection));
         if !is_served {
             self.end(Closing::fenced());
             return None;
         }
+        name_user(&self.plane, &self.connection);
+        act(&self.plane, &self.connection, actions).await;
         debug!(connection_id = %self.connection.id, "connected");
         Some(self)
     }
@@ -308,6 +314,7 @@ impl Admitted {
         if self.plane.registry.end(&self.connection.id, closing) && was_open {
             self.plane.metrics.closed(&labels(&self.connection), cause, code);
         }
+        self.plane.groups.end(&self.connection);
     }
 }
 

@@ -6,10 +6,12 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, debug, error, warn};
 
 use crate::data_plane::DataPlane;
+use crate::data_plane::answer_actions::act;
 use crate::data_plane::context::labels;
 use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::reasons::of_integration;
+use crate::groups::Actions;
 use crate::http_client::CallError;
 use crate::id::ConnectionId;
 use crate::integration::{Answer, IntegrationError, Payload};
@@ -65,7 +67,7 @@ fn record_without_call(plane: &DataPlane, id: &ConnectionId, status: StatusCode,
 
 /// Tries once to deliver a `$disconnect`. The event's id is computed from the connection's, so every attempt, by
 /// whomever, has the same.
-pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId) -> Attempt {
+pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &ConnectionId) -> Attempt {
     plane.registry.gate().opened().await;
     let Some(ended) = plane.registry.get_ended(id) else { return Attempt::Settled };
     let Ended { connection, closing, attempt, since } = ended;
@@ -108,11 +110,18 @@ pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId)
         debug!(connection_id = %id, attempt, "the backend knows of the disconnect");
         plane.telemetry.record(&plane.metrics, &record, span);
         settle(plane, &connection, false);
+        if let Ok((_, actions)) = outcome
+            && !actions.is_empty()
+        {
+            // What the backend has to say to others.
+            let plane = Arc::clone(plane);
+            plane.lifecycle.clone().spawn(async move { act(&plane, &connection, actions).await });
+        }
         return Attempt::Settled;
     }
     let is_outage = outcome.as_ref().is_err_and(IntegrationError::is_outage);
     let why = match &outcome {
-        Ok(answer) => format!("status {}", answer.status),
+        Ok((answer, _)) => format!("status {}", answer.status),
         Err(error) => chain(error).to_string(),
     };
     let next = plane.registry.retry(id).unwrap_or(attempt + 1);
@@ -132,13 +141,13 @@ pub(in crate::data_plane) async fn attempt(plane: &DataPlane, id: &ConnectionId)
 }
 
 /// Any 2xx is final whatever its body, but for a function error; so is every refusal that trying again cannot change.
-fn is_final(outcome: &Result<Answer, IntegrationError>) -> bool {
+fn is_final(outcome: &Result<(Answer, Actions), IntegrationError>) -> bool {
     let again = |status: StatusCode| {
         status.is_server_error()
             || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&status)
     };
     match outcome {
-        Ok(answer) => !again(answer.status),
+        Ok((answer, _)) => !again(answer.status),
         Err(IntegrationError::Call(CallError::TooLarge { status, .. })) => !again(*status),
         Err(IntegrationError::Redirect(_) | IntegrationError::Unreadable(_)) => true,
         Err(IntegrationError::Call(_) | IntegrationError::Refused(_) | IntegrationError::Function) => false,

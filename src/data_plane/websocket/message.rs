@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, debug, trace};
 
 use super::refresh::refresh;
+use crate::data_plane::answer_actions::act;
 use crate::data_plane::context::labels;
 use crate::data_plane::gateway_response::{error_frame, failure_status};
 use crate::data_plane::integration_call::call_integration;
@@ -223,7 +224,8 @@ async fn call(
     let (outcome, record) =
         call_integration(&at.plane, labels, (&at.stage, route), context, (None, payload), span).await;
     message.integration = Some(record);
-    let answer = outcome.map_err(MessageError::Integration)?;
+    let (answer, actions) = outcome.map_err(MessageError::Integration)?;
+    act(&at.plane, connection, actions).await;
     if !route.two_way || answer.body.is_empty() {
         return Ok(None);
     }

@@ -7,7 +7,7 @@ use crate::telemetry::event_record::{EventRecord, Subject};
 ///
 /// Source: AWS, "API Gateway WebSocket API mapping template reference" and "Variables for access logging"; the last
 /// ones are tidegate's own.
-pub(super) const VARIABLES: [&str; 66] = [
+pub(super) const VARIABLES: [&str; 68] = [
     "apiId",
     "authenticate.error",
     "authenticate.latency",
@@ -64,9 +64,11 @@ pub(super) const VARIABLES: [&str; 66] = [
     "status",
     "tidegate.closeCode",
     "tidegate.closeReason",
+    "tidegate.delivered",
     "tidegate.duration",
     "tidegate.integrationId",
     "tidegate.nodeId",
+    "tidegate.operation",
     "tidegate.reason",
     "tidegate.requestLength",
     "tidegate.traceId",
@@ -121,7 +123,9 @@ fn of_subject<'r>(subject: &'r Subject<'_>, name: &str) -> Option<Cow<'r, str>> 
             "stage" => Cow::Borrowed(callback.stage),
             "domainName" => Cow::Borrowed(callback.domain_name),
             "eventType" => Cow::Borrowed("CONNECTION_API"),
-            "routeKey" => Cow::Owned(format!("{} /@connections/{{connectionId}}", callback.method)),
+            "routeKey" => Cow::Owned(format!("{} {}", callback.method, callback.path)),
+            "tidegate.operation" => Cow::Borrowed(callback.operation?),
+            "tidegate.delivered" => Cow::Owned(callback.delivered?.to_string()),
             "connectionId" => Cow::Owned(callback.connection_id?.to_string()),
             "tidegate.nodeId" => Cow::Owned(callback.connection_id?.node().to_string()),
             "requestId" | "extendedRequestId" => Cow::Borrowed(callback.request_id.as_str()),

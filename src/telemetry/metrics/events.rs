@@ -17,6 +17,8 @@ pub(super) struct EventMetrics {
     pub(super) message_bytes: Counters<DirectionLabels>,
     pub(super) dispatches_in_flight: Gauges<StageLabels>,
     pub(super) pushes: Counters<PushLabels>,
+    pub(super) fan_out_deliveries: Counters<OutcomeLabels>,
+    pub(super) fan_out_duration: Histograms<StageLabels>,
     pub(super) throttled: Counters<LevelLabels>,
     pub(super) reasons: Counters<ReasonLabels>,
     pub(super) integration_duration: Histograms<StageLabels>,
@@ -38,6 +40,14 @@ impl EventMetrics {
             message_bytes: register.counter("message_bytes", "Bytes of messages, in from clients and out to them"),
             dispatches_in_flight: register.gauge("dispatches_in_flight", "Messages that are at their backend now"),
             pushes: register.counter("pushes", "Posts to connections, by outcome and path"),
+            fan_out_deliveries: register.counter(
+                "fan_out_deliveries",
+                "Connections of this node that a message to a group, a user or many was for, by what became of it",
+            ),
+            fan_out_duration: register.durations(
+                "fan_out_duration_seconds",
+                "Time until all was known of a message to a group, a user or many, on all nodes",
+            ),
             throttled: register.counter("throttled", "What was turned away, by whose bucket was empty"),
             reasons: register.counter("reasons", "Events that went another way than asked for, by why"),
             integration_duration: register

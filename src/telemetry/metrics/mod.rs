@@ -53,6 +53,9 @@ pub struct Fill {
     /// Bytes that wait in all send buffers, and in the fullest.
     pub send_buffer_bytes: usize,
     pub send_buffer_largest_bytes: usize,
+    /// Groups and users that have a member, and all memberships.
+    pub groups: usize,
+    pub group_memberships: usize,
     pub backends: Vec<BackendFill>,
 }
 
@@ -142,6 +145,25 @@ impl Metrics {
     /// A backend posted to a connection: how it went, by which path, and how many bytes are with the client now.
     pub fn push(&self, stage: &StageLabels, outcome: &'static str, path: &'static str) {
         self.events.pushes.get_or_create(&PushLabels::new(stage, outcome, path)).inc();
+    }
+
+    /// A message went to many connections of this node: to how many it was delivered, how many were gone, had a full
+    /// buffer, or are still pending.
+    pub fn fanned_out(&self, meters: &RouteMeters, counts: [usize; 4], bytes: usize) {
+        for (outcome, count) in ["ok", "gone", "full", "pending"].into_iter().zip(counts) {
+            if count > 0 {
+                let labels = OutcomeLabels::new(&meters.labels, outcome);
+                self.events.fan_out_deliveries.get_or_create(&labels).inc_by(count as u64);
+            }
+        }
+        let [delivered, ..] = counts;
+        meters.aws_message_count.inc_by(delivered as u64);
+        meters.bytes_out.inc_by((delivered * bytes) as u64);
+    }
+
+    /// All is known of a message to many.
+    pub fn fan_out_took(&self, stage: &StageLabels, took: Duration) {
+        self.events.fan_out_duration.get_or_create(stage).observe(took.as_secs_f64());
     }
 
     /// A backend was called on behalf of this route. `status` is that of its answer, `error` the kind of a failure.
@@ -242,6 +264,8 @@ impl Metrics {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.node.send_buffer_bytes.set(gauge(fill.send_buffer_bytes));
         self.node.send_buffer_largest_bytes.set(gauge(fill.send_buffer_largest_bytes));
+        self.node.groups.set(gauge(fill.groups));
+        self.node.group_memberships.set(gauge(fill.group_memberships));
         // A reload may have taken a backend away. What is left is added up: HTTP/1.1 and HTTP/2 to one address are two.
         for family in
             [&self.node.backend_connections, &self.node.backend_connections_idle, &self.node.backend_calls_waiting]

@@ -28,6 +28,8 @@ pub(super) struct NodeMetrics {
     pub(super) tls_handshakes: Counters<ResultLabels>,
     pub(super) send_buffer_bytes: Gauge,
     pub(super) send_buffer_largest_bytes: Gauge,
+    pub(super) groups: Gauge,
+    pub(super) group_memberships: Gauge,
     pub(super) backend_connections: Gauges<BackendLabels>,
     pub(super) backend_connections_idle: Gauges<BackendLabels>,
     pub(super) backend_calls_waiting: Gauges<BackendLabels>,
@@ -49,6 +51,9 @@ impl NodeMetrics {
             lease_remaining: register.single("node_lease_remaining_seconds", "Time until this node's lease ends"),
             reaped: register.counter("reaped_connections", "Connections of lost nodes that this node took over"),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
+            groups: register.single("groups", "Groups and users that have a member on this node"),
+            group_memberships: register
+                .single("group_memberships", "Connections of this node in groups, and users on them, added up"),
             send_buffer_bytes: register.single("send_buffer_bytes", "Bytes that wait to be written to clients"),
             send_buffer_largest_bytes: register
                 .single("send_buffer_largest_bytes", "Bytes that wait in the fullest send buffer of a connection"),

@@ -187,6 +187,7 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         user_agent: user_agent.map(Into::into),
         principal: Default::default(),
         client_cert: None,
+        topics: Default::default(),
     })
 }
 

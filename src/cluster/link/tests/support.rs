@@ -15,10 +15,11 @@ use crate::cluster::Membership;
 use crate::cluster::link::greeting::{self, GreetError, Identity};
 use crate::cluster::link::handshake::{Challenge, Hello, Role, Transcript};
 use crate::cluster::link::wire::Wire;
-use crate::cluster::link::{Action, Call, Frame, Link, Links, LocalConnections, Outcome, PROTOCOL, Refusal, Target};
+use crate::cluster::link::{
+    Action, Call, Caller, Frame, Link, Links, LocalConnections, Outcome, PROTOCOL, Refusal, Target,
+};
 use crate::id::{ConnectionId, NodeId};
 use crate::secret::Secret;
-use crate::session::Receipts;
 use crate::telemetry::LinkMetrics;
 
 pub(super) const SECRET: &str = "0123456789abcdef";
@@ -126,7 +127,7 @@ pub(super) async fn record_handshake(acceptor: &TestNode, dialler: &TestNode) ->
 #[derive(Debug, Default)]
 pub(super) struct Scripted {
     pub(super) posts: Mutex<Vec<Bytes>>,
-    held: Mutex<Vec<(Arc<dyn Receipts>, u64)>>,
+    held: Mutex<Vec<(Arc<dyn Caller>, u64)>>,
 }
 
 impl Scripted {
@@ -143,19 +144,18 @@ impl Scripted {
 }
 
 impl LocalConnections for Scripted {
-    fn post(&self, _: Target<'_>, data: Bytes, _: bool, receipts: &Arc<dyn Receipts>, id: u64) -> Result<(), Outcome> {
+    fn post(&self, _: Target<'_>, data: Bytes, _: bool, caller: &Arc<dyn Caller>, id: u64) {
         self.posts.lock().unwrap().push(data.clone());
         match &data[..] {
-            b"hold" => self.held.lock().unwrap().push((Arc::clone(receipts), id)),
-            b"full" => return Err(Outcome::Full),
-            b"gone" => return Err(Outcome::Gone),
-            _ => receipts.settle(id, true),
+            b"hold" => self.held.lock().unwrap().push((Arc::clone(caller), id)),
+            b"full" => caller.answer(id, Outcome::Full),
+            b"gone" => caller.answer(id, Outcome::Gone),
+            _ => caller.settle(id, true),
         }
-        Ok(())
     }
 
-    fn get(&self, to: Target<'_>) -> Result<Bytes, Outcome> {
-        Ok(Bytes::from(format!("{} {}", to.connection, to.api_id)))
+    fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64) {
+        caller.answer_info(id, Bytes::from(format!("{} {}", to.connection, to.api_id)));
     }
 
     fn delete(&self, _: Target<'_>, code: u16, _: &str) -> Outcome {

@@ -1,0 +1,55 @@
+//! What a backend asks for in its answer to an event: to join, to leave, to say who it is, to push.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::DataPlane;
+use super::context::labels;
+use super::management::push::{begin, finish};
+use crate::groups::{Actions, JoinRefused, Message};
+use crate::request_context::Connection;
+use crate::topic::TopicName;
+
+/// Does what a backend asked for in its answer to an event on a connection. What it says of a connection that is over
+/// is not minded; its messages are sent all the same. They are queued in their order when this returns, and nobody
+/// waits for slow members.
+pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions: Actions) {
+    if actions.is_empty() {
+        return;
+    }
+    let Actions { leave, join, users, send } = actions;
+    leave.iter().for_each(|group| _ = plane.groups.leave(connection, group));
+    if let Some(open) = plane.registry.get_open(&connection.id) {
+        let most = plane.live().most_topics();
+        let joined = join.into_iter().try_for_each(|group| plane.groups.join(connection, &open.outbox, group, most));
+        let named = users.map_or(Ok(()), |users| plane.groups.set_users(connection, &open.outbox, &users, most));
+        if joined.and(named) == Err(JoinRefused::TooMany) {
+            warn!(
+                connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage, most,
+                "a backend's answer joins more groups than limits.groupsPerConnection allows; the rest are left out"
+            );
+        }
+    }
+    if send.is_empty() {
+        return;
+    }
+    let labels = labels(connection);
+    let messages = send.into_iter().map(|Message { audience, frame }| (audience, frame));
+    let pushing = begin(plane, &labels, messages).await;
+    let counting = Arc::clone(plane);
+    plane.lifecycle.spawn(async move {
+        for pushing in pushing {
+            finish(&counting, &labels, pushing).await;
+        }
+    });
+}
+
+/// Puts the user onto a connection that its authorizer named, if there is one that can be used.
+pub(super) fn name_user(plane: &DataPlane, connection: &Connection) {
+    let principal = connection.principal.load();
+    let Some(user) = principal.as_ref().and_then(|principal| principal.user()) else { return };
+    let (Ok(user), Some(open)) = (TopicName::user(user), plane.registry.get_open(&connection.id)) else { return };
+    // A connection that has just begun is in nothing else, and one that is over needs no user.
+    let _ = plane.groups.join(connection, &open.outbox, user, plane.live().most_topics());
+}

@@ -1,0 +1,140 @@
+use std::sync::Arc;
+
+use http::Response;
+use serde::Serialize;
+
+use super::CloseRequest;
+use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::deployment::Deployment;
+use crate::groups::Listed;
+use crate::id::ConnectionId;
+use crate::session::Closing;
+use crate::topic::{Topic, TopicName};
+
+/// Members of a page, unless `limit` says otherwise.
+const LIMIT_DEFAULT: usize = 100;
+
+/// Most members of a page.
+const LIMIT_MAX: usize = 1000;
+
+/// A question for members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// How many ids are wanted; 0 for none.
+    limit: usize,
+    /// The last id of the page before.
+    after: Option<ConnectionId>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    connections: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<String>>,
+    /// Where the next page begins, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    /// Nodes that may have members and did not answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    unreachable_nodes: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Asked {
+    /// Reads the query string: `members=true`, `limit`, `cursor`.
+    ///
+    /// # Errors
+    /// One of them has a value that it cannot have.
+    pub fn parse(query: Option<&str>) -> Result<Self, ConnectionsApiError> {
+        let (mut members, mut limit, mut after) = (false, LIMIT_DEFAULT, None);
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "members" => {
+                    members = match &*value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err(ConnectionsApiError::BadRequest("members must be true or false")),
+                    }
+                }
+                "limit" => {
+                    let number = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                    limit = number.ok_or(ConnectionsApiError::BadRequest("limit must be 1 to 1000"))?;
+                }
+                "cursor" => {
+                    let id = ConnectionId::parse(&value);
+                    after = Some(id.map_err(|_| ConnectionsApiError::BadRequest("cursor must be that of a page"))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(if members { Asked { limit, after } } else { Asked::default() })
+    }
+}
+
+/// `GET /{stage}/@groups/{group}` and `/@users/{user}`: how many connections are there, and which, a page at a time.
+pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicName, asked: &Asked) -> Response<Body> {
+    // One more than wanted tells whether there is another page.
+    let ask = Asked { limit: if asked.limit == 0 { 0 } else { asked.limit + 1 }, after: asked.after };
+    let Listed { count, ids } = list_here(plane, &deployment.api_id, name, &ask);
+    let has_more = ids.len() > asked.limit;
+    let texts: Vec<String> = ids.iter().take(asked.limit).map(ToString::to_string).collect();
+    json(&Answer {
+        connections: count,
+        cursor: if has_more { texts.last().cloned() } else { None },
+        members: (asked.limit > 0).then_some(texts),
+        unreachable_nodes: 0,
+    })
+}
+
+/// Members that are on this node.
+pub(super) fn list_here(plane: &DataPlane, api_id: &Arc<str>, name: TopicName, asked: &Asked) -> Listed {
+    let topic = Topic { api_id: Arc::clone(api_id), name };
+    let (count, ids) = plane.groups.page(&topic, asked.after.as_ref(), asked.limit);
+    Listed { count: count as u64, ids }
+}
+
+/// `DELETE /{stage}/@users/{user}`: closes all connections of a user, and tells how many.
+pub async fn close_all(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    user: TopicName,
+    request: &CloseRequest,
+) -> Response<Body> {
+    let closed = close_here(plane, &deployment.api_id, user, request.code, &request.reason);
+    json(&Answer { connections: closed, members: None, cursor: None, unreachable_nodes: 0 })
+}
+
+/// Closes a user's connections on this node.
+pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, code: u16, reason: &str) -> u64 {
+    let topic = Topic { api_id: Arc::clone(api_id), name: user };
+    let members = plane.groups.members(&topic);
+    members.iter().filter(|member| member.outbox.close(Closing::deleted(code, reason))).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_checked() {
+        let check = |query: &str, expected: Option<(usize, bool)>| {
+            let parsed = Asked::parse(Some(query)).ok().map(|asked| (asked.limit, asked.after.is_some()));
+            assert_eq!(parsed, expected, "{query}");
+        };
+        check("", Some((0, false)));
+        check("members=false&limit=5", Some((0, false)));
+        check("members=true", Some((100, false)));
+        check("members=true&limit=1000&cursor=AAAAAAAAAAAAAAAAAAA%3D", Some((1000, true)));
+        check("members=true&limit=0", None);
+        check("members=true&limit=1001", None);
+        check("members=yes", None);
+        check("members=true&cursor=x", None);
+        check("X-Amz-Signature=abc", Some((0, false)));
+    }
+}

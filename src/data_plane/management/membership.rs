@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::find_here;
+use crate::data_plane::gateway_response::{Body, empty, json};
+use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::deployment::Deployment;
+use crate::groups::{Changed, JoinRefused};
+use crate::id::ConnectionId;
+use crate::topic::{TopicKind, TopicName};
+
+/// Connections that are to join a group or to leave it.
+#[derive(Debug)]
+pub struct Change {
+    pub group: TopicName,
+    pub join: bool,
+    pub connections: Vec<ConnectionId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    connections: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    /// Connections that are in the group now, or are not any more.
+    changed: usize,
+    gone_connections: Vec<String>,
+    /// In as many groups as they may be.
+    full_connections: Vec<String>,
+    /// Their node cannot be reached, or did not answer.
+    unreachable_connections: Vec<String>,
+}
+
+/// What became of a change on all nodes.
+#[derive(Debug, Default)]
+struct Outcome {
+    changed: Changed,
+    unreachable: Vec<ConnectionId>,
+}
+
+impl Change {
+    /// Of one connection.
+    ///
+    /// # Errors
+    /// The name or the id is malformed.
+    pub fn one(group: &str, id: &str, join: bool) -> Result<Self, ConnectionsApiError> {
+        let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
+        let id = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
+        Ok(Change { group, join, connections: vec![id] })
+    }
+
+    /// Of many, from a body `{"connections":["…"]}`.
+    ///
+    /// # Errors
+    /// The name or an id is malformed, or there are more than `targets`.
+    pub fn many(group: &str, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
+        let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
+        let Written { connections } = serde_json::from_slice(body)
+            .map_err(|_| ConnectionsApiError::BadRequest("the body must be {\"connections\":[\"…\"]}"))?;
+        let max = usize::try_from(targets).unwrap_or(usize::MAX);
+        if connections.len() > max {
+            return Err(ConnectionsApiError::OverLimit { what: "connections (limits.targets)", max });
+        }
+        let parse = |id: String| ConnectionId::parse(&id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id));
+        let mut connections: Vec<ConnectionId> = connections.into_iter().map(parse).collect::<Result<_, _>>()?;
+        connections.sort_unstable();
+        connections.dedup();
+        Ok(Change { group, join, connections })
+    }
+}
+
+/// `PUT` and `DELETE /{stage}/@groups/{group}/connections/{connectionId}`: 204 once the connection is in the group, or is
+/// not.
+///
+/// # Errors
+/// The connection is gone, in as many groups as it may be, or its node cannot be reached.
+pub async fn change_one(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    change: Change,
+) -> Result<Response<Body>, ConnectionsApiError> {
+    let Outcome { changed, unreachable } = apply(plane, &deployment.api_id, change).await;
+    if !changed.gone.is_empty() {
+        return Err(ConnectionsApiError::Gone);
+    }
+    if !changed.full.is_empty() {
+        return Err(ConnectionsApiError::TooManyGroups { max: plane.live().limits.groups_per_connection });
+    }
+    if unreachable.is_empty() { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(ConnectionsApiError::OwnerUnreachable) }
+}
+
+/// `PUT` and `DELETE /{stage}/@groups/{group}/connections`: as for one, for all that the body names; those that it could
+/// not be done for are named.
+pub async fn change_many(plane: &DataPlane, deployment: &Arc<Deployment>, change: Change) -> Response<Body> {
+    let count = change.connections.len();
+    let Outcome { changed, unreachable } = apply(plane, &deployment.api_id, change).await;
+    let texts = |ids: &[ConnectionId]| ids.iter().map(ToString::to_string).collect();
+    json(&Report {
+        changed: count - changed.gone.len() - changed.full.len() - unreachable.len(),
+        gone_connections: texts(&changed.gone),
+        full_connections: texts(&changed.full),
+        unreachable_connections: texts(&unreachable),
+    })
+}
+
+async fn apply(plane: &DataPlane, api_id: &Arc<str>, change: Change) -> Outcome {
+    Outcome { changed: change_here(plane, api_id, &change), unreachable: Vec::new() }
+}
+
+/// Changes the group for those of the connections that are on this node.
+pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change) -> Changed {
+    let most = plane.live().most_topics();
+    let mut changed = Changed::default();
+    for id in &change.connections {
+        let Some(open) = find_here(plane, api_id, id) else {
+            changed.gone.push(*id);
+            continue;
+        };
+        if change.join {
+            match plane.groups.join(&open.connection, &open.outbox, change.group.clone(), most) {
+                Ok(()) => {}
+                Err(JoinRefused::Gone) => changed.gone.push(*id),
+                Err(JoinRefused::TooMany) => changed.full.push(*id),
+            }
+        } else if !plane.groups.leave(&open.connection, &change.group) {
+            changed.gone.push(*id);
+        }
+    }
+    changed
+}
+
+/// `GET /{stage}/@connections/{connectionId}/groups`: the groups that a connection is in, by name.
+///
+/// # Errors
+/// The id is malformed, the connection gone, or its node cannot be reached.
+pub async fn get_connection_groups(
+    plane: &DataPlane,
+    deployment: &Arc<Deployment>,
+    id: &str,
+) -> Result<Response<Body>, ConnectionsApiError> {
+    let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
+    let names = names_here(plane, &deployment.api_id, &parsed).ok_or(ConnectionsApiError::Gone)?;
+    let groups: Vec<&str> = names.iter().map(TopicName::as_str).collect();
+    Ok(json(&serde_json::json!({ "groups": groups })))
+}
+
+/// The groups of a connection of this node; none if it is gone.
+pub(super) fn names_here(plane: &DataPlane, api_id: &str, id: &ConnectionId) -> Option<Vec<TopicName>> {
+    let open = find_here(plane, api_id, id)?;
+    plane.groups.names(&open.connection, TopicKind::Group)
+}

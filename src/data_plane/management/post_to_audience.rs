@@ -1,0 +1,68 @@
+use bytes::Bytes;
+use http::Response;
+use serde::Serialize;
+
+use super::post_to_connection::frame;
+use super::push::{Outcome, begin, finish};
+use super::{CallRecord, DataType};
+use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::groups::Audience;
+
+/// What became of a message to many.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    delivered: usize,
+    gone: usize,
+    full: usize,
+    pending: usize,
+    unreachable_nodes: usize,
+    /// Of the connections that were named, those that are gone; only where connections can be named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_connections: Option<Vec<String>>,
+}
+
+impl Report {
+    pub(super) fn new(outcome: &Outcome) -> Self {
+        let counts = outcome.counts;
+        Report {
+            delivered: counts.delivered,
+            gone: counts.gone,
+            full: counts.full,
+            pending: counts.pending,
+            unreachable_nodes: outcome.unreachable_nodes,
+            gone_connections: None,
+        }
+    }
+
+    pub(super) fn with_names(outcome: &Outcome) -> Self {
+        let gone = outcome.gone.iter().map(ToString::to_string).collect();
+        Report { gone_connections: Some(gone), ..Report::new(outcome) }
+    }
+}
+
+/// `POST /{stage}/@groups/{group}`, `/@users/{user}` and `/@broadcast`: sends data to everybody who is there. Answered when
+/// all of them have it, have gone, or are too slow to be waited for; 200 even if nobody is there.
+///
+/// # Errors
+/// The data are too large.
+pub async fn post_to_audience(
+    plane: &DataPlane,
+    call: &mut CallRecord,
+    audience: Audience,
+    data: Bytes,
+    data_type: DataType,
+) -> Result<Response<Body>, ConnectionsApiError> {
+    let max = plane.live().limits.message_bytes;
+    if data.len() > max {
+        return Err(ConnectionsApiError::OverLimit { what: "limits.messageBytes", max });
+    }
+    let labels = call.labels();
+    let mut outcome = Outcome::default();
+    for pushing in begin(plane, &labels, [(audience, frame(data, data_type))]).await {
+        outcome = finish(plane, &labels, pushing).await;
+    }
+    call.fanned_out(&outcome);
+    Ok(json(&Report::new(&outcome)))
+}

@@ -1,0 +1,113 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use http_body_util::Full;
+
+use super::post_to_audience::Report;
+use super::push::{Outcome, begin, finish};
+use super::{CallRecord, DataType};
+use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::deployment::Resource;
+use crate::groups::{Except, InvalidMessage, Message, MessageLimits};
+use crate::limits::LimitSettings;
+use crate::topic::TopicKind;
+
+const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// The messages of one call of `@send`.
+#[derive(Debug)]
+pub struct Batch {
+    messages: Vec<Message>,
+    /// Answered line by line.
+    in_lines: bool,
+}
+
+impl Batch {
+    /// Reads a body: one message, or JSON Lines.
+    ///
+    /// # Errors
+    /// There is no message, or one of them is malformed or too much; then none is sent.
+    pub fn parse(
+        body: &Bytes,
+        content_type: Option<&HeaderValue>,
+        data_type: DataType,
+        except: &Except,
+        limits: &LimitSettings,
+    ) -> Result<Self, ConnectionsApiError> {
+        let binary = data_type == DataType::Binary;
+        let mut messages = Message::parse_all(body, binary, message_limits(limits)).map_err(invalid)?;
+        if messages.is_empty() {
+            return Err(ConnectionsApiError::BadRequest("the body must be a message"));
+        }
+        for message in &mut messages {
+            message.audience.except.0.extend(&except.0);
+        }
+        let essence = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = essence.split(';').next().unwrap_or_default().trim();
+        let is_lines = ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&essence);
+        Ok(Batch { in_lines: is_lines || messages.len() > 1, messages })
+    }
+
+    /// What policies have to allow: what each target by itself would need.
+    pub fn resources(&self) -> impl Iterator<Item = Resource> {
+        let mut resources = BTreeSet::new();
+        let mut names_connections = false;
+        for Message { audience, .. } in &self.messages {
+            resources.extend(audience.topics.iter().cloned());
+            names_connections |= !audience.connections.is_empty();
+        }
+        let topics = resources.into_iter().map(|name| match name.kind() {
+            TopicKind::Group => Resource::Group(name.as_str().to_owned()),
+            TopicKind::User => Resource::User(name.as_str().to_owned()),
+        });
+        topics.chain(names_connections.then(|| Resource::Connection(String::new())))
+    }
+}
+
+/// How much a message may be.
+pub(in crate::data_plane) fn message_limits(limits: &LimitSettings) -> MessageLimits {
+    let targets = usize::try_from(limits.targets).unwrap_or(usize::MAX);
+    MessageLimits { targets, data_bytes: limits.message_bytes }
+}
+
+fn invalid((at, error): (usize, InvalidMessage)) -> ConnectionsApiError {
+    match error {
+        InvalidMessage::TooMuch { what, max } => ConnectionsApiError::OverLimit { what, max },
+        InvalidMessage::Json(_)
+        | InvalidMessage::ConnectionId(_)
+        | InvalidMessage::Name(_)
+        | InvalidMessage::NotBase64
+        | InvalidMessage::NoTarget => ConnectionsApiError::InvalidMessage { number: at + 1, error },
+    }
+}
+
+/// `POST /{stage}/@send`: sends each message to all of its targets, in the order of the messages.
+pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
+    let Batch { messages, in_lines } = batch;
+    let labels = call.labels();
+    let messages = messages.into_iter().map(|Message { audience, frame }| (audience, frame));
+    let (mut lines, mut total) = (Vec::new(), Outcome::default());
+    for pushing in begin(plane, &labels, messages).await {
+        let outcome = finish(plane, &labels, pushing).await;
+        total.counts.add(outcome.counts);
+        total.unreachable_nodes = total.unreachable_nodes.max(outcome.unreachable_nodes);
+        lines.push(Report::with_names(&outcome));
+    }
+    call.fanned_out(&total);
+    match &lines[..] {
+        [line] if !in_lines => json(line),
+        lines => {
+            let mut body = Vec::new();
+            for line in lines {
+                serde_json::to_writer(&mut body, line).expect("texts and numbers are JSON");
+                body.push(b'\n');
+            }
+            let mut response = Response::new(Full::from(body));
+            response.headers_mut().insert(CONTENT_TYPE, JSON_LINES);
+            response
+        }
+    }
+}

@@ -1,0 +1,110 @@
+use std::borrow::Cow;
+
+/// What backends act on: everything below a stage that begins with `@`. Names and ids are as they were typed, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Connection(String),
+    ConnectionGroups(String),
+    Group(String),
+    GroupConnections(String),
+    GroupConnection { group: String, connection: String },
+    User(String),
+    Broadcast,
+    Send,
+}
+
+impl Resource {
+    /// What the segments behind a stage name.
+    pub(super) fn parse(segments: &[Cow<'_, str>]) -> Option<Self> {
+        let text = |text: &Cow<'_, str>| text.to_string();
+        let (first, rest) = segments.split_first()?;
+        Some(match (&**first, rest) {
+            ("@connections", [id]) => Resource::Connection(text(id)),
+            ("@connections", [id, groups]) if groups == "groups" => Resource::ConnectionGroups(text(id)),
+            ("@groups", [group]) => Resource::Group(text(group)),
+            ("@groups", [group, connections]) if connections == "connections" => {
+                Resource::GroupConnections(text(group))
+            }
+            ("@groups", [group, connections, id]) if connections == "connections" => {
+                Resource::GroupConnection { group: text(group), connection: text(id) }
+            }
+            ("@users", [user]) => Resource::User(text(user)),
+            ("@broadcast", []) => Resource::Broadcast,
+            ("@send", []) => Resource::Send,
+            _ => return None,
+        })
+    }
+
+    /// Its path below the stage, with names in place of values.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Resource::Connection(_) => "/@connections/{connectionId}",
+            Resource::ConnectionGroups(_) => "/@connections/{connectionId}/groups",
+            Resource::Group(_) => "/@groups/{group}",
+            Resource::GroupConnections(_) => "/@groups/{group}/connections",
+            Resource::GroupConnection { .. } => "/@groups/{group}/connections/{connectionId}",
+            Resource::User(_) => "/@users/{user}",
+            Resource::Broadcast => "/@broadcast",
+            Resource::Send => "/@send",
+        }
+    }
+
+    /// The connection that it is about, as it was typed.
+    pub fn connection(&self) -> Option<&str> {
+        match self {
+            Resource::Connection(id) | Resource::ConnectionGroups(id) => Some(id),
+            Resource::GroupConnection { connection, .. } => Some(connection),
+            Resource::Group(_)
+            | Resource::GroupConnections(_)
+            | Resource::User(_)
+            | Resource::Broadcast
+            | Resource::Send => None,
+        }
+    }
+
+    /// How policies name it. AWS never puts a real connection id there; groups and users are named as they are.
+    pub fn policy_path(&self) -> Cow<'static, str> {
+        match self {
+            Resource::Group(group) => format!("/@groups/{group}").into(),
+            Resource::GroupConnections(group) => format!("/@groups/{group}/connections").into(),
+            Resource::GroupConnection { group, .. } => format!("/@groups/{group}/connections/{{connectionId}}").into(),
+            Resource::User(user) => format!("/@users/{user}").into(),
+            Resource::Connection(_) | Resource::ConnectionGroups(_) | Resource::Broadcast | Resource::Send => {
+                self.path().into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_backends_are_told_apart() {
+        let check = |path: &str, expected: Option<(&str, &str)>| {
+            let segments: Vec<Cow<'_, str>> = path.split('/').skip(1).map(Cow::from).collect();
+            let resource = Resource::parse(&segments);
+            let found = resource.as_ref().map(|resource| (resource.path(), resource.policy_path()));
+            assert_eq!(found.as_ref().map(|(path, policy)| (*path, &**policy)), expected, "{path}");
+        };
+        let (connection, groups) = ("/@connections/{connectionId}", "/@connections/{connectionId}/groups");
+        check("/@connections/AbC=", Some((connection, connection)));
+        check("/@connections/AbC=/groups", Some((groups, groups)));
+        check("/@groups/room-1", Some(("/@groups/{group}", "/@groups/room-1")));
+        check("/@groups/connections", Some(("/@groups/{group}", "/@groups/connections")));
+        check("/@groups/a/connections", Some(("/@groups/{group}/connections", "/@groups/a/connections")));
+        check(
+            "/@groups/a/connections/AbC=",
+            Some(("/@groups/{group}/connections/{connectionId}", "/@groups/a/connections/{connectionId}")),
+        );
+        check("/@users/Änn", Some(("/@users/{user}", "/@users/Änn")));
+        check("/@broadcast", Some(("/@broadcast", "/@broadcast")));
+        check("/@send", Some(("/@send", "/@send")));
+        for path in
+            ["/@connections", "/@groups", "/@users", "/@send/x", "/@connections/a/b", "/@groups/a/b", "/@nothing/a"]
+        {
+            check(path, None);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
+use thiserror::Error;
+
+use super::{Audience, Counts, Except};
+use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::topic::{TopicKind, TopicName};
+
+const PUSH: u8 = 1;
+const JOIN: u8 = 2;
+const LEAVE: u8 = 3;
+const LIST: u8 = 4;
+const NAMES: u8 = 5;
+const CLOSE: u8 = 6;
+
+/// What a node asks of another, about that one's own connections. The data of a push travel beside it.
+///
+/// Numbers are big-endian; a list stands behind four bytes with its length, a text behind two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Send a message. Answered with [`Pushed`].
+    Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, binary: bool },
+    /// Put connections into a group, or take them out. Answered with [`Changed`].
+    Change { api_id: Arc<str>, group: TopicName, connections: Vec<ConnectionId>, join: bool },
+    /// How many members there are, and up to `limit` behind `after`. Answered with [`Listed`].
+    List { api_id: Arc<str>, name: TopicName, after: Option<ConnectionId>, limit: u32 },
+    /// Which groups a connection is in. Answered with [`Names`].
+    Names { api_id: Arc<str>, connection: ConnectionId },
+    /// Close all connections of a user. Answered with [`Listed`], which then names nobody.
+    Close { api_id: Arc<str>, user: TopicName, code: u16, reason: Arc<str> },
+}
+
+/// What became of a message on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    pub counts: Counts,
+    /// Of the connections that were named, those that are gone.
+    pub gone: Vec<ConnectionId>,
+}
+
+/// What became of connections that were to join or to leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    pub gone: Vec<ConnectionId>,
+    /// In as many groups as they may be.
+    pub full: Vec<ConnectionId>,
+}
+
+/// Members of a group, or connections of a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    pub count: u64,
+    pub ids: Vec<ConnectionId>,
+}
+
+/// Groups of a connection; none if it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(pub Option<Vec<TopicName>>);
+
+/// The bytes are nothing that nodes ask or answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not what nodes ask of each other about groups")]
+pub struct MalformedAsk;
+
+type Read<T> = Result<T, MalformedAsk>;
+
+impl Ask {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            Ask::Push { api_id, stage, audience, binary } => {
+                let Audience { stage: everybody, topics, connections, except } = audience;
+                out.put_u8(PUSH);
+                put_text(&mut out, api_id);
+                put_text(&mut out, stage);
+                out.put_u8(u8::from(*binary) | u8::from(everybody.is_some()) << 1);
+                put_names(&mut out, topics);
+                put_ids(&mut out, connections);
+                put_ids(&mut out, &except.0);
+            }
+            Ask::Change { api_id, group, connections, join } => {
+                out.put_u8(if *join { JOIN } else { LEAVE });
+                put_text(&mut out, api_id);
+                put_name(&mut out, group);
+                put_ids(&mut out, connections);
+            }
+            Ask::List { api_id, name, after, limit } => {
+                out.put_u8(LIST);
+                put_text(&mut out, api_id);
+                put_name(&mut out, name);
+                put_ids(&mut out, after);
+                out.put_u32(*limit);
+            }
+            Ask::Names { api_id, connection } => {
+                out.put_u8(NAMES);
+                put_text(&mut out, api_id);
+                put_ids(&mut out, [connection]);
+            }
+            Ask::Close { api_id, user, code, reason } => {
+                out.put_u8(CLOSE);
+                put_text(&mut out, api_id);
+                put_name(&mut out, user);
+                out.put_u16(*code);
+                put_text(&mut out, reason);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The bytes are nothing that is asked, or something follows.
+    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
+        let rest = &mut bytes;
+        let kind = rest.try_get_u8()?;
+        let api_id: Arc<str> = text(rest)?.into();
+        let ask = match kind {
+            PUSH => {
+                let stage: Arc<str> = text(rest)?.into();
+                let flags = rest.try_get_u8()?;
+                let everybody = (flags & 2 != 0).then(|| Arc::clone(&stage));
+                let (topics, connections) = (names(rest)?, ids(rest)?);
+                let except = Except(ids::<HashSet<_>>(rest)?);
+                let audience = Audience { stage: everybody, topics, connections, except };
+                Ask::Push { api_id, stage, audience, binary: flags & 1 != 0 }
+            }
+            JOIN | LEAVE => Ask::Change { api_id, group: name(rest)?, connections: ids(rest)?, join: kind == JOIN },
+            LIST => {
+                let (name, after) = (name(rest)?, ids::<Vec<_>>(rest)?.pop());
+                Ask::List { api_id, name, after, limit: rest.try_get_u32()? }
+            }
+            NAMES => Ask::Names { api_id, connection: ids::<Vec<_>>(rest)?.pop().ok_or(MalformedAsk)? },
+            CLOSE => {
+                let (user, code) = (name(rest)?, rest.try_get_u16()?);
+                Ask::Close { api_id, user, code, reason: text(rest)?.into() }
+            }
+            _ => return Err(MalformedAsk),
+        };
+        end(rest, ask)
+    }
+}
+
+impl Pushed {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        let Counts { delivered, gone, full, pending } = self.counts;
+        [delivered, gone, full, pending].into_iter().for_each(|count| out.put_u64(count as u64));
+        put_ids(&mut out, &self.gone);
+        out.freeze()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is another answer, or none.
+    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
+        let rest = &mut bytes;
+        let mut count = || usize::try_from(rest.try_get_u64()?).map_err(|_| MalformedAsk);
+        let counts = Counts { delivered: count()?, gone: count()?, full: count()?, pending: count()? };
+        let gone = ids(rest)?;
+        end(rest, Pushed { counts, gone })
+    }
+}
+
+impl Changed {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        put_ids(&mut out, &self.gone);
+        put_ids(&mut out, &self.full);
+        out.freeze()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is another answer, or none.
+    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
+        let rest = &mut bytes;
+        let changed = Changed { gone: ids(rest)?, full: ids(rest)? };
+        end(rest, changed)
+    }
+}
+
+impl Listed {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u64(self.count);
+        put_ids(&mut out, &self.ids);
+        out.freeze()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is another answer, or none.
+    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
+        let rest = &mut bytes;
+        let listed = Listed { count: rest.try_get_u64()?, ids: ids(rest)? };
+        end(rest, listed)
+    }
+}
+
+impl Names {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(self.0.is_some().into());
+        put_names(&mut out, self.0.as_deref().unwrap_or_default());
+        out.freeze()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is another answer, or none.
+    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
+        let rest = &mut bytes;
+        let is_there = rest.try_get_u8()? != 0;
+        let names = names(rest)?;
+        end(rest, Names(is_there.then_some(names)))
+    }
+}
+
+fn end<T>(rest: &[u8], read: T) -> Read<T> {
+    if rest.is_empty() { Ok(read) } else { Err(MalformedAsk) }
+}
+
+/// A text of at most 65 535 bytes: ids, names and reasons are all far shorter.
+fn put_text(out: &mut BytesMut, text: &str) {
+    let text = &text[..text.floor_char_boundary(u16::MAX.into())];
+    out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+    out.put_slice(text.as_bytes());
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Read<&'a str> {
+    let length = usize::from(rest.try_get_u16()?);
+    let (text, behind) = rest.split_at_checked(length).ok_or(MalformedAsk)?;
+    *rest = behind;
+    std::str::from_utf8(text).map_err(|_| MalformedAsk)
+}
+
+fn put_name(out: &mut BytesMut, name: &TopicName) {
+    out.put_u8(match name.kind() {
+        TopicKind::Group => 0,
+        TopicKind::User => 1,
+    });
+    put_text(out, name.as_str());
+}
+
+fn name(rest: &mut &[u8]) -> Read<TopicName> {
+    let name = match rest.try_get_u8()? {
+        0 => TopicName::group(text(rest)?),
+        1 => TopicName::user(text(rest)?),
+        _ => return Err(MalformedAsk),
+    };
+    name.map_err(|_| MalformedAsk)
+}
+
+fn put_names(out: &mut BytesMut, names: &[TopicName]) {
+    // A frame of the link cannot hold as many as would not fit.
+    out.put_u32(u32::try_from(names.len()).unwrap_or(u32::MAX));
+    names.iter().for_each(|name| put_name(out, name));
+}
+
+fn names(rest: &mut &[u8]) -> Read<Vec<TopicName>> {
+    let count = rest.try_get_u32()?;
+    (0..count).map(|_| name(rest)).collect()
+}
+
+fn put_ids<'a>(out: &mut BytesMut, ids: impl IntoIterator<Item = &'a ConnectionId>) {
+    let at = out.len();
+    out.put_u32(0);
+    ids.into_iter().for_each(|id| out.put_slice(&id.to_bytes()));
+    let count = (out.len() - at - size_of::<u32>()) / CONNECTION_ID_BYTES;
+    out[at..at + size_of::<u32>()].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn ids<T: FromIterator<ConnectionId>>(rest: &mut &[u8]) -> Read<T> {
+    let count = usize::try_from(rest.try_get_u32()?).map_err(|_| MalformedAsk)?;
+    let length = count.checked_mul(CONNECTION_ID_BYTES).ok_or(MalformedAsk)?;
+    let (ids, behind) = rest.split_at_checked(length).ok_or(MalformedAsk)?;
+    *rest = behind;
+    Ok(ids.as_chunks::<CONNECTION_ID_BYTES>().0.iter().map(|id| ConnectionId::from_bytes(*id)).collect())
+}
+
+impl From<TryGetError> for MalformedAsk {
+    fn from(_: TryGetError) -> Self {
+        MalformedAsk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::NodeId;
+
+    fn asks() -> Vec<Ask> {
+        let id = || ConnectionId::random(NodeId::random());
+        let (group, user) = (TopicName::group("room-1").unwrap(), TopicName::user("Ä n\n").unwrap());
+        let (api_id, stage): (Arc<str>, Arc<str>) = ("chat".into(), "prod".into());
+        let audience = Audience {
+            stage: Some(Arc::clone(&stage)),
+            topics: vec![group.clone(), user.clone()],
+            connections: vec![id(), id()],
+            except: Except([id()].into()),
+        };
+        let everybody = Ask::Push { api_id: api_id.clone(), stage: stage.clone(), audience, binary: true };
+        let audience = Audience::topic(group.clone());
+        let connections = vec![id()];
+        vec![
+            everybody,
+            Ask::Push { api_id: api_id.clone(), stage, audience, binary: false },
+            Ask::Change { api_id: api_id.clone(), group: group.clone(), connections: connections.clone(), join: true },
+            Ask::Change { api_id: api_id.clone(), group: group.clone(), connections, join: false },
+            Ask::List { api_id: api_id.clone(), name: group, after: Some(id()), limit: 100 },
+            Ask::List { api_id: api_id.clone(), name: user.clone(), after: None, limit: 0 },
+            Ask::Names { api_id: api_id.clone(), connection: id() },
+            Ask::Close { api_id, user, code: 4001, reason: "kicked".into() },
+        ]
+    }
+
+    #[test]
+    fn what_is_asked_is_heard_and_nothing_shorter_or_longer() {
+        for ask in asks() {
+            let bytes = ask.encode();
+            assert_eq!(Ask::decode(&bytes), Ok(ask.clone()));
+            for length in 0..bytes.len() {
+                assert_eq!(Ask::decode(&bytes[..length]), Err(MalformedAsk), "{ask:?} cut to {length}");
+            }
+            assert_eq!(Ask::decode(&[&bytes[..], &[0]].concat()), Err(MalformedAsk), "{ask:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_answered_is_heard() {
+        let id = ConnectionId::random(NodeId::random());
+        let counts = Counts { delivered: 1, gone: 2, full: 3, pending: 4 };
+        let pushed = Pushed { counts, gone: vec![id] };
+        assert_eq!(Pushed::decode(&pushed.encode()), Ok(pushed));
+        let changed = Changed { gone: vec![id], full: vec![id, id] };
+        assert_eq!(Changed::decode(&changed.encode()), Ok(changed));
+        let listed = Listed { count: 7, ids: vec![id] };
+        assert_eq!(Listed::decode(&listed.encode()), Ok(listed));
+        for names in [Names(None), Names(Some(vec![TopicName::group("a").unwrap()])), Names(Some(Vec::new()))] {
+            assert_eq!(Names::decode(&names.encode()), Ok(names));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (Ask::decode(&bytes), Pushed::decode(&bytes), Changed::decode(&bytes));
+            let _ = (Listed::decode(&bytes), Names::decode(&bytes));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use futures_util::task::AtomicWaker;
+use tokio::time::{Instant, timeout_at};
+
+use super::Member;
+use crate::clock::Timestamp;
+use crate::session::{Frame, PostRefused, Receipts};
+
+/// What became of one message on its way to many connections of this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Written whole.
+    pub delivered: usize,
+    /// The connection ended before, or was not there.
+    pub gone: usize,
+    /// The send buffer was full; nothing was queued.
+    pub full: usize,
+    /// Queued, and neither written nor given up when the time was over.
+    pub pending: usize,
+}
+
+/// One message on its way to many connections of this node. Its bytes are shared by all of them.
+#[derive(Debug)]
+pub struct FanOut {
+    tally: Arc<Tally>,
+    queued: usize,
+    refused: Counts,
+}
+
+/// Counts frames as sessions are done with them.
+#[derive(Debug, Default)]
+struct Tally {
+    delivered: AtomicUsize,
+    gone: AtomicUsize,
+    /// Frames whose fate is known, of `expected`.
+    settled: AtomicUsize,
+    /// How many there are; none is known to be the last before all are queued.
+    expected: AtomicUsize,
+    waiting: AtomicWaker,
+}
+
+impl FanOut {
+    /// Queues a frame for each member, in the order of these calls for each of them. Never waits.
+    pub fn queue(members: impl IntoIterator<Item = Member>, frame: &Frame, now: Timestamp) -> Self {
+        let tally = Arc::new(Tally { expected: AtomicUsize::new(usize::MAX), ..Tally::default() });
+        let receipts: Arc<dyn Receipts> = Arc::clone(&tally) as Arc<dyn Receipts>;
+        let (mut queued, mut refused) = (0, Counts::default());
+        for Member { outbox, .. } in members {
+            match outbox.post_for(frame.clone(), now, Arc::clone(&receipts), 0) {
+                Ok(()) => queued += 1,
+                Err(PostRefused::Gone) => refused.gone += 1,
+                Err(PostRefused::Full) => refused.full += 1,
+            }
+        }
+        tally.expected.store(queued, Ordering::SeqCst);
+        FanOut { tally, queued, refused }
+    }
+
+    /// What became of it by `deadline`, or as soon as all is known.
+    pub async fn settled(self, deadline: Instant) -> Counts {
+        let Tally { settled, waiting, .. } = &*self.tally;
+        let all_known = poll_fn(|cx| {
+            waiting.register(cx.waker());
+            if settled.load(Ordering::SeqCst) >= self.queued { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Who is not done by then is pending.
+        let _ = timeout_at(deadline, all_known).await;
+        let delivered = self.tally.delivered.load(Ordering::Acquire);
+        let gone = self.tally.gone.load(Ordering::Acquire);
+        Counts {
+            delivered,
+            gone: gone + self.refused.gone,
+            full: self.refused.full,
+            pending: self.queued.saturating_sub(delivered + gone),
+        }
+    }
+}
+
+impl Receipts for Tally {
+    fn settle(&self, _: u64, written: bool) {
+        let count = if written { &self.delivered } else { &self.gone };
+        count.fetch_add(1, Ordering::Relaxed);
+        // In one order with what `FanOut` does: either this sees how many are expected, or that sees this one.
+        if self.settled.fetch_add(1, Ordering::SeqCst) + 1 >= self.expected.load(Ordering::SeqCst) {
+            self.waiting.wake();
+        }
+    }
+}
+
+impl Counts {
+    /// Both together.
+    pub fn add(&mut self, other: Counts) {
+        self.delivered += other.delivered;
+        self.gone += other.gone;
+        self.full += other.full;
+        self.pending += other.pending;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::id::{ConnectionId, NodeId};
+    use crate::session::{Closing, Outbox};
+
+    fn member(limit_bytes: usize) -> Member {
+        let outbox = Arc::new(Outbox::new(limit_bytes, Timestamp(0)));
+        Member { id: ConnectionId::random(NodeId::random()), outbox }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_written_in_time_is_pending_and_who_is_closed_is_gone() {
+        let (slow, closed, full) = (member(1024), member(1024), member(1));
+        closed.outbox.close(Closing::drained());
+        full.outbox.reply(Frame::text("first".to_owned()));
+        let fan_out = FanOut::queue([slow.clone(), closed, full], &Frame::text("hi".to_owned()), Timestamp(1));
+        let counts = fan_out.settled(Instant::now() + Duration::from_secs(2)).await;
+        assert_eq!(counts, Counts { delivered: 0, gone: 1, full: 1, pending: 1 });
+        assert!(slow.outbox.buffered_bytes() > 0, "it gets the message all the same, if it ever can");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_when_nobody_is_there() {
+        let started = Instant::now();
+        let fan_out = FanOut::queue([], &Frame::text("hi".to_owned()), Timestamp(1));
+        assert_eq!(fan_out.settled(started + Duration::from_secs(2)).await, Counts::default());
+        assert_eq!(Instant::now(), started);
+    }
+
+    #[test]
+    fn the_last_to_be_done_wakes_whoever_waits() {
+        let tally = Tally { expected: AtomicUsize::new(2), ..Tally::default() };
+        let (waker, woken) = futures_test_waker();
+        tally.waiting.register(&waker);
+        tally.settle(0, true);
+        assert_eq!(woken.load(Ordering::Relaxed), 0);
+        tally.settle(0, false);
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        assert_eq!((tally.delivered.into_inner(), tally.gone.into_inner()), (1, 1));
+    }
+
+    fn futures_test_waker() -> (std::task::Waker, Arc<AtomicUsize>) {
+        struct Counting(Arc<AtomicUsize>);
+        impl std::task::Wake for Counting {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let woken = Arc::<AtomicUsize>::default();
+        (Arc::new(Counting(Arc::clone(&woken))).into(), woken)
+    }
+}

@@ -1,0 +1,248 @@
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::{Audience, Except};
+use crate::id::ConnectionId;
+use crate::session::Frame;
+use crate::topic::{InvalidName, TopicName};
+
+/// Most messages of one call or answer.
+pub const MESSAGES_MAX: usize = 1000;
+
+/// What stands for the connection of an event in its answer.
+const SELF: &str = "self";
+
+/// What a backend wants to be sent, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub audience: Audience,
+    pub frame: Frame,
+}
+
+/// What is wrong with a message, or with a batch of them.
+#[derive(Debug, Error)]
+pub enum InvalidMessage {
+    #[error("not a message")]
+    Json(#[source] serde_json::Error),
+    #[error("`{0}` is not a connection id")]
+    ConnectionId(String),
+    #[error(transparent)]
+    Name(InvalidName),
+    #[error("`data` is not base64, though `isBase64Encoded` says so")]
+    NotBase64,
+    #[error("a message needs `targets`, `group`, `user` or `connection`")]
+    NoTarget,
+    /// Over one of the limits of the configuration.
+    #[error("more than {max} {what}, which is the limit")]
+    TooMuch { what: &'static str, max: usize },
+}
+
+/// How much one message may be.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageLimits {
+    /// Names and ids in its targets and exceptions.
+    pub targets: usize,
+    /// Bytes of its data.
+    pub data_bytes: usize,
+}
+
+/// `{"targets":{"connections":[…],"groups":[…],"users":[…]},"except":[…],"data":"…"}`, or with `group`, `user` or
+/// `connection` in place of `targets`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    targets: Targets,
+    group: Option<String>,
+    user: Option<String>,
+    connection: Option<String>,
+    #[serde(default)]
+    except: Vec<String>,
+    data: String,
+    data_type: Option<WrittenType>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Targets {
+    connections: Vec<String>,
+    groups: Vec<String>,
+    users: Vec<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum WrittenType {
+    Text,
+    Binary,
+}
+
+impl Message {
+    /// Reads messages, one behind the other as JSON Lines has them, or a single one in any layout. `binary` is how data
+    /// go unless a message says otherwise.
+    ///
+    /// # Errors
+    /// One is malformed or too much, and how many were read before it.
+    pub fn parse_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
+        let mut messages = Vec::new();
+        for written in serde_json::Deserializer::from_slice(text).into_iter::<Written>() {
+            let message = written
+                .map_err(InvalidMessage::Json)
+                .and_then(|written| Message::read(written, binary, None, limits))
+                .map_err(|error| (messages.len(), error))?;
+            if messages.len() == MESSAGES_MAX {
+                let error = InvalidMessage::TooMuch { what: "messages", max: MESSAGES_MAX };
+                return Err((MESSAGES_MAX, error));
+            }
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    /// Reads a message of an answer to an event of connection `own`, which may be called `self`.
+    ///
+    /// # Errors
+    /// It is malformed or too much.
+    pub fn of_answer(
+        value: serde_json::Value,
+        own: ConnectionId,
+        limits: MessageLimits,
+    ) -> Result<Self, InvalidMessage> {
+        let written = serde_json::from_value(value).map_err(InvalidMessage::Json)?;
+        Message::read(written, false, Some(own), limits)
+    }
+
+    fn read(
+        written: Written,
+        binary: bool,
+        own: Option<ConnectionId>,
+        limits: MessageLimits,
+    ) -> Result<Self, InvalidMessage> {
+        let Written { targets, group, user, connection, except, data, data_type, is_base64_encoded } = written;
+        let Targets { connections, groups, users } = targets;
+        let names = groups.len() + users.len() + connections.len() + except.len();
+        if names > limits.targets {
+            return Err(InvalidMessage::TooMuch { what: "targets (limits.targets)", max: limits.targets });
+        }
+        let groups = groups.iter().chain(&group).map(|name| TopicName::group(name));
+        let users = users.iter().chain(&user).map(|name| TopicName::user(name));
+        let topics = groups.chain(users).collect::<Result<_, _>>().map_err(InvalidMessage::Name)?;
+        let connections = connections.iter().chain(&connection).map(|id| connection_id(id, own));
+        let connections: Vec<ConnectionId> = connections.collect::<Result<_, _>>()?;
+        let except = except.iter().map(|id| connection_id(id, own)).collect::<Result<HashSet<_>, _>>()?;
+        let audience = Audience { stage: None, topics, connections, except: Except(except) };
+        if !audience.is_open() && audience.connections.is_empty() {
+            return Err(InvalidMessage::NoTarget);
+        }
+        let is_binary = data_type.map_or(binary, |data_type| matches!(data_type, WrittenType::Binary));
+        let data = match is_base64_encoded {
+            true => STANDARD.decode(data).map_err(|_| InvalidMessage::NotBase64)?.into(),
+            false => Bytes::from(data),
+        };
+        if data.len() > limits.data_bytes {
+            let what = "bytes of data (limits.messageBytes)";
+            return Err(InvalidMessage::TooMuch { what, max: limits.data_bytes });
+        }
+        Ok(Message { audience, frame: if is_binary { Frame::binary(data) } else { Frame::text_lossy(data) } })
+    }
+}
+
+fn connection_id(text: &str, own: Option<ConnectionId>) -> Result<ConnectionId, InvalidMessage> {
+    match own {
+        Some(own) if text == SELF => Ok(own),
+        _ => ConnectionId::parse(text).map_err(|_| InvalidMessage::ConnectionId(shown(text))),
+    }
+}
+
+/// As much of a wrong id as helps to find it.
+fn shown(text: &str) -> String {
+    text.chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "AAAAAAAAAAAAAAAAAAA=";
+    const LIMITS: MessageLimits = MessageLimits { targets: 4, data_bytes: 8 };
+
+    fn id() -> ConnectionId {
+        ConnectionId::parse(ID).unwrap()
+    }
+
+    #[test]
+    fn a_message_names_its_audience() {
+        let text = format!(
+            r#"{{"targets":{{"connections":["{ID}"],"groups":["a"],"users":["Ä n"]}},"except":["{ID}"],"data":"hi"}}"#
+        );
+        let messages = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap();
+        let audience = Audience {
+            stage: None,
+            topics: vec![TopicName::group("a").unwrap(), TopicName::user("Ä n").unwrap()],
+            connections: vec![id()],
+            except: Except([id()].into()),
+        };
+        assert_eq!(messages, [Message { audience, frame: Frame::text("hi".to_owned()) }]);
+    }
+
+    #[test]
+    fn messages_are_read_line_by_line() {
+        let text = br#"{"group":"a","data":"1"}
+            {"user":"b","data":"Mg==","isBase64Encoded":true,"dataType":"binary"}
+
+            {"connection":"AAAAAAAAAAAAAAAAAAA=","data":"3","dataType":"text"}"#;
+        let messages = Message::parse_all(text, true, LIMITS).unwrap();
+        let frames: Vec<Frame> = messages.into_iter().map(|message| message.frame).collect();
+        let binary = |data: &'static str| Frame::binary(Bytes::from(data));
+        assert_eq!(frames, [binary("1"), binary("2"), Frame::text("3".to_owned())]);
+        assert_eq!(Message::parse_all(b" \n ", false, LIMITS).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let check = |text: &str, expected: (usize, &str)| {
+            let error = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
+            assert_eq!((error.0, &*error.1.to_string()), expected, "{text}");
+        };
+        let good = r#"{"group":"a","data":""}"#;
+        check("x", (0, "not a message"));
+        check(&format!("{good}\n{{"), (1, "not a message"));
+        check(r#"{"group":"a"}"#, (0, "not a message"));
+        check(r#"{"group":"a","data":"","extra":1}"#, (0, "not a message"));
+        check(r#"{"data":"hi"}"#, (0, "a message needs `targets`, `group`, `user` or `connection`"));
+        check(
+            r#"{"group":"a b","data":""}"#,
+            (0, "a group is named by 1 to 128 characters of A-Z a-z 0-9 _ . : @ = -"),
+        );
+        check(r#"{"user":"","data":""}"#, (0, "a user is named by 1 to 256 bytes of UTF-8"));
+        check(r#"{"connection":"self","data":""}"#, (0, "`self` is not a connection id"));
+        check(r#"{"group":"a","except":["x"],"data":""}"#, (0, "`x` is not a connection id"));
+        check(
+            r#"{"targets":{"groups":["a","b","c","d","e"]},"data":""}"#,
+            (0, "more than 4 targets (limits.targets), which is the limit"),
+        );
+        check(
+            r#"{"group":"a","data":"123456789"}"#,
+            (0, "more than 8 bytes of data (limits.messageBytes), which is the limit"),
+        );
+        check(
+            r#"{"group":"a","data":"%","isBase64Encoded":true}"#,
+            (0, "`data` is not base64, though `isBase64Encoded` says so"),
+        );
+        check(&format!("{good}\n").repeat(1001), (1000, "more than 1000 messages, which is the limit"));
+    }
+
+    #[test]
+    fn an_answer_may_say_self() {
+        let value = serde_json::json!({ "group": "a", "except": ["self"], "data": "x" });
+        let message = Message::of_answer(value, id(), LIMITS).unwrap();
+        assert!(message.audience.except.has(&id()));
+    }
+}

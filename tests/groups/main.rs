@@ -1,0 +1,17 @@
+//! Groups, users, broadcast and `@send` of a running gateway. One file for each subject.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+#[path = "../gateway/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the harness of tests/gateway, of which this uses a part")]
+mod support;
+
+mod room;
+
+mod answers;
+mod broadcast;
+mod delivery;
+mod groups;
+mod rubbish;
+mod send;
+mod users;
