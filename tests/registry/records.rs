@@ -1,7 +1,10 @@
 //! What is written when, and how it is read back.
 
+use std::sync::Arc;
+
 use tidegate::cluster::Directory;
 use tidegate::id::ConnectionId;
+use tidegate::principal::{AuthorizerContext, Principal};
 use tidegate::redis_client::{Call, Keys, read};
 use tidegate::registry::record::RecordState;
 use tidegate::registry::{Query, RegistryState};
@@ -35,6 +38,23 @@ async fn a_connection_is_recorded_before_its_connect_is_sent_and_gone_after_its_
     assert!(node.records(&server).await.is_empty());
     node.leave().await;
     assert_eq!(server.keys().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn who_is_on_a_connection_is_written_anew_when_it_changes() {
+    let server = RedisServer::start().await;
+    let node = Node::start(&server).await;
+    let connection = node.open().await;
+    assert!(node.mirror.flush().await);
+    let claims = |exp: &str| AuthorizerContext::Jwt { claims: Box::new([("exp".into(), exp.into())]), scopes: None };
+    for exp in ["1790000600", "1790000900"] {
+        let principal = Principal { authorizer: Some(claims(exp)), ..Principal::default() };
+        connection.principal.store(Some(Arc::new(principal.clone())));
+        node.registry.rewrite(&connection.id);
+        assert!(node.mirror.flush().await);
+        let record = &node.records(&server).await[&connection.id];
+        assert_eq!(record.connection.principal.load().as_deref(), Some(&principal));
+    }
 }
 
 #[tokio::test]
