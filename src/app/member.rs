@@ -33,8 +33,8 @@ pub(super) enum Quotas {
 }
 
 impl Quotas {
-    pub(super) fn of(registry: &Registry) -> Self {
-        match registry.mirror() {
+    pub(super) fn of(mirror: Option<&Arc<Mirror>>) -> Self {
+        match mirror {
             Some(mirror) => Quotas::Redis(Arc::new(RedisQuotaStore::new(Arc::clone(mirror)))),
             None => Quotas::Memory(Arc::default()),
         }

@@ -231,6 +231,14 @@ impl Registry {
         id.node() == self.node()
     }
 
+    /// Who is on a connection has changed: its record is written anew.
+    pub fn rewrite(&self, id: &ConnectionId) {
+        if let Some(mut entry) = self.entries.get_mut(id) {
+            entry.acknowledged = Acknowledged::default();
+        }
+        self.changed(id);
+    }
+
     /// `$connect` was refused, or never sent: connecting → none.
     pub fn refuse(&self, id: &ConnectionId) {
         if self.entries.remove_if(id, |_, entry| matches!(entry.state, State::Connecting)).is_some() {

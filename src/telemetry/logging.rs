@@ -1,14 +1,19 @@
 //! Logs go to stderr: text on a terminal, JSON otherwise. `RUST_LOG` chooses what is logged, `info` by default, and can
-//! be changed while the process runs.
+//! be changed while the process runs. Whatever it chooses, what libraries would show of requests and messages is left out.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use thiserror::Error;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+/// Libraries that show signed requests with their tokens, or messages, below `info`: that is never logged.
+const INDISCREET: [&str; 2] = ["aws_sigv4", "tungstenite"];
 
 /// The filter in force. Logging is one for the process, so this is too.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -38,10 +43,15 @@ pub fn start(format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error 
         LogFormat::Text => lines.with_ansi(terminal).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    tracing_subscriber::registry().with(filter).with(filter_fn(is_discreet)).with(lines).try_init()?;
     // Only the one who started logging gets here.
     let _ = FILTER.set(handle);
     Ok(())
+}
+
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || !INDISCREET.contains(&library)
 }
 
 /// Why the filter was not changed.

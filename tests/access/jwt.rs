@@ -1,8 +1,9 @@
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Issuer, Key, Server, TestGateway, connect, refused};
 
-fn yaml(issuer: &str, backend: &str, source: &str, more: &str) -> String {
+pub(crate) fn yaml(issuer: &str, backend: &str, source: &str, more: &str) -> String {
     format!(
         "
 apis:
@@ -225,4 +226,33 @@ async fn a_fresh_token_replaces_the_old_one_and_a_bad_one_changes_nothing() {
     client.send(&json!({ "action": "refresh", "token": key.sign(&issuer.claims(2)) }).to_string()).await;
     assert_eq!(message(&client.text().await), "Token refreshed");
     assert_eq!(client.closed().await, (4401, "Token expired".to_owned()));
+}
+
+#[tokio::test]
+async fn a_slow_issuer_holds_up_nobody_whose_key_is_known_and_others_not_for_long() {
+    let (key, new) = (Key::new("one"), Key::new("new"));
+    let mut issuer = Issuer::start(&[&key]).await;
+    let backend = Server::backend().await;
+    let gateway = TestGateway::start(&yaml(&issuer.url(), &backend.url(), QUERY, "")).await;
+    let (known, unknown) = (key.sign(&issuer.claims(600)), new.sign(&issuer.claims(600)));
+    let url = gateway.url(&format!("/prod?token={known}"));
+    connect(&url, &[]).await;
+    assert_eq!(issuer.server.count(), 2, "discovery and keys");
+    issuer.server.answer(|_| Answer::Never);
+    // All of them wait for one and the same question, which has an end of its own.
+    let waiting = join_all((0..20).map(|_| check_refused(&gateway, &unknown, UNAUTHORIZED)));
+    let others = async {
+        issuer.server.next().await;
+        for _ in 0..20 {
+            connect(&url, &[]).await;
+        }
+        issuer.server.count()
+    };
+    let asked = tokio::select! {
+        biased;
+        asked = others => asked,
+        _ = waiting => panic!("who has a known key waited for the issuer"),
+    };
+    assert_eq!(asked, 0, "the issuer is asked once for all");
+    check_refused(&gateway, &unknown, UNAUTHORIZED).await;
 }

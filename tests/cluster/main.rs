@@ -7,3 +7,4 @@ mod forward;
 mod groups;
 mod members;
 mod support;
+mod tls;

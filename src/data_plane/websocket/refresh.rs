@@ -19,7 +19,8 @@ struct Refresh {
     token: String,
 }
 
-/// Takes a fresh token on an open connection. No backend is called; later events have the new claims.
+/// Takes a fresh token on an open connection. No backend is called; later events have the new claims, whichever node sends
+/// them.
 ///
 /// 1. usage plan  2. token  3. principal
 ///
@@ -45,5 +46,6 @@ pub(super) async fn refresh(
     let frame = fresh.expiry.map(|expiry| token_frame(TokenNotice::Refreshed, connection.id, request_id, expiry.at));
     debug!(connection_id = %connection.id, "a client brought a fresh token");
     connection.principal.store(Some(Arc::new(fresh)));
+    plane.registry.rewrite(&connection.id);
     Ok(Reply { frame, refreshed: true })
 }
