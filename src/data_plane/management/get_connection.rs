@@ -38,7 +38,7 @@ pub async fn get_connection(
     deployment: &Arc<Deployment>,
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let json = match find(plane, deployment, id)? {
+    let json = match find(plane, deployment, id).await? {
         Found::Here(open) => {
             count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
             describe(&open)
