@@ -24,7 +24,7 @@ use crate::registry::{Registry, RegistryState};
 use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
-use crate::tls::{ServerTls, TlsError, TlsSettings};
+use crate::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -137,6 +137,7 @@ impl Gateway {
             tls: load_tls("public", settings.public.tls.as_ref())?,
             proxy_protocol: settings.public.proxy_protocol,
             trusted_proxies: settings.public.trusted_proxies.clone(),
+            is_counted: true,
         };
         let public = listen(settings.public.address, entrance, &lifecycle)?;
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
@@ -147,6 +148,7 @@ impl Gateway {
             Some(start) => Some(start.settings.clone()),
             None => is_mirrored.then(|| config.cluster.clone().unwrap_or_default()),
         };
+        let peer_tls = load_peer_tls(cluster_settings.as_ref(), &lifecycle)?;
         let peers =
             cluster_settings.as_ref().map(|settings| Listener::bind(settings.address, Arc::default())).transpose();
         let peers = peers.map_err(StartError::Bind)?;
@@ -174,7 +176,7 @@ impl Gateway {
                 }
             };
             let (node, metrics) = (plane.registry.node(), plane.metrics.links().clone());
-            let cluster = Cluster::new(&settings, node, advertise, membership, metrics);
+            let cluster = Cluster::new(&settings, node, advertise, peer_tls, membership, metrics);
             plane = plane.with_cluster(cluster.map_err(StartError::Cluster)?);
         }
         let plane = Arc::new(plane);
@@ -420,6 +422,18 @@ fn telemetry(
 fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {
     let tls = settings.map(ServerTls::load).transpose();
     tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
+}
+
+/// TLS of the links to other nodes, which follows its files.
+fn load_peer_tls(
+    settings: Option<&ClusterSettings>,
+    lifecycle: &Lifecycle,
+) -> Result<Option<Arc<PeerTls>>, StartError> {
+    let Some(settings) = settings.and_then(|settings| settings.tls.as_ref()) else { return Ok(None) };
+    let tls = PeerTls::load(settings).map_err(|source| StartError::Tls { listener: "cluster", source })?;
+    let tls = Arc::new(tls);
+    lifecycle.spawn(Arc::clone(&tls).watch(lifecycle.aborting().clone()));
+    Ok(Some(tls))
 }
 
 /// Takes an address, and follows the files of its TLS.

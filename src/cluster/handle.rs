@@ -9,6 +9,7 @@ use super::link::{Link, Links};
 use super::{ClusterSettings, Membership, Standing};
 use crate::id::NodeId;
 use crate::telemetry::LinkMetrics;
+use crate::tls::PeerTls;
 
 /// How long a push waits for the table of members to be read anew, when it is for a node that nobody has heard of.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,7 +47,7 @@ pub enum StartError {
 }
 
 impl Cluster {
-    /// A member without links. `advertise` is where its peers reach it.
+    /// A member without links. `advertise` is where its peers reach it; `tls` is read from the settings' files.
     ///
     /// # Errors
     /// There is no secret.
@@ -54,11 +55,12 @@ impl Cluster {
         settings: &ClusterSettings,
         node: NodeId,
         advertise: String,
+        tls: Option<Arc<PeerTls>>,
         membership: Arc<Membership>,
         metrics: LinkMetrics,
     ) -> Result<Self, StartError> {
         let secret = settings.secret.clone().ok_or(StartError::NoSecret)?;
-        let links = Links::new(node, advertise, secret, settings.lease(), Arc::clone(&membership), metrics);
+        let links = Links::new(node, advertise, secret, settings.lease(), tls, Arc::clone(&membership), metrics);
         Ok(Cluster { links, membership, unknown: Mutex::default() })
     }
 

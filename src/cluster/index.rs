@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(
             own,
             format!(
-                r#"{{"v":1,"protocol":[1,1],"record":1,"advertise":"a:1","version":"{}"}}"#,
+                r#"{{"v":1,"protocol":[1,1],"record":2,"advertise":"a:1","version":"{}"}}"#,
                 env!("CARGO_PKG_VERSION")
             )
         );

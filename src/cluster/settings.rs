@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
+use crate::tls::PeerTlsSettings;
 
 /// How nodes reach each other. Only with `registry.type: redis`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +25,10 @@ pub struct ClusterSettings {
     #[schemars(with = "Option<String>", length(min = 16, max = 1024))]
     pub secret: Option<Secret>,
 
+    /// How links are encrypted; without it the network between nodes has to be private. All nodes have it, or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<PeerTlsSettings>,
+
     /// A node that is silent for this long is dead.
     #[schemars(range(min = 500, max = 600_000))]
     pub lease_millis: u32,
@@ -35,6 +40,7 @@ impl Default for ClusterSettings {
             address: SocketAddr::from(([127, 0, 0, 1], 8082)),
             advertise: None,
             secret: None,
+            tls: None,
             lease_millis: 5000,
         }
     }

@@ -1,8 +1,10 @@
 use super::Config;
+use crate::apigatewayv2::{Api, AuthorizationType};
+use crate::cluster::ClusterSettings;
 use crate::deployment::Problem;
 use crate::server::HostPattern;
 use crate::telemetry::chain;
-use crate::tls::{ServerTls, TlsSettings};
+use crate::tls::{PeerTls, ServerTls, TlsSettings};
 
 /// What is wrong at the edge: certificates, proxies, hosts.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
@@ -16,6 +18,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     }
     let public_tls = load("public", public.tls.as_ref(), &mut problems);
     load("internal", config.listeners.internal.tls.as_ref(), &mut problems);
+    problems.extend(config.cluster.as_ref().and_then(cluster));
     for name in config.domain_names.keys() {
         if public_tls.as_ref().is_some_and(|tls| !covers(tls, name)) {
             problems.push(Problem::at(
@@ -35,7 +38,11 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 
 /// What is doubtful on a listener that is not loopback.
 pub(super) fn warnings(config: &Config) -> Vec<Problem> {
-    let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none());
+    // A page cannot sign, so with AWS_IAM none connects in anybody's name.
+    let is_signed = |api: &Api| {
+        api.routes.get("$connect").is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam)
+    };
+    let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none() && !is_signed(api));
     let warning = |api_id: &str| {
         Problem::at(
             ["apis", api_id],
@@ -44,6 +51,24 @@ pub(super) fn warnings(config: &Config) -> Vec<Problem> {
         )
     };
     open.map(|(api_id, _)| warning(api_id)).collect()
+}
+
+/// TLS of the links between nodes.
+fn cluster(settings: &ClusterSettings) -> Option<Problem> {
+    let at = |message: String| Some(Problem::at(["cluster", "tls"], message));
+    let tls = match PeerTls::load(settings.tls.as_ref()?) {
+        Ok(tls) => tls,
+        Err(error) => return at(chain(&error).to_string()),
+    };
+    let advertise = settings.advertise.clone().unwrap_or_else(|| settings.address.to_string());
+    // What nobody can reach is warned of.
+    if tls.covers(&advertise) || (settings.advertise.is_none() && settings.address.ip().is_unspecified()) {
+        return None;
+    }
+    at(format!(
+        "the certificate is not for `{advertise}`, where peers look for this node; set `serverNameToVerify` to a name that \
+         all nodes' certificates have, or `cluster.advertise`"
+    ))
 }
 
 fn load(listener: &str, settings: Option<&TlsSettings>, problems: &mut Vec<Problem>) -> Option<ServerTls> {

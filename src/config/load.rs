@@ -206,6 +206,12 @@ mod tests {
         check("    domainName: a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
         check("    allowOrigins: []\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
         check("callbackBaseUrl: https://a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
+        // No page can sign.
+        let signed = "      $connect: { target: integrations/backend, authorizationType: AWS_IAM }\n    stages:\n";
+        let signed = crate::config::mistakes::API.replace("    stages:\n", signed);
+        let signed =
+            format!("{signed}callbackBaseUrl: https://a.b\nlisteners: {{ public: {{ address: 0.0.0.0:80 }} }}");
+        assert_eq!(load_with_warnings(&signed, &environment).map(|loaded| loaded.warnings), Ok(vec![]));
         check(
             "callbackBaseUrl: https://a.b\nlisteners:\n  public:\n    address: 0.0.0.0:80\n    connectionsApi: NONE",
             &[api, (16, open)],

@@ -1,8 +1,7 @@
 //! What Redis holds of one connection: all that its `$disconnect` needs, whoever sends it.
 //!
-//! A client's certificate is not recorded: the events of a connection that another node takes over are without it.
-//!
-//! A format number, then MessagePack. An array without names: a field more is a new format.
+//! A format number, then MessagePack. An array without names: a field more is a new format. Each record is written in
+//! the oldest format that has all of it, so that nodes of the version before read what they can.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -16,9 +15,13 @@ use crate::clock::Timestamp;
 use crate::id::ConnectionId;
 use crate::principal::Principal;
 use crate::request_context::Connection;
+use crate::tls;
 
-/// The format that is written, and the newest that is read.
-pub const RECORD_FORMAT: u8 = 1;
+/// The newest format that is written and read: the only one with a client's certificate.
+pub const RECORD_FORMAT: u8 = 2;
+
+/// The format of records without a client's certificate.
+const WITHOUT_CERTIFICATE: u8 = 1;
 
 /// A connection as Redis knows it.
 #[derive(Clone, Debug)]
@@ -59,7 +62,7 @@ pub(super) enum Text<'a> {
     Inline(#[serde(borrow)] Cow<'a, str>),
 }
 
-/// Format 1.
+/// Formats 1 and 2.
 #[derive(Serialize, Deserialize)]
 struct Encoded<'a> {
     state: u8,
@@ -80,10 +83,21 @@ struct Encoded<'a> {
     user_agent: Option<Text<'a>>,
     /// Who is on the connection; the value of an API key is left out.
     principal: Option<Cow<'a, Principal>>,
+    /// The client's certificate in PEM, from which all else is read again.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    client_cert: Option<Text<'a>>,
 }
 
-/// The bytes of a record. `user_agent` is the connection's own, maybe by its number.
-pub(super) fn encode(connection: &Connection, state: &RecordState, user_agent: Option<Text<'_>>) -> Vec<u8> {
+/// The texts of a record that others may share: each stands in it, or there is its number.
+#[derive(Default)]
+pub(super) struct Texts<'a> {
+    pub(super) user_agent: Option<Text<'a>>,
+    /// In PEM.
+    pub(super) client_cert: Option<Text<'a>>,
+}
+
+/// The bytes of a record. The texts are the connection's own.
+pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<'_>) -> Vec<u8> {
     let (state, attempt, code, reason) = match state {
         RecordState::Connecting => (b'c', 0, 0, ""),
         RecordState::Open => (b'o', 0, 0, ""),
@@ -101,10 +115,12 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, user_agent: O
         host: (&*connection.host).into(),
         secure: connection.secure,
         source_ip: connection.source_ip,
-        user_agent,
+        user_agent: texts.user_agent,
         principal: principal.as_deref().map(Cow::Borrowed),
+        client_cert: texts.client_cert,
     };
-    let mut bytes = vec![RECORD_FORMAT];
+    let format = if encoded.client_cert.is_some() { RECORD_FORMAT } else { WITHOUT_CERTIFICATE };
+    let mut bytes = vec![format];
     rmp_serde::encode::write(&mut bytes, &encoded).expect("a record of plain values fits into memory");
     bytes
 }
@@ -115,7 +131,7 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, user_agent: O
 /// The record is of a later version, or damaged.
 pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<str>>) -> Result<Record, RecordError> {
     let encoded: Encoded<'_> = match bytes {
-        [RECORD_FORMAT, encoded @ ..] => {
+        [WITHOUT_CERTIFICATE..=RECORD_FORMAT, encoded @ ..] => {
             rmp_serde::from_slice(encoded).map_err(|error| RecordError::Corrupt(Some(error)))?
         }
         [format, ..] if *format > RECORD_FORMAT => return Err(RecordError::Newer(*format)),
@@ -129,11 +145,12 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         }
         _ => return Err(RecordError::Corrupt(None)),
     };
-    let user_agent = match encoded.user_agent {
-        None => None,
-        Some(Text::Inline(text)) => Some(text.into()),
-        Some(Text::Interned(number)) => Some(text(number).ok_or(RecordError::NoText(number))?),
+    let text = |own: Option<Text<'_>>| match own {
+        None => Ok(None),
+        Some(Text::Inline(text)) => Ok(Some(Box::<str>::from(text))),
+        Some(Text::Interned(number)) => text(number).ok_or(RecordError::NoText(number)).map(Some),
     };
+    let (user_agent, client_cert) = (text(encoded.user_agent)?, text(encoded.client_cert)?);
     let connection = Connection {
         id,
         api_id: encoded.api_id.into(),
@@ -144,7 +161,7 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         source_ip: encoded.source_ip,
         user_agent,
         principal: ArcSwapOption::new(encoded.principal.map(|principal| Arc::new(principal.into_owned()))),
-        client_cert: None,
+        client_cert: client_cert.and_then(|pem| tls::client_cert_of_pem(&pem)).map(Arc::new),
         topics: Default::default(),
     };
     Ok(Record { connection: Arc::new(connection), state })
@@ -180,7 +197,7 @@ mod tests {
         for state in [RecordState::Connecting, RecordState::Open, ended] {
             let inline = Text::Inline("Mozilla/5.0".into());
             for user_agent in [inline, Text::Interned(3)] {
-                let bytes = encode(&connection, &state, Some(user_agent));
+                let bytes = encode(&connection, &state, Texts { user_agent: Some(user_agent), client_cert: None });
                 assert!(bytes.len() < 90, "{}", bytes.len());
                 let text = |number: u32| (number == 3).then(|| "Mozilla/5.0".into());
                 let record = decode(connection.id, &bytes, text).unwrap();
@@ -191,23 +208,43 @@ mod tests {
     }
 
     #[test]
+    fn a_clients_certificate_is_read_again_from_its_text() {
+        let issued = rcgen::generate_simple_self_signed(["partner.test".to_owned()]).unwrap();
+        let client_cert = tls::client_cert(issued.cert.der()).map(Arc::new);
+        assert!(client_cert.is_some());
+        let connection = Connection { client_cert, ..connection(None) };
+        let pem = connection.client_cert.as_ref().map(|cert| cert.client_cert_pem.as_str()).unwrap();
+        for own in [Text::Inline(pem.into()), Text::Interned(3)] {
+            let is_shared = matches!(own, Text::Interned(_));
+            let bytes = encode(&connection, &RecordState::Open, Texts { user_agent: None, client_cert: Some(own) });
+            assert!(bytes.len() < 70 || !is_shared, "{}", bytes.len());
+            assert_eq!(bytes[0], RECORD_FORMAT);
+            let record = decode(connection.id, &bytes, |number| (number == 3).then(|| pem.into())).unwrap();
+            assert_eq!(record.connection.client_cert, connection.client_cert);
+        }
+        // Nodes of the version before read all other records.
+        assert_eq!(encode(&connection, &RecordState::Open, Texts::default())[0], WITHOUT_CERTIFICATE);
+    }
+
+    #[test]
     fn newer_and_damaged_records_are_told_apart() {
         let connection = connection(None);
-        let mut bytes = encode(&connection, &RecordState::Open, Some(Text::Interned(3)));
+        let mut bytes =
+            encode(&connection, &RecordState::Open, Texts { user_agent: Some(Text::Interned(3)), client_cert: None });
         let decode = |bytes: &[u8]| decode(connection.id, bytes, |_| None);
         assert!(matches!(decode(&bytes), Err(RecordError::NoText(3))));
         assert!(matches!(decode(&bytes[..bytes.len() - 1]), Err(RecordError::Corrupt(Some(_)))));
         assert!(matches!(decode(&[]), Err(RecordError::Corrupt(None))));
         assert!(matches!(decode(&[0, 1]), Err(RecordError::Corrupt(None))));
-        bytes[0] = 2;
-        assert!(matches!(decode(&bytes), Err(RecordError::Newer(2))));
+        bytes[0] = 3;
+        assert!(matches!(decode(&bytes), Err(RecordError::Newer(3))));
     }
 
     proptest! {
         #[test]
         fn reading_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), format in any::<bool>()) {
             if format && let Some(first) = bytes.first_mut() {
-                *first = RECORD_FORMAT;
+                *first = 1 + *first % RECORD_FORMAT;
             }
             let _ = decode(ConnectionId::random(NodeId::random()), &bytes, |_| None);
         }

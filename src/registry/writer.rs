@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::mirror::{Attachment, Mirror, Work};
-use super::record::{Text, encode};
+use super::record::{self, Text, encode};
 use super::{Present, Registry};
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, Change};
@@ -115,9 +115,10 @@ impl Writer {
         for id in ids {
             let record = self.registry.present(id).map(|Present { connection, state, mark }| {
                 states.push((*id, mark));
-                let user_agent = connection.user_agent.as_deref();
-                let user_agent = user_agent.map(|text| self.texts.intern(text, incarnation, &mut strings));
-                encode(&connection, &state, user_agent)
+                let mut intern = |text| self.texts.intern(text, incarnation, &mut strings);
+                let user_agent = connection.user_agent.as_deref().map(&mut intern);
+                let client_cert = connection.client_cert.as_deref().map(|cert| intern(&cert.client_cert_pem));
+                encode(&connection, &state, record::Texts { user_agent, client_cert })
             });
             changes.push(Change { bucket: Keys::bucket_of(id), id: id.to_string(), record });
         }

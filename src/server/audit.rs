@@ -1,16 +1,30 @@
-//! What an operator may have to account for: every DELETE, and every call that was refused. One line each, with the
-//! target `audit`, so that it can be kept apart from the rest.
+//! What an operator may have to account for: every DELETE, every call that was refused, and clients that were. One line
+//! each, with the target `audit`, so that it can be kept apart from the rest. Strangers cannot fill the log: of a flood of
+//! refused clients, some lines tell enough.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
 
 use http::header::HOST;
 use http::{Method, Request, Response, StatusCode};
 use tracing::info;
 
 use super::entrance::Peer;
-use crate::deployment::{Deployment, Resource, Stage};
+use crate::deployment::{Deployment, OriginError, Resource, Stage};
 use crate::id::ConnectionId;
+use crate::limits::{Throttle, ThrottleSettings};
+use crate::telemetry::Reason;
+
+/// Lines about refused clients in a second, of the whole process. Metrics count them all.
+const CLIENT_LINES_PER_SECOND: f64 = 50.0;
+
+static CLIENT_LINES: LazyLock<Option<Throttle>> = LazyLock::new(|| {
+    Throttle::of_account(ThrottleSettings { rate_limit: Some(CLIENT_LINES_PER_SECOND), burst_limit: None })
+});
+
+fn may_tell() -> bool {
+    CLIENT_LINES.as_ref().is_none_or(Throttle::admit)
+}
 
 /// A call of `@connections` that may be worth a line.
 pub(super) struct Call {
@@ -61,13 +75,24 @@ impl Call {
     }
 }
 
-/// A client was refused before its backend was asked.
-pub(super) fn refused_connect(api_id: &str, stage: &str, peer: &Peer, why: &str) {
-    info!(target: "audit", api_id, stage, remote = %peer.remote, why, "client refused");
+/// A page may not connect to an API.
+pub(super) fn refused_origin(api_id: &str, stage: &str, remote: IpAddr, why: &OriginError) {
+    if may_tell() {
+        info!(target: "audit", api_id, stage, %remote, %why, "client refused");
+    }
+}
+
+/// A client was throttled, or did not prove who it is.
+pub(super) fn turned_away(api_id: &str, stage: &str, remote: IpAddr, reason: Reason) {
+    if may_tell() {
+        info!(target: "audit", api_id, stage, %remote, reason = reason.code(), why = reason.meaning(), "client turned away");
+    }
 }
 
 /// A request named a Host that the listener does not answer for.
 pub(super) fn refused_host<B>(request: &Request<B>, peer: &Peer) {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    info!(target: "audit", host, remote = %peer.remote, "Host refused");
+    if may_tell() {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        info!(target: "audit", host, remote = %peer.remote, "Host refused");
+    }
 }

@@ -20,6 +20,8 @@ pub struct Entrance {
     /// Every connection begins with a PROXY header, and comes from one of `trusted_proxies`.
     pub proxy_protocol: bool,
     pub trusted_proxies: Vec<TrustedProxy>,
+    /// Connections count for their address. A backend may have as many to the internal listener as it likes.
+    pub is_counted: bool,
 }
 
 /// Both ends of a connection, as far as they are known.
@@ -116,7 +118,7 @@ impl Entrance {
     /// has the connections of many.
     pub(super) fn admit(&self, plane: &DataPlane, mut peer: Peer) -> Option<Entered> {
         let ip = peer.remote.ip().to_canonical();
-        if is_trusted(ip, &self.trusted_proxies) {
+        if !self.is_counted || is_trusted(ip, &self.trusted_proxies) {
             return Some(Entered { peer, handshake: None, connection: None });
         }
         peer.is_counted = true;

@@ -75,6 +75,7 @@ async fn answer(
     }
     if peer.is_over {
         plane.metrics.throttled(&no_stage(), "address");
+        audit::turned_away("-", "-", peer.remote.ip(), Reason::Throttled);
         return refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled);
     }
     match resolve(plane, endpoint, head, request) {

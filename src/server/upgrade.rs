@@ -18,7 +18,7 @@ use super::router::refuse;
 use super::{TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
-use crate::data_plane::{DataPlane, RoutingError};
+use crate::data_plane::{ConnectError, DataPlane, RoutingError};
 use crate::deployment::{self, Deployment};
 use crate::integration::Handshake;
 use crate::telemetry::Reason;
@@ -44,7 +44,7 @@ pub(super) async fn upgrade(
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let accept = check(request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
     stage.deployment.allow_origins.check(request.headers()).map_err(|error| {
-        audit::refused_connect(&stage.deployment.api_id, &stage.stage.name, peer, &error.to_string());
+        audit::refused_origin(&stage.deployment.api_id, &stage.stage.name, peer.remote.ip(), &error);
         Box::new(refuse(plane, &RoutingError::OriginNotAllowed(error), Reason::OriginNotAllowed))
     })?;
     if plane.lifecycle.draining().is_cancelled() {
@@ -58,6 +58,7 @@ pub(super) async fn upgrade(
     let headers = received.headers().clone();
     let address = ClientAddress::find(peer, &headers, trusted_proxies);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+    let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
         stage: stage.stage,
@@ -82,6 +83,10 @@ pub(super) async fn upgrade(
             Ok(switching_protocols(accept, subprotocol))
         }
         Ok(Err(refusal)) => {
+            // All else is the backend's own word, a mistake of the client, or trouble: no refusal of ours.
+            if let ConnectError::Throttled { .. } | ConnectError::Denied(_) = refusal.error {
+                audit::turned_away(&api_id, &stage_name, address.source_ip, refusal.error.reason());
+            }
             let mut response = gateway_response::refusal(&refusal);
             if plane.live().explain {
                 gateway_response::explain(&mut response, refusal.error.reason());

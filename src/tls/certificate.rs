@@ -32,6 +32,7 @@ impl Certificate {
         let parsed = parse_all(path, &chain)?;
         let leaf = &parsed[0];
         check_validity(path, leaf, now)?;
+        check_use(path, leaf, Use::Server)?;
         check_chain(path, &parsed)?;
         let names = names(leaf);
         if names.is_empty() {
@@ -123,6 +124,23 @@ pub(super) fn check_validity(path: &Path, leaf: &X509Certificate<'_>, now: Times
         return Err(TlsError::NotYetValid { path: path.to_owned(), on: on(validity.not_before) });
     }
     Ok(())
+}
+
+/// The side of a connection that a certificate is shown on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Client,
+    Server,
+}
+
+/// Who says what a certificate is for must say that it is for this: the other side would refuse it.
+pub(super) fn check_use(path: &Path, leaf: &X509Certificate<'_>, shown: Use) -> Result<(), TlsError> {
+    let Ok(Some(uses)) = leaf.extended_key_usage() else { return Ok(()) };
+    let (is_for, name) = match shown {
+        Use::Client => (uses.value.client_auth, "clientAuth"),
+        Use::Server => (uses.value.server_auth, "serverAuth"),
+    };
+    if is_for || uses.value.any { Ok(()) } else { Err(TlsError::WrongUse { path: path.to_owned(), name }) }
 }
 
 /// Each certificate must be of the next one's subject. The last may be of one that clients know; but a lone certificate

@@ -5,7 +5,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::certificate::{authorities, certified_key, chain, check_validity, parse_all, private_key};
+use super::certificate::{Use, authorities, certified_key, chain, check_use, check_validity, parse_all, private_key};
 use super::files::Files;
 use super::{CertificateFiles, TlsError};
 use crate::clock::{Clock as _, SystemClock};
@@ -33,11 +33,22 @@ impl ClientTls {
     ) -> Result<Self, TlsError> {
         let own = identity.into_iter().flat_map(|files| [files.certificate.as_path(), &files.private_key]);
         let files = Files::read(ca.into_iter().map(PathBuf::as_path).chain(own))?;
+        Self::from_files(ca, identity, server_name, roots, &files)
+    }
+
+    /// As [`ClientTls::load`], of files that were read.
+    pub(super) fn from_files(
+        ca: Option<&PathBuf>,
+        identity: Option<&CertificateFiles>,
+        server_name: Option<&str>,
+        roots: &RootCertStore,
+        files: &Files,
+    ) -> Result<Self, TlsError> {
         let roots = match ca {
             Some(path) => authorities(path, files.get(path))?,
             None => roots.clone(),
         };
-        let identity = identity.map(|settings| own_identity(settings, &files)).transpose()?;
+        let identity = identity.map(|settings| own_identity(settings, files)).transpose()?;
         let server_name = server_name
             .map(|name| {
                 ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName { name: name.to_owned() })
@@ -57,6 +68,7 @@ pub(super) fn own_identity(settings: &CertificateFiles, files: &Files) -> Result
     let chain = chain(path, files.get(path))?;
     let parsed = parse_all(path, &chain)?;
     check_validity(path, &parsed[0], SystemClock.now())?;
+    check_use(path, &parsed[0], Use::Client)?;
     // Says whether the key is the certificate's.
     certified_key(settings, files, chain.clone())?;
     let key = private_key(&settings.private_key, files.get(&settings.private_key))?;

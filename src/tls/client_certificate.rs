@@ -1,4 +1,5 @@
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -32,6 +33,11 @@ pub fn client_cert(der: &CertificateDer<'_>) -> Option<ClientCert> {
             not_after: openssl_time(certificate.validity().not_after),
         },
     })
+}
+
+/// As [`client_cert`], of a certificate in PEM.
+pub fn client_cert_of_pem(pem: &str) -> Option<ClientCert> {
+    client_cert(&CertificateDer::from_pem_slice(pem.as_bytes()).ok()?)
 }
 
 fn pem(der: &[u8]) -> String {

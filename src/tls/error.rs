@@ -34,6 +34,8 @@ pub enum TlsError {
     MissingChain { path: PathBuf, issuer: String },
     #[error("the certificate in `{}` has no host name (subjectAltName)", path.display())]
     NoName { path: PathBuf },
+    #[error("the certificate in `{}` is not for {name}, which its extendedKeyUsage must name where it is used", path.display())]
+    WrongUse { path: PathBuf, name: &'static str },
     #[error("`{}` has no private key; it must have a `-----BEGIN PRIVATE KEY-----`", path.display())]
     NoKey { path: PathBuf },
     #[error("the key in `{}` is encrypted; keys are read without a password", path.display())]

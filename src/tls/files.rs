@@ -1,9 +1,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
 use super::TlsError;
+use crate::telemetry::chain;
+
+/// How often files are looked at. A change is in force when they were the same twice, so that a certificate is not
+/// taken without its key.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Largest file that is read, in bytes.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -41,6 +50,52 @@ impl Files {
             hash.update(bytes);
         }
         hash.finalize().into()
+    }
+}
+
+/// Calls `apply` whenever the files have changed, until `stop`. What it refuses changes nothing but the log.
+pub(super) async fn follow(
+    paths: &[PathBuf],
+    started: [u8; 32],
+    stop: CancellationToken,
+    apply: impl Fn(Files) -> Result<(), TlsError>,
+) {
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut in_force = started;
+    let mut last = Some(started);
+    let mut settled = last;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        let paths = paths.to_vec();
+        // Reading blocks; it is waited for, so it has an owner.
+        let read = move || Files::read(paths.iter().map(PathBuf::as_path));
+        let Ok(files) = tokio::task::spawn_blocking(read).await else { return };
+        // What cannot be read is a state of its own.
+        let seen = files.as_ref().ok().map(Files::fingerprint);
+        let is_settled = seen == last;
+        last = seen;
+        if !is_settled || seen == settled {
+            continue;
+        }
+        settled = seen;
+        if seen == Some(in_force) {
+            continue;
+        }
+        match files.and_then(&apply) {
+            Ok(()) => {
+                in_force = seen.unwrap_or(in_force);
+                info!("TLS certificates were reloaded");
+            }
+            Err(error) => error!(
+                error = %chain(&error),
+                "TLS certificates have changed and cannot be used: the old ones stay in force"
+            ),
+        }
     }
 }
 

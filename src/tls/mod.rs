@@ -16,7 +16,7 @@ mod settings;
 
 pub use certificate::Certificate;
 pub use client::{ClientTls, client_config};
-pub use client_certificate::client_cert;
+pub use client_certificate::{client_cert, client_cert_of_pem};
 pub use error::TlsError;
 pub use peer::PeerTls;
 pub use server::ServerTls;

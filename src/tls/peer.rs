@@ -1,20 +1,25 @@
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client, server};
 use tokio_util::sync::CancellationToken;
 
+use super::files::{Files, follow};
+use super::server::paths;
 use super::{CertificateFiles, ClientAuth, ClientTls, PeerTlsSettings, ServerTls, TlsError, TlsSettings};
 
 /// TLS of the links between nodes: each side shows its certificate, and each must be of the cluster's own authority.
-/// Whom this node lets in follows its files; how it goes out is as it was when it started.
+/// New links are made with what the files say, open ones stay.
 #[derive(Debug)]
 pub struct PeerTls {
-    server: Arc<ServerTls>,
-    client: ClientTls,
+    settings: PeerTlsSettings,
+    server: ServerTls,
+    client: ArcSwap<ClientTls>,
 }
 
 impl PeerTls {
@@ -23,12 +28,10 @@ impl PeerTls {
     /// # Errors
     /// One of them is wrong.
     pub fn load(settings: &PeerTlsSettings) -> Result<Self, TlsError> {
-        let PeerTlsSettings { certificate, private_key, ca } = settings.clone();
-        let own = CertificateFiles { certificate, private_key };
-        let client = ClientTls::load(Some(&ca), Some(&own), None, &RootCertStore::empty())?;
-        let settings =
-            TlsSettings { certificates: vec![own], client_ca: Some(ca), client_auth: Some(ClientAuth::Required) };
-        Ok(PeerTls { server: Arc::new(ServerTls::load_with(&settings, Vec::new())?), client })
+        let as_server = server_settings(settings);
+        let files = Files::read(paths(&as_server))?;
+        let client = ArcSwap::from_pointee(client(settings, &files)?);
+        Ok(PeerTls { settings: settings.clone(), server: ServerTls::load_with(&as_server, Vec::new())?, client })
     }
 
     /// The handshake with a peer that has connected, without a bound on its time.
@@ -39,22 +42,63 @@ impl PeerTls {
         self.server.accept(stream).await
     }
 
-    /// The handshake with the peer at `host`, a name or an IP address without a port, without a bound on its time.
+    /// The handshake with the peer at `advertise`, its host and port, without a bound on its time.
     ///
     /// # Errors
     /// It is not that peer.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        host: &str,
+        advertise: &str,
         stream: S,
     ) -> io::Result<client::TlsStream<S>> {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        TlsConnector::from(Arc::clone(&self.client.config)).connect(name, stream).await
+        let tls = self.client.load_full();
+        let name = match &tls.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host(advertise).to_owned())
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
+        };
+        TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await
+    }
+
+    /// Whether this node's certificate is what its peers look for at `advertise`, its host and port.
+    pub fn covers(&self, advertise: &str) -> bool {
+        let name = self.settings.server_name_to_verify.as_deref().unwrap_or_else(|| host(advertise));
+        self.server.covers(&name.to_ascii_lowercase())
     }
 
     /// Follows the files until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        Arc::clone(&self.server).watch(stop).await;
+        let paths: Vec<PathBuf> = paths(&server_settings(&self.settings)).map(Path::to_owned).collect();
+        let started = self.server.fingerprint();
+        follow(&paths, started, stop, |files| {
+            let client = client(&self.settings, &files)?;
+            self.server.reload(&files)?;
+            self.client.store(Arc::new(client));
+            Ok(())
+        })
+        .await;
     }
+}
+
+fn own(settings: &PeerTlsSettings) -> CertificateFiles {
+    CertificateFiles { certificate: settings.certificate.clone(), private_key: settings.private_key.clone() }
+}
+
+fn server_settings(settings: &PeerTlsSettings) -> TlsSettings {
+    TlsSettings {
+        certificates: vec![own(settings)],
+        client_ca: Some(settings.ca.clone()),
+        client_auth: Some(ClientAuth::Required),
+    }
+}
+
+fn client(settings: &PeerTlsSettings, files: &Files) -> Result<ClientTls, TlsError> {
+    let name = settings.server_name_to_verify.as_deref();
+    ClientTls::from_files(Some(&settings.ca), Some(&own(settings)), name, &RootCertStore::empty(), files)
+}
+
+/// The host of `host:port`; an IPv6 address without its brackets.
+fn host(advertise: &str) -> &str {
+    let host = advertise.rsplit_once(':').map_or(advertise, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,21 +12,15 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::certificate::{Certificate, authorities};
-use super::files::Files;
+use super::files::{Files, follow};
 use super::{ClientAuth, TlsError, TlsSettings};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::telemetry::chain;
-
-/// How often files are looked at. A change is in force when they were the same twice, so that a certificate is not
-/// taken without its key.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sessions that TLS 1.2 clients may resume without a ticket.
 const SESSIONS_MAX: usize = 4096;
@@ -63,7 +57,8 @@ impl ServerTls {
     /// As [`ServerTls::load`], for other protocols.
     pub(super) fn load_with(settings: &TlsSettings, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
         let tickets = ring::Ticketer::new().map_err(|error| TlsError::Setup(Box::new(error)))?;
-        let state = read(settings, &alpn, &tickets, None, SystemClock.now())?;
+        let files = Files::read(paths(settings))?;
+        let state = build(settings, &alpn, &tickets, &files, SystemClock.now())?;
         Ok(ServerTls { settings: settings.clone(), alpn, state: ArcSwap::from_pointee(state), tickets })
     }
 
@@ -83,67 +78,27 @@ impl ServerTls {
 
     /// Follows the files until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = Some(self.state.load().fingerprint);
-        let mut settled = last;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                _ = looks.tick() => {}
-            }
-            let reader = Arc::clone(&self);
-            // Reading blocks; it is waited for, so it has an owner.
-            let Ok(files) = tokio::task::spawn_blocking(move || Files::read(paths(&reader.settings))).await else {
-                return;
-            };
-            // What cannot be read is a state of its own.
-            let seen = files.as_ref().ok().map(Files::fingerprint);
-            let is_settled = seen == last;
-            last = seen;
-            if !is_settled || seen == settled {
-                continue;
-            }
-            settled = seen;
-            match self.reload(files) {
-                Ok(()) => info!("TLS certificates were reloaded"),
-                Err(error) => error!(
-                    error = %chain(&error),
-                    "TLS certificates have changed and cannot be used: the old ones stay in force"
-                ),
-            }
-        }
+        let paths: Vec<PathBuf> = paths(&self.settings).map(Path::to_owned).collect();
+        let started = self.fingerprint();
+        follow(&paths, started, stop, |files| self.reload(&files)).await;
     }
 
-    fn reload(&self, files: Result<Files, TlsError>) -> Result<(), TlsError> {
-        let files = files?;
-        if files.fingerprint() == self.state.load().fingerprint {
-            return Ok(());
-        }
-        let state = build(&self.settings, &self.alpn, &self.tickets, &files, SystemClock.now())?;
+    /// Tells the files in force from all others.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        self.state.load().fingerprint
+    }
+
+    /// Puts files in force.
+    pub(super) fn reload(&self, files: &Files) -> Result<(), TlsError> {
+        let state = build(&self.settings, &self.alpn, &self.tickets, files, SystemClock.now())?;
         self.state.store(Arc::new(state));
         Ok(())
     }
 }
 
-fn paths(settings: &TlsSettings) -> impl Iterator<Item = &Path> {
+pub(super) fn paths(settings: &TlsSettings) -> impl Iterator<Item = &Path> {
     let pairs = settings.certificates.iter().flat_map(|files| [files.certificate.as_path(), &files.private_key]);
     pairs.chain(settings.client_ca.as_deref())
-}
-
-fn read(
-    settings: &TlsSettings,
-    alpn: &[Vec<u8>],
-    tickets: &Arc<dyn ProducesTickets>,
-    files: Option<Files>,
-    now: Timestamp,
-) -> Result<State, TlsError> {
-    let files = match files {
-        Some(files) => files,
-        None => Files::read(paths(settings))?,
-    };
-    build(settings, alpn, tickets, &files, now)
 }
 
 fn build(

@@ -43,10 +43,11 @@ pub enum ClientAuth {
 }
 
 /// TLS of the links between nodes, both ways: every node proves itself by a certificate of the cluster's own authority.
+/// Files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerTlsSettings {
-    /// This node's certificate, for the host that it advertises, in PEM.
+    /// This node's certificate, for the host that it advertises, in PEM: as a server's and as a client's.
     pub certificate: PathBuf,
 
     /// Its key in PEM.
@@ -54,4 +55,10 @@ pub struct PeerTlsSettings {
 
     /// Certificates of the authorities that peers' certificates must come from, in PEM.
     pub ca: PathBuf,
+
+    /// The name that peers' certificates must have, in place of the host that each of them advertises: nodes may share
+    /// one certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name_to_verify: Option<String>,
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{LEASE, Mode, TestCluster, TestProxy, eventually};
+use crate::support::{Authority, LEASE, Mode, TestCluster, TestProxy, eventually};
 
 const UNREACHABLE: (u16, &str, bool) = (503, "ServiceUnavailableException", true);
 const UNKNOWN: (u16, &str, bool) = (424, "DeliveryUnknownException", false);
@@ -14,7 +14,10 @@ const GONE: (u16, &str, bool) = (410, "GoneException", false);
 
 /// Two nodes; the second dials the first through a proxy, and a third one is linked to both.
 async fn start_with_proxy() -> (TestCluster, Arc<TestProxy>) {
-    let cluster = TestCluster::start_apart(3).await;
+    with_proxy(TestCluster::start_apart(3).await).await
+}
+
+async fn with_proxy(cluster: TestCluster) -> (TestCluster, Arc<TestProxy>) {
     let [owner, caller, third] = &cluster.nodes[..] else { panic!() };
     let proxy = TestProxy::start(owner.gateway.peer_address().unwrap(), &cluster.tasks).await;
     caller.knows([owner.member_at(proxy.address), third.member()]);
@@ -97,6 +100,18 @@ async fn a_peer_that_hangs_is_noticed_and_disturbs_nobody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_cut_under_load_lie_to_nobody() {
     let (cluster, proxy) = start_with_proxy().await;
+    cut_under_load(&cluster, &proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_of_tls_cut_under_load_lie_to_nobody() {
+    let authority = Authority::new("nodes");
+    let cluster = TestCluster::start_tls((0..3).map(|number| authority.issue(&number.to_string(), "127.0.0.1"))).await;
+    let (cluster, proxy) = with_proxy(cluster).await;
+    cut_under_load(&cluster, &proxy).await;
+}
+
+async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {
     let [owner, caller, _] = &cluster.nodes[..] else { panic!() };
     let posting = async || {
         let (mut client, mut http) = (owner.connect().await, caller.http().await);

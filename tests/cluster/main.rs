@@ -6,3 +6,4 @@ mod faults;
 mod forward;
 mod members;
 mod support;
+mod tls;

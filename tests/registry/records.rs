@@ -8,6 +8,7 @@ use tidegate::principal::{AuthorizerContext, Principal};
 use tidegate::redis_client::{Call, Keys, read};
 use tidegate::registry::record::RecordState;
 use tidegate::registry::{Query, RegistryState};
+use tidegate::request_context::Connection;
 use tidegate::session::Closing;
 
 use crate::support::{BROWSER, Node, RedisServer, connection, eventually, outbox};
@@ -125,6 +126,28 @@ async fn a_record_that_cannot_be_read_takes_no_other_with_it() {
     let page = directory.connections(&Query::default(), None, 100).await.expect("a page");
     let shown: Vec<&str> = page.connections.iter().map(|c| c.connection_id.as_str()).collect();
     assert_eq!(shown, [third.id.to_string()]);
+}
+
+#[tokio::test]
+async fn a_clients_certificate_is_recorded_once_for_all_its_connections() {
+    let server = RedisServer::start().await;
+    let node = Node::start(&server).await;
+    let issued = rcgen::generate_simple_self_signed(["partner.test".to_owned()]).expect("a certificate");
+    let client_cert = tidegate::tls::client_cert(issued.cert.der()).map(Arc::new);
+    assert!(client_cert.is_some());
+    for _ in 0..2 {
+        let connection = Arc::into_inner(connection(&node.registry, None)).expect("nobody else has it");
+        let connection = Arc::new(Connection { client_cert: client_cert.clone(), ..connection });
+        assert!(node.registry.connect(&connection, None));
+        node.registry.record(&connection.id).await.expect("a record");
+    }
+    // Whoever takes over sends it with the `$disconnect`.
+    let records = node.records(&server).await;
+    assert_eq!(records.len(), 2);
+    assert!(records.values().all(|record| record.connection.client_cert == client_cert), "{records:?}");
+    let length = Call::command("HLEN", node.mirror.keys().strings(node.id()));
+    let texts: u64 = read(server.connection().await.run_one(length).await.expect("an answer")).expect("a number");
+    assert_eq!(texts, 1);
 }
 
 #[tokio::test]

@@ -3,8 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+#[path = "../access/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the harness of tests/access, of which this uses the issuer of tokens")]
+mod access;
+#[path = "../process/mod.rs"]
+mod process;
 mod support;
 
+mod audit;
 mod certificates;
 mod domains;
 mod edge;

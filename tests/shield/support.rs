@@ -70,7 +70,10 @@ impl Call {
     }
 }
 
-/// Answers every event with 200 and, if it was a message, its own body.
+/// A message behind which a backend closes its connection to the gateway.
+pub(crate) const LAST: &str = "the last on this connection";
+
+/// Answers every event with 200: a client with the first subprotocol that it offers, a message with its own body.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -137,8 +140,16 @@ async fn answer(
     let event: Value = serde_json::from_slice(&body).unwrap_or_default();
     calls.lock().unwrap().push(Call { headers: parts.headers, body });
     let text = event["body"].as_str().unwrap_or_default();
-    let reply = serde_json::json!({ "statusCode": 200, "body": text }).to_string();
+    let is_last = text == LAST;
+    let mut reply = serde_json::json!({ "statusCode": 200, "body": text });
+    if let Some(offered) = event["headers"]["Sec-WebSocket-Protocol"].as_str() {
+        reply["headers"] = serde_json::json!({ "Sec-WebSocket-Protocol": offered.split(',').next() });
+    }
+    let reply = reply.to_string();
     let mut response = Response::new(Full::from(reply));
+    if is_last {
+        response.headers_mut().insert("connection", "close".parse().unwrap());
+    }
     if redirects {
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
         response.headers_mut().insert("location", "http://127.0.0.1:1/".parse().unwrap());

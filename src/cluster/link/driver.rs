@@ -193,7 +193,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             if self.outbox.is_empty() {
                 return Pin::new(&mut self.wire.io).poll_flush(cx).map_err(|_| LinkEnd::Lost);
             }
-            let written = ready!(self.outbox.poll_write(cx, &mut self.wire.io)).map_err(|_| LinkEnd::Lost)?;
+            let Ok(written) = ready!(self.outbox.poll_write(cx, &mut self.wire.io)) else {
+                // TLS may have sent a part of what it fails with.
+                self.left = self.outbox.last_call().unwrap_or(self.left);
+                return Poll::Ready(Err(LinkEnd::Lost));
+            };
             if let Some(left) = self.outbox.written(written) {
                 self.left = left;
             }
@@ -231,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
 fn end_of(error: &WireError) -> LinkEnd {
     match error {
         WireError::Closed | WireError::Io(_) => LinkEnd::Lost,
-        WireError::TooLarge => LinkEnd::Protocol,
+        WireError::TooLarge | WireError::Tls => LinkEnd::Protocol,
     }
 }
 
@@ -254,6 +258,11 @@ impl Batch {
         let before = self.frames.len();
         self.behind = frame.encode(&mut self.frames);
         self.added += (self.frames.len() - before + self.behind.len()) as u64;
+    }
+
+    /// The last call that is in it.
+    fn last_call(&self) -> Option<u64> {
+        self.ends.back().map(|(_, id)| *id)
     }
 
     fn is_empty(&self) -> bool {

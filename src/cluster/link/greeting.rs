@@ -1,3 +1,4 @@
+use std::io;
 use std::sync::Arc;
 
 use rand::TryRng as _;
@@ -25,6 +26,8 @@ pub(super) struct Identity {
 pub(super) enum GreetError {
     #[error("refused")]
     Refused(#[source] Refusal),
+    #[error("no TLS came about; every node needs `cluster.tls`, and a certificate of the others' authorities")]
+    Tls(#[source] io::Error),
     #[error("the connection failed during the handshake")]
     Wire(#[source] WireError),
     #[error("node {answered} answers there")]

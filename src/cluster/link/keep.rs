@@ -1,10 +1,13 @@
 use std::collections::HashMap;
+use std::future::ready;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -71,17 +74,35 @@ impl Links {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut wire = Wire::new(io);
+        match self.tls.clone() {
+            None => self.serve(ready(Ok(io)), &remote, &*local).await,
+            Some(tls) => self.serve(Box::pin(tls.accept(io)), &remote, &*local).await,
+        }
+    }
+
+    async fn serve<S>(
+        self: &Arc<Self>,
+        opening: impl Future<Output = io::Result<S>>,
+        remote: &str,
+        local: &dyn LocalConnections,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let greeting = async {
+            let mut wire = Wire::new(opening.await.map_err(GreetError::Tls)?);
+            let registered = greeting::accept(&mut wire, self).await?;
+            Ok((wire, registered))
+        };
         let greeted = match self.handshakes.try_acquire() {
-            Ok(_permit) => match timeout(self.handshake_timeout(), greeting::accept(&mut wire, &self)).await {
+            Ok(_permit) => match timeout(self.handshake_timeout(), greeting).await {
                 Ok(greeted) => greeted,
                 Err(_) => Err(GreetError::Refused(Refusal::Timeout)),
             },
             Err(_) => Err(GreetError::Refused(Refusal::Busy)),
         };
         match greeted {
-            Ok(registered) => self.run(wire, registered, &*local).await,
-            Err(error) => self.turned_away(&error, &remote),
+            Ok((wire, registered)) => self.run(wire, registered, local).await,
+            Err(error) => self.turned_away(&error, remote),
         }
     }
 
@@ -89,6 +110,8 @@ impl Links {
         let reason = match error {
             GreetError::Refused(refusal) => refusal.name(),
             GreetError::Wire(WireError::TooLarge) => Refusal::Malformed.name(),
+            GreetError::Tls(error) if error.kind() == io::ErrorKind::UnexpectedEof => "closed",
+            GreetError::Tls(_) | GreetError::Wire(WireError::Tls) => "tls",
             GreetError::Wire(WireError::Closed | WireError::Io(_)) | GreetError::OtherNode { .. } => "closed",
         };
         // Two nodes that dial each other at once are no fault of anybody, nor is a probe that looks whether the port is
@@ -140,10 +163,13 @@ async fn keep_one(links: Arc<Links>, member: Member, local: Arc<dyn LocalConnect
             if links.get(&member.node).is_some() { None } else { Some(dial(&links, &member).await) }
         };
         match gone.run_until_cancelled(dialled).await.flatten() {
-            Some(Ok((wire, registered))) => {
+            Some(Ok(dialled)) => {
                 let started = Instant::now();
                 // A link outlives the peer's place in the table: it ends by goodbye, or is stopped.
-                links.run(wire, registered, &*local).await;
+                match dialled {
+                    Dialled::Plain(wire, registered) => links.run(wire, registered, &*local).await,
+                    Dialled::Tls(wire, registered) => links.run(*wire, registered, &*local).await,
+                }
                 if started.elapsed() >= links.lease() {
                     attempts = Attempts::default();
                 }
@@ -155,23 +181,41 @@ async fn keep_one(links: Arc<Links>, member: Member, local: Arc<dyn LocalConnect
     links.forget(&member.node);
 }
 
-type Dialled = (Wire<TcpStream>, Registered);
+/// A link that is up, and what it runs on.
+enum Dialled {
+    Plain(Wire<TcpStream>, Registered),
+    Tls(Box<Wire<TlsStream<TcpStream>>>, Registered),
+}
 
 async fn dial(links: &Arc<Links>, member: &Member) -> Result<Dialled, DialError> {
     let dial = async {
         let stream = TcpStream::connect(&*member.advertise).await.map_err(DialError::Connect)?;
         stream.set_nodelay(true).map_err(DialError::Connect)?;
-        let mut wire = Wire::new(stream);
-        let registered = greeting::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;
-        Ok((wire, registered))
+        let Some(tls) = &links.tls else {
+            let (wire, registered) = greet(stream, links, member).await?;
+            return Ok(Dialled::Plain(wire, registered));
+        };
+        let stream = Box::pin(tls.connect(&member.advertise, stream)).await;
+        let stream = stream.map_err(|error| DialError::Greet(GreetError::Tls(error)))?;
+        let (wire, registered) = greet(stream, links, member).await?;
+        Ok(Dialled::Tls(Box::new(wire), registered))
     };
     timeout(links.handshake_timeout(), dial).await.unwrap_or(Err(DialError::Timeout))
+}
+
+async fn greet<S>(stream: S, links: &Arc<Links>, member: &Member) -> Result<(Wire<S>, Registered), DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Wire::new(stream);
+    let registered = greeting::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;
+    Ok((wire, registered))
 }
 
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     #[error("could not connect")]
-    Connect(#[source] std::io::Error),
+    Connect(#[source] io::Error),
     #[error("the handshake failed")]
     Greet(#[source] GreetError),
     #[error("no answer in time")]
@@ -226,7 +270,11 @@ impl Attempts {
         self.other_node_since = None;
         let is_lasting = matches!(
             error,
-            DialError::Greet(GreetError::Refused(Refusal::Secret | Refusal::Protocol | Refusal::Malformed))
+            DialError::Greet(
+                GreetError::Refused(Refusal::Secret | Refusal::Protocol | Refusal::Malformed)
+                    | GreetError::Tls(_)
+                    | GreetError::Wire(WireError::Tls)
+            )
         );
         if is_lasting || self.failed >= ATTEMPTS_BEFORE_WARNING {
             self.warned = true;

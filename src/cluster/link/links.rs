@@ -15,6 +15,7 @@ use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
+use crate::tls::PeerTls;
 
 /// Strangers and peers whose handshake is not done yet. A further one is turned away.
 const HANDSHAKES_MAX: usize = 256;
@@ -43,6 +44,8 @@ pub struct Links {
     /// This node leaves: nothing new is dialled or accepted.
     pub(super) leaving: CancellationToken,
     pub(super) handshakes: Semaphore,
+    /// How links are encrypted, if they are.
+    pub(super) tls: Option<Arc<PeerTls>>,
 }
 
 #[derive(Debug, Default)]
@@ -93,15 +96,17 @@ impl Links {
         advertise: String,
         secret: Secret,
         lease: Duration,
+        tls: Option<Arc<PeerTls>>,
         membership: Arc<Membership>,
         metrics: LinkMetrics,
     ) -> Arc<Self> {
-        Self::with_identity(Identity::new(node, advertise, secret), lease, membership, metrics)
+        Self::with_identity(Identity::new(node, advertise, secret), lease, tls, membership, metrics)
     }
 
     pub(super) fn with_identity(
         identity: Identity,
         lease: Duration,
+        tls: Option<Arc<PeerTls>>,
         membership: Arc<Membership>,
         metrics: LinkMetrics,
     ) -> Arc<Self> {
@@ -115,6 +120,7 @@ impl Links {
             serial: AtomicU64::new(0),
             leaving: CancellationToken::new(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
+            tls,
         })
     }
 

@@ -26,7 +26,8 @@
 //! - All that waits for a link goes out in one write, bodies of any size without a second copy in memory.
 //! - Everything is bounded: frames, calls in flight, bytes queued, handshakes at once.
 //!
-//! What is said after the handshake is neither encrypted nor sealed: the network between nodes has to be private.
+//! With `cluster.tls` a link is TLS from its first byte, and both sides show certificates. Without it nothing is encrypted
+//! or sealed after the handshake: the network between nodes has to be private.
 
 mod call;
 mod driver;

@@ -30,7 +30,12 @@ pub(super) enum WireError {
     Io(#[source] io::Error),
     #[error("a frame is larger than allowed")]
     TooLarge,
+    #[error("the other side speaks TLS, this one does not: `cluster.tls` is for all nodes or for none")]
+    Tls,
 }
+
+/// What a TLS record of a handshake or an alert begins with.
+const TLS_RECORDS: [[u8; 2]; 2] = [[22, 3], [21, 3]];
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// A stream on which the handshake is to come: until it is done, frames are small.
@@ -72,8 +77,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The next frame of a handshake.
     pub(super) async fn receive(&mut self) -> Result<Bytes, WireError> {
         loop {
-            if let Some(frame) = self.next_read()? {
-                return Ok(frame);
+            match self.next_read() {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => {}
+                // As a length, this would be hundreds of megabytes.
+                Err(WireError::TooLarge) if TLS_RECORDS.iter().any(|begin| self.buffer.starts_with(begin)) => {
+                    return Err(WireError::Tls);
+                }
+                Err(error) => return Err(error),
             }
             std::future::poll_fn(|cx| self.poll_handshake_read(cx)).await?;
         }

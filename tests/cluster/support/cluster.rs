@@ -10,6 +10,7 @@ use tidegate::cluster::{ClusterSettings, Member, Membership, NodeKey, RefreshReq
 use tidegate::config::{self, Config};
 use tidegate::id::NodeId;
 use tidegate::secret::Secret;
+use tidegate::tls::PeerTlsSettings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,14 +42,29 @@ impl TestCluster {
     /// Nodes that all know and reach each other.
     pub(crate) async fn start(count: usize) -> Self {
         let cluster = Self::start_apart(count).await;
-        for node in &cluster.nodes {
-            node.knows(cluster.nodes.iter().map(TestNode::member));
-        }
-        for node in &cluster.nodes {
-            let all = cluster.nodes.iter().map(TestNode::id).filter(|id| *id != node.id());
-            eventually("all are linked", || all.clone().all(|id| node.is_linked(id))).await;
+        cluster.link().await;
+        cluster
+    }
+
+    /// As [`TestCluster::start`], with links of TLS, each node's as given.
+    pub(crate) async fn start_tls(tls: impl IntoIterator<Item = PeerTlsSettings>) -> Self {
+        let mut cluster = Self::start_apart(0).await;
+        for tls in tls {
+            let node = cluster.start_node_with(SECRET, Some(tls)).await;
+            cluster.nodes.push(node);
         }
         cluster
+    }
+
+    /// Tells all nodes of each other, and waits until all are linked.
+    pub(crate) async fn link(&self) {
+        for node in &self.nodes {
+            node.knows(self.nodes.iter().map(TestNode::member));
+        }
+        for node in &self.nodes {
+            let all = self.nodes.iter().map(TestNode::id).filter(|id| *id != node.id());
+            eventually("all are linked", || all.clone().all(|id| node.is_linked(id))).await;
+        }
     }
 
     /// Nodes that do not know of each other.
@@ -64,11 +80,16 @@ impl TestCluster {
     }
 
     pub(crate) async fn start_node(&self, secret: &str) -> TestNode {
+        self.start_node_with(secret, None).await
+    }
+
+    pub(crate) async fn start_node_with(&self, secret: &str, tls: Option<PeerTlsSettings>) -> TestNode {
         let (membership, refreshes) = Membership::new();
         let membership = Arc::new(membership);
         let settings = ClusterSettings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             secret: Some(Secret::from(secret.to_owned())),
+            tls,
             lease_millis: u32::try_from(LEASE.as_millis()).unwrap(),
             ..ClusterSettings::default()
         };
@@ -130,6 +151,13 @@ impl TestNode {
                 let _ = done.send(());
             }
         });
+    }
+
+    /// Why it has no link to another node, if it has tried.
+    pub(crate) fn link_error(&self, node: NodeId) -> Option<String> {
+        let peer = self.gateway.peers().into_iter().find(|peer| peer.node == node)?;
+        let PeerLink::NotLinked { error, .. } = peer.link else { return None };
+        error
     }
 
     pub(crate) fn is_linked(&self, node: NodeId) -> bool {

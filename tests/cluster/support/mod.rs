@@ -1,3 +1,4 @@
+mod authority;
 mod backend;
 mod client;
 mod cluster;
@@ -8,20 +9,21 @@ mod proxy;
 
 use std::time::Duration;
 
+pub(crate) use authority::Authority;
 pub(crate) use client::TestClient;
-pub(crate) use cluster::{TestCluster, TestNode};
+pub(crate) use cluster::{SECRET, TestCluster, TestNode};
 pub(crate) use http::{Http, request};
 pub(crate) use proxy::{Mode, TestProxy};
 
 /// The lease of all nodes.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
-/// Waits until something holds, for at most ten seconds.
+/// Waits until something holds, for at most twenty seconds.
 pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }

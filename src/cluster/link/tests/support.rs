@@ -40,7 +40,7 @@ impl TestNode {
         let (membership, _) = Membership::new();
         let secret = Secret::from(secret.to_owned());
         let identity = Identity { protocol, ..Identity::new(node, "127.0.0.1:1".to_owned(), secret) };
-        let links = Links::with_identity(identity, LEASE, Arc::new(membership), LinkMetrics::default());
+        let links = Links::with_identity(identity, LEASE, None, Arc::new(membership), LinkMetrics::default());
         TestNode { links, connections: Arc::default(), tasks: TaskTracker::new() }
     }
 
