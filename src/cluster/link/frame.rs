@@ -30,6 +30,7 @@ const INFO: u8 = 6;
 const PING: u8 = 7;
 const PONG: u8 = 8;
 const GOODBYE: u8 = 9;
+const ASK: u8 = 32;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +41,11 @@ pub enum Frame<'a> {
     Get { id: u64, to: Target<'a> },
     /// Close a connection.
     Delete { id: u64, to: Target<'a>, code: u16, reason: &'a str },
+    /// Say or do something about many connections: the head says what, the data go to them.
+    Ask { id: u64, head: &'a [u8], data: Bytes },
     /// What became of calls.
     Answers(Answers<'a>),
-    /// The description that a GET asked for, as the backend gets it.
+    /// The description that a GET asked for, as the backend gets it; what an ask is answered with.
     Info { id: u64, info: Bytes },
     /// Are you there?
     Ping,
@@ -118,12 +121,13 @@ impl<'a> Frame<'a> {
         let read = match kind {
             POST_TEXT | POST_BINARY => {
                 let (id, to) = (rest.try_get_u64()?, Target::decode(&mut rest)?);
-                let data = if rest.len() <= COPY_MAX_BYTES {
-                    Bytes::copy_from_slice(rest)
-                } else {
-                    frame.slice(frame.len() - rest.len()..)
-                };
-                return Ok(Frame::Post { id, to, binary: kind == POST_BINARY, data });
+                return Ok(Frame::Post { id, to, binary: kind == POST_BINARY, data: data_of(frame, rest) });
+            }
+            ASK => {
+                let (id, length) = (rest.try_get_u64()?, rest.try_get_u32()?);
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                let (head, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+                return Ok(Frame::Ask { id, head, data: data_of(frame, rest) });
             }
             GET => Frame::Get { id: rest.try_get_u64()?, to: Target::decode(&mut rest)? },
             DELETE => {
@@ -153,11 +157,15 @@ impl<'a> Frame<'a> {
                     out.put_u8(if *binary { POST_BINARY } else { POST_TEXT });
                     out.put_u64(*id);
                     to.encode(out);
-                    if data.len() <= COPY_MAX_BYTES {
-                        out.put_slice(data);
-                    } else {
-                        behind = data.clone();
-                    }
+                    behind = put_data(out, data);
+                }
+                Frame::Ask { id, head, data } => {
+                    out.put_u8(ASK);
+                    out.put_u64(*id);
+                    // Nothing that large is ever queued.
+                    out.put_u32(u32::try_from(head.len()).unwrap_or(u32::MAX));
+                    out.put_slice(head);
+                    behind = put_data(out, data);
                 }
                 Frame::Get { id, to } => {
                     out.put_u8(GET);
@@ -296,6 +304,20 @@ impl From<TryGetError> for Malformed {
     }
 }
 
+/// Data at the end of a frame, in memory of their own if they are small.
+fn data_of(frame: &Bytes, rest: &[u8]) -> Bytes {
+    if rest.len() <= COPY_MAX_BYTES { Bytes::copy_from_slice(rest) } else { frame.slice(frame.len() - rest.len()..) }
+}
+
+/// Writes data, or gives back what is too large to be copied.
+fn put_data(out: &mut BytesMut, data: &Bytes) -> Bytes {
+    if data.len() > COPY_MAX_BYTES {
+        return data.clone();
+    }
+    out.put_slice(data);
+    Bytes::new()
+}
+
 /// A text of at most 255 bytes behind its length.
 pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::from(rest.try_get_u8().ok()?);
@@ -341,6 +363,8 @@ mod tests {
             Frame::Delete { id: 6, to: traced, code: 1000, reason: "" },
             Frame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
             Frame::Get { id: 2, to },
+            Frame::Ask { id: 5, head: b"who is there?", data: data.clone() },
+            Frame::Ask { id: 6, head: b"", data: data.clone() },
             Frame::Delete { id: 3, to, code: 4001, reason: "kicked" },
             Frame::Info { id: 4, info: data.clone() },
             Frame::Ping,
@@ -378,7 +402,7 @@ mod tests {
             for length in 0..whole.len() {
                 assert_eq!(Frame::decode(&whole.slice(..length)), Err(Malformed), "{frame:?} cut to {length}");
             }
-            if !matches!(frame, Frame::Post { .. } | Frame::Info { .. }) {
+            if !matches!(frame, Frame::Post { .. } | Frame::Ask { .. } | Frame::Info { .. }) {
                 let mut longer = BytesMut::from(&whole[..]);
                 longer.put_u8(0);
                 assert_eq!(Frame::decode(&longer.freeze()), Err(Malformed), "{frame:?}");

@@ -18,6 +18,7 @@
 //! | 6 | description, answering a GET | call id (8), the JSON |
 //! | 7, 8 | ping, pong | |
 //! | 9 | goodbye | |
+//! | 32 | ask about many connections, answered by a frame of kind 6 | call id (8), length (4) and bytes of the question, the data |
 //!
 //! Invariants:
 //!
@@ -41,9 +42,9 @@ mod links;
 mod tests;
 mod wire;
 
-pub use call::{Action, Answer, Call, CallError, Caller, LocalConnections};
+pub use call::{Action, Answer, Call, CallError, Caller, LocalConnections, Question};
 pub use driver::LinkEnd;
 pub use frame::{Answers, FRAME_MAX_BYTES, Frame, Malformed, Outcome, Target};
-pub use handle::{Link, LinkLoad};
+pub use handle::{Link, LinkLoad, Waiting};
 pub use handshake::{Introduction, PROTOCOL, Refusal};
 pub use links::{Links, Peer, PeerLink};

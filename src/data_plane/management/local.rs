@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::answer_peer::answer_peer;
 use super::delete_connection::close;
 use super::get_connection::describe;
 use super::post_to_connection::frame;
@@ -15,7 +16,7 @@ use crate::telemetry::{Span, SpanKind};
 
 /// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
 /// it is gone. It counts against the usage plan here, where the connection's API key is known.
-impl LocalConnections for DataPlane {
+impl LocalConnections for Arc<DataPlane> {
     fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64) {
         let traced = traced(self, to, caller);
         let caller = traced.as_ref().unwrap_or(caller);
@@ -39,6 +40,10 @@ impl LocalConnections for DataPlane {
         let caller = traced.as_ref().unwrap_or(caller);
         let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
         counted(self, open, caller, id, move |open, caller| caller.answer_info(id, describe(open)));
+    }
+
+    fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
+        answer_peer(self, head, data, caller, id);
     }
 
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome {

@@ -161,6 +161,13 @@ impl LocalConnections for Scripted {
         caller.answer_info(id, Bytes::from(format!("{} {}", to.connection, to.api_id)));
     }
 
+    fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
+        match &data[..] {
+            b"full" => caller.answer(id, Outcome::Unavailable),
+            _ => caller.answer_info(id, [head, &data].concat().into()),
+        }
+    }
+
     fn delete(&self, _: Target<'_>, code: u16, _: &str) -> Outcome {
         if code == 1000 { Outcome::Done } else { Outcome::Gone }
     }
