@@ -2,7 +2,7 @@
 
 mod process;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -53,20 +53,27 @@ impl Person {
     }
 }
 
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// The gateway as the examples configure it, with this backend.
+async fn serve(backend_url: &str) -> Tidegate {
+    let config = std::fs::read_to_string(examples().join("tidegate.yaml")).expect("the example is there");
+    let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8081", "127.0.0.1:0");
+    let file = NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(file.path(), config).expect("the file can be written");
+    Tidegate::serve(file.path(), &[("CHAT_BACKEND", backend_url)]).await
+}
+
 /// Two people chat through a backend; one leaves and the other is told how.
 async fn check(program: &str, script: &str, environment: &[(&str, &str)]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = root.join("examples").join(script);
+    let script = examples().join(script);
     let arguments = [script.to_str().expect("a path in UTF-8"), "--port", "0"];
     let mut backend = Process::start(program, &arguments, environment);
     let backend_url = backend.url().await;
 
-    let config = std::fs::read_to_string(root.join("examples/tidegate.yaml")).expect("the example is there");
-    let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8081", "127.0.0.1:0");
-    let file = NamedTempFile::with_suffix(".yaml").expect("a file");
-    std::fs::write(file.path(), config).expect("the file can be written");
-    let gateway = Tidegate::serve(file.path(), &[("CHAT_BACKEND", &backend_url)]).await;
-
+    let gateway = serve(&backend_url).await;
     let (mut ada, welcome) = Person::join(&gateway, "Ada").await;
     let callback_url = welcome["callbackUrl"].as_str().expect("a text");
     assert!(callback_url.starts_with(&format!("http://{}/prod/@connections/", gateway.public)), "{callback_url}");
@@ -140,6 +147,30 @@ async fn the_python_backend_serves_a_chat() {
 #[tokio::test]
 async fn the_node_backend_serves_a_chat() {
     check("node", "node/chat_backend.mjs", &[]).await;
+}
+
+#[tokio::test]
+async fn the_backend_that_remembers_nothing_serves_a_chat() {
+    let script = examples().join("groups/chat_backend.py");
+    let mut backend = Process::start(PYTHON, &[script.to_str().expect("a path in UTF-8"), "--port", "0"], &[]);
+    let gateway = serve(&backend.url().await).await;
+    let say =
+        |action: &str, name: &str, text: &str| json!({ "action": action, "room": "lobby", "name": name, "text": text });
+    let (mut ada, _) = Person::join(&gateway, "Ada").await;
+    let (mut bob, welcome) = Person::join(&gateway, "Bob").await;
+    assert!(welcome["callbackUrl"].as_str().is_some_and(|url| url.contains("/prod/@connections/")));
+    assert_eq!(ada.frame("joined").await["name"], "Bob");
+    ada.send(&say("sendMessage", "Ada", "hello Bob")).await;
+    for person in [&mut ada, &mut bob] {
+        let message = person.frame("message").await;
+        assert_eq!((&message["name"], &message["text"]), (&json!("Ada"), &json!("hello Bob")));
+    }
+    bob.send(&say("leave", "Bob", "")).await;
+    assert_eq!(ada.frame("left").await["name"], "Bob");
+    bob.send(&json!({ "action": "what" })).await;
+    bob.frame("hint").await;
+    bob.send(&json!({ "action": "join", "room": "a b", "name": "Bob" })).await;
+    bob.frame("error").await;
 }
 
 #[tokio::test]

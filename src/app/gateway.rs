@@ -262,7 +262,7 @@ impl Gateway {
         // Peers push to what is still open until the very end.
         let stop = lifecycle.aborting().clone();
         lifecycle.spawn(listener.serve_peers(Arc::clone(plane), Arc::clone(links), stop));
-        let local: Arc<dyn LocalConnections> = Arc::clone(plane) as Arc<dyn LocalConnections>;
+        let local: Arc<dyn LocalConnections> = Arc::new(Arc::clone(plane));
         lifecycle.spawn(Arc::clone(links).keep(local, lifecycle.clone()));
     }
 

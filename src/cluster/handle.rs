@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 use super::link::{Link, Links};
-use super::{ClusterSettings, Membership, Standing};
+use super::{ClusterSettings, Membership, NodeKey, Standing};
 use crate::id::NodeId;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
@@ -26,6 +26,15 @@ pub struct Cluster {
     pub links: Arc<Links>,
     pub membership: Arc<Membership>,
     unknown: Mutex<HashMap<NodeId, Instant>>,
+}
+
+/// Nodes beside this one.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Those that can be asked.
+    pub linked: Vec<Arc<Link>>,
+    /// Those that may live and cannot be asked now.
+    pub unreachable: Vec<NodeId>,
 }
 
 /// What can be done for a connection of another node.
@@ -89,6 +98,40 @@ impl Cluster {
             }
             None => Owner::Unreachable,
         }
+    }
+
+    /// As [`Cluster::owner`], for many nodes at once: the table is read anew once for all that were never heard of.
+    pub async fn owners(&self, nodes: &[NodeId]) -> Vec<Owner> {
+        let is_new = |node: &&NodeId| self.known(node).is_none() && !self.is_unknown(node);
+        if let Some(first) = nodes.iter().find(is_new) {
+            self.owner(first).await;
+        }
+        let owner = |node: &NodeId| match self.known(node) {
+            Some(owner) => owner,
+            None if self.is_unknown(node) => Owner::Gone,
+            // The look that was just made did not find it either.
+            None if matches!(self.standing(node), Standing::Unknown { settled: true }) => Owner::Gone,
+            None => Owner::Unreachable,
+        };
+        nodes.iter().map(owner).collect()
+    }
+
+    /// All other nodes that may have connections.
+    pub fn others(&self) -> Others {
+        let (linked, table) = (self.links.all(), self.membership.table());
+        let living = table.members.values().filter(|member| !matches!(member.key, NodeKey::Dead { .. }));
+        // A node that is linked may not be in the table yet. Lost, it stays in doubt until the table must have it.
+        let is_sure = |since: &Instant| table.attached_since.is_some() && since.elapsed() > self.links.lease() * 2;
+        let lost = self.links.lost().into_iter();
+        let lost = lost.filter(|(node, since)| !table.members.contains_key(node) && !is_sure(since));
+        let is_other = |node: &NodeId| {
+            *node != self.links.node()
+                && !table.departed.contains_key(node)
+                && !self.links.has_departed(node)
+                && linked.iter().all(|link| link.peer.node != *node)
+        };
+        let unreachable = living.map(|member| member.node).chain(lost.map(|(node, _)| node)).filter(is_other).collect();
+        Others { linked, unreachable }
     }
 
     fn known(&self, node: &NodeId) -> Option<Owner> {

@@ -19,6 +19,6 @@ mod survey;
 
 pub use beat::{Beat, BeatHandle, BeatSettings};
 pub use directory::{Directory, DirectoryError, NodeView};
-pub use handle::{Cluster, Owner, StartError};
+pub use handle::{Cluster, Others, Owner, StartError};
 pub use membership::{Member, Membership, NodeKey, RefreshRequests, Standing, Table};
 pub use settings::ClusterSettings;

@@ -35,7 +35,7 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
         return;
     }
     let labels = labels(connection);
-    let messages = send.into_iter().map(|Message { audience, frame }| (audience, frame));
+    let messages = send.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
     let pushing = begin(plane, &labels, messages).await;
     let counting = Arc::clone(plane);
     plane.lifecycle.spawn(async move {

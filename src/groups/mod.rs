@@ -17,6 +17,8 @@ mod audience;
 mod fan_out;
 mod members;
 mod message;
+#[cfg(test)]
+mod model_tests;
 mod store;
 
 pub use actions::{Actions, InvalidActions};

@@ -17,6 +17,10 @@ use crate::registry::{Registry, RegistryState, WhenUnavailable};
 use crate::telemetry::metrics::{self, BackendFill, Fill};
 use crate::telemetry::{chain, logging};
 
+/// The description of all that backends can do, as OpenAPI 3.1.
+const OPENAPI: &str = include_str!("openapi.json");
+const OPENAPI_PATH: &str = "/openapi.json";
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -97,7 +101,7 @@ struct State {
 
 /// Whether a path is for operators and their probes.
 pub(super) fn is_for(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/metrics" | "/version" | "/state" | "/log-level")
+    matches!(path, "/healthz" | "/readyz" | "/metrics" | "/version" | "/state" | "/log-level" | OPENAPI_PATH)
 }
 
 /// Answers operators and their probes.
@@ -124,6 +128,7 @@ pub(super) async fn answer(
                 (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.metrics.encode_prometheus())
             }
         }
+        (_, OPENAPI_PATH) => (StatusCode::OK, JSON, OPENAPI.replacen("{version}", env!("CARGO_PKG_VERSION"), 1)),
         (_, "/version") => (StatusCode::OK, JSON, line(&version(plane))),
         (_, "/log-level") => (StatusCode::OK, JSON, line(&json!({ "filter": logging::filter() }))),
         _ => (StatusCode::OK, JSON, format!("{:#}\n", state(plane, readiness))),

@@ -17,7 +17,7 @@ impl Listener {
                 debug!(%error, "a connection was lost before it began");
                 return;
             }
-            let local: Arc<dyn LocalConnections> = Arc::clone(&plane) as Arc<dyn LocalConnections>;
+            let local: Arc<dyn LocalConnections> = Arc::new(Arc::clone(&plane));
             let link = Arc::clone(&links).accept(stream, peer.remote.to_string(), local);
             plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
         };

@@ -78,6 +78,11 @@ impl Frame {
         self.data.clone()
     }
 
+    /// Whether it is a binary frame.
+    pub fn is_binary(&self) -> bool {
+        self.kind == FrameKind::Binary
+    }
+
     /// A binary frame.
     pub fn binary(data: Bytes) -> Self {
         Frame { data, kind: FrameKind::Binary }

@@ -4,6 +4,7 @@
 
 mod faults;
 mod forward;
+mod groups;
 mod members;
 mod support;
 mod tls;

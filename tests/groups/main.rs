@@ -12,6 +12,8 @@ mod answers;
 mod broadcast;
 mod delivery;
 mod groups;
+mod openapi;
+mod permissions;
 mod rubbish;
 mod send;
 mod users;

@@ -176,7 +176,14 @@ impl Ledger {
             self.say(call.body.as_deref());
         }
         self.book.lock().unwrap().calls[number].answered = Some((status, Instant::now()));
-        Ok(Response::new(Full::from(json!({ "statusCode": status }).to_string())))
+        let mut answer = json!({ "statusCode": status });
+        if let (EventType::Connect, Some((user, _))) =
+            (call.event_type, call.name.as_deref().and_then(|name| name.split_once('.')))
+        {
+            // `ann.phone` and `ann.laptop` are one user.
+            answer["tidegate"] = json!({ "user": user });
+        }
+        Ok(Response::new(Full::from(answer.to_string())))
     }
 
     /// Posts what a client says to another, beside the answer.

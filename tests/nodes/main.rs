@@ -8,6 +8,7 @@ mod harness;
 mod process;
 
 mod balancer;
+mod groups;
 mod ledger;
 mod links;
 mod push;

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::frame::{Frame, Outcome, Target};
 use crate::id::ConnectionId;
 use crate::session::Receipts;
+use crate::trace_context::TraceContext;
 
 /// What a queued call costs beside its data: its place in the queue and its head.
 const CALL_OVERHEAD_BYTES: usize = 128;
@@ -16,10 +17,22 @@ pub struct Call {
     pub connection: ConnectionId,
     /// The API in whose name it is made: a connection of another API is gone for it.
     pub api_id: Arc<str>,
+    /// Where in a trace it is made.
+    pub trace: TraceContext,
     pub action: Action,
 }
 
-/// What is asked.
+/// Whatever a peer may be asked.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// About one connection.
+    Call(Call),
+    /// About many: `head` says what, in the words of whoever asks, and `data` are shared, not copied. The answer is an
+    /// [`Answer::Info`] in the same words.
+    Ask { head: Bytes, data: Bytes },
+}
+
+/// What is asked of a connection.
 #[derive(Clone, Debug)]
 pub enum Action {
     Post { data: Bytes, binary: bool },
@@ -67,16 +80,35 @@ pub trait LocalConnections: Send + Sync {
 
     /// Closes a connection after what was posted before is written.
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome;
+
+    /// Answers what is asked about many connections.
+    fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64);
 }
 
-impl Call {
+impl From<Call> for Question {
+    fn from(call: Call) -> Self {
+        Question::Call(call)
+    }
+}
+
+impl Question {
     pub(super) fn cost(&self) -> usize {
-        CALL_OVERHEAD_BYTES + if let Action::Post { data, .. } = &self.action { data.len() } else { 0 }
+        CALL_OVERHEAD_BYTES
+            + match self {
+                Question::Call(Call { action: Action::Post { data, .. }, .. }) => data.len(),
+                Question::Call(_) => 0,
+                Question::Ask { head, data } => head.len() + data.len(),
+            }
     }
 
     pub(super) fn frame(&self, id: u64) -> Frame<'_> {
-        let to = Target { connection: self.connection, api_id: &self.api_id };
-        match &self.action {
+        let call = match self {
+            Question::Call(call) => call,
+            Question::Ask { head, data } => return Frame::Ask { id, head, data: data.clone() },
+        };
+        let trace = Some(call.trace).filter(|trace| trace.sampled);
+        let to = Target { connection: call.connection, api_id: &call.api_id, trace };
+        match &call.action {
             Action::Post { data, binary } => Frame::Post { id, to, binary: *binary, data: data.clone() },
             Action::Get => Frame::Get { id, to },
             Action::Delete { code, reason } => Frame::Delete { id, to, code: *code, reason },

@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::call::{Call, Caller, LocalConnections};
+use super::call::{Caller, LocalConnections, Question};
 use super::frame::{Answers, Frame, Outcome};
 use super::handle::{Link, Outgoing};
 use super::links::Registered;
@@ -166,8 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         let frame = Frame::decode(frame).map_err(|_| LinkEnd::Protocol)?;
         match frame {
-            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } if self.said_goodbye => {}
-            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } if !self.link.owe() => {
+            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } if self.said_goodbye => {}
+            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } if !self.link.owe() => {
                 return Err(LinkEnd::Protocol);
             }
             Frame::Post { id, to, binary, data } => {
@@ -175,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             }
             Frame::Get { id, to } => self.local.get(to, &self.caller, id),
             Frame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),
+            Frame::Ask { id, head, data } => self.local.ask(head, data, &self.caller, id),
             Frame::Answers(answers) => self.link.answered(answers),
             Frame::Info { id, info } => self.link.answered_info(id, info),
             Frame::Ping => self.pong_due = true,
@@ -311,7 +312,7 @@ impl Outgoing for Batch {
         self.add(&Frame::Info { id, info });
     }
 
-    fn call(&mut self, id: u64, call: &Call) {
+    fn call(&mut self, id: u64, call: &Question) {
         self.add(&call.frame(id));
         self.ends.push_back((self.added, id));
     }

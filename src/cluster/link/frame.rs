@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::trace_context::TraceContext;
 
 /// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
 /// announces more ends the link before anything is read or reserved for it.
@@ -29,6 +30,7 @@ const INFO: u8 = 6;
 const PING: u8 = 7;
 const PONG: u8 = 8;
 const GOODBYE: u8 = 9;
+const ASK: u8 = 32;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +41,11 @@ pub enum Frame<'a> {
     Get { id: u64, to: Target<'a> },
     /// Close a connection.
     Delete { id: u64, to: Target<'a>, code: u16, reason: &'a str },
+    /// Say or do something about many connections: the head says what, the data go to them.
+    Ask { id: u64, head: &'a [u8], data: Bytes },
     /// What became of calls.
     Answers(Answers<'a>),
-    /// The description that a GET asked for, as the backend gets it.
+    /// The description that a GET asked for, as the backend gets it; what an ask is answered with.
     Info { id: u64, info: Bytes },
     /// Are you there?
     Ping,
@@ -56,6 +60,8 @@ pub enum Frame<'a> {
 pub struct Target<'a> {
     pub connection: ConnectionId,
     pub api_id: &'a str,
+    /// Where in a trace the call is; only traces that are made travel.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a call came to.
@@ -115,12 +121,13 @@ impl<'a> Frame<'a> {
         let read = match kind {
             POST_TEXT | POST_BINARY => {
                 let (id, to) = (rest.try_get_u64()?, Target::decode(&mut rest)?);
-                let data = if rest.len() <= COPY_MAX_BYTES {
-                    Bytes::copy_from_slice(rest)
-                } else {
-                    frame.slice(frame.len() - rest.len()..)
-                };
-                return Ok(Frame::Post { id, to, binary: kind == POST_BINARY, data });
+                return Ok(Frame::Post { id, to, binary: kind == POST_BINARY, data: data_of(frame, rest) });
+            }
+            ASK => {
+                let (id, length) = (rest.try_get_u64()?, rest.try_get_u32()?);
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                let (head, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+                return Ok(Frame::Ask { id, head, data: data_of(frame, rest) });
             }
             GET => Frame::Get { id: rest.try_get_u64()?, to: Target::decode(&mut rest)? },
             DELETE => {
@@ -150,11 +157,15 @@ impl<'a> Frame<'a> {
                     out.put_u8(if *binary { POST_BINARY } else { POST_TEXT });
                     out.put_u64(*id);
                     to.encode(out);
-                    if data.len() <= COPY_MAX_BYTES {
-                        out.put_slice(data);
-                    } else {
-                        behind = data.clone();
-                    }
+                    behind = put_data(out, data);
+                }
+                Frame::Ask { id, head, data } => {
+                    out.put_u8(ASK);
+                    out.put_u64(*id);
+                    // Nothing that large is ever queued.
+                    out.put_u32(u32::try_from(head.len()).unwrap_or(u32::MAX));
+                    out.put_slice(head);
+                    behind = put_data(out, data);
                 }
                 Frame::Get { id, to } => {
                     out.put_u8(GET);
@@ -190,12 +201,41 @@ impl<'a> Target<'a> {
     fn decode(rest: &mut &'a [u8]) -> Result<Self, Malformed> {
         let mut connection = [0; CONNECTION_ID_BYTES];
         rest.try_copy_to_slice(&mut connection)?;
-        Ok(Target { connection: ConnectionId::from_bytes(connection), api_id: text(rest).ok_or(Malformed)? })
+        let connection = ConnectionId::from_bytes(connection);
+        Ok(Target { connection, api_id: text(rest).ok_or(Malformed)?, trace: decode_trace(rest)? })
     }
 
     fn encode(&self, out: &mut BytesMut) {
         out.put_slice(&self.connection.to_bytes());
         put_text(out, self.api_id);
+        encode_trace(self.trace, out);
+    }
+}
+
+/// A place in a trace that is made: one byte that says whether there is one, then trace id and span id.
+fn decode_trace(rest: &mut &[u8]) -> Result<Option<TraceContext>, Malformed> {
+    match rest.try_get_u8()? {
+        0 => Ok(None),
+        1 => {
+            let (trace_id, span_id) = (rest.try_get_u128()?, rest.try_get_u64()?);
+            // Zero stands for none in every other spelling, so it is none here.
+            if trace_id == 0 || span_id == 0 {
+                return Err(Malformed);
+            }
+            Ok(Some(TraceContext { trace_id, span_id, sampled: true }))
+        }
+        _ => Err(Malformed),
+    }
+}
+
+fn encode_trace(trace: Option<TraceContext>, out: &mut BytesMut) {
+    match trace.filter(|trace| trace.sampled) {
+        None => out.put_u8(0),
+        Some(trace) => {
+            out.put_u8(1);
+            out.put_u128(trace.trace_id);
+            out.put_u64(trace.span_id);
+        }
     }
 }
 
@@ -264,6 +304,20 @@ impl From<TryGetError> for Malformed {
     }
 }
 
+/// Data at the end of a frame, in memory of their own if they are small.
+fn data_of(frame: &Bytes, rest: &[u8]) -> Bytes {
+    if rest.len() <= COPY_MAX_BYTES { Bytes::copy_from_slice(rest) } else { frame.slice(frame.len() - rest.len()..) }
+}
+
+/// Writes data, or gives back what is too large to be copied.
+fn put_data(out: &mut BytesMut, data: &Bytes) -> Bytes {
+    if data.len() > COPY_MAX_BYTES {
+        return data.clone();
+    }
+    out.put_slice(data);
+    Bytes::new()
+}
+
 /// A text of at most 255 bytes behind its length.
 pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::from(rest.try_get_u8().ok()?);
@@ -301,11 +355,16 @@ mod tests {
     }
 
     fn all(data: &Bytes) -> Vec<Frame<'static>> {
-        let to = Target { connection: ConnectionId::random(NodeId::random()), api_id: "chat" };
+        let to = Target { connection: ConnectionId::random(NodeId::random()), api_id: "chat", trace: None };
+        let traced = Target { trace: Some(TraceContext { trace_id: 7 << 64, span_id: 8, sampled: true }), ..to };
         vec![
             Frame::Post { id: 1, to, binary: false, data: data.clone() },
+            Frame::Post { id: 5, to: traced, binary: false, data: data.clone() },
+            Frame::Delete { id: 6, to: traced, code: 1000, reason: "" },
             Frame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
             Frame::Get { id: 2, to },
+            Frame::Ask { id: 5, head: b"who is there?", data: data.clone() },
+            Frame::Ask { id: 6, head: b"", data: data.clone() },
             Frame::Delete { id: 3, to, code: 4001, reason: "kicked" },
             Frame::Info { id: 4, info: data.clone() },
             Frame::Ping,
@@ -343,7 +402,7 @@ mod tests {
             for length in 0..whole.len() {
                 assert_eq!(Frame::decode(&whole.slice(..length)), Err(Malformed), "{frame:?} cut to {length}");
             }
-            if !matches!(frame, Frame::Post { .. } | Frame::Info { .. }) {
+            if !matches!(frame, Frame::Post { .. } | Frame::Ask { .. } | Frame::Info { .. }) {
                 let mut longer = BytesMut::from(&whole[..]);
                 longer.put_u8(0);
                 assert_eq!(Frame::decode(&longer.freeze()), Err(Malformed), "{frame:?}");
@@ -372,9 +431,16 @@ mod tests {
         api_not_utf8.extend([1, 0xff]);
         check(&api_not_utf8);
         let mut long_reason = vec![DELETE; 23];
-        long_reason.extend([0, 0, 0, 124]);
+        long_reason.extend([0, 0, 0, 0, 124]);
         long_reason.extend([b'a'; 124]);
         check(&long_reason);
+        let mut unknown_trace = vec![GET; 23];
+        unknown_trace.extend([0, 2]);
+        check(&unknown_trace);
+        let mut no_trace_id = vec![GET; 23];
+        no_trace_id.extend([0, 1]);
+        no_trace_id.extend([0; 24]);
+        check(&no_trace_id);
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::call::{Answer, Call, CallError, Caller};
+use super::call::{Answer, Call, CallError, Caller, Question};
 use super::frame::{Answers, Outcome};
 use super::handshake::Introduction;
 use crate::session::Receipts;
@@ -48,7 +48,7 @@ pub struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    calls: VecDeque<(u64, Call)>,
+    calls: VecDeque<(u64, Question)>,
     call_bytes: usize,
     waiting: HashMap<u64, oneshot::Sender<CallResult>>,
     last_id: u64,
@@ -96,15 +96,15 @@ impl Link {
     /// # Errors
     /// It did not leave, it may have left and has no answer, or the owner has left for good.
     pub async fn call(self: &Arc<Self>, call: Call, within: Duration) -> Result<Answer, CallError> {
-        let mut waiting = self.begin(call)?;
-        match timeout(within, &mut waiting).await {
-            Ok(result) => result,
-            Err(_) if waiting.withdraw() => Err(CallError::NotSent),
-            Err(_) => Err(CallError::Unknown),
-        }
+        self.start(call)?.within(within).await
     }
 
-    fn begin(self: &Arc<Self>, call: Call) -> Result<Waiting, CallError> {
+    /// Makes a call, whose answer is to be waited for. Calls reach the owner in the order in which they are made.
+    ///
+    /// # Errors
+    /// It did not leave.
+    pub fn start(self: &Arc<Self>, call: impl Into<Question>) -> Result<Waiting, CallError> {
+        let call = call.into();
         let cost = call.cost();
         let (answer, answered) = oneshot::channel();
         let (id, was_empty) = {
@@ -234,7 +234,7 @@ impl Link {
 pub(super) trait Outgoing {
     fn answers(&mut self, answers: &[(u64, Outcome)]);
     fn info(&mut self, id: u64, info: Bytes);
-    fn call(&mut self, id: u64, call: &Call);
+    fn call(&mut self, id: u64, call: &Question);
     /// Whether another call may be added.
     fn has_room(&self) -> bool;
 }
@@ -280,7 +280,8 @@ impl Receipts for Link {
 }
 
 /// A call that is under way. Dropped, it is forgotten, and withdrawn if it has not left.
-struct Waiting {
+#[derive(Debug)]
+pub struct Waiting {
     link: Arc<Link>,
     id: u64,
     answered: oneshot::Receiver<CallResult>,
@@ -288,6 +289,18 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// The call did not leave, it may have left and has no answer, or the owner has left for good.
+    pub async fn within(mut self, within: Duration) -> Result<Answer, CallError> {
+        match timeout(within, &mut self).await {
+            Ok(result) => result,
+            Err(_) if self.withdraw() => Err(CallError::NotSent),
+            Err(_) => Err(CallError::Unknown),
+        }
+    }
+
     /// Takes the call back. `false` if it has left, or may have.
     fn withdraw(&mut self) -> bool {
         self.done = true;

@@ -20,7 +20,7 @@ use crate::tls::PeerTls;
 /// Strangers and peers whose handshake is not done yet. A further one is turned away.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Nodes that said goodbye and are remembered; then the table of members knows.
+/// Nodes that said goodbye, and nodes whose link was lost, that are remembered; then the table of members knows.
 const DEPARTED_MAX: usize = 4096;
 
 /// All links of this node: at most one to each peer.
@@ -52,6 +52,8 @@ pub struct Links {
 struct Slots {
     by_node: HashMap<NodeId, Slot>,
     departed: HashMap<NodeId, Instant>,
+    /// Nodes whose link was lost without a goodbye, and that have no new one.
+    lost: HashMap<NodeId, Instant>,
 }
 
 /// What is between this node and one other.
@@ -141,6 +143,16 @@ impl Links {
     /// The link to a node, if there is one.
     pub fn get(&self, node: &NodeId) -> Option<Arc<Link>> {
         self.read().by_node.get(node)?.link.clone()
+    }
+
+    /// Every link that there is.
+    pub fn all(&self) -> Vec<Arc<Link>> {
+        self.read().by_node.values().filter_map(|slot| slot.link.clone()).collect()
+    }
+
+    /// Nodes whose link was lost without a goodbye and that have no new one, and since when.
+    pub fn lost(&self) -> Vec<(NodeId, Instant)> {
+        self.read().lost.iter().map(|(node, since)| (*node, *since)).collect()
     }
 
     /// Waits for a link to a node, for at most `within`.
@@ -321,7 +333,9 @@ impl Links {
             check(slot)?;
             slot.dials_failed = 0;
             slot.error = None;
-            slot.link.replace(Arc::clone(&link))
+            let replaced = slot.link.replace(Arc::clone(&link));
+            slots.lost.remove(&node);
+            replaced
         };
         if let Some(replaced) = replaced {
             replaced.stop();
@@ -338,7 +352,7 @@ impl Links {
         {
             let mut slots = self.write();
             if said_goodbye {
-                slots.depart(link.peer.node);
+                remember(&mut slots.departed, link.peer.node);
             }
             let is_current = |slot: &Slot| slot.link.as_ref().is_some_and(|current| current.serial == link.serial);
             if let Entry::Occupied(mut slot) = slots.by_node.entry(link.peer.node)
@@ -348,6 +362,9 @@ impl Links {
                 // Whoever is no member, but has dialled, leaves nothing behind.
                 if !slot.get().committed {
                     slot.remove();
+                }
+                if !said_goodbye {
+                    remember(&mut slots.lost, link.peer.node);
                 }
             }
         }
@@ -364,14 +381,13 @@ impl Links {
     }
 }
 
-impl Slots {
-    fn depart(&mut self, node: NodeId) {
-        if self.departed.len() >= DEPARTED_MAX {
-            let oldest = self.departed.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
-            oldest.and_then(|oldest| self.departed.remove(&oldest));
-        }
-        self.departed.insert(node, Instant::now());
+/// Notes a node, and forgets the oldest if there are too many.
+fn remember(nodes: &mut HashMap<NodeId, Instant>, node: NodeId) {
+    if nodes.len() >= DEPARTED_MAX {
+        let oldest = nodes.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
+        oldest.and_then(|oldest| nodes.remove(&oldest));
     }
+    nodes.insert(node, Instant::now());
 }
 
 /// This node has proved itself to a node that it dialled, or is about to. Dropped, the dial came to nothing.

@@ -4,10 +4,11 @@ use http::Response;
 use serde::Serialize;
 
 use super::CloseRequest;
+use super::peers::{Replies, ask_all};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
-use crate::groups::Listed;
+use crate::groups::{Ask, Listed};
 use crate::id::ConnectionId;
 use crate::session::Closing;
 use crate::topic::{Topic, TopicName};
@@ -22,9 +23,9 @@ const LIMIT_MAX: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// How many ids are wanted; 0 for none.
-    limit: usize,
+    pub(super) limit: usize,
     /// The last id of the page before.
-    after: Option<ConnectionId>,
+    pub(super) after: Option<ConnectionId>,
 }
 
 #[derive(Serialize)]
@@ -81,15 +82,36 @@ impl Asked {
 pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicName, asked: &Asked) -> Response<Body> {
     // One more than wanted tells whether there is another page.
     let ask = Asked { limit: if asked.limit == 0 { 0 } else { asked.limit + 1 }, after: asked.after };
-    let Listed { count, ids } = list_here(plane, &deployment.api_id, name, &ask);
+    let limit = u32::try_from(ask.limit).unwrap_or(u32::MAX);
+    let elsewhere = Ask::List { api_id: Arc::clone(&deployment.api_id), name: name.clone(), after: ask.after, limit };
+    let here = list_here(plane, &deployment.api_id, name, &ask);
+    let (Listed { count, mut ids }, unreachable) = with_others(plane, here, &elsewhere).await;
+    // Of each node the first ones behind `after`: together they hold the first ones of all.
+    ids.sort_unstable();
     let has_more = ids.len() > asked.limit;
     let texts: Vec<String> = ids.iter().take(asked.limit).map(ToString::to_string).collect();
     json(&Answer {
         connections: count,
         cursor: if has_more { texts.last().cloned() } else { None },
         members: (asked.limit > 0).then_some(texts),
-        unreachable_nodes: 0,
+        unreachable_nodes: unreachable,
     })
+}
+
+/// What all nodes have together, and how many did not say.
+async fn with_others(plane: &DataPlane, here: Listed, ask: &Ask) -> (Listed, usize) {
+    let Replies { said, mut unreachable } = ask_all(plane, ask).await;
+    let mut all = here;
+    for said in said {
+        match Listed::decode(&said) {
+            Ok(Listed { count, ids }) => {
+                all.count += count;
+                all.ids.extend(ids);
+            }
+            Err(_) => unreachable += 1,
+        }
+    }
+    (all, unreachable)
 }
 
 /// Members that are on this node.
@@ -106,15 +128,20 @@ pub async fn close_all(
     user: TopicName,
     request: &CloseRequest,
 ) -> Response<Body> {
-    let closed = close_here(plane, &deployment.api_id, user, request.code, &request.reason);
-    json(&Answer { connections: closed, members: None, cursor: None, unreachable_nodes: 0 })
+    let (api_id, code, reason) = (Arc::clone(&deployment.api_id), request.code, request.reason.as_str().into());
+    let ask = Ask::Close { api_id, user: user.clone(), code, reason };
+    let here = close_here(plane, &deployment.api_id, user, request);
+    let (Listed { count, .. }, unreachable_nodes) = with_others(plane, here, &ask).await;
+    json(&Answer { connections: count, members: None, cursor: None, unreachable_nodes })
 }
 
 /// Closes a user's connections on this node.
-pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, code: u16, reason: &str) -> u64 {
+pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, request: &CloseRequest) -> Listed {
     let topic = Topic { api_id: Arc::clone(api_id), name: user };
+    let closing = Closing::deleted(request.code, &request.reason);
     let members = plane.groups.members(&topic);
-    members.iter().filter(|member| member.outbox.close(Closing::deleted(code, reason))).count() as u64
+    let closed = members.iter().filter(|member| member.outbox.close(closing.clone())).count();
+    Listed { count: closed as u64, ids: Vec::new() }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::find_here;
+use super::peers::{Reply, ask_one, by_owner};
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
-use crate::groups::{Changed, JoinRefused};
+use crate::groups::{Ask, Changed, JoinRefused, Names};
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
 
@@ -110,7 +112,30 @@ pub async fn change_many(plane: &DataPlane, deployment: &Arc<Deployment>, change
 }
 
 async fn apply(plane: &DataPlane, api_id: &Arc<str>, change: Change) -> Outcome {
-    Outcome { changed: change_here(plane, api_id, &change), unreachable: Vec::new() }
+    let Change { group, join, connections } = change;
+    let (own, elsewhere) = by_owner(plane, &connections).await;
+    let asked = elsewhere.into_iter().map(|(owner, connections)| {
+        let (api_id, group, asked) = (Arc::clone(api_id), group.clone(), connections.clone());
+        let ask = Ask::Change { api_id, group, connections: asked, join };
+        async move { (ask_one(owner, &ask).await, connections) }
+    });
+    let replies = join_all(asked).await;
+    let changed = change_here(plane, api_id, &Change { group, join, connections: own });
+    let mut outcome = Outcome { changed, unreachable: Vec::new() };
+    for (reply, connections) in replies {
+        match reply {
+            Reply::Said(said) => match Changed::decode(&said) {
+                Ok(Changed { gone, full }) => {
+                    outcome.changed.gone.extend(gone);
+                    outcome.changed.full.extend(full);
+                }
+                Err(_) => outcome.unreachable.extend(connections),
+            },
+            Reply::Gone => outcome.changed.gone.extend(connections),
+            Reply::Nothing => outcome.unreachable.extend(connections),
+        }
+    }
+    outcome
 }
 
 /// Changes the group for those of the connections that are on this node.
@@ -145,7 +170,19 @@ pub async fn get_connection_groups(
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
-    let names = names_here(plane, &deployment.api_id, &parsed).ok_or(ConnectionsApiError::Gone)?;
+    let (own, mut elsewhere) = by_owner(plane, &[parsed]).await;
+    let names = match elsewhere.pop() {
+        None => own.first().and_then(|own| names_here(plane, &deployment.api_id, own)),
+        Some((owner, _)) => {
+            let ask = Ask::Names { api_id: Arc::clone(&deployment.api_id), connection: parsed };
+            match ask_one(owner, &ask).await {
+                Reply::Said(said) => Names::decode(&said).map_err(|_| ConnectionsApiError::OwnerUnreachable)?.0,
+                Reply::Gone => None,
+                Reply::Nothing => return Err(ConnectionsApiError::OwnerUnreachable),
+            }
+        }
+    };
+    let names = names.ok_or(ConnectionsApiError::Gone)?;
     let groups: Vec<&str> = names.iter().map(TopicName::as_str).collect();
     Ok(json(&serde_json::json!({ "groups": groups })))
 }

@@ -3,6 +3,7 @@
 //! A call for a connection of another node is forwarded to it, once; a message to many goes to each node once, and is
 //! fanned out there (`push.rs`).
 
+mod answer_peer;
 mod call;
 mod delete_connection;
 mod forward;
@@ -11,6 +12,7 @@ mod listing;
 mod local;
 mod membership;
 mod operation;
+mod peers;
 mod post_to_audience;
 mod post_to_connection;
 pub(super) mod push;

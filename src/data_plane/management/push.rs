@@ -1,13 +1,19 @@
-use std::collections::HashSet;
+//! One message to many: queued here and on every other node that may have somebody, counted when all is known.
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::find_here;
+use super::peers::{Asked, Reply, by_owner, reply};
+use crate::cluster::link::{Link, Question};
+use crate::cluster::{Others, Owner};
 use crate::data_plane::DataPlane;
-use crate::groups::{Audience, Counts, FanOut, Member, Pushed};
-use crate::id::ConnectionId;
+use crate::groups::{Ask, Audience, Counts, FanOut, Member, Pushed};
+use crate::id::{ConnectionId, NodeId};
 use crate::session::Frame;
 use crate::telemetry::StageLabels;
 use crate::topic::Topic;
@@ -18,16 +24,21 @@ pub(super) const PENDING_AFTER: Duration = Duration::from_secs(2);
 /// What became of a message, on all nodes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::data_plane) struct Outcome {
-    pub counts: Counts,
+    pub(super) counts: Counts,
     /// Nodes that may have had somebody to send it to, and did not say what became of it.
-    pub unreachable_nodes: usize,
+    pub(super) unreachable_nodes: usize,
     /// Of the connections that were named, those that are gone.
-    pub gone: Vec<ConnectionId>,
+    pub(super) gone: Vec<ConnectionId>,
 }
 
 /// A message that is queued wherever it goes.
 pub(in crate::data_plane) struct Pushing {
     here: Here,
+    /// Other nodes, and the connections of each that were named.
+    elsewhere: Vec<(Asked, Vec<ConnectionId>)>,
+    /// Named connections whose node is gone.
+    gone: Vec<ConnectionId>,
+    unreachable: usize,
 }
 
 /// What is queued on this node.
@@ -42,16 +53,87 @@ pub(super) struct Here {
 pub(in crate::data_plane) async fn begin(
     plane: &DataPlane,
     labels: &StageLabels,
-    messages: impl IntoIterator<Item = (Audience, Frame)>,
+    messages: Vec<(Audience, Frame)>,
 ) -> Vec<Pushing> {
-    let queue = |(audience, frame): (Audience, Frame)| Pushing { here: queue_here(plane, labels, &audience, &frame) };
-    messages.into_iter().map(queue).collect()
+    // Found before anything is queued: from then on nothing waits, so that the order of the messages is kept.
+    let mut named: Vec<ConnectionId> = Vec::new();
+    messages.iter().for_each(|(audience, _)| named.extend(&audience.connections));
+    let ways = match &plane.cluster {
+        Some(cluster) => {
+            let (_, owners) = by_owner(plane, &named).await;
+            let owners = owners.into_iter().filter_map(|(owner, ids)| Some((ids.first()?.node(), owner)));
+            Ways { owners: owners.collect(), others: cluster.others() }
+        }
+        None => Ways::default(),
+    };
+    messages.into_iter().map(|(audience, frame)| queue(plane, labels, &ways, audience, &frame)).collect()
 }
 
-/// Waits until all is known of a message, for as long as slow members are waited for.
+/// The ways to other nodes, as they are when messages are queued.
+#[derive(Default)]
+struct Ways {
+    /// Nodes of connections that are named.
+    owners: HashMap<NodeId, Owner>,
+    others: Others,
+}
+
+fn queue(plane: &DataPlane, labels: &StageLabels, ways: &Ways, mut audience: Audience, frame: &Frame) -> Pushing {
+    let mut by_link: HashMap<NodeId, (&Arc<Link>, Vec<ConnectionId>)> = HashMap::new();
+    let (mut gone, mut unreachable) = (Vec::new(), HashSet::new());
+    if audience.is_open() {
+        by_link.extend(ways.others.linked.iter().map(|link| (link.peer.node, (link, Vec::new()))));
+        unreachable.extend(&ways.others.unreachable);
+    }
+    let except = &audience.except;
+    audience.connections.retain(|id| {
+        // Without a cluster, and for this node's own, there is no other way.
+        let Some(owner) = ways.owners.get(&id.node()) else { return true };
+        match owner {
+            _ if except.has(id) => {}
+            Owner::Linked(link) => by_link.entry(id.node()).or_insert((link, Vec::new())).1.push(*id),
+            Owner::Gone => gone.push(*id),
+            Owner::Unreachable => _ = unreachable.insert(id.node()),
+        }
+        false
+    });
+    gone.sort_unstable();
+    gone.dedup();
+    let elsewhere = by_link.into_values().map(|(link, connections)| {
+        let audience = Audience { connections: connections.clone(), ..audience.clone() };
+        let (api_id, stage) = (Arc::clone(&labels.api_id), Arc::clone(&labels.stage));
+        let head = Ask::Push { api_id, stage, audience, binary: frame.is_binary() }.encode();
+        (link.start(Question::Ask { head, data: frame.bytes() }), connections)
+    });
+    let elsewhere = elsewhere.collect();
+    let here = queue_here(plane, labels, &audience, frame);
+    Pushing { here, elsewhere, gone, unreachable: unreachable.len() }
+}
+
+/// Waits until all is known of a message, for as long as slow members and other nodes are waited for.
 pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabels, pushing: Pushing) -> Outcome {
-    let Pushed { counts, gone } = settle_here(plane, labels, pushing.here).await;
-    Outcome { counts, unreachable_nodes: 0, gone }
+    let Pushing { here, elsewhere, gone, unreachable } = pushing;
+    let asked = elsewhere.into_iter().map(|(asked, connections)| async { (reply(asked).await, connections) });
+    let (here, elsewhere) = join(settle_here(plane, labels, here), join_all(asked)).await;
+    let mut outcome = Outcome { counts: here.counts, unreachable_nodes: unreachable, gone: here.gone };
+    outcome.counts.gone += gone.len();
+    outcome.gone.extend(gone);
+    for (reply, connections) in elsewhere {
+        match reply {
+            Reply::Said(said) => match Pushed::decode(&said) {
+                Ok(pushed) => {
+                    outcome.counts.add(pushed.counts);
+                    outcome.gone.extend(pushed.gone);
+                }
+                Err(_) => outcome.unreachable_nodes += 1,
+            },
+            Reply::Gone => {
+                outcome.counts.gone += connections.len();
+                outcome.gone.extend(connections);
+            }
+            Reply::Nothing => outcome.unreachable_nodes += 1,
+        }
+    }
+    outcome
 }
 
 /// Queues a message for those of its audience who are on this node.

@@ -88,7 +88,7 @@ fn invalid((at, error): (usize, InvalidMessage)) -> ConnectionsApiError {
 pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
     let Batch { messages, in_lines } = batch;
     let labels = call.labels();
-    let messages = messages.into_iter().map(|Message { audience, frame }| (audience, frame));
+    let messages = messages.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
     let (mut lines, mut total) = (Vec::new(), Outcome::default());
     for pushing in begin(plane, &labels, messages).await {
         let outcome = finish(plane, &labels, pushing).await;

@@ -1,0 +1,45 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::CloseRequest;
+use super::DataType;
+use super::listing::{Asked, close_here, list_here};
+use super::membership::{Change, change_here, names_here};
+use super::post_to_connection::frame;
+use super::push::{queue_here, settle_here};
+use crate::cluster::link::{Caller, Outcome};
+use crate::data_plane::DataPlane;
+use crate::groups::{Ask, Names};
+use crate::telemetry::StageLabels;
+
+/// Answers what a peer asks about this node's own connections. What is to be queued is queued when this returns, in the
+/// order of the questions; a task of its own waits for slow members.
+pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
+    let Ok(ask) = Ask::decode(head) else { return caller.answer(id, Outcome::Unavailable) };
+    let said = match ask {
+        Ask::Push { api_id, stage, audience, binary } => {
+            let labels = StageLabels { api_id, stage };
+            let frame = frame(data, if binary { DataType::Binary } else { DataType::Text });
+            let here = queue_here(plane, &labels, &audience, &frame);
+            let (settling, caller) = (Arc::clone(plane), Arc::clone(caller));
+            plane.lifecycle.spawn(async move {
+                let pushed = settle_here(&settling, &labels, here).await;
+                caller.answer_info(id, pushed.encode());
+            });
+            return;
+        }
+        Ask::Change { api_id, group, connections, join } => {
+            change_here(plane, &api_id, &Change { group, join, connections }).encode()
+        }
+        Ask::List { api_id, name, after, limit } => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            list_here(plane, &api_id, name, &Asked { limit, after }).encode()
+        }
+        Ask::Names { api_id, connection } => Names(names_here(plane, &api_id, &connection)).encode(),
+        Ask::Close { api_id, user, code, reason } => {
+            close_here(plane, &api_id, user, &CloseRequest { code, reason: reason.to_string() }).encode()
+        }
+    };
+    caller.answer_info(id, said);
+}

@@ -1,0 +1,100 @@
+//! What is asked of other nodes about their own connections: each is asked once, all at the same time, and none asks
+//! another.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::push::PENDING_AFTER;
+use crate::cluster::Owner;
+use crate::cluster::link::{Answer, CallError, Question, Waiting};
+use crate::data_plane::DataPlane;
+use crate::groups::Ask;
+use crate::id::{ConnectionId, NodeId};
+
+/// How much longer than slow members are waited for a node may take to answer.
+const ANSWER_MARGIN: Duration = Duration::from_secs(3);
+
+/// How long a node may take to answer.
+const ANSWER_TIMEOUT: Duration = PENDING_AFTER.saturating_add(ANSWER_MARGIN);
+
+/// A question that is on its way.
+pub(super) type Asked = Result<Waiting, CallError>;
+
+/// What came of a question.
+pub(super) enum Reply {
+    Said(Bytes),
+    /// The node is gone for good, and its connections with it.
+    Gone,
+    /// It could not be asked, or did not answer: nothing is known.
+    Nothing,
+}
+
+/// What all other nodes said.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    pub(super) said: Vec<Bytes>,
+    /// Living nodes of which nothing is known.
+    pub(super) unreachable: usize,
+}
+
+/// Waits for the answer to a question.
+pub(super) async fn reply(asked: Asked) -> Reply {
+    let answer = match asked {
+        Ok(waiting) => waiting.within(ANSWER_TIMEOUT).await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(Answer::Info(said)) => Reply::Said(said),
+        Err(CallError::Gone) => Reply::Gone,
+        Ok(Answer::Outcome(_)) | Err(CallError::NotSent | CallError::Unknown) => Reply::Nothing,
+    }
+}
+
+/// Asks all other nodes the same.
+pub(super) async fn ask_all(plane: &DataPlane, ask: &Ask) -> Replies {
+    let Some(cluster) = &plane.cluster else { return Replies::default() };
+    let others = cluster.others();
+    let head = ask.encode();
+    let asked = others.linked.iter().map(|link| link.start(Question::Ask { head: head.clone(), data: Bytes::new() }));
+    let asked: Vec<Asked> = asked.collect();
+    let mut replies = Replies { said: Vec::new(), unreachable: others.unreachable.len() };
+    for answer in join_all(asked.into_iter().map(reply)).await {
+        match answer {
+            Reply::Said(said) => replies.said.push(said),
+            Reply::Gone => {}
+            Reply::Nothing => replies.unreachable += 1,
+        }
+    }
+    replies
+}
+
+/// Asks one node.
+pub(super) async fn ask_one(owner: Owner, ask: &Ask) -> Reply {
+    match owner {
+        Owner::Linked(link) => reply(link.start(Question::Ask { head: ask.encode(), data: Bytes::new() })).await,
+        Owner::Gone => Reply::Gone,
+        Owner::Unreachable => Reply::Nothing,
+    }
+}
+
+/// Connections by the node that holds them: this node's own, and those of others with the way to each. A node that has
+/// no cluster holds all that there are.
+pub(super) async fn by_owner(
+    plane: &DataPlane,
+    connections: &[ConnectionId],
+) -> (Vec<ConnectionId>, Vec<(Owner, Vec<ConnectionId>)>) {
+    let Some(cluster) = &plane.cluster else { return (connections.to_vec(), Vec::new()) };
+    let mut by_node: HashMap<NodeId, Vec<ConnectionId>> = HashMap::new();
+    for id in connections {
+        by_node.entry(id.node()).or_default().push(*id);
+    }
+    let own = by_node.remove(&plane.registry.node()).unwrap_or_default();
+    let nodes: Vec<NodeId> = by_node.keys().copied().collect();
+    let owners = cluster.owners(&nodes).await;
+    let elsewhere = nodes.iter().zip(owners).filter_map(|(node, owner)| Some((owner, by_node.remove(node)?)));
+    let elsewhere = elsewhere.collect();
+    (own, elsewhere)
+}

@@ -1,0 +1,221 @@
+//! One room on several nodes: one call reaches everybody once, whatever dies meanwhile.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::Method;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+use crate::harness::{Mode, Node, Nodes, Plan, Visitor, eventually};
+
+/// Calls of a backend, each to the node that a test chooses.
+struct Caller(Client<HttpConnector, Full<Bytes>>);
+
+impl Caller {
+    fn new() -> Self {
+        Caller(Client::builder(TokioExecutor::new()).build_http())
+    }
+
+    async fn call(&self, node: &Node, method: Method, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+        let uri = format!("http://{}/prod/{path}", node.internal());
+        let request = http::Request::builder().method(method).uri(uri).body(Full::new(body.into())).unwrap();
+        let response = self.0.request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn post(&self, node: &Node, path: &str, body: impl Into<Bytes>) -> Value {
+        let (status, report) = self.call(node, Method::POST, path, body).await;
+        assert_eq!(status, 200, "{report}");
+        report
+    }
+
+    async fn get(&self, node: &Node, path: &str) -> Value {
+        self.call(node, Method::GET, path, "").await.1
+    }
+
+    /// Puts a visitor into a group, by a call to any node.
+    async fn join(&self, node: &Node, group: &str, visitor: &Visitor) {
+        let path = format!("@groups/{group}/connections/{}", visitor.id);
+        assert_eq!(self.call(node, Method::PUT, &path, "").await.0, 204);
+    }
+}
+
+/// Visitors of each node in turn, all in one group; each joins by a call to the next node.
+async fn room(nodes: &Nodes, caller: &Caller, group: &str, count: usize) -> Vec<Visitor> {
+    let enter = async |number: usize| {
+        let node = &nodes.all[number % nodes.all.len()];
+        let visitor = Visitor::enter(node.public(), &format!("{group}-{number}"), &nodes.ledger).await;
+        caller.join(&nodes.all[(number + 1) % nodes.all.len()], group, &visitor).await;
+        visitor
+    };
+    join_all((0..count).map(enter)).await
+}
+
+fn reached(delivered: usize, unreachable: usize) -> Value {
+    json!({ "delivered": delivered, "gone": 0, "full": 0, "pending": 0, "unreachableNodes": unreachable })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_one_room_one_post_and_everybody_hears_it_once() {
+    let mut nodes = Nodes::start(Plan::default()).await;
+    let caller = Caller::new();
+    let mut visitors = room(&nodes, &caller, "room-1", 30).await;
+    let mut outsider = Visitor::enter(nodes.all[0].public(), "outsider", &nodes.ledger).await;
+    for (number, node) in nodes.all.iter().enumerate() {
+        assert_eq!(caller.post(node, "@groups/room-1", format!("from {number}")).await, reached(30, 0));
+    }
+    for visitor in &mut visitors {
+        for number in 0..nodes.all.len() {
+            assert_eq!(visitor.next_text().await, format!("from {number}"), "once, and in order");
+        }
+    }
+    let all = caller.get(&nodes.all[1], "@groups/room-1?members=true&limit=1000").await;
+    let mut ids: Vec<&str> = visitors.iter().map(|visitor| &*visitor.id).collect();
+    let mut told: Vec<&str> = all["members"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    ids.sort_unstable();
+    told.sort_unstable();
+    assert_eq!((told, &all["connections"], &all["unreachableNodes"]), (ids, &json!(30), &json!(null)));
+    let mut paged = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = caller.get(&nodes.all[2], &format!("@groups/room-1?members=true&limit=7{cursor}")).await;
+        paged.extend(page["members"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()));
+        match page["cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    paged.sort_unstable();
+    assert_eq!(
+        paged,
+        visitors
+            .iter()
+            .map(|it| it.id.clone())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+    // Of other nodes too: who is in what, leaving, everybody, many targets.
+    let first = visitors.remove(0);
+    let groups = caller.get(&nodes.all[1], &format!("@connections/{}/groups", first.id)).await;
+    assert_eq!(groups, json!({ "groups": ["room-1"] }));
+    let path = format!("@groups/room-1/connections/{}", first.id);
+    assert_eq!(caller.call(&nodes.all[2], Method::DELETE, &path, "").await.0, 204);
+    let gone = first.leave().await;
+    assert_eq!(gone.received.len(), 3, "nothing twice");
+    let gone = ["AAAAAAAAAAAAAAAAAAA=".to_owned(), visitors[0].id.replace(&visitors[0].id[8..], "AAAAAAAAAAA=")];
+    let targets = json!({
+        "targets": { "groups": ["room-1"], "connections": [visitors[0].id, visitors[1].id, outsider.id, gone[0], gone[1]] },
+        "data": "sent"
+    });
+    eventually("the table of members has settled", async || {
+        let report = caller.post(&nodes.all[0], "@send", targets.to_string()).await;
+        assert_eq!(report["delivered"], 30, "{report}");
+        report["gone"] == 2 && report["goneConnections"].as_array().unwrap().len() == 2
+    })
+    .await;
+    assert_eq!(outsider.next_text().await, "sent");
+    assert_eq!(caller.post(&nodes.all[2], "@broadcast", "all").await, reached(30, 0));
+    let mut last = String::new();
+    while last != "all" {
+        last = outsider.next_text().await;
+    }
+    nodes.stop().await;
+    assert_eq!(nodes.redis.keys().await, Vec::<String>::new(), "nothing remains");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_are_found_and_closed_on_every_node() {
+    let mut nodes = Nodes::start(Plan::default()).await;
+    let caller = Caller::new();
+    let mut visitors = Vec::new();
+    for (number, node) in nodes.all.iter().enumerate() {
+        visitors.push(Visitor::enter(node.public(), &format!("ann.{number}"), &nodes.ledger).await);
+    }
+    assert_eq!(caller.get(&nodes.all[0], "@users/ann").await, json!({ "connections": 3 }));
+    assert_eq!(caller.post(&nodes.all[1], "@users/ann", "hi").await, reached(3, 0));
+    for visitor in &mut visitors {
+        assert_eq!(visitor.next_text().await, "hi");
+    }
+    let closed = caller.call(&nodes.all[2], Method::DELETE, "@users/ann", "").await;
+    assert_eq!(closed, (200, json!({ "connections": 3 })));
+    join_all(visitors.into_iter().map(Visitor::closed)).await;
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_lives_on_while_redis_is_away_and_after_it_forgot() {
+    let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(2), ..Plan::default() }).await;
+    let caller = Caller::new();
+    let mut visitors = room(&nodes, &caller, "room-1", 9).await;
+    nodes.redis.kill();
+    for node in &nodes.all {
+        node.readyz(200, "degraded").await;
+    }
+    visitors.extend(room(&nodes, &caller, "late", 3).await);
+    for visitor in &visitors[9..] {
+        caller.join(&nodes.all[0], "room-1", visitor).await;
+    }
+    assert_eq!(caller.post(&nodes.all[0], "@groups/room-1", "away").await, reached(12, 0));
+    nodes.redis.restart().await;
+    for node in &nodes.all {
+        node.readyz(200, "\"ready\"").await;
+    }
+    assert_eq!(caller.post(&nodes.all[1], "@groups/room-1", "back").await, reached(12, 0));
+    for visitor in &mut visitors {
+        assert_eq!((visitor.next_text().await, visitor.next_text().await), ("away".to_owned(), "back".to_owned()));
+    }
+    nodes.stop().await;
+    assert_eq!(nodes.redis.keys().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_midway_is_told_as_unknown_and_the_rest_hear() {
+    let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(2), ..Plan::default() }).await;
+    let caller = Caller::new();
+    let mut visitors = room(&nodes, &caller, "room-1", 9).await;
+    // It has the message in its socket, and will never say what became of it.
+    let (others, dying) = nodes.all.split_at_mut(2);
+    dying[0].signal("STOP");
+    let push = caller.post(&others[0], "@groups/room-1", "one");
+    let killed = async {
+        let first = visitors[0].next_text().await;
+        dying[0].kill().await;
+        first
+    };
+    let (report, first) = tokio::join!(push, killed);
+    assert_eq!((report, &*first), (reached(6, 1), "one"));
+    let first_id = visitors[0].id.clone();
+    // Who is left is a room as before.
+    let report = caller.post(&nodes.all[1], "@groups/room-1", "two").await;
+    assert_eq!(report["delivered"], 6, "{report}");
+    for visitor in visitors.iter_mut().take(2) {
+        assert_eq!(visitor.next_text().await, if visitor.id == first_id { "two" } else { "one" });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_are_cut_apart_say_that_they_do_not_know_of_each_other() {
+    let nodes = Nodes::start(Plan { proxied: true, ..Plan::default() }).await;
+    let caller = Caller::new();
+    let mut visitors = room(&nodes, &caller, "room-1", 3).await;
+    nodes.set(|node| &node.peer_proxy, Mode::Cut);
+    eventually("all links are cut", async || nodes.all[0].metric("tidegate_links_open").await == Some(0.0)).await;
+    assert_eq!(caller.post(&nodes.all[0], "@groups/room-1", "apart").await, reached(1, 2));
+    assert_eq!(visitors[0].next_text().await, "apart");
+    let path = format!("@groups/room-1/connections/{}", visitors[1].id);
+    assert_eq!(caller.call(&nodes.all[0], Method::PUT, &path, "").await.0, 503);
+    nodes.set(|node| &node.peer_proxy, Mode::Pass);
+    nodes.linked().await;
+    assert_eq!(caller.post(&nodes.all[0], "@groups/room-1", "together").await, reached(3, 0));
+    for visitor in &mut visitors {
+        assert_eq!(visitor.next_text().await, "together");
+    }
+}
