@@ -94,9 +94,9 @@ async fn call(
         (Operation::PostToConnection, _) => {
             post_to_connection(plane, record, body, data_type(request.headers())?).await
         }
-        (Operation::GetConnection, Resource::Connection(id)) => get_connection(plane, deployment, id).await,
+        (Operation::GetConnection, Resource::Connection(id)) => get_connection(plane, record, id).await,
         (Operation::DeleteConnection, Resource::Connection(id)) => {
-            delete_connection(plane, deployment, id, &CloseRequest::parse(query)?).await
+            delete_connection(plane, record, id, &CloseRequest::parse(query)?).await
         }
         (Operation::GetConnectionGroups, Resource::ConnectionGroups(id)) => {
             get_connection_groups(plane, deployment, id).await

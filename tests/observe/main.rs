@@ -6,6 +6,7 @@
 #[allow(dead_code, unused_imports, reason = "the harness of tests/gateway, of which this uses a part")]
 mod support;
 
+mod cluster;
 mod collector;
 mod programs;
 

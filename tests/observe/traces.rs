@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cluster::TwoNodes;
 use crate::collector::{Collector, attribute, hex};
 use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http, spawn};
 
@@ -156,4 +157,43 @@ async fn a_collector_that_hangs_or_is_not_there_delays_no_message_and_its_loss_i
         .await;
     }
     gate.open();
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_where_a_post_is_forwarded_to_another_node() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(&collector.section(""))).await;
+    let [owner, other] = &cluster.nodes;
+    let (mut client, id) = owner.client(&backend).await;
+    client.send(r#"{"action":"tell"}"#).await;
+    let call = backend.next("MESSAGE").await;
+    let headers = [("traceparent", call.header("traceparent"))];
+    let path = format!("/prod/@connections/{id}");
+    assert_eq!(http(other.internal(), "POST", &path, &headers, b"pushed").await.status, 200);
+    assert_eq!(client.next_text().await, "pushed");
+    assert_eq!(http(other.internal(), "GET", &path, &headers, b"").await.status, 200);
+    assert_eq!(http(other.internal(), "DELETE", &path, &headers, b"").await.status, 204);
+    assert_eq!(http(other.internal(), "POST", &path, &headers, b"late").await.status, 410);
+
+    let message = collector.span("the message", |span| span.name == "message").await;
+    let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
+    // The message, the call of its backend, and for each of four calls: what the other node made of it, and the owner.
+    eventually(LIMIT, "every span", async || trace().len() == 2 + 4 * 3).await;
+    let trace = trace();
+    let parent = |span: &Span| trace.iter().find(|parent| parent.span_id == span.parent_span_id);
+    let at_owner = trace.iter().filter(|span| span.name == "forwarded @connections").collect::<Vec<_>>();
+    assert_eq!(at_owner.len(), 4);
+    for span in at_owner {
+        assert_eq!(attribute(span, "tidegate.connection_id").as_deref(), Some(&*id));
+        let mut chain = vec![span.name.as_str()];
+        let mut above = parent(span);
+        while let Some(span) = above {
+            chain.push(&span.name);
+            above = parent(span);
+        }
+        assert_eq!(chain, ["forwarded @connections", "forward", "@connections", "call backend", "message"]);
+    }
+    let failed = trace.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
+    let failed: Vec<&str> = failed.map(|span| span.name.as_str()).collect();
+    assert_eq!(failed.len(), 3, "the last post, wherever it came: {failed:?}");
 }

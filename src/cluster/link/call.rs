@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::frame::{Frame, Outcome, Target};
 use crate::id::ConnectionId;
 use crate::session::Receipts;
+use crate::trace_context::TraceContext;
 
 /// What a queued call costs beside its data: its place in the queue and its head.
 const CALL_OVERHEAD_BYTES: usize = 128;
@@ -16,6 +17,8 @@ pub struct Call {
     pub connection: ConnectionId,
     /// The API in whose name it is made: a connection of another API is gone for it.
     pub api_id: Arc<str>,
+    /// Where in a trace it is made.
+    pub trace: TraceContext,
     pub action: Action,
 }
 
@@ -103,7 +106,8 @@ impl Question {
             Question::Call(call) => call,
             Question::Ask { head, data } => return Frame::Ask { id, head, data: data.clone() },
         };
-        let to = Target { connection: call.connection, api_id: &call.api_id };
+        let trace = Some(call.trace).filter(|trace| trace.sampled);
+        let to = Target { connection: call.connection, api_id: &call.api_id, trace };
         match &call.action {
             Action::Post { data, binary } => Frame::Post { id, to, binary: *binary, data: data.clone() },
             Action::Get => Frame::Get { id, to },

@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::trace_context::TraceContext;
 
 /// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
 /// announces more ends the link before anything is read or reserved for it.
@@ -59,6 +60,8 @@ pub enum Frame<'a> {
 pub struct Target<'a> {
     pub connection: ConnectionId,
     pub api_id: &'a str,
+    /// Where in a trace the call is; only traces that are made travel.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a call came to.
@@ -198,12 +201,41 @@ impl<'a> Target<'a> {
     fn decode(rest: &mut &'a [u8]) -> Result<Self, Malformed> {
         let mut connection = [0; CONNECTION_ID_BYTES];
         rest.try_copy_to_slice(&mut connection)?;
-        Ok(Target { connection: ConnectionId::from_bytes(connection), api_id: text(rest).ok_or(Malformed)? })
+        let connection = ConnectionId::from_bytes(connection);
+        Ok(Target { connection, api_id: text(rest).ok_or(Malformed)?, trace: decode_trace(rest)? })
     }
 
     fn encode(&self, out: &mut BytesMut) {
         out.put_slice(&self.connection.to_bytes());
         put_text(out, self.api_id);
+        encode_trace(self.trace, out);
+    }
+}
+
+/// A place in a trace that is made: one byte that says whether there is one, then trace id and span id.
+fn decode_trace(rest: &mut &[u8]) -> Result<Option<TraceContext>, Malformed> {
+    match rest.try_get_u8()? {
+        0 => Ok(None),
+        1 => {
+            let (trace_id, span_id) = (rest.try_get_u128()?, rest.try_get_u64()?);
+            // Zero stands for none in every other spelling, so it is none here.
+            if trace_id == 0 || span_id == 0 {
+                return Err(Malformed);
+            }
+            Ok(Some(TraceContext { trace_id, span_id, sampled: true }))
+        }
+        _ => Err(Malformed),
+    }
+}
+
+fn encode_trace(trace: Option<TraceContext>, out: &mut BytesMut) {
+    match trace.filter(|trace| trace.sampled) {
+        None => out.put_u8(0),
+        Some(trace) => {
+            out.put_u8(1);
+            out.put_u128(trace.trace_id);
+            out.put_u64(trace.span_id);
+        }
     }
 }
 
@@ -323,9 +355,12 @@ mod tests {
     }
 
     fn all(data: &Bytes) -> Vec<Frame<'static>> {
-        let to = Target { connection: ConnectionId::random(NodeId::random()), api_id: "chat" };
+        let to = Target { connection: ConnectionId::random(NodeId::random()), api_id: "chat", trace: None };
+        let traced = Target { trace: Some(TraceContext { trace_id: 7 << 64, span_id: 8, sampled: true }), ..to };
         vec![
             Frame::Post { id: 1, to, binary: false, data: data.clone() },
+            Frame::Post { id: 5, to: traced, binary: false, data: data.clone() },
+            Frame::Delete { id: 6, to: traced, code: 1000, reason: "" },
             Frame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
             Frame::Get { id: 2, to },
             Frame::Ask { id: 5, head: b"who is there?", data: data.clone() },
@@ -396,9 +431,16 @@ mod tests {
         api_not_utf8.extend([1, 0xff]);
         check(&api_not_utf8);
         let mut long_reason = vec![DELETE; 23];
-        long_reason.extend([0, 0, 0, 124]);
+        long_reason.extend([0, 0, 0, 0, 124]);
         long_reason.extend([b'a'; 124]);
         check(&long_reason);
+        let mut unknown_trace = vec![GET; 23];
+        unknown_trace.extend([0, 2]);
+        check(&unknown_trace);
+        let mut no_trace_id = vec![GET; 23];
+        no_trace_id.extend([0, 1]);
+        no_trace_id.extend([0; 24]);
+        check(&no_trace_id);
     }
 
     proptest! {

@@ -7,13 +7,13 @@
 //!
 //! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
 //! both send frames: four bytes of length, one byte of kind, and the fields of the kind; numbers are big-endian, a text
-//! stands behind one byte of length.
+//! stands behind one byte of length, a trace is one byte 0, or one byte 1, trace id (16) and span id (8).
 //!
 //! | kind | frame | fields |
 //! | --- | --- | --- |
-//! | 1, 2 | POST of text, of binary data | call id (8), connection id (14), api id (text), the data |
-//! | 3 | GET | call id, connection id, api id |
-//! | 4 | DELETE | call id, connection id, api id, code (2), reason (text) |
+//! | 1, 2 | POST of text, of binary data | call id (8), connection id (14), api id (text), trace, the data |
+//! | 3 | GET | call id, connection id, api id, trace |
+//! | 4 | DELETE | call id, connection id, api id, trace, code (2), reason (text) |
 //! | 5 | answers | for each: call id (8), outcome (1) |
 //! | 6 | description, answering a GET | call id (8), the JSON |
 //! | 7, 8 | ping, pong | |

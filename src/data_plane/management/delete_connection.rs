@@ -1,13 +1,10 @@
-use std::sync::Arc;
-
 use http::{Response, StatusCode};
 
 use super::forward::forward;
-use super::{Found, find};
+use super::{CallRecord, Found, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
 use crate::registry::Open;
 use crate::session::Closing;
 
@@ -54,16 +51,16 @@ impl CloseRequest {
 /// The id is malformed, the connection gone, or its node cannot be reached.
 pub async fn delete_connection(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
+    call: &CallRecord,
     id: &str,
     request: &CloseRequest,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    match find(plane, deployment, id)? {
+    match find(plane, &call.deployment, id)? {
         Found::Here(open) if close(&open, request.code, &request.reason) => {}
         Found::Here(_) => return Err(ConnectionsApiError::Gone),
         Found::Elsewhere(id) => {
             let action = Action::Delete { code: request.code, reason: request.reason.as_str().into() };
-            forward(plane, &deployment.api_id, id, action).await?;
+            forward(plane, call, id, action).await?;
         }
     }
     Ok(empty(StatusCode::NO_CONTENT))

@@ -1,23 +1,43 @@
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::CallRecord;
 use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
 use crate::cluster::link::{Action, Answer, Call, CallError, Outcome};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
+use crate::telemetry::{Span, SpanKind};
 
 /// How much longer than `limits.slowClientTimeoutSeconds` the owner may take to answer: after that time a socket that
 /// takes nothing is closed there, and the call is answered.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
-/// Asks the node that holds a connection to carry out a call, which is forwarded once and never further.
+/// Asks the node that holds a connection to carry out a call, which is forwarded once and never further. The trace that
+/// the call is in goes on there.
 ///
 /// # Errors
 /// The owner's own answer, or what can be said without one: gone, unreachable (nothing was written), or unknown.
 pub(super) async fn forward(
     plane: &DataPlane,
-    api_id: &Arc<str>,
+    record: &CallRecord,
+    connection: ConnectionId,
+    action: Action,
+) -> Result<Answer, ConnectionsApiError> {
+    let mut span = record.span.child("forward", SpanKind::Client);
+    if span.is_recording() {
+        span.set("tidegate.peer", connection.node());
+    }
+    let answer = ask(plane, &span, record, connection, action).await;
+    if let Err(error) = &answer {
+        span.fail(error);
+    }
+    answer
+}
+
+async fn ask(
+    plane: &DataPlane,
+    span: &Span,
+    record: &CallRecord,
     connection: ConnectionId,
     action: Action,
 ) -> Result<Answer, ConnectionsApiError> {
@@ -30,7 +50,7 @@ pub(super) async fn forward(
     };
     let within = plane.live().limits.slow_client_timeout() + ANSWER_MARGIN;
     let is_get = matches!(action, Action::Get);
-    let call = Call { connection, api_id: Arc::clone(api_id), action };
+    let call = Call { connection, api_id: record.deployment.api_id.clone(), trace: span.context(), action };
     match link.call(call, within).await {
         Ok(Answer::Outcome(Outcome::Gone)) | Err(CallError::Gone) => Err(ConnectionsApiError::Gone),
         Ok(Answer::Outcome(Outcome::Full)) => Err(ConnectionsApiError::BufferFull),

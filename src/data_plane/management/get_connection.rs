@@ -1,16 +1,13 @@
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
 use super::forward::forward;
-use super::{Found, count, find};
+use super::{CallRecord, Found, count, find};
 use crate::cluster::link::{Action, Answer};
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
 use crate::registry::Open;
 
 #[derive(Serialize)]
@@ -35,15 +32,15 @@ struct Identity {
 /// The id is malformed, the connection gone, or its node cannot be reached.
 pub async fn get_connection(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
+    call: &CallRecord,
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let json = match find(plane, deployment, id)? {
+    let json = match find(plane, &call.deployment, id)? {
         Found::Here(open) => {
             count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
             describe(&open)
         }
-        Found::Elsewhere(id) => match forward(plane, &deployment.api_id, id, Action::Get).await? {
+        Found::Elsewhere(id) => match forward(plane, call, id, Action::Get).await? {
             Answer::Info(json) => json,
             // A peer that says it has done what it was not asked to.
             Answer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),

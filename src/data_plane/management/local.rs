@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -11,12 +11,15 @@ use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, Outcome, Target};
 use crate::data_plane::DataPlane;
 use crate::registry::Open;
-use crate::session::PostRefused;
+use crate::session::{PostRefused, Receipts};
+use crate::telemetry::{Span, SpanKind};
 
 /// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
 /// it is gone. It counts against the usage plan here, where the connection's API key is known.
 impl LocalConnections for Arc<DataPlane> {
     fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64) {
+        let traced = traced(self, to, caller);
+        let caller = traced.as_ref().unwrap_or(caller);
         let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
         if data.len() > self.live().limits.message_bytes {
             return caller.answer(id, Outcome::TooLarge);
@@ -33,6 +36,8 @@ impl LocalConnections for Arc<DataPlane> {
     }
 
     fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64) {
+        let traced = traced(self, to, caller);
+        let caller = traced.as_ref().unwrap_or(caller);
         let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
         counted(self, open, caller, id, move |open, caller| caller.answer_info(id, describe(open)));
     }
@@ -42,10 +47,70 @@ impl LocalConnections for Arc<DataPlane> {
     }
 
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome {
-        match find_here(self, to.api_id, &to.connection) {
+        let span = span(self, to);
+        let outcome = match find_here(self, to.api_id, &to.connection) {
             Some(open) if close(&open, code, reason) => Outcome::Done,
             Some(_) | None => Outcome::Gone,
-        }
+        };
+        span.into_iter().for_each(|span| end(span, outcome));
+        outcome
+    }
+}
+
+/// The span of a forwarded call, if its trace is made.
+fn span(plane: &DataPlane, to: Target<'_>) -> Option<Span> {
+    let trace = to.trace?;
+    let mut span = plane.telemetry.tracer.start("forwarded @connections", SpanKind::Server, Some(trace));
+    if !span.is_recording() {
+        return None;
+    }
+    span.set("tidegate.api_id", to.api_id);
+    span.set("tidegate.connection_id", to.connection);
+    Some(span)
+}
+
+fn end(mut span: Span, outcome: Outcome) {
+    if outcome != Outcome::Done {
+        span.fail(format_args!("{outcome:?}"));
+    }
+}
+
+/// Ends the span of a forwarded call when the call is answered.
+#[derive(Debug)]
+struct Traced {
+    caller: Arc<dyn Caller>,
+    span: Mutex<Option<Span>>,
+}
+
+/// Who is answered instead of `caller`, if the call's trace is made.
+fn traced(plane: &DataPlane, to: Target<'_>, caller: &Arc<dyn Caller>) -> Option<Arc<dyn Caller>> {
+    let span = Mutex::new(Some(span(plane, to)?));
+    Some(Arc::new(Traced { caller: Arc::clone(caller), span }))
+}
+
+impl Traced {
+    fn end(&self, outcome: Outcome) {
+        let span = self.span.lock().unwrap_or_else(PoisonError::into_inner).take();
+        span.into_iter().for_each(|span| end(span, outcome));
+    }
+}
+
+impl Caller for Traced {
+    fn answer(&self, id: u64, outcome: Outcome) {
+        self.end(outcome);
+        self.caller.answer(id, outcome);
+    }
+
+    fn answer_info(&self, id: u64, info: Bytes) {
+        self.end(Outcome::Done);
+        self.caller.answer_info(id, info);
+    }
+}
+
+impl Receipts for Traced {
+    fn settle(&self, id: u64, written: bool) {
+        self.end(if written { Outcome::Done } else { Outcome::Gone });
+        self.caller.settle(id, written);
     }
 }
 

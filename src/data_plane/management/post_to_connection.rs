@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
@@ -8,7 +6,6 @@ use super::{CallRecord, Found, count, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::registry::Open;
 use crate::session::{Frame, PostRefused};
@@ -38,7 +35,7 @@ pub async fn post_to_connection(
     let outcome = match find(plane, &call.deployment, id)? {
         Found::Elsewhere(id) => {
             call.path = "peer";
-            post_elsewhere(plane, &call.deployment, id, data, data_type).await
+            post_elsewhere(plane, call, id, data, data_type).await
         }
         Found::Here(open) => post(plane, &open, data, data_type).await,
     };
@@ -60,7 +57,7 @@ async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) 
 
 async fn post_elsewhere(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
+    call: &CallRecord,
     id: ConnectionId,
     data: Bytes,
     data_type: DataType,
@@ -69,7 +66,7 @@ async fn post_elsewhere(
         return Err(ConnectionsApiError::TooLarge);
     }
     let action = Action::Post { data, binary: data_type == DataType::Binary };
-    forward(plane, &deployment.api_id, id, action).await.map(drop)
+    forward(plane, call, id, action).await.map(drop)
 }
 
 /// The frame that a client gets.

@@ -21,8 +21,11 @@ use crate::cluster::link::{
 use crate::id::{ConnectionId, NodeId};
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
+use crate::trace_context::TraceContext;
 
 pub(super) const SECRET: &str = "0123456789abcdef";
+/// A trace that nobody makes.
+pub(super) const UNTRACED: TraceContext = TraceContext { trace_id: 1, span_id: 1, sampled: false };
 pub(super) const LEASE: Duration = Duration::from_secs(3);
 
 pub(super) struct TestNode {
@@ -94,7 +97,7 @@ impl TestNode {
 /// A call on a connection of `node`.
 pub(super) fn post(node: NodeId, data: impl Into<Bytes>) -> Call {
     let action = Action::Post { data: data.into(), binary: false };
-    Call { connection: ConnectionId::random(node), api_id: "chat".into(), action }
+    Call { connection: ConnectionId::random(node), api_id: "chat".into(), trace: UNTRACED, action }
 }
 
 pub(super) async fn say(wire: &mut Wire<DuplexStream>, frame: &Frame<'_>) {
