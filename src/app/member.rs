@@ -58,7 +58,7 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
         Keys::new(&settings.key_prefix),
         settings.rebuild_per_second,
         settings.when_unavailable,
-        metrics.registry_state(),
+        metrics.registry(),
     )))
 }
 

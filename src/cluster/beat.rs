@@ -228,9 +228,10 @@ impl Beat {
             let keys = self.mirror.keys();
             let (node, sent) = (self.registry.node(), Instant::now());
             let counts = self.mirror.settled_counts();
-            let survey = survey(&connection, keys, node, self.epoch, self.settings.lease, &self.observations.known())
-                .await
-                .map_err(BeatError::Survey)?;
+            let known = self.observations.known();
+            let survey = survey(&connection, keys, node, self.epoch, self.settings.lease, &known).await;
+            self.mirror.metrics().took("survey", sent.elapsed());
+            let survey = survey.map_err(BeatError::Survey)?;
             match after_renew(&survey.renewal, &self.former, self.registry.gate().is_open()) {
                 Renewal::Renewed => return self.renewed(&connection, survey, counts, sent).await,
                 Renewal::Forgotten => {

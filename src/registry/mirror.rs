@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{RegistryState, WhenUnavailable};
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
-use crate::telemetry::RegistryStateGauge;
+use crate::telemetry::RegistryMetrics;
 
 /// All buckets, as a set of bits.
 const ALL_BUCKETS: u16 = u16::MAX;
@@ -33,7 +33,7 @@ pub struct Mirror {
     /// Entries of each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
-    gauge: RegistryStateGauge,
+    metrics: RegistryMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -79,10 +79,10 @@ impl Mirror {
         keys: Keys,
         rebuild_per_second: u32,
         when_unavailable: WhenUnavailable,
-        gauge: RegistryStateGauge,
+        metrics: RegistryMetrics,
     ) -> Self {
         let state = RegistryState::Starting { why: "Redis was not asked yet".to_owned() };
-        gauge.set(state.name());
+        metrics.set(state.name());
         Mirror {
             keys,
             rebuild_per_second,
@@ -92,13 +92,18 @@ impl Mirror {
             trouble: Notify::new(),
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             state: watch::Sender::new(state),
-            gauge,
+            metrics,
         }
     }
 
     /// The keys of all nodes.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// What is counted of Redis.
+    pub fn metrics(&self) -> &RegistryMetrics {
+        &self.metrics
     }
 
     /// What new connections meet while Redis is away.
@@ -332,7 +337,7 @@ impl Mirror {
         if !changed {
             return;
         }
-        self.gauge.set(name);
+        self.metrics.set(name);
         match name {
             "attached" => info!("Redis holds what this node holds"),
             "left" => info!("this node has left"),

@@ -57,7 +57,7 @@ impl Node {
             Keys::new("t"),
             options.rebuild_per_second,
             options.when_unavailable,
-            metrics.registry_state(),
+            metrics.registry(),
         ));
         let registry = Arc::new(Registry::mirrored(Arc::clone(&mirror)));
         let (membership, refreshes) = Membership::new();
