@@ -6,8 +6,10 @@ CARGO ?= cargo
 PORT ?= 8080
 IMAGE ?= tidegate
 FUZZ_SECONDS ?= 20
+SEEDS ?= 1000
+ROUNDS ?= 1
 
-.PHONY: help demo cluster test check fuzz image clean packages
+.PHONY: help demo cluster test check fuzz chaos image clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,10 @@ packages:
 
 fuzz: ## Run each fuzz target for FUZZ_SECONDS=20
 	@.ci/fuzz $(FUZZ_SECONDS)
+
+chaos: packages ## Break nodes, Redis and links: SEEDS=1000 schedules of a simulated cluster, then real processes ROUNDS=1 times
+	SEEDS=$(SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
+	@for round in $$(seq $(ROUNDS)); do $(CARGO) test --locked --test chaos || exit 1; done
 
 image: ## Build the container image (IMAGE=tidegate)
 	docker build --tag $(IMAGE) .

@@ -161,25 +161,29 @@ impl Gateway {
             telemetry,
             lifecycle,
         );
-        let mut member = None;
+        let (mut joining, mut refreshes) = (None, None);
         if let (Some(settings), Some(listener)) = (cluster_settings, &peers) {
             let advertise = settings.advertise.clone().unwrap_or_else(|| listener.address().to_string());
             let membership = match cluster {
                 Some(start) => start.membership,
                 None => {
-                    let (membership, refreshes) = Membership::new();
-                    let membership = Arc::new(membership);
-                    let directory = (Arc::clone(&membership), refreshes);
-                    let (advertise, lifecycle) = (advertise.clone(), &plane.lifecycle);
-                    member = member::start(&config, &settings, advertise, directory, &registry, &quotas, lifecycle);
-                    membership
+                    let (membership, wanted) = Membership::new();
+                    refreshes = Some(wanted);
+                    Arc::new(membership)
                 }
             };
+            joining = Some((settings.lease(), advertise.clone()));
             let (node, metrics) = (plane.registry.node(), plane.metrics.links().clone());
             let cluster = Cluster::new(&settings, node, advertise, peer_tls, membership, metrics);
             plane = plane.with_cluster(cluster.map_err(StartError::Cluster)?);
         }
         let plane = Arc::new(plane);
+        let member = match (joining, refreshes) {
+            (Some((lease, advertise)), Some(refreshes)) => {
+                member::start(&config, &plane, lease, advertise, refreshes, &quotas)
+            }
+            _ => None,
+        };
         let readiness = Readiness::default();
         let gateway = Gateway {
             plane,

@@ -1,11 +1,13 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::authorizer::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
-use crate::cluster::{Beat, BeatHandle, BeatSettings, ClusterSettings, Membership, RefreshRequests};
+use crate::cluster::{Beat, BeatHandle, BeatSettings, Reaper, ReaperSettings, RefreshRequests, Times, serve_renewals};
 use crate::config::Config;
-use crate::lifecycle::Lifecycle;
+use crate::data_plane::{DataPlane, take_over};
+use crate::id::NodeId;
 use crate::redis_client::Keys;
-use crate::registry::{Mirror, Registry, writer};
+use crate::registry::{Mirror, Registry, watch_gate, writer};
 use crate::telemetry::Metrics;
 
 /// This node's part in a cluster.
@@ -54,35 +56,54 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     if settings.redis().is_none() {
         return Registry::new();
     }
-    Registry::mirrored(Arc::new(Mirror::new(
+    let mirror = Mirror::new(
         Keys::new(&settings.key_prefix),
         settings.rebuild_per_second,
         settings.when_unavailable,
         metrics.registry(),
-    )))
+    );
+    let lease = config.cluster.clone().unwrap_or_default().lease();
+    Registry::mirrored(NodeId::random(), Times::new(lease).hold(), Arc::new(mirror))
 }
 
-/// Takes part in a cluster, if the registry is mirrored: writes records, beats and counts, until the process aborts.
+/// Takes part in a cluster, if the registry is mirrored: writes records, beats and counts, reaps what dead nodes left, helps
+/// peers, and closes its clients when it may not serve them, until the process aborts.
 pub(super) fn start(
     config: &Config,
-    cluster: &ClusterSettings,
+    plane: &Arc<DataPlane>,
+    lease: Duration,
     advertise: String,
-    (membership, refreshes): (Arc<Membership>, RefreshRequests),
-    registry: &Arc<Registry>,
+    refreshes: RefreshRequests,
     quotas: &Quotas,
-    lifecycle: &Lifecycle,
 ) -> Option<Member> {
+    let (registry, lifecycle) = (&plane.registry, &plane.lifecycle);
     let (redis, mirror) = (config.registry.redis()?, Arc::clone(registry.mirror()?));
-    let settings = BeatSettings { redis, lease: cluster.lease(), advertise };
-    let (beat, handle) = Beat::new(settings, Arc::clone(registry), Arc::clone(&mirror), membership, refreshes);
-    lifecycle.spawn(writer::run(Arc::clone(registry), mirror, lifecycle.aborting().clone()));
-    lifecycle.spawn(beat.run(lifecycle.aborting().clone()));
+    let cluster = plane.cluster.as_ref()?;
+    let (links, membership) = (Arc::clone(&cluster.links), Arc::clone(&cluster.membership));
+    let (times, stop) = (Times::new(lease), lifecycle.aborting());
+    if let Some(renewals) = links.renewals() {
+        let serve = serve_renewals(renewals, Arc::clone(&mirror), Arc::clone(&membership), stop.clone());
+        lifecycle.spawn(serve);
+    }
+    let settings = BeatSettings { redis: Arc::new(redis), peers: links, times, advertise, seed: rand::random() };
+    let member = (Arc::clone(&membership), refreshes);
+    let (beat, handle) = Beat::new(settings, Arc::clone(registry), Arc::clone(&mirror), member);
+    let settings = ReaperSettings::new(times);
+    let gauge = plane.metrics.reaping();
+    let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(&mirror), membership, gauge);
+    lifecycle.spawn(writer::run(Arc::clone(registry), mirror, stop.clone()));
+    lifecycle.spawn(beat.run(stop.clone()));
+    lifecycle.spawn(reaper.run(stop.clone()));
+    lifecycle.spawn(watch_gate(Arc::clone(registry), stop.clone()));
+    if let Some(arrivals) = registry.claims().arrivals() {
+        lifecycle.spawn(take_over(Arc::clone(plane), arrivals));
+    }
     let quotas = match quotas {
         Quotas::Redis(store) => Some(Arc::clone(store)),
         Quotas::Memory(_) => None,
     };
     if let Some(store) = &quotas {
-        lifecycle.spawn(Arc::clone(store).run(lifecycle.aborting().clone()));
+        lifecycle.spawn(Arc::clone(store).run(stop.clone()));
     }
     Some(Member { beat: handle, quotas })
 }

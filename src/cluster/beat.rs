@@ -1,27 +1,29 @@
 //! The beat: this node's regular word with Redis. It registers the node, renews its lease, attaches the registry's mirror
 //! and fills the table of members. It alone connects and reconnects.
 
+mod condemn;
 mod registration;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::decide::{Renewal, after_renew, drifted};
-use super::observe::Observations;
+use super::decide::{Evidence, Proof, Renewal, after_renew, drifted, proof};
+use super::observe::{Looked, Observations};
 use super::survey::{Survey, SurveyError, look_at, survey};
-use super::{Member, Membership, NodeKey, RefreshRequests, Table};
+use super::{Member, Membership, NodeKey, Peers, RefreshRequests, Table, Times};
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, RedisConnection, RedisError, RedisSettings, read, scripts};
+use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scripts};
 use crate::registry::{Attachment, Mirror, Registry};
 use crate::telemetry::chain;
-use registration::random_epoch;
 
 /// Steps of one beat: registering, being forgotten, being fenced each take one.
 const STEPS_MAX: usize = 4;
@@ -38,9 +40,12 @@ const WARNINGS_MAX: usize = 1024;
 /// What the beat needs.
 #[derive(Debug)]
 pub struct BeatSettings {
-    pub redis: RedisSettings,
-    /// The lease `L`.
-    pub lease: Duration,
+    pub redis: Arc<dyn Redis>,
+    /// Who helps while Redis does not answer.
+    pub peers: Arc<dyn Peers>,
+    pub times: Times,
+    /// From which node ids, epochs and jitter are drawn.
+    pub seed: u64,
     /// Where peers reach this node.
     pub advertise: String,
 }
@@ -75,6 +80,7 @@ pub struct Beat {
     /// The epoch of the node key, or the one that is to be registered.
     epoch: u64,
     former: Vec<u64>,
+    random: StdRng,
     is_registered: bool,
     /// Redis may have lost what it acknowledged, and the mirror does not know yet.
     forgotten: bool,
@@ -116,11 +122,13 @@ impl Beat {
         settings: BeatSettings,
         registry: Arc<Registry>,
         mirror: Arc<Mirror>,
-        membership: Arc<Membership>,
-        refreshes: RefreshRequests,
+        (membership, refreshes): (Arc<Membership>, RefreshRequests),
     ) -> (Self, BeatHandle) {
         let (sender, commands) = mpsc::channel(1);
+        let mut random = StdRng::seed_from_u64(settings.seed);
         let beat = Beat {
+            epoch: registration::epoch(&mut random),
+            random,
             settings,
             registry,
             mirror,
@@ -129,7 +137,6 @@ impl Beat {
             commands,
             connection: None,
             serial: 0,
-            epoch: random_epoch(),
             former: Vec::new(),
             is_registered: false,
             forgotten: false,
@@ -184,14 +191,14 @@ impl Beat {
                     let _ = refreshed.send(());
                 });
             }
-            let interval = if is_attached { self.settings.lease / 3 } else { self.retry_interval() };
-            next = now + interval.mul_f64(0.9 + 0.1 * rand::random::<f64>());
+            let interval = if is_attached { self.settings.times.beat() } else { self.retry_interval() };
+            next = now + interval.mul_f64(0.9 + 0.1 * self.random.random::<f64>());
         }
     }
 
     /// While Redis is away it is tried more often.
     fn retry_interval(&self) -> Duration {
-        self.settings.lease / 10
+        self.settings.times.retry()
     }
 
     /// One beat, whose outcome is in the mirror's state and in the table of members. `true` if this node is attached.
@@ -214,8 +221,32 @@ impl Beat {
                 self.observations.interrupt();
                 self.publish();
                 self.mirror.detach(why);
+                if self.is_registered {
+                    self.ask_others().await;
+                }
                 false
             }
+        }
+    }
+
+    /// Redis does not answer: whether this node may serve on is for others to say.
+    async fn ask_others(&mut self) {
+        let (sent, times) = (Instant::now(), self.settings.times);
+        let within = times.operation();
+        let (relayed, redis, peers) = tokio::join!(
+            self.settings.peers.renew(self.epoch, times.lease(), within),
+            self.settings.redis.reach(within),
+            self.settings.peers.reach(within),
+        );
+        let evidence = Evidence { relayed: &relayed, redis, peers: &peers };
+        let gate = self.registry.gate();
+        let proof = proof(&evidence, &self.former, gate.is_open());
+        debug!(?proof, ?evidence, "Redis does not answer");
+        match proof {
+            Proof::Renewed => gate.open_until(sent + times.proven()),
+            Proof::RedisIsAway | Proof::PeerIsDetached | Proof::Alone => gate.prolong_until(sent + times.proven()),
+            Proof::Fenced { found, run_id } => self.fence(&found, &run_id),
+            Proof::None => {}
         }
     }
 
@@ -228,18 +259,22 @@ impl Beat {
             let keys = self.mirror.keys();
             let (node, sent) = (self.registry.node(), Instant::now());
             let counts = self.mirror.settled_counts();
-            let known = self.observations.known();
-            let survey = survey(&connection, keys, node, self.epoch, self.settings.lease, &known).await;
-            self.mirror.metrics().took("survey", sent.elapsed());
+            let (lease, known) = (self.settings.times.lease(), self.observations.known());
+            let survey = survey(&connection, keys, node, self.epoch, lease, &known).await;
+            let looked = Looked { sent, answered: Instant::now() };
+            self.mirror.metrics().took("survey", looked.answered - sent);
             let survey = survey.map_err(BeatError::Survey)?;
             match after_renew(&survey.renewal, &self.former, self.registry.gate().is_open()) {
-                Renewal::Renewed => return self.renewed(&connection, survey, counts, sent).await,
+                Renewal::Renewed => {
+                    self.registry.gate().open_until(sent + self.settings.times.proven());
+                    return self.renewed(&connection, survey, counts, looked).await;
+                }
                 Renewal::Forgotten => {
                     warn!(%node, "Redis has forgotten this node; it registers anew and its records are written back");
                     self.new_epoch();
                 }
                 Renewal::RolledBack { epoch } => self.rolled_back(epoch),
-                Renewal::Fenced => self.fence(&survey.renewal),
+                Renewal::Fenced => self.fence(&survey.renewal, &survey.run_id),
                 Renewal::Unexpected => return Err(BeatError::Survey(SurveyError::Redis(RedisError::Unexpected))),
             }
         }
@@ -250,8 +285,8 @@ impl Beat {
         if let Some(connection) = &self.connection {
             return Ok(connection.clone());
         }
-        let connection =
-            RedisConnection::open(&self.settings.redis, self.settings.lease / 6).await.map_err(BeatError::Connect)?;
+        let within = self.settings.times.operation();
+        let connection = self.settings.redis.open(within).await.map_err(BeatError::Connect)?;
         self.serial += 1;
         // What was written last on the old one may be lost: the whole map is compared, as after every break.
         self.observations.interrupt();
@@ -280,7 +315,7 @@ impl Beat {
         connection: &RedisConnection,
         mut survey: Survey,
         counts: Option<[usize; BUCKETS]>,
-        sent: Instant,
+        looked: Looked,
     ) -> Result<(), BeatError> {
         let node = self.registry.node();
         if survey.index.remove(&node).is_none() {
@@ -304,9 +339,11 @@ impl Beat {
             self.forgotten = true;
         }
         self.run_id = Some(survey.run_id);
-        let lease = self.settings.lease;
-        self.observations.note(sent, &survey.index, &survey.looks, lease, lease / 6);
-        self.attached_since.get_or_insert(sent);
+        let times = self.settings.times;
+        let looked = Looked { answered: Instant::now(), ..looked };
+        self.observations.note(looked, &survey.index, &survey.looks, times.watch(), times.slack());
+        self.attached_since.get_or_insert(looked.sent);
+        self.condemn(connection, looked.sent).await;
         self.publish();
 
         let attachment = Attachment { connection: connection.clone(), node, epoch: self.epoch, serial: self.serial };
@@ -356,6 +393,7 @@ impl Beat {
         self.membership.replace(Table {
             members,
             departed: self.observations.departed(),
+            dead: self.observations.dead(),
             attached_since: self.attached_since,
         });
     }

@@ -1,6 +1,8 @@
 //! What an answer of Redis means for this node. Pure: values in, values out.
 
-use super::NodeKey;
+use super::{NodeKey, Relayed};
+use crate::redis_client::Reach;
+use crate::redis_client::reaping::{MINE, TAKEN};
 use crate::redis_client::scripts::{MISSING, OK};
 
 /// What the answer to a renewal means.
@@ -71,6 +73,112 @@ pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> Regist
     }
 }
 
+/// Why a node that Redis does not answer may serve on, or may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// A peer has renewed the lease: nobody can have condemned this node. It opens a shut gate.
+    Renewed,
+    /// Redis is away for everybody, as far as can be heard; a gate that is open stays so.
+    RedisIsAway,
+    PeerIsDetached,
+    /// Every other node has left, or nobody listens where it was.
+    Alone,
+    /// A peer knows that this node was condemned.
+    Fenced {
+        found: String,
+        run_id: String,
+    },
+    /// Nobody says anything: this node may have been condemned as soon as its lease is over.
+    None,
+}
+
+/// What a node hears while Redis does not answer it.
+#[derive(Clone, Debug)]
+pub(super) struct Evidence<'a> {
+    /// The answers of linked peers.
+    pub(super) relayed: &'a [Relayed],
+    /// How the address of Redis behaves.
+    pub(super) redis: Reach,
+    /// How the addresses of all other nodes behave that are known and have not left.
+    pub(super) peers: &'a [Reach],
+}
+
+/// What the evidence proves. A peer that reached Redis counts before everything else.
+pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool) -> Proof {
+    let mut is_renewed = false;
+    for relayed in evidence.relayed {
+        let Relayed::Answered { renewal, run_id } = relayed else { continue };
+        match after_renew(renewal, former, gate_is_open) {
+            Renewal::Renewed => is_renewed = true,
+            Renewal::Fenced => return Proof::Fenced { found: renewal.clone(), run_id: run_id.clone() },
+            // What is to be done then needs Redis itself.
+            Renewal::Forgotten | Renewal::RolledBack { .. } | Renewal::Unexpected => {}
+        }
+    }
+    match evidence.redis {
+        _ if is_renewed => Proof::Renewed,
+        _ if !gate_is_open => Proof::None,
+        // Who accepts and then says nothing, or nothing but errors, does so to all.
+        Reach::Refused | Reach::Accepted => Proof::RedisIsAway,
+        Reach::Silent if evidence.relayed.contains(&Relayed::Detached) => Proof::PeerIsDetached,
+        Reach::Silent if evidence.peers.iter().all(|peer| *peer == Reach::Refused) => Proof::Alone,
+        Reach::Silent => Proof::None,
+    }
+}
+
+/// Whether the others hold every record that was acknowledged, now that this node is fenced: the tombstone is of its
+/// present registration, so Redis had its records, and the server has not lost the last of them since.
+pub(super) fn others_have_records(found: &str, epoch: u64, is_same_run: bool) -> bool {
+    is_same_run && node_key(found) == Some(NodeKey::Dead { epoch })
+}
+
+/// What becomes of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// It is renewed.
+    Kept,
+    /// Another node has the bucket: what is held of it is forgotten.
+    Lost,
+    /// Redis forgot it: what is held is written back, and nothing is read over it.
+    Restore,
+    /// This process stood still, and others may have gone on: the bucket is claimed and read again.
+    Reload,
+}
+
+/// `answer` and `found` are what `keep` said: what became of the claim, and the node key. The claim was `fresh` by our
+/// clock, and the server that granted it is still the same.
+pub(super) fn keeping(answer: &str, found: &str, fresh: bool, is_same_run: bool) -> Keeping {
+    match (answer, node_key(found)) {
+        (OK, _) => Keeping::Kept,
+        (TAKEN, _) => Keeping::Lost,
+        (_, Some(NodeKey::Dead { epoch: 1.. })) if !fresh && is_same_run => Keeping::Reload,
+        _ => Keeping::Restore,
+    }
+}
+
+/// What the answer to a claim means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    Mine,
+    Taken,
+    /// The node is not dead any more, or Redis has forgotten that it is.
+    NotDead,
+}
+
+/// Reads what `claim` or `restore` answers.
+pub(super) fn after_claim(answer: &str) -> Claimed {
+    match answer {
+        MINE => Claimed::Mine,
+        TAKEN => Claimed::Taken,
+        _ => Claimed::NotDead,
+    }
+}
+
+/// Whether another bucket is claimed: what is held and what it has must fit, unless nothing is held.
+pub(super) fn has_room(held: usize, bucket: usize, max: usize) -> bool {
+    held == 0 || held.saturating_add(bucket) <= max
+}
+
 /// Buckets that had another number of records than they should twice in a row, as bits. `before` and the result of this
 /// look are the buckets that differ.
 pub(super) fn drifted(before: u16, now: u16) -> u16 {
@@ -98,6 +206,84 @@ mod tests {
         }
         check("MISSING", true, Renewal::Forgotten);
         check("MISSING", false, Renewal::Fenced);
+    }
+
+    fn answered(renewal: &str) -> Relayed {
+        Relayed::Answered { renewal: renewal.to_owned(), run_id: "run".to_owned() }
+    }
+
+    #[test]
+    fn what_proves_that_a_node_may_serve() {
+        let check = |relayed: &[Relayed], redis, peers: &[Reach], open: Proof, shut: Proof| {
+            let evidence = Evidence { relayed, redis, peers };
+            assert_eq!(proof(&evidence, &[7], true), open, "{evidence:?} open");
+            assert_eq!(proof(&evidence, &[7], false), shut, "{evidence:?} shut");
+        };
+        let (ok, detached) = (answered("OK"), Relayed::Detached);
+        let fenced = |found: &str| Proof::Fenced { found: found.to_owned(), run_id: "run".to_owned() };
+        let (silent, up) = (Reach::Silent, Reach::Accepted);
+        // A renewal through a peer opens a shut gate, whatever else is heard.
+        check(std::slice::from_ref(&ok), silent, &[up], Proof::Renewed, Proof::Renewed);
+        check(&[detached.clone(), ok.clone()], Reach::Refused, &[], Proof::Renewed, Proof::Renewed);
+        // One who knows of a condemnation counts before all.
+        check(&[ok, answered("dead 3")], silent, &[], fenced("dead 3"), fenced("dead 3"));
+        check(&[answered("dead 0"), detached.clone()], Reach::Refused, &[], fenced("dead 0"), fenced("dead 0"));
+        check(&[answered("live 9")], silent, &[up], fenced("live 9"), fenced("live 9"));
+        check(&[answered("MISSING")], silent, &[up], Proof::None, fenced("MISSING"));
+        check(&[answered("live 7")], silent, &[up], Proof::None, Proof::None);
+        check(&[answered("what")], silent, &[up], Proof::None, Proof::None);
+        // What proves only that nobody else reaches Redis keeps a gate open and never opens one.
+        check(&[], Reach::Refused, &[up], Proof::RedisIsAway, Proof::None);
+        check(&[], Reach::Accepted, &[silent], Proof::RedisIsAway, Proof::None);
+        check(std::slice::from_ref(&detached), silent, &[silent], Proof::PeerIsDetached, Proof::None);
+        check(&[], silent, &[Reach::Refused, Reach::Refused], Proof::Alone, Proof::None);
+        check(&[], silent, &[], Proof::Alone, Proof::None);
+        // Cut from everybody.
+        check(&[], silent, &[Reach::Refused, silent], Proof::None, Proof::None);
+        check(&[], silent, &[up], Proof::None, Proof::None);
+    }
+
+    #[test]
+    fn records_are_left_to_others_only_if_they_have_them_for_certain() {
+        let check = |found: &str, same: bool, expected: bool| {
+            assert_eq!(others_have_records(found, 5, same), expected, "{found} {same}");
+        };
+        check("dead 5", true, true);
+        check("dead 5", false, false); // the server may have lost the last writes
+        check("dead 4", true, false); // condemned from an older state
+        check("dead 0", true, false); // condemned from the index alone
+        check("MISSING", true, false);
+        check("live 9", true, false);
+        check("what", true, false);
+    }
+
+    #[test]
+    fn what_becomes_of_a_claim() {
+        let check = |answer: &str, found: &str, fresh: bool, same: bool, expected: Keeping| {
+            assert_eq!(keeping(answer, found, fresh, same), expected, "{answer} {found} {fresh} {same}");
+        };
+        for (fresh, same) in [(true, true), (true, false), (false, true), (false, false)] {
+            check("OK", "dead 5", fresh, same, Keeping::Kept);
+            check("TAKEN", "dead 5", fresh, same, Keeping::Lost);
+            check("GONE", "MISSING", fresh, same, Keeping::Restore);
+            check("GONE", "live 5", fresh, same, Keeping::Restore);
+            check("GONE", "dead 0", fresh, same, Keeping::Restore);
+            check("GONE", "what", fresh, same, Keeping::Restore);
+        }
+        check("GONE", "dead 5", true, true, Keeping::Restore); // it cannot have lapsed
+        check("GONE", "dead 5", false, false, Keeping::Restore); // an older state came back
+        check("GONE", "dead 5", false, true, Keeping::Reload); // it lapsed: others may have been there
+    }
+
+    #[test]
+    fn buckets_are_claimed_while_there_is_room() {
+        assert!(has_room(0, 1_000_000, 10), "one always");
+        assert!(has_room(4, 6, 10));
+        assert!(!has_room(5, 6, 10));
+        assert_eq!(after_claim("MINE"), Claimed::Mine);
+        assert_eq!(after_claim("TAKEN"), Claimed::Taken);
+        assert_eq!(after_claim("live 5"), Claimed::NotDead);
+        assert_eq!(after_claim("MISSING"), Claimed::NotDead);
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl IndexEntry {
         }
     }
 
+    /// That of another node, as it was read.
+    pub(super) fn of(member: &Member) -> Self {
+        let Member { advertise, version, protocol, record, .. } = member;
+        let (protocol, record) = (*protocol, *record);
+        IndexEntry { v: ENTRY_VERSION, protocol, record, advertise: advertise.clone(), version: version.clone() }
+    }
+
     /// The text that stands in Redis.
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).expect("numbers and texts are JSON")
@@ -71,7 +78,7 @@ mod tests {
         assert_eq!(
             own,
             format!(
-                r#"{{"v":1,"protocol":[1,1],"record":2,"advertise":"a:1","version":"{}"}}"#,
+                r#"{{"v":1,"protocol":[1,2],"record":2,"advertise":"a:1","version":"{}"}}"#,
                 env!("CARGO_PKG_VERSION")
             )
         );

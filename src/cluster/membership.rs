@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::id::NodeId;
+use crate::redis_client::scripts::MISSING;
 
 /// Refreshes that may wait for the beat at once; they share one look at Redis.
 const REFRESH_REQUESTS: usize = 1024;
@@ -28,6 +29,8 @@ pub struct Table {
     pub members: HashMap<NodeId, Member>,
     /// Nodes that are gone for good: gone from the index and their key gone, at a look that could tell.
     pub departed: HashMap<NodeId, Instant>,
+    /// Dead nodes that are in the index: what they left is not all taken over yet.
+    pub dead: Vec<Member>,
     /// Since when this node has been attached to Redis without a break, if it is.
     pub attached_since: Option<Instant>,
 }
@@ -54,6 +57,17 @@ pub enum NodeKey {
     Live { epoch: u64 },
     Dead { epoch: u64 },
     Missing,
+}
+
+impl NodeKey {
+    /// As it stands in Redis, or as scripts call it when it is not there.
+    pub fn to_text(self) -> String {
+        match self {
+            NodeKey::Live { epoch } => format!("live {epoch}"),
+            NodeKey::Dead { epoch } => format!("dead {epoch}"),
+            NodeKey::Missing => MISSING.to_owned(),
+        }
+    }
 }
 
 /// What a node's state means for a push to one of its connections.

@@ -1,6 +1,6 @@
 //! What this node has seen of the others, and since when without a break. Pure: time comes in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,13 +24,30 @@ pub(super) struct Look {
 /// What is known of the others from all looks so far.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
-    nodes: HashMap<NodeId, Watched>,
+    nodes: BTreeMap<NodeId, Watched>,
     departed: HashMap<NodeId, Instant>,
+}
+
+/// When a look was sent, and when its answer was there. It happened in between.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Looked {
+    pub(super) sent: Instant,
+    pub(super) answered: Instant,
+}
+
+/// A node that may be condemned, as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Doomed {
+    pub(super) node: NodeId,
+    pub(super) key: NodeKey,
+    /// Redis's own clock, in ms.
+    pub(super) time_millis: u64,
 }
 
 #[derive(Debug)]
 struct Watched {
     member: Member,
+    in_index: bool,
     /// Since when nothing has happened that would have to be watched anew.
     since: Option<Instant>,
     looked: Instant,
@@ -48,24 +65,26 @@ impl Observations {
         self.nodes.values_mut().for_each(|watched| watched.since = None);
     }
 
-    /// Notes a look at `now` at all nodes: those that the `index` names, and those that were known before.
+    /// Notes a look at all nodes: those that the `index` names, and those that were known before.
     ///
     /// A node that has gone from the index and whose keys are gone for `watch` is gone for good. A clock of Redis that
     /// jumps by more than `slack` may have let leases lapse early.
     pub(super) fn note(
         &mut self,
-        now: Instant,
+        looked: Looked,
         index: &HashMap<NodeId, Member>,
         looks: &HashMap<NodeId, Look>,
         watch: Duration,
         slack: Duration,
     ) {
+        let now = looked.sent;
         for (node, look) in looks {
             let in_index = index.get(node);
             let Some(watched) = self.nodes.get_mut(node) else {
                 if let Some(member) = in_index {
                     let member = Member { key: look.key, lease_alive: look.lease_alive, ..member.clone() };
-                    let watched = Watched { member, since: Some(now), looked: now, time_millis: look.time_millis };
+                    let (since, time_millis) = (Some(looked.answered), look.time_millis);
+                    let watched = Watched { member, in_index: true, since, looked: now, time_millis };
                     self.departed.remove(node);
                     self.nodes.insert(*node, watched);
                 }
@@ -75,8 +94,9 @@ impl Observations {
             let passed_there = Duration::from_millis(look.time_millis.saturating_sub(watched.time_millis));
             let has_jumped = look.time_millis < watched.time_millis || passed.abs_diff(passed_there) > slack;
             if watched.member.key != look.key || has_jumped || watched.since.is_none() {
-                watched.since = Some(now);
+                watched.since = Some(looked.answered);
             }
+            watched.in_index = in_index.is_some();
             let said = in_index.unwrap_or(&watched.member).clone();
             watched.member = Member { key: look.key, lease_alive: look.lease_alive, ..said };
             (watched.looked, watched.time_millis) = (now, look.time_millis);
@@ -95,6 +115,39 @@ impl Observations {
             let oldest = self.departed.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
             oldest.and_then(|oldest| self.departed.remove(&oldest));
         }
+    }
+
+    /// Nodes that may be condemned by a look that was sent at `sent`: they are in the index, are not dead, have no lease,
+    /// and were watched for `watch` without a break.
+    pub(super) fn doomed(&self, sent: Instant, watch: Duration) -> Vec<Doomed> {
+        let is_doomed = |watched: &Watched| {
+            let member = &watched.member;
+            let is_watched = watched.since.is_some_and(|since| sent.saturating_duration_since(since) >= watch);
+            watched.in_index && !member.lease_alive && !matches!(member.key, NodeKey::Dead { .. }) && is_watched
+        };
+        let doomed = self.nodes.values().filter(|watched| is_doomed(watched));
+        doomed
+            .map(|Watched { member, time_millis, .. }| Doomed {
+                node: member.node,
+                key: member.key,
+                time_millis: *time_millis,
+            })
+            .collect()
+    }
+
+    /// This node has condemned another.
+    pub(super) fn condemned(&mut self, node: &NodeId) {
+        if let Some(watched) = self.nodes.get_mut(node) {
+            let epoch = if let NodeKey::Live { epoch } = watched.member.key { epoch } else { 0 };
+            watched.member.key = NodeKey::Dead { epoch };
+            watched.since = None;
+        }
+    }
+
+    /// Dead nodes that the index names.
+    pub(super) fn dead(&self) -> Vec<Member> {
+        let is_dead = |watched: &&Watched| watched.in_index && matches!(watched.member.key, NodeKey::Dead { .. });
+        self.nodes.values().filter(is_dead).map(|watched| watched.member.clone()).collect()
     }
 
     /// All nodes that are not gone for good.
@@ -128,6 +181,10 @@ mod tests {
 
         /// A look after so many seconds by our clock and by that of Redis.
         fn look(&mut self, second: u64, redis_second: u64, key: NodeKey, in_index: bool) {
+            self.look_at(second, redis_second, key, in_index, true);
+        }
+
+        fn look_at(&mut self, second: u64, redis_second: u64, key: NodeKey, in_index: bool, lease_alive: bool) {
             let member = Member {
                 node: self.node,
                 advertise: "a:1".to_owned(),
@@ -138,9 +195,15 @@ mod tests {
                 lease_alive: false,
             };
             let index = in_index.then_some((self.node, member)).into_iter().collect();
-            let look = Look { key, lease_alive: true, time_millis: redis_second * 1000 };
+            let look = Look { key, lease_alive, time_millis: redis_second * 1000 };
             let now = self.begin + Duration::from_secs(second);
-            self.observations.note(now, &index, &HashMap::from([(self.node, look)]), WATCH, SLACK);
+            self.observations.note(
+                Looked { sent: now, answered: now },
+                &index,
+                &HashMap::from([(self.node, look)]),
+                WATCH,
+                SLACK,
+            );
         }
 
         #[track_caller]
@@ -189,6 +252,35 @@ mod tests {
             test.look(second, second, NodeKey::Dead { epoch: 1 }, false);
             test.check(true, false);
         }
+    }
+
+    #[test]
+    fn a_node_is_doomed_when_it_was_watched_without_a_break_and_has_no_lease() {
+        let mut test = Test::new();
+        let doomed = |test: &Test, second: u64| {
+            let doomed = test.observations.doomed(test.begin + Duration::from_secs(second), WATCH);
+            doomed.first().map(|doomed| (doomed.key, doomed.time_millis))
+        };
+        test.look_at(0, 0, LIVE, true, false);
+        assert_eq!(doomed(&test, 0), None);
+        test.look_at(4, 4, LIVE, true, false);
+        assert_eq!(doomed(&test, 4), None);
+        test.look_at(5, 5, LIVE, true, false);
+        assert_eq!(doomed(&test, 5), Some((LIVE, 5000)));
+        test.look_at(6, 6, LIVE, true, true);
+        assert_eq!(doomed(&test, 6), None, "its lease is alive");
+        test.look_at(7, 7, LIVE, false, false);
+        assert_eq!(doomed(&test, 7), None, "it is not in the index");
+        test.look_at(8, 8, NodeKey::Missing, true, false);
+        assert_eq!(doomed(&test, 8), None, "its key has changed");
+        test.look_at(13, 13, NodeKey::Missing, true, false);
+        assert_eq!(doomed(&test, 13), Some((NodeKey::Missing, 13_000)));
+        test.observations.interrupt();
+        assert_eq!(doomed(&test, 14), None, "this node did not see");
+        test.look_at(15, 15, NodeKey::Missing, true, false);
+        test.observations.condemned(&test.node);
+        assert_eq!(doomed(&test, 30), None, "it is dead");
+        assert_eq!(test.observations.dead()[0].key, NodeKey::Dead { epoch: 0 });
     }
 
     #[test]

@@ -69,13 +69,18 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     let mut answers = answers.into_iter();
     let mut next = || answers.next().ok_or(RedisError::Unexpected);
     let info: String = read(next()?)?;
-    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned();
+    let run_id = run_id_of(&info);
     let renewal = read(next()?)?;
     let (index, unreadable) = read_index(next()?)?;
     let counts = (0..BUCKETS).map(|_| read(next()?));
     let counts = counts.collect::<Result<_, RedisError>>()?;
     let looks = read_looks(others, answers.collect())?;
     Ok(Survey { run_id, renewal, index, unreadable, counts, looks })
+}
+
+/// The start of the server that gave this section of `INFO`.
+pub(super) fn run_id_of(info: &str) -> String {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }
 
 type Index = (HashMap<NodeId, Member>, Vec<(String, String)>);

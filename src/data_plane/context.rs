@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -8,7 +9,7 @@ use super::disconnect_queue::DisconnectQueues;
 use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::deployment::{Deployment, Deployments};
+use crate::deployment::{Deployment, Deployments, Stage};
 use crate::groups::Groups;
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
@@ -101,6 +102,25 @@ impl DataPlane {
     pub fn replace(&self, live: Live) {
         live.open_access_logs(&self.telemetry);
         self.live.store(Arc::new(live));
+    }
+}
+
+impl DataPlane {
+    /// `$disconnect` events that no backend has taken yet, of each stage. Looks at every connection.
+    pub fn pending(&self) -> Vec<(StageLabels, usize)> {
+        let live = self.live();
+        let stages = live.deployments.iter().flat_map(|deployment| {
+            let stage = |stage: &Arc<Stage>| StageLabels {
+                api_id: Arc::clone(&deployment.api_id),
+                stage: Arc::clone(&stage.name),
+            };
+            deployment.stages().map(stage).collect::<Vec<_>>()
+        });
+        let mut pending: HashMap<StageLabels, usize> = stages.map(|stage| (stage, 0)).collect();
+        for connection in self.registry.all_ended() {
+            *pending.entry(labels(&connection)).or_default() += 1;
+        }
+        pending.into_iter().collect()
     }
 }
 

@@ -28,12 +28,12 @@ type QueueKey = (Arc<str>, Arc<str>);
 /// in a queue is an ended connection there.
 #[derive(Debug, Default)]
 pub(super) struct DisconnectQueues {
-    queues: Mutex<HashMap<QueueKey, mpsc::UnboundedSender<ConnectionId>>>,
+    queues: Mutex<HashMap<QueueKey, mpsc::UnboundedSender<(ConnectionId, Instant)>>>,
 }
 
 impl DisconnectQueues {
-    /// Puts an ended connection into a queue, and starts the queue's task if it is the first.
-    pub(super) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId) {
+    /// Puts an ended connection into a queue, not to be sent before `due`, and starts the queue's task if it is the first.
+    pub(super) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId, due: Instant) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queues.entry(key).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -41,7 +41,7 @@ impl DisconnectQueues {
             sender
         });
         // The task ends only when the process aborts; then nothing is delivered any more.
-        let _ = queue.send(id);
+        let _ = queue.send((id, due));
     }
 }
 
@@ -50,6 +50,8 @@ impl DisconnectQueues {
 pub(super) enum Attempt {
     /// The event is delivered, given up, or nobody wants it.
     Settled,
+    /// It is not to be sent from here, or not now; then it comes again. Nothing was learnt of the backend.
+    Dropped,
     /// It is to be tried again, as attempt number `attempt`.
     Again {
         attempt: u32,
@@ -58,7 +60,7 @@ pub(super) enum Attempt {
     },
 }
 
-async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<ConnectionId>) {
+async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<(ConnectionId, Instant)>) {
     let mut pacer = Pacer::default();
     let mut in_flight = FuturesUnordered::new();
     loop {
@@ -79,7 +81,7 @@ async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<Connec
                 }
             }
             arrival = arrivals.recv() => match arrival {
-                Some(id) => pacer.arrive(id),
+                Some((id, due)) => pacer.arrive(id, due),
                 None => return,
             },
             () = sleep_until(wake) => {}
@@ -103,8 +105,12 @@ struct Outage {
 }
 
 impl Pacer {
-    fn arrive(&mut self, id: ConnectionId) {
-        self.ready.push_back(id);
+    fn arrive(&mut self, id: ConnectionId, due: Instant) {
+        if due <= Instant::now() {
+            self.ready.push_back(id);
+        } else {
+            self.delayed.push(Reverse((due, id)));
+        }
     }
 
     /// The next event to send, with this many in flight: while the backend is away one alone, after a pause.
@@ -140,9 +146,10 @@ impl Pacer {
 
     /// Notes how an attempt went. `jitter` is 0..1.
     fn record(&mut self, id: ConnectionId, attempt: Attempt, now: Instant, jitter: f64) {
-        let Attempt::Again { attempt, is_outage } = attempt else {
-            self.outage = None;
-            return;
+        let (attempt, is_outage) = match attempt {
+            Attempt::Again { attempt, is_outage } => (attempt, is_outage),
+            Attempt::Settled => return self.outage = None,
+            Attempt::Dropped => return,
         };
         self.delayed.push(Reverse((now + jittered(pause_after(attempt - 1), jitter), id)));
         self.outage = match self.outage {
@@ -205,7 +212,7 @@ mod tests {
     fn no_more_are_in_flight_than_allowed() {
         let mut pacer = Pacer::default();
         let now = Instant::now();
-        ids::<3>().into_iter().for_each(|id| pacer.arrive(id));
+        ids::<3>().into_iter().for_each(|id| pacer.arrive(id, now));
         assert!(pacer.next(now, 0, 2).is_some());
         assert!(pacer.next(now, 1, 2).is_some());
         assert!(pacer.next(now, 2, 2).is_none());
@@ -213,12 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn an_event_waits_until_it_is_due() {
+        let mut pacer = Pacer::default();
+        let now = Instant::now();
+        let [first] = ids();
+        pacer.arrive(first, now + seconds(29));
+        assert_eq!(pacer.next(now + seconds(28), 0, 64), None);
+        assert_eq!(pacer.wakes_at(), Some(now + seconds(29)));
+        assert_eq!(pacer.next(now + seconds(29), 0, 64), Some(first));
+        pacer.record(first, Attempt::Dropped, now, MIDDLE);
+        assert_eq!(pacer.wakes_at(), None);
+    }
+
+    #[test]
     fn an_answer_that_is_tried_again_delays_its_event_alone() {
         let mut pacer = Pacer::default();
         let now = Instant::now();
         let [first, second] = ids();
-        pacer.arrive(first);
-        pacer.arrive(second);
+        pacer.arrive(first, now);
+        pacer.arrive(second, now);
         assert_eq!(pacer.next(now, 0, 64), Some(first));
         pacer.record(first, again(2, false), now, MIDDLE);
         assert_eq!(pacer.next(now, 0, 64), Some(second));
@@ -232,13 +252,13 @@ mod tests {
         let mut pacer = Pacer::default();
         let now = Instant::now();
         let [first, second, third] = ids();
-        pacer.arrive(first);
-        pacer.arrive(second);
+        pacer.arrive(first, now);
+        pacer.arrive(second, now);
         pacer.next(now, 0, 64);
         pacer.next(now, 1, 64);
         pacer.record(first, again(2, true), now, MIDDLE);
         pacer.record(second, again(2, true), now, MIDDLE);
-        pacer.arrive(third);
+        pacer.arrive(third, now);
         assert_eq!(pacer.next(now, 0, 64), None, "paused");
         assert_eq!(pacer.wakes_at(), Some(now + seconds(1)));
         let later = now + seconds(1);

@@ -2,6 +2,7 @@
 //!
 //! - [`websocket`]: [`websocket::connect`] admits a client, [`websocket::serve`] runs its session, each message goes
 //!   through `message.rs`, and `disconnect.rs` delivers the one `$disconnect`.
+//! - [`take_over`] sends the events of connections whose node is dead.
 //! - [`management`]: what backends do to connections.
 //! - [`gateway_response`]: what an error looks like to whom it concerns; the only such mapping.
 //!
@@ -15,10 +16,12 @@ mod error;
 pub mod gateway_response;
 mod integration_call;
 pub mod management;
+mod reaper;
 mod reasons;
 mod settings;
 pub mod websocket;
 
 pub use context::{DataPlane, Live};
 pub use error::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
+pub use reaper::take_over;
 pub use settings::DisconnectSettings;

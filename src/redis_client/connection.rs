@@ -1,15 +1,15 @@
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind};
 use tokio::time::timeout;
 
-use super::{RedisError, RedisSettings, RedisUrls};
+use super::{Reach, RedisError, RedisSettings, RedisUrls};
 
 pub use redis::Value;
 
@@ -24,6 +24,21 @@ pub fn read<T: FromRedisValue>(answer: Value) -> Result<T, RedisError> {
     redis::from_redis_value(answer).map_err(|_| RedisError::Unexpected)
 }
 
+/// Where connections to Redis come from: the real one, or what plays it in a simulation.
+pub trait Redis: fmt::Debug + Send + Sync {
+    /// Connects. `timeout` bounds this and every later call on the connection.
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisConnection, RedisError>>;
+
+    /// How its address behaves, whatever is behind it.
+    fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach>;
+}
+
+/// Carries pipelines to something that plays Redis.
+pub trait Transport: Send + Sync {
+    /// Sends all calls and waits for all answers, in their order.
+    fn run(&self, calls: Vec<Call>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>>;
+}
+
 /// One multiplexed connection; clones share it. Once it has failed it is to be dropped: what was sent on it may or may
 /// not have happened.
 #[derive(Clone)]
@@ -36,6 +51,7 @@ pub struct RedisConnection {
 enum Link {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
+    Played(Arc<dyn Transport>),
 }
 
 /// One command.
@@ -82,6 +98,26 @@ impl Call {
         self
     }
 
+    /// The command, if it is no script.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The text of the script, if it is one.
+    pub fn script_text(&self) -> Option<&'static str> {
+        self.script.map(|script| script.text)
+    }
+
+    /// The keys that it touches.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
+    /// What follows the keys.
+    pub fn arguments(&self) -> &[Vec<u8>] {
+        &self.arguments
+    }
+
     /// As it goes to Redis: a script by its hash.
     fn encode(&self) -> Cmd {
         match self.script {
@@ -120,6 +156,11 @@ impl RedisConnection {
         Ok(RedisConnection { link: link.map_err(|_| RedisError::TimedOut)??, timeout })
     }
 
+    /// A connection to something that plays Redis.
+    pub fn played(transport: Arc<dyn Transport>, timeout: Duration) -> Self {
+        RedisConnection { link: Link::Played(transport), timeout }
+    }
+
     /// Sends all calls in one go and waits for all answers, in the order of the calls.
     ///
     /// # Errors
@@ -137,6 +178,9 @@ impl RedisConnection {
     }
 
     async fn send(&self, calls: &[Call]) -> Result<Vec<Value>, RedisError> {
+        if let Link::Played(transport) = &self.link {
+            return transport.run(calls.to_vec()).await;
+        }
         let mut answers = self.pipeline(calls.iter().map(Call::encode).collect()).await?;
         // A script that this server does not know yet is sent whole, once.
         let is_unknown = |answer: &RedisResult<Value>| {
@@ -176,7 +220,19 @@ impl RedisConnection {
                 };
                 Ok(join_all(commands.into_iter().map(run)).await)
             }
+            Link::Played(_) => Err(redis::RedisError::from((ErrorKind::Client, "never encoded")).into()),
         }
+    }
+}
+
+impl Redis for RedisSettings {
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisConnection, RedisError>> {
+        Box::pin(RedisConnection::open(self, timeout))
+    }
+
+    fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach> {
+        let addresses = self.urls.all().iter().filter_map(super::RedisUrl::address);
+        Box::pin(Reach::of_all(addresses.collect(), timeout))
     }
 }
 

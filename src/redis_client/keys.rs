@@ -45,6 +45,11 @@ impl Keys {
         self.of(node, "s")
     }
 
+    /// String: the node that reaps this bucket of a dead node.
+    pub fn claim(&self, node: NodeId, bucket: usize) -> String {
+        format!("{}:{{{node}}}:r:{bucket:x}", self.prefix)
+    }
+
     /// String: how much of a quota is used up. Each lies in a slot of its own.
     pub fn quota(&self, plan: &str, api_key: &str, period: &str) -> String {
         let [plan, api_key] = [plan, api_key].map(|name| utf8_percent_encode(name, ESCAPED));
@@ -78,6 +83,7 @@ mod tests {
         assert_eq!(keys.node(node), "tidegate:{AAAAAAAB}:node");
         assert_eq!(keys.lease(node), "tidegate:{AAAAAAAB}:lease");
         assert_eq!(keys.bucket(node, 15), "tidegate:{AAAAAAAB}:c:f");
+        assert_eq!(keys.claim(node, 10), "tidegate:{AAAAAAAB}:r:a");
         assert_eq!(keys.records(node).last().as_deref(), Some("tidegate:{AAAAAAAB}:s"));
         assert_eq!(keys.records(node).count(), BUCKETS + 1);
         assert_eq!(keys.quota("basic", "mobile", "2026-11"), "tidegate:quota:{basic/mobile}:2026-11");

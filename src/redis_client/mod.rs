@@ -1,7 +1,8 @@
 //! The way to Redis: where it is, what is kept there under which keys, and the scripts that change it.
 //!
 //! [`RedisConnection`] carries pipelines to one server or to a Redis Cluster, each within one deadline; [`Keys`] names
-//! every key; [`scripts`] holds the text of every script, since whatever belongs together happens in one step there.
+//! every key; [`scripts`] holds the text of every script of a living node and [`reaping`] those for dead ones, since whatever belongs
+//! together happens in one step there.
 //! Whoever holds a connection decides what a failure means: this room never retries and never reconnects.
 //!
 //! Invariants: a script touches the keys of one node alone, or of one quota, so one slot of a Redis Cluster. No URL and
@@ -10,10 +11,13 @@
 mod connection;
 mod error;
 mod keys;
+mod reach;
+pub mod reaping;
 pub mod scripts;
 mod settings;
 
-pub use connection::{Call, RedisConnection, Value, read};
+pub use connection::{Call, Redis, RedisConnection, Transport, Value, read};
 pub use error::{Cause, RedisError};
 pub use keys::{BUCKETS, Keys};
+pub use reach::Reach;
 pub use settings::{Password, RedisSettings, RedisUrl, RedisUrls};

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,16 @@ impl RedisUrl {
     /// Whether it asks for TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.0.starts_with("rediss://")
+    }
+
+    /// `host:port`, if it is reached over TCP.
+    pub(super) fn address(&self) -> Option<String> {
+        match self.info().ok()?.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some(format!("{host}:{port}"))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn info(&self) -> Result<ConnectionInfo, redis::RedisError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Whether this node may serve its clients: until a deadline that is put off whenever there is proof that nobody can
 /// have condemned the node. It shuts by itself, also while the process is stopped.
@@ -16,6 +16,8 @@ pub struct Gate {
     /// Microseconds after `begin`; [`FOREVER`] for none.
     deadline: AtomicU64,
     opened: Arc<Notify>,
+    /// How long clients are held while it is shut; then they are closed.
+    hold: Duration,
 }
 
 const FOREVER: u64 = u64::MAX;
@@ -23,7 +25,12 @@ const FOREVER: u64 = u64::MAX;
 impl Gate {
     /// A gate without a deadline.
     pub fn open_forever() -> Self {
-        Gate { begin: Instant::now(), deadline: AtomicU64::new(FOREVER), opened: Arc::default() }
+        Gate { begin: Instant::now(), deadline: AtomicU64::new(FOREVER), opened: Arc::default(), hold: Duration::MAX }
+    }
+
+    /// A gate that was never open. While it is shut, clients are held for `hold`.
+    pub fn shut(hold: Duration) -> Self {
+        Gate { deadline: AtomicU64::new(0), hold, ..Gate::open_forever() }
     }
 
     /// Whether it is open. Costs one look at the clock, and none if there is no deadline.
@@ -32,10 +39,40 @@ impl Gate {
         deadline == FOREVER || micros(self.begin.elapsed()) < deadline
     }
 
-    /// Open until then, whatever was before. Those who wait go on.
+    /// How long it stays open without another proof; nothing if it is shut, or open for ever.
+    pub fn open_for(&self) -> Option<Duration> {
+        let deadline = self.deadline.load(Ordering::Acquire);
+        let left = deadline.checked_sub(micros(self.begin.elapsed()));
+        left.filter(|_| deadline != FOREVER).map(Duration::from_micros)
+    }
+
+    /// For how long it has been shut; nothing if it is open.
+    pub fn shut_for(&self) -> Option<Duration> {
+        let deadline = self.deadline.load(Ordering::Acquire);
+        let now = micros(self.begin.elapsed());
+        (deadline != FOREVER && now >= deadline).then(|| Duration::from_micros(now - deadline))
+    }
+
+    /// Open until then, unless it is open for longer. Those who wait go on.
     pub fn open_until(&self, deadline: Instant) {
         let deadline = micros(deadline.saturating_duration_since(self.begin));
-        self.deadline.store(deadline, Ordering::Release);
+        self.deadline.fetch_max(deadline, Ordering::AcqRel);
+        self.opened.notify_waiters();
+    }
+
+    /// Open until then if it is open still; a gate that has shut stays so.
+    pub fn prolong_until(&self, deadline: Instant) {
+        let deadline = micros(deadline.saturating_duration_since(self.begin));
+        let prolonged = |before: u64| (micros(self.begin.elapsed()) < before).then_some(before.max(deadline));
+        if self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, prolonged).is_ok() {
+            self.opened.notify_waiters();
+        }
+    }
+
+    /// Shuts it at once, whatever was before.
+    pub fn close(&self) {
+        self.deadline.store(micros(self.begin.elapsed()), Ordering::Release);
+        // Whoever waits for the deadline looks again.
         self.opened.notify_waiters();
     }
 
@@ -54,6 +91,35 @@ impl Gate {
             opening.await;
         }
     }
+
+    /// Waits until it is open, as long as clients are held. `false` if it is not by then.
+    pub async fn opened_in_time(&self) -> bool {
+        let left = self.hold.saturating_sub(self.shut_for().unwrap_or_default());
+        timeout(left, self.opened()).await.is_ok()
+    }
+
+    /// Waits until it has been shut for as long as clients are held.
+    pub async fn given_up(&self) {
+        loop {
+            let deadline = self.deadline.load(Ordering::Acquire);
+            if deadline == FOREVER {
+                return std::future::pending().await;
+            }
+            let opening = self.next_opening();
+            let shuts_at = self.begin + Duration::from_micros(deadline);
+            tokio::select! {
+                biased;
+                () = opening => continue,
+                () = sleep_until(shuts_at) => {}
+            }
+            // A process that was stopped holds its clients from when it runs again, until a proof is there or not.
+            tokio::select! {
+                biased;
+                () = self.opened() => {}
+                () = tokio::time::sleep(self.hold) => return,
+            }
+        }
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -66,18 +132,47 @@ mod tests {
 
     use super::*;
 
+    const HOLD: Duration = Duration::from_millis(100);
+
     #[tokio::test(start_paused = true)]
     async fn it_shuts_at_its_deadline_and_opens_again() {
-        let gate = Gate::open_forever();
-        assert!(gate.is_open());
+        let gate = Gate::shut(HOLD);
+        assert!(!gate.is_open());
         gate.open_until(Instant::now() + Duration::from_millis(10));
         assert!(gate.is_open());
-        advance(Duration::from_millis(10)).await;
+        gate.open_until(Instant::now() + Duration::from_millis(5));
+        advance(Duration::from_millis(9)).await;
+        assert!(gate.is_open(), "an older proof takes nothing away");
+        advance(Duration::from_millis(1)).await;
         assert!(!gate.is_open());
+        assert_eq!(gate.shut_for(), Some(Duration::ZERO));
         let open = async {
             gate.open_until(Instant::now() + Duration::from_millis(10));
         };
         tokio::join!(gate.opened(), open);
         assert!(gate.is_open());
+        gate.close();
+        assert!(!gate.is_open());
+        gate.prolong_until(Instant::now() + HOLD);
+        assert!(!gate.is_open(), "it has shut");
+        gate.open_until(Instant::now() + HOLD / 2);
+        gate.prolong_until(Instant::now() + HOLD);
+        advance(HOLD / 2).await;
+        assert!(gate.is_open());
+        assert!(Gate::open_forever().shut_for().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_are_held_for_a_while_and_then_given_up() {
+        let gate = Gate::shut(HOLD);
+        let start = Instant::now();
+        gate.open_until(start + Duration::from_millis(10));
+        let proof = async {
+            advance(Duration::from_millis(50)).await;
+            gate.open_until(start + Duration::from_millis(60));
+        };
+        tokio::join!(gate.given_up(), proof);
+        assert_eq!(start.elapsed(), Duration::from_millis(160));
+        assert!(!gate.opened_in_time().await);
     }
 }

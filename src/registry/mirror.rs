@@ -13,6 +13,9 @@ use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
 use crate::telemetry::RegistryMetrics;
 
+/// Most records of one write.
+const BATCH: usize = 256;
+
 /// All buckets, as a set of bits.
 const ALL_BUCKETS: u16 = u16::MAX;
 
@@ -24,6 +27,8 @@ const ALL_BUCKETS: u16 = u16::MAX;
 pub struct Mirror {
     pub(super) keys: Keys,
     pub(super) rebuild_per_second: u32,
+    /// Most records of one write.
+    pub(super) batch: usize,
     when_unavailable: WhenUnavailable,
     inner: Mutex<Inner>,
     /// There is something for the writer.
@@ -86,6 +91,7 @@ impl Mirror {
         Mirror {
             keys,
             rebuild_per_second,
+            batch: BATCH,
             when_unavailable,
             inner: Mutex::default(),
             work: Notify::new(),
@@ -94,6 +100,11 @@ impl Mirror {
             state: watch::Sender::new(state),
             metrics,
         }
+    }
+
+    /// Writes so many records at once instead of 256, so that little shows what happens between batches.
+    pub fn set_batch(&mut self, batch: usize) {
+        self.batch = batch.max(1);
     }
 
     /// The keys of all nodes.
@@ -120,6 +131,11 @@ impl Mirror {
     pub(super) fn attachment(&self) -> Option<(Attachment, u32)> {
         let inner = self.lock();
         inner.attachment.clone().map(|attachment| (attachment, inner.incarnation))
+    }
+
+    /// How often Redis may have forgotten what it acknowledged so far.
+    pub(super) fn incarnation(&self) -> u32 {
+        self.lock().incarnation
     }
 
     /// The connection to Redis, while there is one.
@@ -265,12 +281,12 @@ impl Mirror {
 
     /// The next thing to do: first what has changed just now, then comparisons. `rebuilding` says that the writer has more
     /// of its own.
-    pub(super) fn next(&self, batch: usize, rebuilding: bool) -> Work {
+    pub(super) fn next(&self, rebuilding: bool) -> Work {
         let mut inner = self.lock();
         let Some(attachment) = inner.attachment.clone() else { return Work::Nothing };
         let incarnation = inner.incarnation;
         if !inner.dirty.is_empty() {
-            let count = inner.dirty.len().min(batch);
+            let count = inner.dirty.len().min(self.batch);
             let ids: Vec<ConnectionId> = inner.dirty.drain(..count).collect();
             for id in &ids {
                 inner.queued.remove(id);
@@ -295,6 +311,9 @@ impl Mirror {
     /// These are written: whoever waits for them goes on.
     pub(super) fn written(&self, ids: &[ConnectionId]) {
         let mut inner = self.lock();
+        if inner.waiting.is_empty() {
+            return;
+        }
         for id in ids {
             // Marked again meanwhile, the waiter still got what it waited for.
             if let Some(waiter) = inner.waiting.remove(id) {

@@ -6,6 +6,7 @@
 //! lock of one shard, never across an await, and there a [`Mirror`] in Redis follows it, if there is one. Nobody reads the
 //! mirror while this node lives: Redis may be away, or forget, and is made equal later.
 
+pub mod claims;
 mod gate;
 mod listing;
 mod mirror;
@@ -16,10 +17,13 @@ pub mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::groups::Member;
 use crate::id::{ConnectionId, NodeId};
@@ -27,6 +31,7 @@ use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
 use crate::session::{Closing, Outbox};
 
+pub use claims::Claims;
 pub use gate::Gate;
 pub use listing::{ConnectionView, Page, Query};
 pub use mirror::{Attachment, Mirror};
@@ -34,6 +39,19 @@ pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
 
 use record::RecordState;
+
+/// Closes all clients whenever the gate has been shut for as long as they are held, until `stop`.
+pub async fn watch_gate(registry: Arc<Registry>, stop: CancellationToken) {
+    while stop.run_until_cancelled(registry.gate.given_up()).await.is_some() {
+        let connections = registry.isolate();
+        if connections > 0 {
+            error!(connections, "nobody says that this node may serve its clients; they are closed");
+        }
+        if stop.run_until_cancelled(registry.gate.opened()).await.is_none() {
+            return;
+        }
+    }
+}
 
 /// The connections of this node.
 #[derive(Debug)]
@@ -45,6 +63,7 @@ pub struct Registry {
     live: AtomicUsize,
     gate: Gate,
     mirror: Option<Arc<Mirror>>,
+    claims: Claims,
 }
 
 #[derive(Debug)]
@@ -124,21 +143,23 @@ pub struct Open {
 impl Registry {
     /// An empty one for a new node, without a mirror.
     pub fn new() -> Self {
-        Self::with_mirror(None)
+        Self::with(NodeId::random(), Gate::open_forever(), None)
     }
 
-    /// An empty one for a new node that `mirror` follows.
-    pub fn mirrored(mirror: Arc<Mirror>) -> Self {
-        Self::with_mirror(Some(mirror))
+    /// An empty one for `node`, that `mirror` follows. Its gate is shut until there is proof that it may serve, and holds
+    /// clients for `hold` whenever it shuts.
+    pub fn mirrored(node: NodeId, hold: Duration, mirror: Arc<Mirror>) -> Self {
+        Self::with(node, Gate::shut(hold), Some(mirror))
     }
 
-    fn with_mirror(mirror: Option<Arc<Mirror>>) -> Self {
+    fn with(node: NodeId, gate: Gate, mirror: Option<Arc<Mirror>>) -> Self {
         Registry {
-            node: AtomicU64::new(NodeId::random().to_bits()),
+            node: AtomicU64::new(node.to_bits()),
             entries: DashMap::new(),
             live: AtomicUsize::new(0),
-            gate: Gate::open_forever(),
+            gate,
             mirror,
+            claims: Claims::new(),
         }
     }
 
@@ -162,16 +183,52 @@ impl Registry {
         self.mirror.as_ref().map_or(RegistryState::Memory, |mirror| mirror.state().borrow().clone())
     }
 
-    /// Takes a new node id; the old one belongs to others. Every session of the old one is closed, and a client whose
-    /// `$connect` is under way is refused when it is answered. Their `$disconnect` events are sent from here, recorded
-    /// under the new id: their ids are computed, so nobody else can make a second event.
-    pub fn fence(&self) -> NodeId {
-        let node = NodeId::random();
+    /// Whether a connection may be served at this moment: the gate is open, and the connection is of this node and not of
+    /// one that was fenced.
+    pub fn may_serve(&self, id: &ConnectionId) -> bool {
+        id.node() == self.node() && self.gate.is_open()
+    }
+
+    /// What was claimed of dead nodes.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The old node id belongs to others, from now on this node is `node`. The gate is shut, every session of the old one
+    /// is closed, and a client whose `$connect` is under way is refused when it is answered.
+    ///
+    /// With `others_have_records` the others hold every record that the mirror has acknowledged: those entries are
+    /// dropped. Of the rest nobody may know: their `$disconnect` events are sent from here, recorded under the new id.
+    pub fn fence(&self, node: NodeId, others_have_records: bool) {
+        self.gate.close();
         self.node.store(node.to_bits(), Ordering::Release);
         for outbox in self.all_open() {
             outbox.close(Closing::fenced());
         }
-        node
+        if others_have_records && let Some(mirror) = &self.mirror {
+            let incarnation = mirror.incarnation();
+            let mut dropped = Vec::new();
+            self.entries.retain(|id, entry| {
+                let is_mirrored = entry.acknowledged.mark != 0 && entry.acknowledged.incarnation == incarnation;
+                if is_mirrored {
+                    dropped.push((*id, !matches!(entry.state, State::Ended(_))));
+                }
+                !is_mirrored
+            });
+            for (id, was_live) in dropped {
+                self.live.fetch_sub(usize::from(was_live), Ordering::Relaxed);
+                self.removed(&id);
+            }
+        }
+    }
+
+    /// Closes every session: this node must not serve, and does not hope any more that it may soon.
+    pub fn isolate(&self) -> usize {
+        let open = self.all_open();
+        for outbox in &open {
+            outbox.close(Closing::isolated());
+        }
+        open.len()
     }
 
     /// Connections that are connecting or open.
@@ -264,12 +321,13 @@ impl Registry {
 
     /// An attempt to deliver the `$disconnect` failed: attempt n → n + 1, which is returned.
     pub fn retry(&self, id: &ConnectionId) -> Option<u32> {
-        let attempt = match &mut self.entries.get_mut(id)?.state {
-            State::Ended(ended) => {
+        let attempt = match self.entries.get_mut(id).as_deref_mut() {
+            Some(Entry { state: State::Ended(ended), .. }) => {
                 ended.attempt = ended.attempt.saturating_add(1);
                 ended.attempt
             }
-            State::Connecting | State::Open(_) => return None,
+            Some(_) => return None,
+            None => return self.claims.retry(id),
         };
         self.changed(id);
         Some(attempt)
@@ -281,9 +339,12 @@ impl Registry {
             MapEntry::Occupied(entry) if matches!(entry.get().state, State::Ended(_)) => {
                 entry.remove();
             }
-            MapEntry::Occupied(_) | MapEntry::Vacant(_) => return false,
+            MapEntry::Occupied(_) => return false,
+            MapEntry::Vacant(_) => return self.claims.settle(id),
         }
         self.removed(id);
+        // Of a node that was fenced it may be held twice: as its own, and as claimed.
+        self.claims.settle(id);
         true
     }
 
@@ -296,11 +357,22 @@ impl Registry {
         }
     }
 
-    /// The connection, if it has ended and its `$disconnect` is not yet delivered.
+    /// The connection, if it has ended and its `$disconnect` is not yet delivered. It may be one of a dead node.
     pub fn get_ended(&self, id: &ConnectionId) -> Option<Ended> {
-        match &self.entries.get(id)?.state {
-            State::Ended(ended) => Some(ended.clone()),
-            State::Connecting | State::Open(_) => None,
+        match self.entries.get(id).as_deref() {
+            Some(Entry { state: State::Ended(ended), .. }) => Some(ended.clone()),
+            Some(_) => None,
+            None => self.claims.get(id),
+        }
+    }
+
+    /// As [`Registry::get_ended`], if the event may be sent from here now. One of a dead node whose claim is not fresh
+    /// comes back by itself when the claim is renewed.
+    pub fn take_up(&self, id: &ConnectionId) -> Option<Ended> {
+        match self.entries.get(id).as_deref() {
+            Some(Entry { state: State::Ended(ended), .. }) => Some(ended.clone()),
+            Some(_) => None,
+            None => self.claims.take_up(id),
         }
     }
 
@@ -327,6 +399,14 @@ impl Registry {
         let bytes = |entry: &Entry| if let State::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
         let all = self.entries.iter().map(|entry| bytes(entry.value()));
         all.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)))
+    }
+
+    /// Connections that are over while their backends do not know it, those of dead nodes among them. Looks at every
+    /// connection.
+    pub fn all_ended(&self) -> Vec<Arc<Connection>> {
+        let ended = |entry: &Entry| matches!(entry.state, State::Ended(_)).then(|| Arc::clone(&entry.connection));
+        let own = self.entries.iter().filter_map(|entry| ended(entry.value()));
+        own.chain(self.claims.all()).collect()
     }
 
     /// All connections whose backend does not know yet that they are over, or will be.

@@ -17,9 +17,6 @@ use crate::redis_client::scripts::{self, Change};
 use crate::redis_client::{BUCKETS, Call, Keys, RedisError, read};
 use crate::telemetry::chain;
 
-/// Most records of one write.
-const BATCH: usize = 256;
-
 /// Most texts that the records of a node share. Others stand in their records.
 const TEXTS_MAX: usize = 4096;
 
@@ -59,7 +56,7 @@ impl Writer {
     async fn run(&mut self) {
         loop {
             let due = self.rebuild_at.is_none_or(|at| at <= Instant::now());
-            match self.mirror.next(BATCH, !self.rebuild.is_empty()) {
+            match self.mirror.next(!self.rebuild.is_empty()) {
                 Work::Write(attachment, incarnation, ids) => self.write(&attachment, incarnation, ids, due).await,
                 Work::Reconcile(attachment, incarnation, buckets) => {
                     self.reconcile(&attachment, incarnation, buckets).await;
@@ -72,6 +69,7 @@ impl Writer {
                     }
                     (Some(_), at) => {
                         tokio::select! {
+                            biased;
                             () = self.mirror.work.notified() => {}
                             () = sleep_until(at.unwrap_or_else(Instant::now)) => {}
                         }
@@ -85,14 +83,15 @@ impl Writer {
     async fn write(&mut self, attachment: &Attachment, incarnation: u32, mut ids: Vec<ConnectionId>, due: bool) {
         let fresh = ids.len();
         if due {
-            let count = self.rebuild.len().min(BATCH.saturating_sub(fresh));
+            let count = self.rebuild.len().min(self.mirror.batch.saturating_sub(fresh));
             ids.extend(self.rebuild.drain(..count));
             let pause = Duration::from_secs_f64(count as f64 / f64::from(self.mirror.rebuild_per_second));
             self.rebuild_at = Some(Instant::now() + pause);
         }
         match self.write_batch(attachment, incarnation, &ids).await {
             Ok(puts) => {
-                self.mirror.written(&ids[..fresh]);
+                // Also what a comparison found: a batch that failed unnoticed may have had somebody who waits.
+                self.mirror.written(&ids);
                 // Deletes alone say nothing: Redis takes them even when it is full.
                 if puts > 0 {
                     self.mirror.wrote(self.rebuild.is_empty());
@@ -185,7 +184,7 @@ impl Writer {
             known.insert(text);
         }
         let foreign: Vec<&String> = fields.iter().filter(|field| !known.contains(*field)).collect();
-        for fields in foreign.chunks(BATCH) {
+        for fields in foreign.chunks(self.mirror.batch) {
             let mut changes = Vec::with_capacity(fields.len());
             for field in fields {
                 // One that began since the map was read is no stranger.

@@ -121,6 +121,7 @@ pub(super) async fn answer(
         }
         (_, "/metrics") => {
             plane.metrics.fill(fill(plane));
+            plane.metrics.lease_remaining(plane.registry.gate().open_for().unwrap_or_default());
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
             if metrics::wants_open_metrics(accept) {
                 (StatusCode::OK, metrics::OPEN_METRICS, plane.metrics.encode())
@@ -143,7 +144,8 @@ fn version(plane: &DataPlane) -> Value {
 /// What this node is doing, in one look.
 fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let live = plane.live();
-    let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends } = fill(plane);
+    let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends, pending } =
+        fill(plane);
     let State { status, reason, .. } = readiness.state(&plane.registry);
     let apis = live.deployments.iter().map(|deployment| {
         let stages = deployment.stages().map(|stage| {
@@ -163,6 +165,7 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
         "registry": plane.registry.state().name(),
         "time": plane.clock.now().iso_8601(),
         "connections": { "live": plane.registry.live(), "all": plane.registry.len() },
+        "disconnectEventsPending": pending.iter().map(|(_, count)| count).sum::<usize>(),
         "sendBuffers": { "bytes": send_buffer_bytes, "largestBytes": send_buffer_largest_bytes },
         "groups": { "count": groups, "memberships": group_memberships },
         "backends": backends.collect::<serde_json::Map<_, _>>(),
@@ -181,6 +184,7 @@ fn fill(plane: &DataPlane) -> Fill {
         groups: topics,
         group_memberships: memberships,
         backends: plane.integrations.backends(),
+        pending: plane.pending(),
     }
 }
 

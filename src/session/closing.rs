@@ -66,6 +66,16 @@ impl Closing {
         Closing::new(1001, "Going away", "fenced")
     }
 
+    /// This node hears of nobody that it may serve.
+    pub fn isolated() -> Self {
+        Closing::new(1001, "Going away", "isolated")
+    }
+
+    /// Whether nothing may be written any more but the close frame: others may have told the backend already.
+    pub fn is_cut(&self) -> bool {
+        matches!(self.cause, "fenced" | "isolated")
+    }
+
     /// The client's token has expired, and it brought no other.
     pub fn token_expired(code: u16) -> Self {
         Closing::new(code, "Token expired", "tokenExpired")

@@ -221,17 +221,32 @@ impl Outbox {
         self.writer.wake();
     }
 
-    /// Asks the session to close after what is queued was written. The first reason stands; `false` if there was one.
+    /// Asks the session to close after what is queued was written, or without if nothing more may be. The first reason
+    /// stands, unless a later one forbids to write; `false` if there was one.
     pub fn close(&self, closing: Closing) -> bool {
-        {
+        let dropped = {
             let mut state = self.lock();
-            if state.gone || state.closing.is_some() {
+            let was_cut = state.closing.as_ref().is_some_and(Closing::is_cut);
+            if state.gone || was_cut || (state.closing.is_some() && !closing.is_cut()) {
                 return false;
             }
+            let dropped = if closing.is_cut() { state.drop_frames() } else { VecDeque::new() };
             state.closing = Some(closing);
-        }
+            dropped
+        };
+        // Their posters learn that they are not written, which may want this lock.
+        drop(dropped);
         self.writer.wake();
         true
+    }
+
+    /// Ready with the reason if the session has to close without writing anything more.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<Closing> {
+        self.writer.register(cx.waker());
+        match &self.lock().closing {
+            Some(closing) if closing.is_cut() => Poll::Ready(closing.clone()),
+            Some(_) | None => Poll::Pending,
+        }
     }
 
     /// Whether posts can still be taken.
@@ -296,6 +311,12 @@ impl Outbox {
 }
 
 impl State {
+    fn drop_frames(&mut self) -> VecDeque<Queued> {
+        let frames = std::mem::take(&mut self.frames);
+        self.bytes -= frames.iter().map(|queued| queued.cost).sum::<usize>();
+        frames
+    }
+
     fn push(&mut self, queued: Queued) {
         self.bytes += queued.cost;
         self.frames.push_back(queued);

@@ -230,6 +230,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.sending = VecDeque::new();
             return;
         }
+        if closing.is_cut() {
+            self.sending = VecDeque::new();
+            if self.accepted > 0 {
+                // Half a frame is out, and the rest of it may not follow.
+                return;
+            }
+            self.websocket.get_mut().held = false;
+        }
         let _ = timeout(CLOSE_WRITE_TIMEOUT, async {
             if !self.sending.is_empty() {
                 // A frame that is half written has to be finished first.

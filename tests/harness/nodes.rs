@@ -49,13 +49,23 @@ pub(crate) struct Plan {
     pub(crate) proxied: bool,
     /// What all nodes tell their peers; not set: where each is.
     pub(crate) advertise: Option<SocketAddr>,
+    /// All nodes reach the backend through one proxy.
+    pub(crate) backend_proxied: bool,
     /// Lines of YAML after the others.
     pub(crate) settings: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { nodes: 3, lease: Duration::from_secs(3), redis: &[], proxied: false, advertise: None, settings: "" }
+        Plan {
+            nodes: 3,
+            lease: Duration::from_secs(3),
+            redis: &[],
+            proxied: false,
+            backend_proxied: false,
+            advertise: None,
+            settings: "",
+        }
     }
 }
 
@@ -66,6 +76,8 @@ pub(crate) struct Nodes {
     pub(crate) ledger: Ledger,
     pub(crate) entrances: Entrances,
     pub(crate) tasks: TaskTracker,
+    /// Before the backend, if it has one.
+    pub(crate) backend_proxy: Option<Arc<TestProxy>>,
     _folder: TempDir,
 }
 
@@ -102,7 +114,12 @@ impl Nodes {
         let ledger = Ledger::start(entrances.clone()).await;
         let (folder, tasks) = (TempDir::new().unwrap(), TaskTracker::new());
         let redis = RedisServer::start_with(plan.redis).await;
-        let mut nodes = Nodes { all: Vec::new(), redis, ledger, entrances, tasks, _folder: folder };
+        let backend_proxy = match plan.backend_proxied {
+            true => Some(TestProxy::start(ledger.address, &tasks).await),
+            false => None,
+        };
+        let all = Vec::new();
+        let mut nodes = Nodes { all, redis, ledger, entrances, tasks, backend_proxy, _folder: folder };
         for number in 0..plan.nodes {
             let node = nodes.place(&plan, number).await;
             nodes.all.push(node);
@@ -126,7 +143,8 @@ impl Nodes {
             advertise = format!(", advertise: '{}'", peer_proxy.address);
             redis = node.redis_proxy.insert(TestProxy::start(redis, &self.tasks).await).address;
         }
-        let (lease, backend, settings) = (plan.lease.as_millis(), self.ledger.address, plan.settings);
+        let backend = self.backend_proxy.as_ref().map_or(self.ledger.address, |proxy| proxy.address);
+        let (lease, settings) = (plan.lease.as_millis(), plan.settings);
         let text = format!(
             "listeners:\n  public: {{ address: '127.0.0.1:0', connectionsApi: NONE }}\n  \
              internal: {{ address: '127.0.0.1:0' }}\n\
@@ -227,6 +245,11 @@ impl Node {
         let rest = running.process.end().await;
         self.entrances.close(running.entrance);
         rest
+    }
+
+    /// New clients and backends find only the other nodes.
+    pub(crate) fn hide(&self) {
+        self.entrances.close(self.running().entrance);
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -1,10 +1,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 /// What a proxy does with the bytes between a dialler and its peer.
@@ -17,6 +19,8 @@ pub(crate) enum Mode {
     Hang,
     /// Cuts what is there and takes nothing new.
     Cut,
+    /// As if its host were gone: nothing is heard of it, not even that a connection is refused.
+    Vanish,
 }
 
 /// A TCP proxy before a node's peer port, or before Redis.
@@ -37,11 +41,29 @@ impl TestProxy {
     pub(crate) async fn open(tasks: &TaskTracker) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ((mode, modes), (target, targets)) = (watch::channel(Mode::Pass), watch::channel(None));
-        let proxy = Arc::new(TestProxy { address: listener.local_addr().unwrap(), mode, target });
+        let proxy_address = listener.local_addr().unwrap();
+        let proxy = Arc::new(TestProxy { address: proxy_address, mode, target });
         let all = tasks.clone();
         tasks.spawn(async move {
+            let (mut listener, address, mut changed) = (Some(listener), proxy_address, modes.clone());
             loop {
-                let Ok((near, _)) = listener.accept().await else { return };
+                if *modes.borrow() == Mode::Vanish {
+                    drop(listener.take());
+                    let silence = silence(address).await;
+                    if changed.wait_for(|mode| *mode != Mode::Vanish).await.is_err() {
+                        return;
+                    }
+                    drop(silence);
+                }
+                let listener = match &mut listener {
+                    Some(listener) => listener,
+                    None => listener.insert(listen(address, 1024).await),
+                };
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = changed.wait_for(|mode| *mode == Mode::Vanish) => continue,
+                };
+                let Ok((near, _)) = accepted else { return };
                 if *modes.borrow() == Mode::Cut {
                     continue;
                 }
@@ -83,6 +105,31 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, modes: watch::Rec
     };
     tokio::select! {
         () = copying => {}
-        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = cut.wait_for(|mode| matches!(mode, Mode::Cut | Mode::Vanish)) => {}
     }
+}
+
+/// Listens at an address that was given up, with so many places for those who wait.
+async fn listen(address: SocketAddr, backlog: u32) -> TcpListener {
+    loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        if socket.bind(address).is_ok()
+            && let Ok(listener) = socket.listen(backlog)
+        {
+            return listener;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A port that answers nobody: it listens, and its queue is full.
+async fn silence(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let listener = listen(address, 1).await;
+    let mut waiting = Vec::new();
+    // Whoever comes when the queue is full waits for an answer that does not come.
+    while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    (listener, waiting)
 }

@@ -11,10 +11,9 @@ use tokio::net::TcpStream;
 
 use crate::cluster::TwoNodes;
 use crate::collector::Collector;
-use crate::support::{Gate, LIMIT, RawClient, Reply, Settings, TestBackend, TestGateway, eventually, http};
-
-/// What no test of one process and its peers can cause: the death of a node.
-const OF_DEAD_NODES: [&str; 2] = ["tidegate_reaped_connections_total", "tidegate_node_lease_remaining_seconds"];
+use crate::support::{
+    Gate, LIMIT, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, http, tidegate,
+};
 
 /// Metrics of the process itself and of its version, which are there without a cause.
 const WITHOUT_CAUSE: [&str; 7] = [
@@ -68,7 +67,7 @@ async fn every_metric_has_a_cause_that_moves_it() {
     // A histogram moves as a whole.
     let known = metrics.names().iter().filter(|name| !name.ends_with("_bucket") && !name.ends_with("_sum"));
     let known: BTreeSet<&str> = known.map(String::as_str).collect();
-    let covered: BTreeSet<&str> = moved.0.into_iter().chain(OF_DEAD_NODES).chain(WITHOUT_CAUSE).collect();
+    let covered: BTreeSet<&str> = moved.0.into_iter().chain(WITHOUT_CAUSE).collect();
     assert_eq!(known.difference(&covered).collect::<Vec<_>>(), Vec::<&&str>::new(), "nothing here moves them");
     assert_eq!(covered.difference(&known).collect::<Vec<_>>(), Vec::<&&str>::new(), "there are no such metrics");
 }
@@ -233,10 +232,15 @@ async fn telemetry_itself(moved: &mut Moved) {
 async fn other_nodes(moved: &mut Moved) {
     let backend = TestBackend::start().await;
     let cluster = TwoNodes::start(&Settings::aws_proxy(&backend)).await;
-    let [node, other] = cluster.nodes;
+    let TwoNodes { nodes: [node, other], settings, redis: _redis } = cluster;
     let none = BTreeMap::new();
     // Each node has asked Redis, and found its peer.
-    let names = ["tidegate_registry_state", "tidegate_registry_duration_seconds_count", "tidegate_links_open"];
+    let names = [
+        "tidegate_registry_state",
+        "tidegate_registry_duration_seconds_count",
+        "tidegate_node_lease_remaining_seconds",
+        "tidegate_links_open",
+    ];
     moved.expect(&node, &none, &names).await;
     let before = values(&node).await;
     let mut stranger = TcpStream::connect(node.gateway.peer_address().unwrap()).await.unwrap();
@@ -244,4 +248,21 @@ async fn other_nodes(moved: &mut Moved) {
     moved.expect(&node, &before, &["tidegate_link_refusals_total"]).await;
     tokio::time::timeout(Duration::from_secs(60), other.drain()).await.unwrap();
     moved.expect(&node, &before, &["tidegate_link_ends_total"]).await;
+
+    // A node dies with a client on it, whose backend takes a while to learn of it.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.yaml");
+    std::fs::write(&file, settings.text()).unwrap();
+    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
+    command.env("BACKEND", backend.url());
+    let mut doomed = Process::start(command);
+    let (public, _) = doomed.addresses().await;
+    let _client = TestClient::connect(public, "/prod", &[]).await.unwrap();
+    let gate = Gate::default();
+    backend.answer("DISCONNECT", Reply::Held(gate.clone(), Box::new(Reply::ok())));
+    let before = values(&node).await;
+    doomed.signal("KILL").await;
+    let names = ["tidegate_reaping_connections", "tidegate_reaped_connections_total"];
+    moved.expect(&node, &before, &names).await;
+    gate.open();
 }

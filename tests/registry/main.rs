@@ -11,5 +11,7 @@ mod memory_per_record;
 mod membership;
 mod operators;
 mod outage;
+mod reaper;
+mod reaping;
 mod records;
 mod tls;

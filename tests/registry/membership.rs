@@ -1,5 +1,6 @@
 //! What nodes know of each other, by way of Redis.
 
+use tidegate::cluster::link::PROTOCOL;
 use tidegate::cluster::{NodeKey, Standing};
 use tidegate::id::NodeId;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ async fn nodes_find_each_other_and_forget_who_has_left() {
     assert!(first.membership.refresh().await);
     assert!(asked.elapsed() < LEASE / 3, "{:?}", asked.elapsed());
     let Standing::Known(member) = standing(second.id()) else { panic!("it is known") };
-    assert_eq!((&*member.advertise, member.lease_alive, member.protocol), ("127.0.0.1:2", true, (1, 1)));
+    assert_eq!((&*member.advertise, member.lease_alive, member.protocol), ("127.0.0.1:2", true, PROTOCOL));
     assert!(matches!(member.key, NodeKey::Live { .. }));
 
     second.leave().await;

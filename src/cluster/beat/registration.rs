@@ -1,12 +1,14 @@
 //! How a node comes into Redis, goes out of it, and loses its id.
 
+use rand::RngExt as _;
+use rand::rngs::StdRng;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{Beat, BeatError};
-use crate::cluster::decide::{Registration, after_register};
+use crate::cluster::decide::{Registration, after_register, others_have_records};
 use crate::cluster::index::IndexEntry;
-use crate::id::NodeId;
+use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::redis_client::{Call, Keys, RedisConnection, RedisError, read, scripts};
 use crate::registry::RegistryState;
 use crate::telemetry::chain;
@@ -21,7 +23,7 @@ impl Beat {
         let keys = self.mirror.keys();
         let index = self.index_entry(keys, node);
         connection.run_one(index).await.map_err(BeatError::Register)?;
-        let register = scripts::register(keys, node, self.epoch, self.settings.lease);
+        let register = scripts::register(keys, node, self.epoch, self.settings.times.lease());
         let answer: String = connection.run_one(register).await.and_then(read).map_err(BeatError::Register)?;
         match after_register(&answer, self.epoch, &self.former) {
             Registration::Registered => {
@@ -36,7 +38,8 @@ impl Beat {
                 Ok(true)
             }
             Registration::Taken => {
-                self.fence(&answer);
+                // It is not known which server holds what was acknowledged under an earlier epoch.
+                self.fence(&answer, "");
                 Ok(false)
             }
             Registration::Unexpected => Err(BeatError::Register(RedisError::Unexpected)),
@@ -53,7 +56,7 @@ impl Beat {
         if self.former.len() > EPOCHS_MAX {
             self.former.remove(0);
         }
-        self.epoch = random_epoch();
+        self.epoch = epoch(&mut self.random);
         self.is_registered = false;
         self.forgotten = true;
         self.observations.interrupt();
@@ -68,18 +71,25 @@ impl Beat {
         self.observations.interrupt();
     }
 
-    /// This node's id belongs to others. Its sessions are closed and it goes on under a new id; see
-    /// [`Registry::fence`] for what becomes of the connections.
-    pub(super) fn fence(&mut self, found: &str) {
+    /// This node's id belongs to others: its key was `found` so on the server `run_id`. Its sessions are closed and it
+    /// goes on under a new id; see [`Registry::fence`] for what becomes of the connections.
+    pub(super) fn fence(&mut self, found: &str, run_id: &str) {
         let fenced = self.registry.node();
+        let is_same_run = self.run_id.as_deref() == Some(run_id);
+        let others_have_records = others_have_records(found, self.epoch, is_same_run);
+        let node = NodeId::from_bits(self.random.random::<u64>() >> (64 - 8 * NODE_ID_BYTES));
         // Nothing is written under the old id, and no client is taken until the new one is registered.
         self.mirror.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
-        let node = self.registry.fence();
+        self.registry.fence(node, others_have_records);
+        self.settings.peers.rename(node);
         if self.is_registered {
-            error!(%fenced, found, %node, "this node was condemned by others; its sessions are closed");
+            error!(
+                %fenced, found, %node, others_have_records,
+                "this node was condemned by others; its sessions are closed"
+            );
         }
         self.former.clear();
-        self.epoch = random_epoch();
+        self.epoch = epoch(&mut self.random);
         self.is_registered = false;
         self.forgotten = true;
         self.observations.interrupt();
@@ -90,7 +100,7 @@ impl Beat {
             warn!("Redis is away: this node leaves without a word, and others will find it dead");
             return;
         }
-        let patience = self.settings.lease / 3;
+        let patience = self.settings.times.beat();
         let is_written = timeout(patience, self.mirror.flush()).await;
         let Some(connection) = self.connection.clone() else { return };
         self.mirror.leave(RegistryState::Left);
@@ -114,6 +124,6 @@ impl Beat {
 }
 
 /// Epochs tell the registrations of a node apart. They are random, so that a key says whether it is of this process.
-pub(super) fn random_epoch() -> u64 {
-    u64::from(rand::random::<u32>()).max(1)
+pub(super) fn epoch(random: &mut StdRng) -> u64 {
+    u64::from(random.random::<u32>()).max(1)
 }

@@ -30,6 +30,8 @@ pub enum Question {
     /// About many: `head` says what, in the words of whoever asks, and `data` are shared, not copied. The answer is an
     /// [`Answer::Info`] in the same words.
     Ask { head: Bytes, data: Bytes },
+    /// Renew my lease in Redis. Only to a peer that speaks protocol 2.
+    Renew { epoch: u64, lease_millis: u32 },
 }
 
 /// What is asked of a connection.
@@ -44,7 +46,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Outcome(Outcome),
-    /// The description that a GET asked for.
+    /// The description that a GET asked for, or what became of a renewal.
     Info(Bytes),
 }
 
@@ -96,7 +98,7 @@ impl Question {
         CALL_OVERHEAD_BYTES
             + match self {
                 Question::Call(Call { action: Action::Post { data, .. }, .. }) => data.len(),
-                Question::Call(_) => 0,
+                Question::Call(_) | Question::Renew { .. } => 0,
                 Question::Ask { head, data } => head.len() + data.len(),
             }
     }
@@ -105,6 +107,9 @@ impl Question {
         let call = match self {
             Question::Call(call) => call,
             Question::Ask { head, data } => return Frame::Ask { id, head, data: data.clone() },
+            Question::Renew { epoch, lease_millis } => {
+                return Frame::Renew { id, epoch: *epoch, lease_millis: *lease_millis };
+            }
         };
         let trace = Some(call.trace).filter(|trace| trace.sampled);
         let to = Target { connection: call.connection, api_id: &call.api_id, trace };

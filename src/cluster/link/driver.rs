@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::call::{Caller, LocalConnections, Question};
 use super::frame::{Answers, Frame, Outcome};
 use super::handle::{Link, Outgoing};
 use super::links::Registered;
+use super::renewal::Renewal;
 use super::wire::{Wire, WireError};
 
 /// About as much is written in one system call; a single larger frame goes alone.
@@ -69,6 +71,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut driver = Driver {
         wire,
         link,
+        renewals: registered.renewals().clone(),
         caller,
         local,
         outbox: Batch::default(),
@@ -99,6 +102,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
 struct Driver<'a, S> {
     wire: Wire<S>,
     link: Arc<Link>,
+    renewals: mpsc::Sender<Renewal>,
     caller: Arc<dyn Caller>,
     local: &'a dyn LocalConnections,
     outbox: Batch,
@@ -166,8 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         let frame = Frame::decode(frame).map_err(|_| LinkEnd::Protocol)?;
         match frame {
-            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } if self.said_goodbye => {}
-            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } if !self.link.owe() => {
+            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } | Frame::Renew { .. }
+                if self.said_goodbye => {}
+            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } | Frame::Renew { .. }
+                if !self.link.owe() =>
+            {
                 return Err(LinkEnd::Protocol);
             }
             Frame::Post { id, to, binary, data } => {
@@ -176,6 +183,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             Frame::Get { id, to } => self.local.get(to, &self.caller, id),
             Frame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),
             Frame::Ask { id, head, data } => self.local.ask(head, data, &self.caller, id),
+            Frame::Renew { id, epoch, lease_millis } => {
+                let lease = Duration::from_millis(lease_millis.into());
+                if self.renewals.try_send(Renewal::new(&self.link, id, epoch, lease)).is_err() {
+                    self.link.answer(id, Outcome::Unavailable);
+                }
+            }
             Frame::Answers(answers) => self.link.answered(answers),
             Frame::Info { id, info } => self.link.answered_info(id, info),
             Frame::Ping => self.pong_due = true,

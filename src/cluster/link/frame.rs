@@ -30,6 +30,7 @@ const INFO: u8 = 6;
 const PING: u8 = 7;
 const PONG: u8 = 8;
 const GOODBYE: u8 = 9;
+const RENEW: u8 = 10;
 const ASK: u8 = 32;
 
 /// One frame.
@@ -41,11 +42,13 @@ pub enum Frame<'a> {
     Get { id: u64, to: Target<'a> },
     /// Close a connection.
     Delete { id: u64, to: Target<'a>, code: u16, reason: &'a str },
+    /// Renew my lease in Redis, which I do not reach. Answered as a GET. Since protocol 2.
+    Renew { id: u64, epoch: u64, lease_millis: u32 },
     /// Say or do something about many connections: the head says what, the data go to them.
     Ask { id: u64, head: &'a [u8], data: Bytes },
     /// What became of calls.
     Answers(Answers<'a>),
-    /// The description that a GET asked for, as the backend gets it; what an ask is answered with.
+    /// The description that a GET asked for, as the backend gets it; what an ask or a renewal is answered with.
     Info { id: u64, info: Bytes },
     /// Are you there?
     Ping,
@@ -143,6 +146,9 @@ impl<'a> Frame<'a> {
             PING => Frame::Ping,
             PONG => Frame::Pong,
             GOODBYE => Frame::Goodbye,
+            RENEW => {
+                Frame::Renew { id: rest.try_get_u64()?, epoch: rest.try_get_u64()?, lease_millis: rest.try_get_u32()? }
+            }
             _ => return Err(Malformed),
         };
         if rest.is_empty() { Ok(read) } else { Err(Malformed) }
@@ -178,6 +184,12 @@ impl<'a> Frame<'a> {
                     to.encode(out);
                     out.put_u16(*code);
                     put_text(out, reason);
+                }
+                Frame::Renew { id, epoch, lease_millis } => {
+                    out.put_u8(RENEW);
+                    out.put_u64(*id);
+                    out.put_u64(*epoch);
+                    out.put_u32(*lease_millis);
                 }
                 Frame::Answers(answers) => {
                     out.put_u8(ANSWERS);
@@ -366,6 +378,7 @@ mod tests {
             Frame::Ask { id: 5, head: b"who is there?", data: data.clone() },
             Frame::Ask { id: 6, head: b"", data: data.clone() },
             Frame::Delete { id: 3, to, code: 4001, reason: "kicked" },
+            Frame::Renew { id: 5, epoch: u64::MAX, lease_millis: 5000 },
             Frame::Info { id: 4, info: data.clone() },
             Frame::Ping,
             Frame::Pong,
@@ -424,7 +437,7 @@ mod tests {
         let check = |bytes: &[u8]| assert_eq!(Frame::decode(&Bytes::copy_from_slice(bytes)), Err(Malformed));
         check(b"");
         check(&[0]);
-        check(&[10]);
+        check(&[11]);
         check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1, 7]);
         check(&[ANSWERS, 0, 0, 0, 0, 0, 0, 0, 1]);
         let mut api_not_utf8 = vec![GET; 23];
@@ -450,7 +463,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_written_the_same(kind in 1..10_u8, bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn what_is_read_is_written_the_same(kind in 1..11_u8, bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let mut frame = BytesMut::from(&[kind][..]);
             frame.extend_from_slice(&bytes);
             let frame = frame.freeze();

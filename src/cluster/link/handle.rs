@@ -23,6 +23,9 @@ pub(super) const QUEUE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// own breaks the protocol.
 pub(super) const IN_FLIGHT_MAX: usize = 65_536;
 
+/// The first protocol in which leases can be renewed for others.
+const RENEWAL_PROTOCOL: u16 = 2;
+
 /// Descriptions of connections that wait to be sent, in bytes. Beyond it a GET is refused: 503.
 const INFO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -97,6 +100,22 @@ impl Link {
     /// It did not leave, it may have left and has no answer, or the owner has left for good.
     pub async fn call(self: &Arc<Self>, call: Call, within: Duration) -> Result<Answer, CallError> {
         self.start(call)?.within(within).await
+    }
+
+    /// Asks the peer to renew this node's lease: what it says of that. A peer that does not know how is not asked.
+    ///
+    /// # Errors
+    /// As [`Link::call`].
+    pub(in crate::cluster) async fn renew(
+        self: &Arc<Self>,
+        epoch: u64,
+        lease_millis: u32,
+        within: Duration,
+    ) -> Result<Answer, CallError> {
+        if self.protocol < RENEWAL_PROTOCOL {
+            return Err(CallError::NotSent);
+        }
+        self.start(Question::Renew { epoch, lease_millis })?.within(within).await
     }
 
     /// Makes a call, whose answer is to be waited for. Calls reach the owner in the order in which they are made.

@@ -1,16 +1,18 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::greeting::Identity;
 use super::handle::{Link, LinkLoad};
 use super::handshake::{Introduction, Refusal};
+use super::renewal::{Renewal, Renewals};
 use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
 use crate::secret::Secret;
@@ -19,6 +21,9 @@ use crate::tls::PeerTls;
 
 /// Strangers and peers whose handshake is not done yet. A further one is turned away.
 const HANDSHAKES_MAX: usize = 256;
+
+/// Renewals for peers that wait at once. A further one is refused, and asked for again.
+const RENEWALS_MAX: usize = 256;
 
 /// Nodes that said goodbye, and nodes whose link was lost, that are remembered; then the table of members knows.
 const DEPARTED_MAX: usize = 4096;
@@ -33,7 +38,10 @@ const DEPARTED_MAX: usize = 4096;
 /// it is stopped, and nothing that it still holds is acted on.
 #[derive(Debug)]
 pub struct Links {
-    identity: Identity,
+    identity: ArcSwap<Identity>,
+    /// What peers want to have renewed, and who does it.
+    renewals: mpsc::Sender<Renewal>,
+    renewals_wanted: Mutex<Option<Renewals>>,
     lease: Duration,
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: LinkMetrics,
@@ -52,6 +60,8 @@ pub struct Links {
 struct Slots {
     by_node: HashMap<NodeId, Slot>,
     departed: HashMap<NodeId, Instant>,
+    /// Where nodes are that were linked and that the table has not named yet.
+    met: HashMap<NodeId, String>,
     /// Nodes whose link was lost without a goodbye, and that have no new one.
     lost: HashMap<NodeId, Instant>,
 }
@@ -112,8 +122,11 @@ impl Links {
         membership: Arc<Membership>,
         metrics: LinkMetrics,
     ) -> Arc<Self> {
+        let (renewals, wanted) = mpsc::channel(RENEWALS_MAX);
         Arc::new(Links {
-            identity,
+            identity: ArcSwap::from_pointee(identity),
+            renewals,
+            renewals_wanted: Mutex::new(Some(wanted)),
             lease,
             membership,
             metrics,
@@ -128,11 +141,35 @@ impl Links {
 
     /// This node.
     pub fn node(&self) -> NodeId {
-        self.identity.introduction.node
+        self.identity.load().introduction.node
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    pub(super) fn identity(&self) -> Arc<Identity> {
+        self.identity.load_full()
+    }
+
+    /// This node has another id from now on: the links of the old one are ended, and peers are dialled anew.
+    pub(in crate::cluster) fn rename(&self, node: NodeId) {
+        let mut identity = Identity::clone(&self.identity());
+        identity.introduction.node = node;
+        self.identity.store(Arc::new(identity));
+        self.all().iter().for_each(|link| link.stop());
+    }
+
+    /// The addresses of all other nodes that are known and have not left, be it that they have linked themselves alone. One
+    /// that was condemned is among them: it may be back at its address under an id that was not heard of yet.
+    pub(in crate::cluster) fn addresses(&self) -> Vec<String> {
+        let (table, mut slots) = (self.membership.table(), self.write());
+        slots.met.retain(|node, _| !table.members.contains_key(node) && !table.departed.contains_key(node));
+        let members = table.members.values().map(|member| (member.node, &member.advertise));
+        let known = members.chain(slots.met.iter().map(|(node, advertise)| (*node, advertise)));
+        let others = known.filter(|(node, _)| *node != self.node() && !slots.departed.contains_key(node));
+        others.map(|(_, advertise)| advertise.clone()).collect()
+    }
+
+    /// What peers that do not reach Redis want to have renewed. There is one who does it.
+    pub fn renewals(&self) -> Option<Renewals> {
+        self.renewals_wanted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The lease `L`, from which the times of links follow.
@@ -334,6 +371,9 @@ impl Links {
             slot.dials_failed = 0;
             slot.error = None;
             let replaced = slot.link.replace(Arc::clone(&link));
+            if slots.met.len() < DEPARTED_MAX {
+                slots.met.insert(node, link.peer.advertise.clone());
+            }
             slots.lost.remove(&node);
             replaced
         };
@@ -352,6 +392,7 @@ impl Links {
         {
             let mut slots = self.write();
             if said_goodbye {
+                slots.met.remove(&link.peer.node);
                 remember(&mut slots.departed, link.peer.node);
             }
             let is_current = |slot: &Slot| slot.link.as_ref().is_some_and(|current| current.serial == link.serial);
@@ -422,6 +463,10 @@ pub(super) struct Registered {
 impl Registered {
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    pub(super) fn renewals(&self) -> &mpsc::Sender<Renewal> {
+        &self.links.renewals
     }
 
     /// It is over: nobody finds it any more, and those who wait for an answer get theirs.

@@ -18,6 +18,7 @@
 //! | 6 | description, answering a GET | call id (8), the JSON |
 //! | 7, 8 | ping, pong | |
 //! | 9 | goodbye | |
+//! | 10 | renewal, since protocol 2; answered by a description | call id (8), epoch (8), lease in ms (4) |
 //! | 32 | ask about many connections, answered by a frame of kind 6 | call id (8), length (4) and bytes of the question, the data |
 //!
 //! Invariants:
@@ -38,6 +39,7 @@ mod handle;
 mod handshake;
 mod keep;
 mod links;
+mod renewal;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -48,3 +50,4 @@ pub use frame::{Answers, FRAME_MAX_BYTES, Frame, Malformed, Outcome, Target};
 pub use handle::{Link, LinkLoad, Waiting};
 pub use handshake::{Introduction, PROTOCOL, Refusal};
 pub use links::{Links, Peer, PeerLink};
+pub use renewal::{Renewal, Renewals};

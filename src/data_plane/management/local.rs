@@ -6,7 +6,7 @@ use super::answer_peer::answer_peer;
 use super::delete_connection::close;
 use super::get_connection::describe;
 use super::post_to_connection::frame;
-use super::{DataType, count, find_here};
+use super::{DataType, count, find_here, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, Outcome, Target};
 use crate::data_plane::DataPlane;
@@ -20,7 +20,10 @@ impl LocalConnections for Arc<DataPlane> {
     fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64) {
         let traced = traced(self, to, caller);
         let caller = traced.as_ref().unwrap_or(caller);
-        let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
+        let open = match find_for_peer(self, to) {
+            Ok(open) => open,
+            Err(outcome) => return caller.answer(id, outcome),
+        };
         if data.len() > self.live().limits.message_bytes {
             return caller.answer(id, Outcome::TooLarge);
         }
@@ -38,7 +41,10 @@ impl LocalConnections for Arc<DataPlane> {
     fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64) {
         let traced = traced(self, to, caller);
         let caller = traced.as_ref().unwrap_or(caller);
-        let Some(open) = find_here(self, to.api_id, &to.connection) else { return caller.answer(id, Outcome::Gone) };
+        let open = match find_for_peer(self, to) {
+            Ok(open) => open,
+            Err(outcome) => return caller.answer(id, outcome),
+        };
         counted(self, open, caller, id, move |open, caller| caller.answer_info(id, describe(open)));
     }
 
@@ -48,9 +54,10 @@ impl LocalConnections for Arc<DataPlane> {
 
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome {
         let span = span(self, to);
-        let outcome = match find_here(self, to.api_id, &to.connection) {
-            Some(open) if close(&open, code, reason) => Outcome::Done,
-            Some(_) | None => Outcome::Gone,
+        let outcome = match find_for_peer(self, to) {
+            Ok(open) if close(&open, code, reason) => Outcome::Done,
+            Ok(_) => Outcome::Gone,
+            Err(outcome) => outcome,
         };
         span.into_iter().for_each(|span| end(span, outcome));
         outcome
@@ -112,6 +119,13 @@ impl Receipts for Traced {
         self.end(if written { Outcome::Done } else { Outcome::Gone });
         self.caller.settle(id, written);
     }
+}
+
+fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<Open, Outcome> {
+    if !may_serve(plane) {
+        return Err(Outcome::Unavailable);
+    }
+    find_here(plane, to.api_id, &to.connection).ok_or(Outcome::Gone)
 }
 
 /// Does something for a peer if it is within the usage plan of the connection's API key: at once, or in a task of its

@@ -19,6 +19,9 @@ pub(super) mod push;
 pub(super) mod send;
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::authorizer::{Access, ConnectionsCall, Counted, Denial};
 use crate::data_plane::context::log_denial;
@@ -86,13 +89,33 @@ enum Found {
     Elsewhere(ConnectionId),
 }
 
-/// Finds the connection that a call is about.
-fn find(plane: &DataPlane, deployment: &Arc<Deployment>, id: &str) -> Result<Found, ConnectionsApiError> {
+/// Finds the connection that a call is about, once this node may serve it.
+async fn find(plane: &DataPlane, deployment: &Arc<Deployment>, id: &str) -> Result<Found, ConnectionsApiError> {
     let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
     if plane.cluster.is_some() && parsed.node() != plane.registry.node() {
         return Ok(Found::Elsewhere(parsed));
     }
+    served(plane).await?;
     find_here(plane, &deployment.api_id, &parsed).map(Found::Here).ok_or(ConnectionsApiError::Gone)
+}
+
+/// How long a call waits while this node must not serve. What was queued before waits for as long as clients are held.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// Whether a call may be carried out here and now, or soon.
+fn may_serve(plane: &DataPlane) -> bool {
+    plane.registry.gate().shut_for().is_none_or(|shut| shut < HOLD)
+}
+
+/// Waits until a call may be carried out here.
+///
+/// # Errors
+/// Not soon; nothing was done.
+async fn served(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
+    let gate = plane.registry.gate();
+    let Some(shut) = gate.shut_for() else { return Ok(()) };
+    let opened = timeout(HOLD.saturating_sub(shut), gate.opened()).await;
+    opened.map_err(|_| ConnectionsApiError::OwnerUnreachable)
 }
 
 /// Finds a connection of this node. It belongs to the API, not to the stage: every stage of its API reaches it, as on

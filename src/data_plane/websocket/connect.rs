@@ -57,6 +57,8 @@ pub struct Admitted {
     pub(super) live: Arc<Live>,
     /// The registry has let go of it; nobody is to be told.
     forgotten: bool,
+    /// It was opened, and is not over.
+    is_open: bool,
     /// In a box: the task of a session is small.
     pub(super) particulars: Box<Particulars>,
 }
@@ -196,6 +198,7 @@ async fn admit(
         connection: Arc::clone(connection),
         live: Arc::clone(live),
         forgotten: false,
+        is_open: false,
         particulars: Box::new(Particulars { subprotocol: None, bucket: Bucket::new(Instant::now()), _slot: slot }),
     };
     // Recorded first: if this node dies from here on, the backend still gets its `$disconnect`.
@@ -295,15 +298,20 @@ impl Admitted {
         stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
     }
 
-    /// From now on it is served, and in what its backend put it. `None` if the node was fenced meanwhile: then its
-    /// backend is told that it is over.
+    /// From now on it is served, and in what its backend put it. `None` if the node may not serve it, now or at all: then its backend is told that it is
+    /// over.
     async fn open(mut self, actions: Actions) -> Option<Self> {
-        let is_served = self.plane.registry.open(&self.connection.id, Arc::clone(&self.outbox));
-        self.plane.metrics.opened(&labels(&self.connection));
-        if !is_served {
+        let registry = &self.plane.registry;
+        if !registry.gate().opened_in_time().await {
+            self.end(Closing::isolated());
+            return None;
+        }
+        if !registry.open(&self.connection.id, Arc::clone(&self.outbox)) {
             self.end(Closing::fenced());
             return None;
         }
+        self.plane.metrics.opened(&labels(&self.connection));
+        self.is_open = true;
         name_user(&self.plane, &self.connection);
         act(&self.plane, &self.connection, actions).await;
         debug!(connection_id = %self.connection.id, "connected");
@@ -319,11 +327,10 @@ impl Admitted {
     /// The connection is over: it is no longer served, and posts to it are gone. Its backend is told when this is
     /// dropped.
     pub(super) fn end(&mut self, closing: Closing) {
-        let was_open = self.plane.registry.get_open(&self.connection.id).is_some();
-        let (cause, code) = (closing.cause, closing.code);
-        if self.plane.registry.end(&self.connection.id, closing) && was_open {
-            self.plane.metrics.closed(&labels(&self.connection), cause, code);
+        if std::mem::take(&mut self.is_open) {
+            self.plane.metrics.closed(&labels(&self.connection), closing.cause, closing.code);
         }
+        self.plane.registry.end(&self.connection.id, closing);
         self.plane.groups.end(&self.connection);
     }
 }
@@ -332,7 +339,10 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         if !self.forgotten {
             self.end(Closing::lost());
-            report(&self.plane, &self.connection);
+            // After this node was fenced it may be with others.
+            if self.plane.registry.get_ended(&self.connection.id).is_some() {
+                report(&self.plane, &self.connection);
+            }
         }
     }
 }

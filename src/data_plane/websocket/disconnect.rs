@@ -21,13 +21,17 @@ use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, chain, e
 
 /// Sees to it that the backend learns that a connection is over. The event waits in the queue of its integration.
 pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
-    plane.metrics.disconnect_pending(&labels(connection));
+    report_at(plane, connection, Instant::now());
+}
+
+/// As [`report`], and not before `due`.
+pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Connection, due: Instant) {
     let live = plane.live();
     let stage = live.deployments.api(&connection.api_id).and_then(|deployment| deployment.stage(&connection.stage));
     match stage.and_then(|stage| stage.disconnect.as_ref()) {
         Some(route) => {
             let queue = (Arc::clone(&connection.api_id), Arc::clone(&route.integration.id));
-            plane.disconnects.add(plane, queue, connection.id);
+            plane.disconnects.add(plane, queue, connection.id, due);
         }
         None => {
             record_without_call(plane, &connection.id, StatusCode::OK, None);
@@ -69,8 +73,9 @@ fn record_without_call(plane: &DataPlane, id: &ConnectionId, status: StatusCode,
 /// Tries once to deliver a `$disconnect`. The event's id is computed from the connection's, so every attempt, by
 /// whomever, has the same.
 pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &ConnectionId) -> Attempt {
-    plane.registry.gate().opened().await;
-    let Some(ended) = plane.registry.get_ended(id) else { return Attempt::Settled };
+    // A node that goes down may not know any more whether others tell the backend: it does so itself, by the same id.
+    let _ = plane.lifecycle.draining().run_until_cancelled(plane.registry.gate().opened()).await;
+    let Some(ended) = plane.registry.take_up(id) else { return Attempt::Dropped };
     let Ended { connection, closing, attempt, since } = ended;
     let live = plane.live_owned();
     let deployment = live.deployments.api(&connection.api_id);
@@ -180,7 +185,7 @@ fn give_up(plane: &DataPlane, connection: &Connection, attempts: u32, why: &str)
 }
 
 fn settle(plane: &DataPlane, connection: &Connection, lost: bool) {
-    if plane.registry.settle(&connection.id) {
-        plane.metrics.disconnect_settled(&labels(connection), lost);
+    if plane.registry.settle(&connection.id) && lost {
+        plane.metrics.disconnect_lost(&labels(connection));
     }
 }

@@ -131,7 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
-        if !self.admitted.plane.registry.gate().is_open() {
+        if !self.admitted.plane.registry.may_serve(&self.admitted.connection.id) {
+            if let Poll::Ready(closing) = self.outbox().poll_cut(cx) {
+                return Poll::Ready(Step::End(closing));
+            }
             ready!(self.poll_hold(cx));
         }
         if let Poll::Ready(closing) = self.socket.poll_send(cx) {

@@ -34,7 +34,7 @@ pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
 pub use links::LinkMetrics;
-pub use node::RegistryMetrics;
+pub use node::{ReapingGauge, RegistryMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub struct Fill {
     pub groups: usize,
     pub group_memberships: usize,
     pub backends: Vec<BackendFill>,
+    /// `$disconnect` events that no backend has taken yet, of each stage.
+    pub pending: Vec<(StageLabels, usize)>,
 }
 
 /// The pool of one backend.
@@ -211,17 +213,9 @@ impl Metrics {
         }
     }
 
-    /// A connection ended and its `$disconnect` waits for the backend.
-    pub fn disconnect_pending(&self, stage: &StageLabels) {
-        self.connections.disconnect_events_pending.get_or_create(stage).inc();
-    }
-
-    /// A `$disconnect` waits no longer; `lost` if it was given up.
-    pub fn disconnect_settled(&self, stage: &StageLabels, lost: bool) {
-        self.connections.disconnect_events_pending.get_or_create(stage).dec();
-        if lost {
-            self.connections.disconnect_events_lost.get_or_create(stage).inc();
-        }
+    /// A `$disconnect` was given up.
+    pub fn disconnect_lost(&self, stage: &StageLabels) {
+        self.connections.disconnect_events_lost.get_or_create(stage).inc();
     }
 
     /// Metrics of the registry.
@@ -237,6 +231,11 @@ impl Metrics {
     /// How long this node's lease lasts from now.
     pub fn lease_remaining(&self, remaining: Duration) {
         self.node.lease_remaining.set(remaining.as_secs_f64());
+    }
+
+    /// Connections of dead nodes whose backends do not know it yet, as far as this node sees.
+    pub fn reaping(&self) -> ReapingGauge {
+        self.node.reaping.clone()
     }
 
     /// A connection of a lost node was taken over.
@@ -259,6 +258,11 @@ impl Metrics {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.node.send_buffer_bytes.set(gauge(fill.send_buffer_bytes));
         self.node.send_buffer_largest_bytes.set(gauge(fill.send_buffer_largest_bytes));
+        let pending = &self.connections.disconnect_events_pending;
+        pending.clear();
+        for (stage, count) in fill.pending {
+            pending.get_or_create(&stage).set(gauge(count));
+        }
         self.node.groups.set(gauge(fill.groups));
         self.node.group_memberships.set(gauge(fill.group_memberships));
         // A reload may have taken a backend away. What is left is added up: HTTP/1.1 and HTTP/2 to one address are two.

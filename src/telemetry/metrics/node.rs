@@ -35,12 +35,24 @@ impl RegistryMetrics {
     }
 }
 
+/// How much of dead nodes is not taken over yet.
+#[derive(Clone, Debug, Default)]
+pub struct ReapingGauge(Gauge);
+
+impl ReapingGauge {
+    /// So many connections are left.
+    pub fn set(&self, connections: usize) {
+        self.0.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+}
+
 /// This node: what waits in it, what it shares with others, and what telemetry itself loses.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
     pub(super) registry: RegistryMetrics,
     pub(super) lease_remaining: Gauge<f64, std::sync::atomic::AtomicU64>,
     pub(super) reaped: Counters<StageLabels>,
+    pub(super) reaping: ReapingGauge,
     pub(super) tls_handshakes: Counters<ResultLabels>,
     pub(super) send_buffer_bytes: Gauge,
     pub(super) send_buffer_largest_bytes: Gauge,
@@ -63,6 +75,9 @@ impl NodeMetrics {
             registry: RegistryMetrics::declare(register),
             lease_remaining: register.single("node_lease_remaining_seconds", "Time until this node's lease ends"),
             reaped: register.counter("reaped_connections", "Connections of lost nodes that this node took over"),
+            reaping: ReapingGauge(
+                register.single("reaping_connections", "Connections of lost nodes whose backends do not know it yet"),
+            ),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
             groups: register.single("groups", "Groups and users that have a member on this node"),
             group_memberships: register

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock::Timestamp;
-use tidegate::cluster::{Beat, BeatHandle, BeatSettings, Membership};
+use tidegate::cluster::link::Links;
+use tidegate::cluster::{Beat, BeatHandle, BeatSettings, Membership, Reaper, ReaperSettings, Times};
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::redis_client::{BUCKETS, Call, Keys, RedisSettings, read};
+use tidegate::registry::claims::Arrivals;
 use tidegate::registry::record::{self, Record};
-use tidegate::registry::{Mirror, Registry, RegistryState, WhenUnavailable, writer};
+use tidegate::registry::{Mirror, Registry, RegistryState, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::telemetry::Metrics;
@@ -25,6 +27,8 @@ pub(crate) struct NodeOptions {
     pub(crate) when_unavailable: WhenUnavailable,
     pub(crate) rebuild_per_second: u32,
     pub(crate) advertise: String,
+    /// Most records of dead nodes that it holds.
+    pub(crate) held_max: usize,
 }
 
 impl NodeOptions {
@@ -34,6 +38,7 @@ impl NodeOptions {
             when_unavailable: WhenUnavailable::Accept,
             rebuild_per_second: 20_000,
             advertise: "127.0.0.1:1".to_owned(),
+            held_max: 1000,
         }
     }
 }
@@ -44,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) metrics: Metrics,
+    /// What it takes over of dead nodes; sent by nobody unless a test does.
+    pub(crate) arrivals: Arrivals,
     beat: BeatHandle,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -59,16 +66,40 @@ impl Node {
             options.when_unavailable,
             metrics.registry(),
         ));
-        let registry = Arc::new(Registry::mirrored(Arc::clone(&mirror)));
+        let times = Times::new(LEASE);
+        let node = NodeId::random();
+        let registry = Arc::new(Registry::mirrored(node, times.hold(), Arc::clone(&mirror)));
         let (membership, refreshes) = Membership::new();
         let membership = Arc::new(membership);
-        let settings = BeatSettings { redis: options.redis, lease: LEASE, advertise: options.advertise };
-        let (beat, handle) =
-            Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), refreshes);
+        let secret = "0123456789abcdef".to_owned().into();
+        let links = Links::new(
+            node,
+            options.advertise.clone(),
+            secret,
+            LEASE,
+            None,
+            Arc::clone(&membership),
+            metrics.links().clone(),
+        );
+        let settings = BeatSettings {
+            redis: Arc::new(options.redis),
+            peers: links,
+            times,
+            advertise: options.advertise,
+            seed: rand::random(),
+        };
+        let member = (Arc::clone(&membership), refreshes);
+        let (beat, handle) = Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), member);
+        let settings = ReaperSettings { times, held_max: options.held_max };
+        let gauge = metrics.reaping();
+        let reaper = Reaper::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), gauge);
+        let arrivals = registry.claims().arrivals().expect("nobody has them yet");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&mirror), stop.clone()));
         tasks.spawn(beat.run(stop.clone()));
-        Node { registry, mirror, membership, metrics, beat: handle, stop, tasks }
+        tasks.spawn(reaper.run(stop.clone()));
+        tasks.spawn(watch_gate(Arc::clone(&registry), stop.clone()));
+        Node { registry, mirror, membership, metrics, arrivals, beat: handle, stop, tasks }
     }
 
     /// A node that is registered and in step with Redis.

@@ -19,7 +19,7 @@ fn has_no_link(node: &TestNode) -> bool {
 async fn two_nodes_with_the_secret_are_linked() {
     let (a, b) = (TestNode::new(), TestNode::new());
     let link = a.link(&b).await;
-    assert_eq!((link.peer.node, link.protocol, link.dialled), (b.id(), 1, true));
+    assert_eq!((link.peer.node, link.protocol, link.dialled), (b.id(), PROTOCOL.1, true));
     eventually("linked", || b.links.get(&a.id()).is_some_and(|link| !link.dialled)).await;
     let peers = b.links.peers();
     assert_eq!((peers.len(), peers[0].node, &*peers[0].advertise), (1, a.id(), "127.0.0.1:1"));

@@ -1,0 +1,40 @@
+//! How a node that is silent is declared dead.
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::Beat;
+use crate::cluster::observe::Doomed;
+use crate::redis_client::{Call, RedisConnection, read, reaping, scripts};
+use crate::telemetry::chain;
+
+impl Beat {
+    /// Condemns the nodes that have been silent for long enough at the look that was sent at `sent`, while this node has
+    /// itself proof that it may act. What one of them becomes is decided in Redis, by what is there then.
+    pub(super) async fn condemn(&mut self, connection: &RedisConnection, sent: Instant) {
+        let times = self.settings.times;
+        let doomed = self.observations.doomed(sent, times.watch());
+        if doomed.is_empty() || !self.registry.gate().is_open() {
+            return;
+        }
+        let slack = u64::try_from(times.slack().as_millis()).unwrap_or(u64::MAX);
+        let call = |Doomed { node, key, time_millis }: &Doomed| -> Call {
+            reaping::condemn(self.mirror.keys(), *node, &key.to_text(), time_millis.saturating_add(slack))
+        };
+        let calls: Vec<Call> = doomed.iter().map(call).collect();
+        let answers = match connection.run(&calls).await {
+            Ok(answers) => answers,
+            // The lease is renewed all the same; if the connection is at fault, the next beat finds out.
+            Err(error) => return debug!(error = %chain(&error), "silent nodes could not be declared dead"),
+        };
+        for (Doomed { node, key, .. }, answer) in doomed.iter().zip(answers) {
+            let answer: String = read(answer).unwrap_or_default();
+            if answer == scripts::OK {
+                warn!(%node, key = key.to_text(), "a node is silent for longer than its lease; it is declared dead");
+                self.observations.condemned(node);
+            } else {
+                debug!(%node, answer, "a silent node was not declared dead");
+            }
+        }
+    }
+}

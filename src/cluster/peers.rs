@@ -1,0 +1,165 @@
+//! What other nodes can do for one that does not reach Redis: renew its lease, or say that they do not reach it either.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use tokio_util::sync::CancellationToken;
+
+use super::link::{Answer, Links, Renewal, Renewals};
+use super::survey::run_id_of;
+use super::{Membership, NodeKey};
+use crate::id::NodeId;
+use crate::redis_client::{Call, Reach, read, scripts};
+use crate::registry::Mirror;
+
+/// Renewals that go to Redis in one go.
+const BATCH: usize = 64;
+
+/// What a peer says that does not reach Redis itself.
+const DETACHED: &str = "DETACHED";
+
+/// The other nodes, as the beat needs them: through links, or as a simulation plays them.
+pub trait Peers: fmt::Debug + Send + Sync {
+    /// Asks every linked peer to renew the lease of this node, within a time.
+    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<Relayed>>;
+
+    /// How the addresses of all other nodes behave that are known and have not left, the dead among them.
+    fn reach(&self, within: Duration) -> BoxFuture<'_, Vec<Reach>>;
+
+    /// This node has another id: peers learn so by the end of the links.
+    fn rename(&self, node: NodeId);
+}
+
+/// What one peer says to a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Relayed {
+    /// It reached Redis: the answer of the script, and the server that gave it.
+    Answered { renewal: String, run_id: String },
+    /// It does not reach Redis either, and has not seen this node dead.
+    Detached,
+}
+
+impl Relayed {
+    /// As it goes over a link.
+    pub fn to_text(&self) -> String {
+        match self {
+            Relayed::Answered { renewal, run_id } => format!("{renewal}\n{run_id}"),
+            Relayed::Detached => DETACHED.to_owned(),
+        }
+    }
+
+    /// The opposite of [`Relayed::to_text`].
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once('\n') {
+            Some((renewal, run_id)) => {
+                Some(Relayed::Answered { renewal: renewal.to_owned(), run_id: run_id.to_owned() })
+            }
+            None => (text == DETACHED).then_some(Relayed::Detached),
+        }
+    }
+}
+
+impl Peers for Links {
+    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<Relayed>> {
+        let lease_millis = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        Box::pin(async move {
+            let links = self.all();
+            let answers = join_all(links.iter().map(|link| link.renew(epoch, lease_millis, within))).await;
+            let text = |answer| match answer {
+                Ok(Answer::Info(text)) => Some(text),
+                Ok(Answer::Outcome(_)) | Err(_) => None,
+            };
+            let parse = |text: bytes::Bytes| Relayed::parse(std::str::from_utf8(&text).ok()?);
+            answers.into_iter().filter_map(text).filter_map(parse).collect()
+        })
+    }
+
+    fn reach(&self, within: Duration) -> BoxFuture<'_, Vec<Reach>> {
+        let addresses = self.addresses();
+        Box::pin(async move { join_all(addresses.iter().map(|address| Reach::of(address, within))).await })
+    }
+
+    fn rename(&self, node: NodeId) {
+        Links::rename(self, node);
+    }
+}
+
+/// Renews leases for peers that do not reach Redis, until `stop`: all that wait in one go.
+pub async fn serve_renewals(
+    mut renewals: Renewals,
+    mirror: Arc<Mirror>,
+    membership: Arc<Membership>,
+    stop: CancellationToken,
+) {
+    let mut waiting = Vec::with_capacity(BATCH);
+    while stop.run_until_cancelled(renewals.recv_many(&mut waiting, BATCH)).await.is_some_and(|count| count > 0) {
+        let wanted: Vec<Wanted> = waiting.iter().map(Wanted::of).collect();
+        let answers = renew_for(&mirror, &membership, &wanted).await;
+        for (renewal, answer) in waiting.drain(..).zip(answers) {
+            renewal.answer(answer.to_text());
+        }
+    }
+}
+
+/// A lease that is to be renewed for another node.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    pub node: NodeId,
+    pub epoch: u64,
+    pub lease: Duration,
+}
+
+impl Wanted {
+    fn of(renewal: &Renewal) -> Self {
+        Wanted { node: renewal.node(), epoch: renewal.epoch, lease: renewal.lease }
+    }
+}
+
+/// What this node can say to each of these.
+pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wanted]) -> Vec<Relayed> {
+    let keys = mirror.keys();
+    let calls: Vec<Call> = wanted
+        .iter()
+        .flat_map(|Wanted { node, epoch, lease }| {
+            [scripts::info(keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
+        })
+        .collect();
+    let answers = match mirror.connection() {
+        // If that fails this node does not reach Redis either; its own beat finds out too.
+        Some(connection) => connection.run(&calls).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let mut answers = answers.into_iter();
+    let mut answer = |wanted: &Wanted| {
+        let mut next = || answers.next().and_then(|answer| read::<String>(answer).ok());
+        match (next(), next()) {
+            (Some(info), Some(renewal)) => Relayed::Answered { renewal, run_id: run_id_of(&info) },
+            _ => detached(membership, &wanted.node),
+        }
+    };
+    wanted.iter().map(&mut answer).collect()
+}
+
+/// What a node without Redis knows of another.
+fn detached(membership: &Membership, node: &NodeId) -> Relayed {
+    match membership.table().members.get(node).map(|member| member.key) {
+        Some(key @ NodeKey::Dead { .. }) => Relayed::Answered { renewal: key.to_text(), run_id: String::new() },
+        _ => Relayed::Detached,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_is_heard() {
+        let answered = Relayed::Answered { renewal: "dead 7".to_owned(), run_id: "abc".to_owned() };
+        for relayed in [answered, Relayed::Detached] {
+            assert_eq!(Relayed::parse(&relayed.to_text()), Some(relayed));
+        }
+        assert_eq!(Relayed::parse("what"), None);
+    }
+}

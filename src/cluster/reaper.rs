@@ -1,0 +1,257 @@
+//! The reaper: claims the records that dead nodes left, a bucket at a time, and gives them back when their events are
+//! over. The events themselves are sent by whoever takes [`crate::registry::Claims::arrivals`].
+
+mod bucket;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::decide::has_room;
+use super::index::IndexEntry;
+use super::{Member, Membership, Times};
+use crate::id::NodeId;
+use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read, reaping, scripts};
+use crate::registry::record::RECORD_FORMAT;
+use crate::registry::{Mirror, Registry};
+use crate::telemetry::{ReapingGauge, chain};
+
+/// Most records of dead nodes that one node holds. A single larger bucket is taken when nothing else is held.
+const HELD_MAX: usize = 16_384;
+
+/// Most records of one call that notes what became of them, or writes them back.
+const BATCH: usize = 256;
+
+/// What the reaper needs.
+#[derive(Debug)]
+pub struct ReaperSettings {
+    pub times: Times,
+    /// See [`HELD_MAX`]; for tests less.
+    pub held_max: usize,
+}
+
+impl ReaperSettings {
+    /// Those of a cluster with these times.
+    pub fn new(times: Times) -> Self {
+        ReaperSettings { times, held_max: HELD_MAX }
+    }
+}
+
+/// Takes over what dead nodes left. [`Reaper::run`] is its one task.
+#[derive(Debug)]
+pub struct Reaper {
+    settings: ReaperSettings,
+    registry: Arc<Registry>,
+    mirror: Arc<Mirror>,
+    membership: Arc<Membership>,
+    gauge: ReapingGauge,
+    estates: BTreeMap<NodeId, Estate>,
+    /// When claims are renewed next.
+    keep_at: Instant,
+}
+
+/// A dead node of which something may be left.
+#[derive(Debug)]
+struct Estate {
+    member: Member,
+    since: Instant,
+    /// Records that this node has taken over.
+    taken: usize,
+    /// Records that are left in Redis, at the last look.
+    left: usize,
+    /// It was said that this node takes part.
+    is_announced: bool,
+    /// What this version cannot read is left to others.
+    is_unreadable: bool,
+    /// When to look again.
+    look_at: Instant,
+    texts: Option<HashMap<u32, Box<str>>>,
+}
+
+#[derive(Debug, Error)]
+enum ReapError {
+    #[error("Redis was asked in vain")]
+    Redis(#[source] RedisError),
+}
+
+/// Where one pass works.
+struct Pass<'a> {
+    connection: &'a RedisConnection,
+    keys: &'a Keys,
+    /// In whose name: a node that was fenced claims under its new id.
+    node: NodeId,
+}
+
+impl Reaper {
+    /// One that has nothing yet. `registry` has the mirror `mirror`.
+    pub fn new(
+        settings: ReaperSettings,
+        registry: Arc<Registry>,
+        mirror: Arc<Mirror>,
+        membership: Arc<Membership>,
+        gauge: ReapingGauge,
+    ) -> Self {
+        let keep_at = Instant::now();
+        Reaper { settings, registry, mirror, membership, gauge, estates: BTreeMap::new(), keep_at }
+    }
+
+    /// Reaps until `stop`. A pass follows each beat and each event that is over.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut tables = self.membership.watch();
+        let registry = Arc::clone(&self.registry);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = tables.changed() => if changed.is_err() { return },
+                () = registry.claims().outcome() => {}
+                () = sleep(self.settings.times.beat()) => {}
+            }
+            tables.mark_unchanged();
+            if let Some(Err(error)) = stop.run_until_cancelled(self.run_once()).await {
+                debug!(error = %chain(&error), "what dead nodes left waits for Redis");
+            }
+        }
+    }
+
+    /// One pass: renews claims, notes what is over, claims what there is room for, and buries who has nothing left.
+    async fn run_once(&mut self) -> Result<(), ReapError> {
+        self.meet_the_dead();
+        let mirror = Arc::clone(&self.mirror);
+        let Some(connection) = mirror.connection() else { return Ok(()) };
+        let pass = Pass { connection: &connection, keys: mirror.keys(), node: self.registry.node() };
+        let now = Instant::now();
+        if now >= self.keep_at {
+            self.keep_claims(&pass).await?;
+            self.keep_at = now + self.settings.times.beat().mul_f64(0.9);
+        }
+        self.note_outcomes(&pass).await?;
+        let dead: Vec<NodeId> = self.estates.keys().copied().collect();
+        for node in dead {
+            let is_due = self.estates.get(&node).is_some_and(|estate| estate.look_at <= Instant::now());
+            if is_due && self.registry.gate().is_open() {
+                self.look(&pass, node).await?;
+            }
+        }
+        let left: usize = self.estates.values().map(|estate| estate.left).sum();
+        self.gauge.set(left.max(self.registry.claims().len()));
+        Ok(())
+    }
+
+    /// Learns who is dead, and who is buried.
+    fn meet_the_dead(&mut self) {
+        let table = self.membership.table();
+        for member in &table.dead {
+            self.estates.entry(member.node).or_insert_with(|| Estate::new(member.clone()));
+        }
+        let held = self.registry.claims().views();
+        self.estates.retain(|node, estate| {
+            let is_dead = table.dead.iter().any(|member| member.node == *node);
+            let is_held = held.iter().any(|view| view.bucket.0 == *node);
+            // While Redis cannot be asked, nothing is known to be gone.
+            let stays = is_dead || is_held || table.attached_since.is_none();
+            if !stays {
+                estate.end(node, "others have buried");
+            }
+            stays
+        });
+    }
+
+    /// Looks what is left of a dead node, claims free buckets while there is room, and buries it if nothing is left.
+    async fn look(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<(), ReapError> {
+        let Some(estate) = self.estates.get_mut(&node) else { return Ok(()) };
+        estate.look_at = Instant::now() + self.settings.times.beat();
+        if estate.member.record > u16::from(RECORD_FORMAT) || estate.is_unreadable {
+            return Ok(());
+        }
+        let counts = (0..BUCKETS).map(|bucket| Call::command("HLEN", pass.keys.bucket(node, bucket)));
+        let claims = (0..BUCKETS).map(|bucket| Call::command("EXISTS", pass.keys.claim(node, bucket)));
+        let info = scripts::info(pass.keys, node, "server");
+        let calls: Vec<Call> = counts.chain(claims).chain([info]).collect();
+        let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
+        let mut numbers = answers.iter().take(2 * BUCKETS).map(|answer| read::<usize>(answer.clone()));
+        let mut next = || numbers.next().unwrap_or(Err(RedisError::Unexpected)).map_err(ReapError::Redis);
+        let counts: Vec<usize> = (0..BUCKETS).map(|_| next()).collect::<Result<_, _>>()?;
+        let claims: Vec<usize> = (0..BUCKETS).map(|_| next()).collect::<Result<_, _>>()?;
+        let info = answers.into_iter().next_back().ok_or(RedisError::Unexpected).and_then(read::<String>);
+        let run_id = super::survey::run_id_of(&info.map_err(ReapError::Redis)?);
+        estate.left = counts.iter().sum();
+        if estate.left == 0 {
+            return self.bury(pass, node).await;
+        }
+        // Everybody begins at another bucket, so that they do not all ask for the same.
+        let first = usize::try_from(pass.node.to_bits() % BUCKETS as u64).unwrap_or_default();
+        for bucket in (0..BUCKETS).map(|offset| (first + offset) % BUCKETS) {
+            let has_room = has_room(self.registry.claims().len(), counts[bucket], self.settings.held_max);
+            if counts[bucket] > 0 && claims[bucket] == 0 && has_room {
+                self.claim(pass, (node, bucket), &run_id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bury(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<(), ReapError> {
+        if self.registry.claims().views().iter().any(|view| view.bucket.0 == node && view.unfinished > 0) {
+            // Redis has lost what is held here; it is written back when the claims are renewed.
+            return Ok(());
+        }
+        let bury = reaping::bury(pass.keys, node, pass.node);
+        let answer: String = pass.connection.run_one(bury).await.and_then(read).map_err(ReapError::Redis)?;
+        if answer == scripts::OK {
+            let index = Call::command("HDEL", pass.keys.index()).arg(node.to_string());
+            pass.connection.run_one(index).await.map_err(ReapError::Redis)?;
+            for bucket in 0..BUCKETS {
+                self.registry.claims().forget((node, bucket));
+            }
+            if let Some(mut estate) = self.estates.remove(&node) {
+                estate.is_announced = true;
+                estate.end(&node, "this node has buried");
+            }
+        }
+        Ok(())
+    }
+
+    /// The index names a dead node: whoever else reaps can find it.
+    fn index_entry(pass: &Pass<'_>, member: &Member) -> Call {
+        Call::command("HSET", pass.keys.index()).arg(member.node.to_string()).arg(IndexEntry::of(member).encode())
+    }
+}
+
+impl Estate {
+    fn new(member: Member) -> Self {
+        if member.record > u16::from(RECORD_FORMAT) {
+            warn!(
+                node = %member.node, format = member.record,
+                "a dead node wrote records that this version does not read; a newer node has to take them over"
+            );
+        }
+        let now = Instant::now();
+        Estate {
+            member,
+            since: now,
+            taken: 0,
+            left: 0,
+            is_announced: false,
+            is_unreadable: false,
+            look_at: now,
+            texts: None,
+        }
+    }
+
+    fn announce(&mut self) {
+        if !std::mem::replace(&mut self.is_announced, true) {
+            info!(node = %self.member.node, connections = self.left, "taking over the connections of a dead node");
+        }
+    }
+
+    fn end(&self, node: &NodeId, who: &str) {
+        if self.is_announced {
+            let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            info!(%node, taken_over = self.taken, millis, "nothing is left of a dead node: {who} it");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The scripts by which nodes take over what a dead one left. The keys of each are all of the dead node.
+//!
+//! Each deletes something, there or not, before it sets anything: once a script has written, Redis lets it go on, also
+//! when its memory is used up.
+
+use std::time::Duration;
+
+use super::connection::ScriptText;
+use super::{BUCKETS, Call, Keys};
+use crate::id::NodeId;
+
+/// What [`claim`] and [`restore`] answer when the bucket belongs to the caller.
+pub const MINE: &str = "MINE";
+
+/// What [`claim`], [`keep`] and [`restore`] answer when another node has the bucket.
+pub const TAKEN: &str = "TAKEN";
+
+/// What [`keep`] answers when nobody has the bucket.
+pub const GONE: &str = "GONE";
+
+/// What [`finish`] answers when nothing is left in the bucket and the claim was given back.
+pub const EMPTY: &str = "EMPTY";
+
+/// How long it is remembered that a node is dead, once nothing of it is left.
+const TOMBSTONE: Duration = Duration::from_secs(3600);
+
+/// KEYS: node, lease. ARGV: the node key as it was seen, Redis's time in ms after which it is too late. The key is
+/// compared, since what was seen may have been lost meanwhile, and the lease with it.
+static CONDEMN: ScriptText = ScriptText::new(
+    "if redis.call('EXISTS', KEYS[2]) == 1 then return 'ALIVE' end
+        local t = redis.call('TIME')
+        if t[1] * 1000 + math.floor(t[2] / 1000) > tonumber(ARGV[2]) then return 'LATE' end
+        local v = redis.call('GET', KEYS[1]) or 'MISSING'
+        if v ~= ARGV[1] or string.sub(v, 1, 4) == 'dead' then return 'CHANGED' end
+        redis.call('DEL', KEYS[2])
+        redis.call('SET', KEYS[1], 'dead ' .. (string.match(v, '^live (%d+)$') or '0'))
+        return 'OK'",
+);
+
+/// KEYS: node, claim, bucket. ARGV: who claims, how long in ms.
+static CLAIM: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1]) or 'MISSING'
+        if string.sub(v, 1, 4) ~= 'dead' then return { v, {} } end
+        local r = redis.call('GET', KEYS[2])
+        if r and r ~= ARGV[1] then return { 'TAKEN', {} } end
+        redis.call('DEL', KEYS[2])
+        redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+        return { 'MINE', redis.call('HGETALL', KEYS[3]) }",
+);
+
+/// KEYS: node, claim. ARGV: who claims, how long in ms. Answers what became of the claim, and the node key.
+static KEEP: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1]) or 'MISSING'
+        if string.sub(v, 1, 4) ~= 'dead' then return { 'GONE', v } end
+        local r = redis.call('GET', KEYS[2])
+        if not r then return { 'GONE', v } end
+        if r ~= ARGV[1] then return { 'TAKEN', v } end
+        redis.call('PEXPIRE', KEYS[2], ARGV[2])
+        return { 'OK', v }",
+);
+
+/// KEYS: node, lease, claim, bucket. ARGV: who claims, how long in ms, then (id, record)…
+static RESTORE: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        redis.call('DEL', KEYS[2])
+        if not v or string.sub(v, 1, 4) ~= 'dead' then redis.call('SET', KEYS[1], 'dead 0') end
+        redis.call('PERSIST', KEYS[1])
+        for i = 3, #ARGV, 2 do redis.call('HSETNX', KEYS[4], ARGV[i], ARGV[i + 1]) end
+        local r = redis.call('GET', KEYS[3])
+        if r and r ~= ARGV[1] then return 'TAKEN' end
+        redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+        return 'MINE'",
+);
+
+/// KEYS: claim, bucket. ARGV: who claims, whether it wants to keep an empty bucket, how many are done, their ids, then
+/// (id, record)… of those that are tried again.
+static FINISH: ScriptText = ScriptText::new(
+    "local n = tonumber(ARGV[3])
+        redis.call('HDEL', KEYS[2], '')
+        for i = 4, 3 + n do redis.call('HDEL', KEYS[2], ARGV[i]) end
+        if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'OK' end
+        for i = 4 + n, #ARGV, 2 do
+            if redis.call('HEXISTS', KEYS[2], ARGV[i]) == 1 then
+                redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+            end
+        end
+        if ARGV[2] == '0' and redis.call('EXISTS', KEYS[2]) == 0 then
+            redis.call('DEL', KEYS[1])
+            return 'EMPTY'
+        end
+        return 'OK'",
+);
+
+/// KEYS: node, the buckets, strings, the claims. ARGV: who buries, how long the tombstone stays in ms.
+static BURY: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
+        for i = 2, 17 do
+            if redis.call('EXISTS', KEYS[i]) == 1 then return 'NO' end
+        end
+        for i = 19, 34 do
+            local r = redis.call('GET', KEYS[i])
+            if r and r ~= ARGV[1] then return 'NO' end
+        end
+        for i = 18, 34 do redis.call('DEL', KEYS[i]) end
+        redis.call('PEXPIRE', KEYS[1], ARGV[2])
+        return 'OK'",
+);
+
+/// Declares a node dead whose key was `seen` without a lease, until `not_after`, in ms by Redis's clock.
+pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> Call {
+    Call::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
+}
+
+/// Takes a bucket of a dead node for `lease`, with its records.
+pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> Call {
+    let keys = vec![keys.node(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
+    of_claim(Call::script(&CLAIM, keys), by, lease)
+}
+
+/// Renews a claim.
+pub fn keep(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> Call {
+    of_claim(Call::script(&KEEP, vec![keys.node(node), keys.claim(node, bucket)]), by, lease)
+}
+
+/// Writes back records of a dead node that Redis has lost, and claims their bucket.
+pub fn restore(
+    keys: &Keys,
+    (node, bucket): (NodeId, usize),
+    by: NodeId,
+    lease: Duration,
+    records: Vec<(String, Vec<u8>)>,
+) -> Call {
+    let keys = vec![keys.node(node), keys.lease(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
+    with_records(of_claim(Call::script(&RESTORE, keys), by, lease), records)
+}
+
+/// Notes which events are `done`, and which are tried again. With `keeps` the claim stays although nothing may be left.
+pub fn finish(
+    keys: &Keys,
+    (node, bucket): (NodeId, usize),
+    by: NodeId,
+    keeps: bool,
+    done: &[String],
+    failed: Vec<(String, Vec<u8>)>,
+) -> Call {
+    let call = Call::script(&FINISH, vec![keys.claim(node, bucket), keys.bucket(node, bucket)])
+        .arg(by.to_string())
+        .arg(if keeps { "1" } else { "0" })
+        .arg(done.len().to_string());
+    with_records(done.iter().fold(call, Call::arg), failed)
+}
+
+/// Removes all keys of a dead node of which nothing is left. Its entry in the index goes afterwards.
+pub fn bury(keys: &Keys, node: NodeId, by: NodeId) -> Call {
+    let claims = (0..BUCKETS).map(|bucket| keys.claim(node, bucket));
+    let all = [keys.node(node)].into_iter().chain(keys.records(node)).chain(claims).collect();
+    of_claim(Call::script(&BURY, all), by, TOMBSTONE)
+}
+
+fn of_claim(call: Call, by: NodeId, lease: Duration) -> Call {
+    call.arg(by.to_string()).arg(lease.as_millis().to_string())
+}
+
+fn with_records(call: Call, records: Vec<(String, Vec<u8>)>) -> Call {
+    records.into_iter().fold(call, |call, (id, record)| call.arg(id).arg(record))
+}

@@ -1,0 +1,381 @@
+//! Records of dead nodes that this node has claimed: their `$disconnect` events are sent from here as long as the claim is
+//! fresh.
+//!
+//! The reaper claims, renews and gives back whole buckets; the flow of a `$disconnect` takes up, retries and settles
+//! single records. What became of them is kept until Redis has noted it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::Ended;
+use super::record::{Record, RecordState, Text, Texts, encode};
+use crate::id::{ConnectionId, NodeId};
+use crate::request_context::Connection;
+use crate::session::Closing;
+
+/// A bucket of a dead node.
+pub type Bucket = (NodeId, usize);
+
+/// Who sends the events of records that were claimed, in the order in which they may be sent. As many wait there as are
+/// claimed.
+pub type Arrivals = mpsc::UnboundedReceiver<Arrival>;
+
+/// A record whose event is to be sent from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    pub id: ConnectionId,
+    /// Its `$connect` may still be running at a backend: wait for as long as that may take.
+    pub connecting: bool,
+}
+
+/// A record as it goes back to Redis: the connection id and the bytes.
+pub type Encoded = (String, Vec<u8>);
+
+/// What is claimed.
+#[derive(Debug)]
+pub struct Claims {
+    inner: Mutex<Inner>,
+    queue: mpsc::UnboundedSender<Arrival>,
+    /// There is something for Redis to note.
+    outcome: Notify,
+    arrivals: Mutex<Option<Arrivals>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    claims: HashMap<Bucket, Claim>,
+    records: HashMap<ConnectionId, Held>,
+}
+
+/// One bucket.
+#[derive(Debug)]
+struct Claim {
+    /// From then on nothing is sent until it is renewed.
+    fresh_until: Instant,
+    /// The start of the Redis server that granted it.
+    run_id: String,
+    /// Events that are over and stand in Redis still.
+    done: Vec<ConnectionId>,
+    /// Events that failed since Redis noted their attempt last.
+    failed: Vec<ConnectionId>,
+}
+
+#[derive(Debug)]
+struct Held {
+    bucket: Bucket,
+    ended: Ended,
+    connecting: bool,
+    /// It waits for its turn, or is being sent.
+    queued: bool,
+}
+
+/// How a claim stands, for the reaper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimView {
+    pub bucket: Bucket,
+    pub is_fresh: bool,
+    pub run_id: String,
+    /// Records whose event is not over.
+    pub unfinished: usize,
+}
+
+/// What Redis is to note of a bucket.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    pub done: Vec<ConnectionId>,
+    pub failed: Vec<Encoded>,
+    failed_count: usize,
+    /// Nothing else of the bucket is held.
+    pub is_last: bool,
+}
+
+impl Outcomes {
+    /// Whether there is nothing to note.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.failed_count == 0
+    }
+}
+
+impl Claims {
+    pub(super) fn new() -> Self {
+        let (queue, arrivals) = mpsc::unbounded_channel();
+        Claims { inner: Mutex::default(), queue, outcome: Notify::new(), arrivals: Mutex::new(Some(arrivals)) }
+    }
+
+    /// What is to be sent from here. There is one who sends.
+    pub fn arrivals(&self) -> Option<Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Records that are held.
+    pub fn len(&self) -> usize {
+        self.lock().records.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A bucket was claimed, with what Redis holds of it. What was held of it before is replaced, but for the events that
+    /// are over: they stay over.
+    pub fn take(&self, bucket: Bucket, run_id: &str, fresh_until: Instant, records: Vec<Record>) {
+        let mut inner = self.lock();
+        let done = inner.claims.remove(&bucket).map(|claim| claim.done).unwrap_or_default();
+        let mut before: HashMap<ConnectionId, Held> =
+            inner.records.extract_if(|_, held| held.bucket == bucket).collect();
+        let claim = Claim { fresh_until, run_id: run_id.to_owned(), done, failed: Vec::new() };
+        for Record { connection, state } in
+            records.into_iter().filter(|record| !claim.done.contains(&record.connection.id))
+        {
+            let id = connection.id;
+            let connecting = state == RecordState::Connecting;
+            let (closing, attempt) = match state {
+                RecordState::Connecting | RecordState::Open => (Closing::lost(), 1),
+                RecordState::Ended { code, reason, attempt } => (Closing { code, reason, cause: "lost" }, attempt),
+            };
+            let before = before.remove(&id);
+            let attempt = before.as_ref().map_or(attempt, |held| held.ended.attempt.max(attempt));
+            let queued = before.is_some_and(|held| held.queued);
+            let ended = Ended { connection, closing, attempt, since: Instant::now() };
+            inner.records.insert(id, Held { bucket, ended, connecting, queued });
+        }
+        inner.claims.insert(bucket, claim);
+        self.queue(&mut inner, bucket);
+    }
+
+    /// A claim was renewed: what had to wait goes on.
+    pub fn keep(&self, bucket: Bucket, run_id: &str, fresh_until: Instant) {
+        let mut inner = self.lock();
+        if let Some(claim) = inner.claims.get_mut(&bucket) {
+            claim.fresh_until = fresh_until;
+            run_id.clone_into(&mut claim.run_id);
+            self.queue(&mut inner, bucket);
+        }
+    }
+
+    /// The bucket is another node's, or nothing of it is left.
+    pub fn forget(&self, bucket: Bucket) {
+        let mut inner = self.lock();
+        inner.claims.remove(&bucket);
+        inner.records.retain(|_, held| held.bucket != bucket);
+    }
+
+    /// All claims.
+    pub fn views(&self) -> Vec<ClaimView> {
+        let (inner, now) = (self.lock(), Instant::now());
+        let mut unfinished: HashMap<Bucket, usize> = HashMap::new();
+        for held in inner.records.values() {
+            *unfinished.entry(held.bucket).or_default() += 1;
+        }
+        let view = |(bucket, claim): (&Bucket, &Claim)| ClaimView {
+            bucket: *bucket,
+            is_fresh: now < claim.fresh_until,
+            run_id: claim.run_id.clone(),
+            unfinished: unfinished.get(bucket).copied().unwrap_or_default(),
+        };
+        let mut views: Vec<ClaimView> = inner.claims.iter().map(view).collect();
+        views.sort_by_key(|view| view.bucket);
+        views
+    }
+
+    /// Resolves when there may be something for Redis to note.
+    pub async fn outcome(&self) {
+        self.outcome.notified().await;
+    }
+
+    /// The records of a bucket whose event is not over, as they go back to Redis.
+    pub fn unfinished(&self, bucket: Bucket) -> Vec<Encoded> {
+        self.lock().records.values().filter(|held| held.bucket == bucket).map(Held::encode).collect()
+    }
+
+    /// At most `max` events that are over, and `max` that failed, which Redis does not know yet.
+    pub fn outcomes(&self, bucket: Bucket, max: usize) -> Outcomes {
+        let inner = self.lock();
+        let Some(claim) = inner.claims.get(&bucket) else { return Outcomes::default() };
+        let failed_count = claim.failed.len().min(max);
+        let failed =
+            claim.failed.iter().take(failed_count).filter_map(|id| inner.records.get(id)).map(Held::encode).collect();
+        let is_last = claim.done.len() <= max && inner.records.values().all(|held| held.bucket != bucket);
+        Outcomes { done: claim.done.iter().take(max).copied().collect(), failed, failed_count, is_last }
+    }
+
+    /// Redis has noted these outcomes, which were given last.
+    pub fn noted(&self, bucket: Bucket, outcomes: &Outcomes) {
+        if let Some(claim) = self.lock().claims.get_mut(&bucket) {
+            // Both only grow at their ends, or were made anew.
+            claim.done.drain(..outcomes.done.len().min(claim.done.len()));
+            claim.failed.drain(..outcomes.failed_count.min(claim.failed.len()));
+        }
+    }
+
+    /// Connections of all records that are held.
+    pub(super) fn all(&self) -> Vec<Arc<Connection>> {
+        self.lock().records.values().map(|held| Arc::clone(&held.ended.connection)).collect()
+    }
+
+    /// The record, if it is held.
+    pub(super) fn get(&self, id: &ConnectionId) -> Option<Ended> {
+        self.lock().records.get(id).map(|held| held.ended.clone())
+    }
+
+    /// The record, if its event may be sent now. Otherwise it is let go of until its claim is renewed.
+    pub(super) fn take_up(&self, id: &ConnectionId) -> Option<Ended> {
+        let mut inner = self.lock();
+        let Inner { claims, records } = &mut *inner;
+        let held = records.get_mut(id)?;
+        let is_fresh = claims.get(&held.bucket).is_some_and(|claim| Instant::now() < claim.fresh_until);
+        held.queued = is_fresh;
+        is_fresh.then(|| held.ended.clone())
+    }
+
+    /// An attempt failed. The number of the next.
+    pub(super) fn retry(&self, id: &ConnectionId) -> Option<u32> {
+        let mut inner = self.lock();
+        let Inner { claims, records } = &mut *inner;
+        let held = records.get_mut(id)?;
+        held.ended.attempt = held.ended.attempt.saturating_add(1);
+        held.connecting = false;
+        let claim = claims.get_mut(&held.bucket)?;
+        if !claim.failed.contains(id) {
+            claim.failed.push(*id);
+        }
+        self.outcome.notify_one();
+        Some(held.ended.attempt)
+    }
+
+    /// The event is over.
+    pub(super) fn settle(&self, id: &ConnectionId) -> bool {
+        let mut inner = self.lock();
+        let Some(held) = inner.records.remove(id) else { return false };
+        if let Some(claim) = inner.claims.get_mut(&held.bucket) {
+            claim.done.push(*id);
+        }
+        self.outcome.notify_one();
+        true
+    }
+
+    fn queue(&self, inner: &mut Inner, bucket: Bucket) {
+        for (id, held) in &mut inner.records {
+            if held.bucket == bucket && !std::mem::replace(&mut held.queued, true) {
+                // Without anybody who sends, the process ends.
+                let _ = self.queue.send(Arrival { id: *id, connecting: held.connecting });
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// As it goes back: what its node's records shared may be gone, so it stands alone.
+    fn encode(&self) -> Encoded {
+        let Ended { connection, closing, attempt, .. } = &self.ended;
+        let state = match self.connecting {
+            true => RecordState::Connecting,
+            false => RecordState::Ended { code: closing.code, reason: Arc::clone(&closing.reason), attempt: *attempt },
+        };
+        let user_agent = connection.user_agent.as_deref().map(|text| Text::Inline(text.into()));
+        let client_cert =
+            connection.client_cert.as_deref().map(|cert| Text::Inline(cert.client_cert_pem.as_str().into()));
+        (connection.id.to_string(), encode(connection, &state, Texts { user_agent, client_cert }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    const FRESH: Duration = Duration::from_secs(5);
+
+    fn record(node: NodeId, state: RecordState) -> Record {
+        let connection = Connection {
+            id: ConnectionId::random(node),
+            api_id: "chat".into(),
+            stage: "prod".into(),
+            connected_at: Timestamp(0),
+            host: "localhost".into(),
+            secure: false,
+            source_ip: IpAddr::from([127, 0, 0, 1]),
+            user_agent: Some("Mozilla/5.0".into()),
+            principal: arc_swap::ArcSwapOption::empty(),
+            client_cert: None,
+            topics: Default::default(),
+        };
+        Record { connection: Arc::new(connection), state }
+    }
+
+    fn queued(arrivals: &mut Arrivals) -> Vec<ConnectionId> {
+        std::iter::from_fn(|| arrivals.try_recv().ok().map(|arrival| arrival.id)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_is_not_fresh_sends_nothing_until_it_is_renewed() {
+        let claims = Claims::new();
+        let mut arrivals = claims.arrivals().unwrap();
+        let node = NodeId::random();
+        let record = record(node, RecordState::Open);
+        let id = record.connection.id;
+        claims.take((node, 3), "run", Instant::now() + FRESH, vec![record]);
+        assert_eq!(queued(&mut arrivals), [id]);
+        assert_eq!(claims.take_up(&id).unwrap().closing, Closing::lost());
+        advance(FRESH).await;
+        assert!(claims.take_up(&id).is_none());
+        claims.keep((node, 3), "run", Instant::now() + FRESH);
+        assert_eq!(queued(&mut arrivals), [id], "once");
+        claims.keep((node, 3), "run", Instant::now() + FRESH);
+        assert_eq!(queued(&mut arrivals), []);
+        assert!(claims.take_up(&id).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_became_of_events_is_kept_until_redis_has_noted_it() {
+        let claims = Claims::new();
+        let node = NodeId::random();
+        let bucket = (node, 0);
+        let ended = RecordState::Ended { code: 4001, reason: "kicked".into(), attempt: 3 };
+        let (first, second) = (record(node, ended), record(node, RecordState::Connecting));
+        let ids = [first.connection.id, second.connection.id];
+        claims.take(bucket, "run", Instant::now() + FRESH, vec![first, second]);
+        assert_eq!(claims.take_up(&ids[0]).map(|ended| (ended.attempt, ended.closing.code)), Some((3, 4001)));
+        assert_eq!(claims.retry(&ids[0]), Some(4));
+        assert!(claims.settle(&ids[1]));
+        assert!(!claims.settle(&ids[1]));
+        let outcomes = claims.outcomes(bucket, 10);
+        assert_eq!((&*outcomes.done, outcomes.failed.len(), outcomes.is_last), (&ids[1..], 1, false));
+        claims.noted(bucket, &outcomes);
+        let outcomes = claims.outcomes(bucket, 10);
+        assert!(outcomes.done.is_empty() && outcomes.failed.is_empty());
+        assert!(claims.settle(&ids[0]));
+        assert!(claims.outcomes(bucket, 10).is_last);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_over_stays_over_when_its_record_is_read_again() {
+        let claims = Claims::new();
+        let mut arrivals = claims.arrivals().unwrap();
+        let node = NodeId::random();
+        let record = record(node, RecordState::Open);
+        let id = record.connection.id;
+        let until = Instant::now() + FRESH;
+        claims.take((node, 0), "run", until, vec![record.clone()]);
+        claims.settle(&id);
+        claims.take((node, 0), "run", until, vec![record]);
+        assert_eq!(queued(&mut arrivals), [id]);
+        assert!(claims.is_empty());
+        assert_eq!(claims.outcomes((node, 0), 10).done, [id]);
+        claims.forget((node, 0));
+        assert!(claims.views().is_empty());
+    }
+}

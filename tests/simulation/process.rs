@@ -1,0 +1,404 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tidegate::clock::Timestamp;
+use tidegate::cluster::{
+    Beat, BeatHandle, BeatSettings, Membership, Reaper, ReaperSettings, Standing, Times, Wanted, renew_for,
+};
+use tidegate::id::{ConnectionId, NodeId};
+use tidegate::redis_client::Keys;
+use tidegate::registry::claims::Arrival;
+use tidegate::registry::{Mirror, Registry, WhenUnavailable, watch_gate, writer};
+use tidegate::request_context::Connection;
+use tidegate::session::{Closing, Outbox};
+use tidegate::telemetry::Metrics;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::peers::SimPeers;
+use crate::world::{INTEGRATION_TIMEOUT, LEASE, Message, Pushed, SimRedis, World};
+
+/// How often clients are served, and pushes made.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Pause before an event is sent again.
+const RETRY: Duration = Duration::from_millis(700);
+
+/// One process: its own runtime with its own clock, and in it the real registry, mirror, beat, writer and reaper. The flows
+/// of clients and backends around them are short.
+pub(crate) struct Process {
+    runtime: Runtime,
+    /// Its clock runs so much faster than true time.
+    rate: f64,
+    /// Stopped since then, in true ms.
+    stopped: Option<u64>,
+    pub(crate) flows: Arc<Flows>,
+    beat: BeatHandle,
+}
+
+/// What runs in a process beside the cluster.
+pub(crate) struct Flows {
+    world: World,
+    place: usize,
+    pub(crate) registry: Arc<Registry>,
+    mirror: Arc<Mirror>,
+    membership: Arc<Membership>,
+    random: Mutex<StdRng>,
+    tasks: TaskTracker,
+    leaving: AtomicBool,
+}
+
+impl Process {
+    pub(crate) fn start(world: &World, place: usize, seed: u64, rate: f64) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let mut random = StdRng::seed_from_u64(seed);
+        let node = NodeId::from_bits(random.random::<u64>() >> 16);
+        let (flows, beat) = runtime.block_on(async {
+            let metrics = Metrics::new("memory");
+            let mut mirror = Mirror::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry());
+            mirror.set_batch(random.random_range(1..6));
+            let mirror = Arc::new(mirror);
+            let times = Times::new(LEASE);
+            let registry = Arc::new(Registry::mirrored(node, times.hold(), Arc::clone(&mirror)));
+            let (membership, refreshes) = Membership::new();
+            let membership = Arc::new(membership);
+            let settings = BeatSettings {
+                redis: Arc::new(SimRedis { world: world.clone(), place }),
+                peers: Arc::new(SimPeers { world: world.clone(), place, membership: Arc::clone(&membership) }),
+                times,
+                advertise: format!("place:{place}"),
+                seed: random.random(),
+            };
+            let member = (Arc::clone(&membership), refreshes);
+            let (beat, handle) = Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), member);
+            let settings = ReaperSettings { times, held_max: random.random_range(1..8) };
+            let gauge = metrics.reaping();
+            let reaper =
+                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), gauge);
+            let arrivals = registry.claims().arrivals().unwrap();
+            let (inbox, messages) = mpsc::unbounded_channel();
+            {
+                let mut inner = world.lock();
+                inner.nodes.insert(node, place);
+                inner.names.insert(place, node);
+                let at = &mut inner.places[place];
+                (at.is_running, at.is_stopped, at.inbox) = (true, false, Some(inbox));
+                inner.say(&format!("place {place} starts as {node}, clock rate {rate:.3}"));
+            }
+            let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+            tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&mirror), stop.clone()));
+            tasks.spawn(beat.run(stop.clone()));
+            tasks.spawn(reaper.run(stop.clone()));
+            tasks.spawn(watch_gate(Arc::clone(&registry), stop));
+            let random = Mutex::new(random);
+            let (world, leaving) = (world.clone(), AtomicBool::new(false));
+            let flows = Flows { world, place, registry, mirror, membership, random, tasks, leaving };
+            let flows = Arc::new(flows);
+            flows.tasks.spawn(Arc::clone(&flows).take_over(arrivals));
+            flows.tasks.spawn(Arc::clone(&flows).answer(messages));
+            flows.tasks.spawn(Arc::clone(&flows).push());
+            (flows, handle)
+        });
+        Process { runtime, rate, stopped: None, flows, beat }
+    }
+
+    /// Lives for so long by true time.
+    pub(crate) fn run(&self, time: Duration) {
+        if self.stopped.is_none() {
+            self.runtime.block_on(async { sleep(time.mul_f64(self.rate)).await });
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        let mut inner = self.flows.world.lock();
+        inner.places[self.flows.place].is_stopped = true;
+        inner.say(&format!("place {} is stopped", self.flows.place));
+        self.stopped = Some(inner.now);
+    }
+
+    pub(crate) fn wake(&mut self) {
+        let Some(since) = self.stopped.take() else { return };
+        let slept = {
+            let mut inner = self.flows.world.lock();
+            inner.places[self.flows.place].is_stopped = false;
+            inner.say(&format!("place {} goes on", self.flows.place));
+            Duration::from_millis(inner.now - since)
+        };
+        // Its clock has gone on, and everything that was due meanwhile is due at once.
+        self.runtime.block_on(tokio::time::advance(slept.mul_f64(self.rate)));
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// A client comes.
+    pub(crate) fn connect(&self) {
+        let flows = Arc::clone(&self.flows);
+        self.runtime.block_on(async {
+            flows.tasks.spawn(Arc::clone(&flows).client());
+        });
+    }
+
+    /// All clients go.
+    pub(crate) fn send_clients_away(&self) {
+        self.flows.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Drains: clients are closed, then the node leaves.
+    pub(crate) fn leave(&self) {
+        self.send_clients_away();
+        let beat = self.beat.clone();
+        self.runtime.block_on(async {
+            self.flows.tasks.spawn(async move { beat.leave().await });
+        });
+    }
+
+    /// Its gate, for the trace.
+    pub(crate) fn describe(&self) -> String {
+        let registry = &self.flows.registry;
+        let gate = self.runtime.block_on(async { registry.gate().is_open() });
+        let counts = registry.mirror().and_then(|mirror| mirror.settled_counts());
+        let settled = counts.map_or("busy".to_owned(), |counts| format!("{} settled", counts.iter().sum::<usize>()));
+        format!(
+            "{} {} {} {} entries {} held {settled}",
+            registry.node(),
+            registry.state().name(),
+            if gate { "open" } else { "SHUT" },
+            registry.len(),
+            registry.claims().len()
+        )
+    }
+}
+
+impl Flows {
+    fn chance(&self, probability: f64) -> bool {
+        self.random.lock().unwrap().random_bool(probability)
+    }
+
+    fn millis(&self, range: std::ops::Range<u64>) -> u64 {
+        self.random.lock().unwrap().random_range(range)
+    }
+
+    /// The life of one client: as `connect.rs` and `session_loop.rs` have it.
+    async fn client(self: Arc<Self>) {
+        let id = {
+            let mut bytes = [0; 14];
+            bytes[..6].copy_from_slice(&self.registry.node().to_bytes());
+            self.random.lock().unwrap().fill(&mut bytes[6..]);
+            ConnectionId::from_bytes(bytes)
+        };
+        let connection = Arc::new(Connection {
+            id,
+            api_id: "chat".into(),
+            stage: "prod".into(),
+            connected_at: Timestamp(0),
+            host: "localhost".into(),
+            secure: false,
+            source_ip: [127, 0, 0, 1].into(),
+            user_agent: Some("a browser that many have".into()),
+            principal: Default::default(),
+            client_cert: None,
+            topics: Default::default(),
+        });
+        self.world.lock().judge.began(self.place, &id);
+        self.registry.connect(&connection, None);
+        if self.registry.record(&id).await.is_err() || !self.registry.gate().is_open() {
+            self.registry.refuse(&id);
+            return;
+        }
+        match self.ask_to_connect(&id).await {
+            Some(true) => {}
+            Some(false) => return self.registry.refuse(&id),
+            None => return self.end(&id, Closing::lost()),
+        }
+        if !self.registry.gate().opened_in_time().await {
+            return self.end(&id, Closing::isolated());
+        }
+        let outbox = Arc::new(Outbox::new(1024, Timestamp(0)));
+        if !self.registry.open(&id, Arc::clone(&outbox)) {
+            return self.end(&id, Closing::fenced());
+        }
+        self.world.lock().judge.opened(&id);
+        let stays = if self.chance(0.5) { u64::MAX } else { self.millis(500..15_000) };
+        let mut stayed = 0;
+        while outbox.is_open() && stayed < stays && !self.leaving.load(Ordering::Relaxed) {
+            if self.registry.may_serve(&id) {
+                let mut inner = self.world.lock();
+                let now = inner.now;
+                inner.judge.served(now, self.place, &id);
+            }
+            sleep(STEP).await;
+            stayed += 100;
+        }
+        self.end(&id, Closing::by_client(None));
+    }
+
+    /// What the backend says to a `$connect`: yes, no, or nothing.
+    async fn ask_to_connect(&self, id: &ConnectionId) -> Option<bool> {
+        let takes = if self.chance(0.3) { self.millis(100..3600) } else { self.millis(0..200) };
+        let (accepts, is_lost) = (self.chance(0.9), self.chance(0.05));
+        let until = {
+            let mut inner = self.world.lock();
+            let (now, until) = (inner.now, inner.now + takes);
+            inner.judge.connecting(now, id, until);
+            // Whatever becomes of this process, the backend has made up its mind.
+            inner.judge.connections.entry(*id).or_default().is_accepted = accepts;
+            until
+        };
+        // The backend has a clock of its own.
+        let answer = async {
+            while self.world.lock().now < until {
+                sleep(STEP / 4).await;
+            }
+        };
+        let answered = timeout(INTEGRATION_TIMEOUT, answer).await;
+        (answered.is_ok() && !is_lost).then_some(accepts)
+    }
+
+    fn end(self: &Arc<Self>, id: &ConnectionId, closing: Closing) {
+        {
+            let mut inner = self.world.lock();
+            let now = inner.now;
+            inner.judge.ended(now, id);
+        }
+        if self.registry.end(id, closing) {
+            self.tasks.spawn(Arc::clone(self).deliver(*id, Duration::ZERO));
+        }
+    }
+
+    /// Sends an event until the backend has taken it, or until it is not for this node to send.
+    async fn deliver(self: Arc<Self>, id: ConnectionId, pause: Duration) {
+        sleep(pause).await;
+        loop {
+            self.registry.gate().opened().await;
+            let Some(ended) = self.registry.take_up(&id) else { return };
+            if self.tell(&id).await {
+                self.registry.settle(&ended.connection.id);
+                return;
+            }
+            if self.registry.retry(&id).is_none() {
+                return;
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// One call; whether the backend has said that it knows.
+    async fn tell(&self, id: &ConnectionId) -> bool {
+        let is_down = {
+            let mut inner = self.world.lock();
+            let now = inner.now;
+            inner.judge.sent(now, self.place, id, id.disconnect_event().as_str());
+            inner.backend_is_down
+        };
+        sleep(Duration::from_millis(self.millis(0..250))).await;
+        if is_down {
+            return false;
+        }
+        self.world.lock().judge.told(id);
+        !self.chance(0.05)
+    }
+
+    async fn take_over(self: Arc<Self>, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
+        while let Some(Arrival { id, connecting }) = arrivals.recv().await {
+            let pause = if connecting { INTEGRATION_TIMEOUT } else { Duration::ZERO };
+            self.tasks.spawn(Arc::clone(&self).deliver(id, pause));
+        }
+    }
+
+    /// What peers ask.
+    async fn answer(self: Arc<Self>, mut messages: mpsc::UnboundedReceiver<Message>) {
+        while let Some(message) = messages.recv().await {
+            match message {
+                Message::Renew { node, epoch, lease, reply } => {
+                    let flows = Arc::clone(&self);
+                    self.tasks.spawn(async move {
+                        let wanted = [Wanted { node, epoch, lease }];
+                        let mut answers = renew_for(&flows.mirror, &flows.membership, &wanted).await;
+                        answers.pop().map(|answer| reply.send(answer))
+                    });
+                }
+                Message::Push { id, reply } => _ = reply.send(self.pushed_here(&id)),
+            }
+        }
+    }
+
+    fn pushed_here(&self, id: &ConnectionId) -> Pushed {
+        if self.registry.gate().shut_for().is_some_and(|shut| shut > Duration::from_secs(2)) {
+            return Pushed::Unavailable;
+        }
+        match self.registry.get_open(id) {
+            Some(open) if open.outbox.is_open() && self.registry.may_serve(id) => {
+                let mut inner = self.world.lock();
+                let now = inner.now;
+                inner.judge.served(now, self.place, id);
+                Pushed::Written
+            }
+            Some(_) => Pushed::Unavailable,
+            None => self.gone(id),
+        }
+    }
+
+    /// Says 410, which is true from this moment on.
+    fn gone(&self, id: &ConnectionId) -> Pushed {
+        self.world.lock().judge.gone(id);
+        Pushed::Gone
+    }
+
+    /// Pushes to any connection, as `management` and `handle.rs` have it.
+    async fn push(self: Arc<Self>) {
+        loop {
+            sleep(STEP * 5).await;
+            let id = {
+                let inner = self.world.lock();
+                let all = inner.judge.connections.len().max(1);
+                let number = self.random.lock().unwrap().random_range(0..all);
+                inner.judge.connections.keys().nth(number).copied()
+            };
+            let Some(id) = id else { continue };
+            self.push_to(&id).await;
+            self.world.lock().judge.counts.pushes += 1;
+        }
+    }
+
+    async fn push_to(&self, id: &ConnectionId) -> Pushed {
+        let node = id.node();
+        if node == self.registry.node() {
+            return self.pushed_here(id);
+        }
+        for is_fresh in [false, true] {
+            if is_fresh && !timeout(LEASE, self.membership.refresh()).await.unwrap_or(false) {
+                return Pushed::Unavailable;
+            }
+            if let Some(inbox) = self.linked(&node) {
+                let (reply, answer) = tokio::sync::oneshot::channel();
+                let _ = inbox.send(Message::Push { id: *id, reply });
+                return timeout(LEASE, answer).await.ok().and_then(Result::ok).unwrap_or(Pushed::Unavailable);
+            }
+            match self.membership.standing(&node, LEASE) {
+                Standing::Gone => return self.gone(id),
+                Standing::Known(_) => return Pushed::Unavailable,
+                Standing::Unknown { settled } if is_fresh => {
+                    return if settled { self.gone(id) } else { Pushed::Unavailable };
+                }
+                Standing::Unknown { .. } => {}
+            }
+        }
+        Pushed::Unavailable
+    }
+
+    /// The way to a node that is linked under this id.
+    fn linked(&self, node: &NodeId) -> Option<mpsc::UnboundedSender<Message>> {
+        let inner = self.world.lock();
+        let place = *inner.nodes.get(node)?;
+        let is_linked = inner.is_linked(self.place, place) && inner.name_of(place) == Some(*node);
+        is_linked.then(|| inner.places[place].inbox.clone()).flatten()
+    }
+}

@@ -1,0 +1,304 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tidegate::id::{ConnectionId, NodeId};
+use tidegate::redis_client::{Call, Reach, Redis, RedisConnection, RedisError, Transport, Value};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::judge::Judge;
+use crate::store::{Data, Store};
+
+/// The lease of the simulated cluster.
+pub(crate) const LEASE: Duration = Duration::from_millis(3000);
+
+/// How long a call of `$connect` may take.
+pub(crate) const INTEGRATION_TIMEOUT: Duration = Duration::from_millis(4000);
+
+/// What all nodes share: Redis, the network, the backend, and who judges.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Mutex<Inner>>);
+
+pub(crate) struct Inner {
+    /// True time in ms. The clocks of nodes run at their own rates.
+    pub(crate) now: u64,
+    pub(crate) store: Store,
+    pub(crate) redis: RedisState,
+    /// Redis's own clock is so much ahead.
+    pub(crate) clock_ahead: u64,
+    snapshots: Vec<(u64, Data)>,
+    queue: Vec<Request>,
+    /// Connections to Redis before this are broken.
+    oldest_connection: Vec<u64>,
+    connections: u64,
+    /// The next answer of Redis to this place is lost, and its connection with it.
+    pub(crate) lose_answer: BTreeSet<usize>,
+    /// Cuts between a place and Redis, and between two places.
+    pub(crate) redis_cuts: BTreeSet<usize>,
+    pub(crate) peer_cuts: BTreeSet<(usize, usize)>,
+    /// The processes by the node ids that they have or had, with their inboxes.
+    pub(crate) nodes: BTreeMap<NodeId, usize>,
+    /// The node id that each place has now.
+    pub(crate) names: BTreeMap<usize, NodeId>,
+    pub(crate) places: Vec<Place>,
+    pub(crate) backend_is_down: bool,
+    pub(crate) judge: Judge,
+    keys_seen: BTreeMap<NodeId, Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RedisState {
+    Up,
+    /// Nobody listens.
+    Down,
+    /// It takes commands and carries them out later.
+    Stalled,
+}
+
+/// What others see of a place where a process may run.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub(crate) is_running: bool,
+    pub(crate) is_stopped: bool,
+    pub(crate) inbox: Option<mpsc::UnboundedSender<Message>>,
+}
+
+/// What goes over a link.
+pub(crate) enum Message {
+    Renew { node: NodeId, epoch: u64, lease: Duration, reply: oneshot::Sender<tidegate::cluster::Relayed> },
+    Push { id: ConnectionId, reply: oneshot::Sender<Pushed> },
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Written,
+    Gone,
+    Unavailable,
+}
+
+struct Request {
+    place: usize,
+    connection: u64,
+    calls: Vec<Call>,
+    reply: oneshot::Sender<Result<Vec<Value>, RedisError>>,
+}
+
+impl World {
+    pub(crate) fn new(places: usize) -> Self {
+        World(Arc::new(Mutex::new(Inner {
+            now: 1_000_000,
+            store: Store::new(),
+            redis: RedisState::Up,
+            clock_ahead: 0,
+            snapshots: Vec::new(),
+            queue: Vec::new(),
+            oldest_connection: vec![0; places],
+            connections: 0,
+            lose_answer: BTreeSet::new(),
+            redis_cuts: BTreeSet::new(),
+            peer_cuts: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            places: (0..places).map(|_| Place::default()).collect(),
+            backend_is_down: false,
+            judge: Judge::default(),
+            keys_seen: BTreeMap::new(),
+        })))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
+        let mut inner = self.lock();
+        let now = inner.now;
+        inner.judge.say(now, text.as_ref());
+    }
+}
+
+impl Inner {
+    pub(crate) fn say(&mut self, text: &str) {
+        self.judge.say(self.now, text);
+    }
+
+    /// The node id of a place.
+    pub(crate) fn name_of(&self, place: usize) -> Option<NodeId> {
+        self.names.get(&place).copied()
+    }
+
+    pub(crate) fn is_cut(&self, one: usize, other: usize) -> bool {
+        self.peer_cuts.contains(&(one.min(other), one.max(other)))
+    }
+
+    /// Whether two places have a link.
+    pub(crate) fn is_linked(&self, one: usize, other: usize) -> bool {
+        one != other && !self.is_cut(one, other) && self.places[one].is_running && self.places[other].is_running
+    }
+
+    /// A moment passes.
+    pub(crate) fn tick(&mut self, millis: u64) {
+        self.now += millis;
+        self.store.set_time(self.now + self.clock_ahead);
+        if self.now.is_multiple_of(500) {
+            self.snapshots.push((self.now, self.store.data()));
+            if self.snapshots.len() > 20 {
+                self.snapshots.remove(0);
+            }
+        }
+        self.note_groups();
+    }
+
+    /// Places that are cut from Redis but hear another such place may be condemned while they serve.
+    fn note_groups(&mut self) {
+        if self.redis != RedisState::Up {
+            return;
+        }
+        let cut: Vec<usize> = self.redis_cuts.iter().copied().collect();
+        for place in &cut {
+            if cut.iter().any(|other| self.is_linked(*place, *other)) {
+                self.judge.in_group(*place, self.now);
+            }
+        }
+    }
+
+    /// Redis carries out what has come, in its order.
+    pub(crate) fn serve_redis(&mut self) {
+        for request in std::mem::take(&mut self.queue) {
+            let Request { place, connection, calls, reply } = request;
+            let is_broken = connection < self.oldest_connection[place];
+            match self.redis {
+                _ if self.redis_cuts.contains(&place) => drop_silently(reply),
+                RedisState::Stalled => self.queue.push(Request { place, connection, calls, reply }),
+                RedisState::Down => _ = reply.send(Err(RedisError::Unexpected)),
+                // What came before the break was in Redis's hands already.
+                RedisState::Up if is_broken && !reply.is_closed() => _ = reply.send(Err(RedisError::Unexpected)),
+                RedisState::Up => {
+                    let answers = calls.iter().map(|call| self.store.execute(call)).collect();
+                    if self.lose_answer.remove(&place) {
+                        self.break_connections(place);
+                        let _ = reply.send(Err(RedisError::Unexpected));
+                    } else {
+                        let _ = reply.send(Ok(answers));
+                    }
+                }
+            }
+        }
+        self.note_keys();
+    }
+
+    fn note_keys(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            let key = self.store.get(&format!("t:{{{node}}}:node"));
+            let before = self.keys_seen.insert(node, key.clone()).flatten();
+            if before != key {
+                let text = key.as_deref().unwrap_or("nothing");
+                self.say(&format!("    Redis has {text} for {node} of place {}", self.nodes[&node]));
+            }
+        }
+    }
+
+    pub(crate) fn break_connections(&mut self, place: usize) {
+        self.connections += 1;
+        self.oldest_connection[place] = self.connections;
+    }
+
+    pub(crate) fn break_all_connections(&mut self) {
+        (0..self.places.len()).for_each(|place| self.break_connections(place));
+    }
+
+    /// Redis starts again, with what it had so many ms ago, or with nothing.
+    pub(crate) fn restart_redis(&mut self, with_data_of: Option<u64>) {
+        let at = with_data_of.map(|ago| self.now.saturating_sub(ago));
+        let data = at.and_then(|at| self.snapshots.iter().rfind(|(time, _)| *time <= at)).map(|(_, data)| data.clone());
+        self.store.restart(data.unwrap_or_default());
+        self.queue.retain(|request| !request.reply.is_closed());
+        self.break_all_connections();
+        self.redis = RedisState::Up;
+    }
+
+    /// Whether any record of a connection is in Redis.
+    pub(crate) fn recorded(&self) -> BTreeSet<String> {
+        let records = self.store.contents().into_iter().filter(|(key, ..)| key.contains("}:c:"));
+        records.flat_map(|(_, fields, _)| fields).collect()
+    }
+}
+
+fn drop_silently(reply: oneshot::Sender<Result<Vec<Value>, RedisError>>) {
+    // Whoever waits gives up by himself.
+    std::mem::forget(reply);
+}
+
+/// The way of one process to Redis.
+#[derive(Clone)]
+pub(crate) struct SimRedis {
+    pub(crate) world: World,
+    pub(crate) place: usize,
+}
+
+impl std::fmt::Debug for SimRedis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimRedis")
+    }
+}
+
+struct SimConnection {
+    world: World,
+    place: usize,
+    number: u64,
+}
+
+impl Redis for SimRedis {
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisConnection, RedisError>> {
+        Box::pin(async move {
+            let number = {
+                let mut inner = self.world.lock();
+                let is_cut = inner.redis_cuts.contains(&self.place);
+                match inner.redis {
+                    _ if is_cut => None,
+                    RedisState::Stalled => None,
+                    RedisState::Down => return Err(RedisError::Unexpected),
+                    RedisState::Up => {
+                        inner.connections += 1;
+                        Some(inner.connections)
+                    }
+                }
+            };
+            let Some(number) = number else {
+                tokio::time::sleep(timeout).await;
+                return Err(RedisError::TimedOut);
+            };
+            let connection = SimConnection { world: self.world.clone(), place: self.place, number };
+            Ok(RedisConnection::played(Arc::new(connection), timeout))
+        })
+    }
+
+    fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach> {
+        Box::pin(async move {
+            let reach = {
+                let inner = self.world.lock();
+                match inner.redis {
+                    _ if inner.redis_cuts.contains(&self.place) => Reach::Silent,
+                    RedisState::Down => Reach::Refused,
+                    RedisState::Up | RedisState::Stalled => Reach::Accepted,
+                }
+            };
+            if reach == Reach::Silent {
+                tokio::time::sleep(timeout).await;
+            }
+            reach
+        })
+    }
+}
+
+impl Transport for SimConnection {
+    fn run(&self, calls: Vec<Call>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { place: self.place, connection: self.number, calls, reply };
+        self.world.lock().queue.push(request);
+        Box::pin(async move { answer.await.unwrap_or(Err(RedisError::TimedOut)) })
+    }
+}
