@@ -61,7 +61,7 @@ async fn every_metric_has_a_cause_that_moves_it() {
     what_fails(&mut moved).await;
     who_enters(&mut moved).await;
     telemetry_itself(&mut moved).await;
-    other_nodes(&mut moved).await;
+    Box::pin(other_nodes(&mut moved)).await;
 
     let metrics = Metrics::new("memory");
     // A histogram moves as a whole.
