@@ -165,6 +165,10 @@ async fn two_people_chat_and_see_every_call_and_every_close() {
     browser.see_entry("pushed", "hi").await;
     println!("screenshot: {}", browser.save_screenshot().await.display());
 
+    // One call, and a thousand hear it.
+    browser.click("#crowd").await;
+    browser.see(Locator::XPath("//*[@id='crowd-result' and contains(., '1000 members had one push after')]")).await;
+
     // Closed by the backend's side, with code and reason; the page connects again.
     browser.click("label:has([name=command][value=delete])").await;
     browser.run_curl_box().await;

@@ -1,4 +1,8 @@
+use std::collections::HashMap;
+
 use serde::Deserialize;
+
+use super::crowd;
 
 /// What the chat reads of a Lambda proxy event.
 ///
@@ -10,6 +14,18 @@ pub(super) struct ProxyEvent {
     /// The client's message; absent in `CONNECT` and `DISCONNECT`.
     #[serde(default)]
     pub(super) body: Option<String>,
+    /// Of a connect.
+    #[serde(default)]
+    pub(super) query_string_parameters: Option<HashMap<String, String>>,
+}
+
+impl ProxyEvent {
+    /// Whether it is about a member of a crowd, who comes or goes.
+    pub(super) fn is_of_crowd(&self) -> bool {
+        let query = self.query_string_parameters.as_ref();
+        query.and_then(|query| query.get("crowd")).is_some_and(|group| group == crowd::GROUP)
+            || self.request_context.disconnect_reason.as_deref() == Some(crowd::LEAVES)
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@
 //! | `POST /` | the `AWS_PROXY` integration of every route; answers `{"statusCode":200}` |
 //! | `GET /` | the chat page |
 //! | `GET /config.json?node=2` | `{"websocketUrl":…}`, where the page connects to: the first gateway, or the one of this number |
+//! | `POST /crowd` | 1000 simulated clients in one group, and one push to all of them: `{"members":…,"pushMicros":…}` (`crowd.rs`) |
 //! | `GET /events` | every call between gateway and backend as Server-Sent Events (`feed.rs`) |
 //!
 //! Invariants: what one room sends reaches each of its members in one order, because it is put into the members'
@@ -18,6 +19,7 @@
 mod backend;
 mod callback_client;
 mod chat;
+mod crowd;
 mod event;
 mod feed;
 mod frame;

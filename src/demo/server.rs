@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backend::Backend;
+use super::crowd::{self, Crowd};
 use super::event::ProxyEvent;
 use super::feed::{Record, now_epoch_millis, shorten_all};
+use crate::telemetry::chain;
 
 /// Largest event that is read, in bytes; a larger one is 413.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
@@ -67,6 +69,7 @@ pub async fn serve(
     let addresses = gateways.iter().map(address).collect::<Result<_, _>>()?;
     let server = Arc::new(Server {
         backend: Arc::new(Backend::new(addresses, shutdown.clone(), tasks.clone())),
+        crowd: Crowd::new(&gateways),
         websocket_urls: gateways,
         shutdown: shutdown.clone(),
     });
@@ -95,6 +98,7 @@ fn gateway_address(websocket_url: &str) -> Option<String> {
 
 struct Server {
     backend: Arc<Backend>,
+    crowd: Crowd,
     websocket_urls: Vec<String>,
     shutdown: CancellationToken,
 }
@@ -134,8 +138,11 @@ impl Server {
             (&Method::GET, "/config.json") => {
                 json(&json!({ "websocketUrl": self.websocket_url(request.uri().query().unwrap_or_default()) }))
             }
+            (&Method::POST, "/crowd") => self.hear(request.headers()).await,
             (&Method::GET, "/events") => self.events(request.headers()),
-            (_, "/" | "/config.json" | "/events") => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            (_, "/" | "/config.json" | "/crowd" | "/events") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+            }
             _ => text(StatusCode::NOT_FOUND, "not found"),
         }
     }
@@ -150,8 +157,7 @@ impl Server {
     async fn invoke(&self, request: Request<Incoming>) -> Response<Body> {
         let (at, started) = (now_epoch_millis(), Instant::now());
         // A page of another site can post plain text here without asking, but not JSON.
-        let media_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if !media_type.to_ascii_lowercase().starts_with(b"application/json") {
+        if !is_json(request.headers()) {
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "events are application/json");
         }
         let trace = request.headers().get("traceparent").cloned();
@@ -165,6 +171,10 @@ impl Server {
             Ok(event) => event,
             Err(error) => return text(StatusCode::BAD_REQUEST, &format!("not a Lambda proxy event: {error}")),
         };
+        if event.is_of_crowd() {
+            // Who comes is put into the group by this answer; nobody needs to see a thousand of them.
+            return json(&json!({ "statusCode": 200, "tidegate": { "join": [crowd::GROUP] } }));
+        }
         let status_code = self.backend.handle(&event, trace.as_ref());
         let answer = json!({ "statusCode": status_code.as_u16() });
         let mut whole: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -180,6 +190,23 @@ impl Server {
             answer: &answer,
         });
         json(&answer)
+    }
+
+    /// A crowd hears one push.
+    async fn hear(&self, headers: &HeaderMap) -> Response<Body> {
+        if !is_json(headers) {
+            return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
+        }
+        match self.shutdown.clone().run_until_cancelled(Box::pin(self.crowd.hear())).await {
+            Some(Ok(shown)) => json(&shown),
+            Some(Err(error)) => {
+                tracing::warn!(error = %chain(&error), "a crowd came to nothing");
+                let mut response = json(&json!({ "message": error.to_string() }));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response
+            }
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "the demo ends"),
+        }
     }
 
     fn page(&self) -> Response<Body> {
@@ -204,6 +231,11 @@ impl Server {
         let frames = futures_util::StreamExt::map(events, |event| event.map(Frame::data));
         respond("text/event-stream", StreamBody::new(frames).boxed_unsync())
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    media_type.to_ascii_lowercase().starts_with(b"application/json")
 }
 
 /// Whether the request was addressed to this machine by a name that only this machine has.

@@ -107,6 +107,9 @@ pub(crate) async fn learn_id(endpoints: &Endpoints, socket: &mut Socket, index: 
     .context("the connection's id did not come")?
 }
 
+/// Stands for the client that a post is for, when it is for all.
+pub(crate) const EVERYBODY: usize = 99_999_999;
+
 /// A client that is played by a task.
 pub(crate) struct Client {
     pub(crate) socket: Socket,
@@ -223,7 +226,7 @@ impl Client {
     /// Takes a frame in. Whether it was the reply to a message, right or wrong.
     fn receive(&self, text: &str, state: &mut State) -> bool {
         if let Some(post) = self.posts.read(text) {
-            if post.client != self.recipient.index {
+            if post.client != self.recipient.index && post.client != EVERYBODY {
                 self.recorder.error("a post came to the wrong client");
             } else if post.number != state.received {
                 self.recorder.error("a post was lost, doubled or out of order");

@@ -40,6 +40,13 @@ impl Poster {
         Ok(Poster { endpoints, sender, host, _driver: AbortOnDropHandle::new(driver) })
     }
 
+    /// Calls something below the stage of a gateway; the status that it answers with.
+    pub(crate) async fn call(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<StatusCode> {
+        let Protocol::Gateway { stage } = &self.endpoints.protocol else { anyhow::bail!("it has no groups") };
+        let path = format!("{stage}/{path}");
+        self.send(method, &path, body).await
+    }
+
     /// Posts a text to a client; the status that the target answers with.
     pub(crate) async fn post(&mut self, id: &str, text: String) -> anyhow::Result<StatusCode> {
         let (path, body) = match &self.endpoints.protocol {
@@ -50,8 +57,12 @@ impl Poster {
                 ("/publish/".to_owned(), serde_json::json!({"items": [item]}).to_string())
             }
         };
+        self.send(Method::POST, &path, body).await
+    }
+
+    async fn send(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<StatusCode> {
         let mut request = Request::new(Full::from(body));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method;
         *request.uri_mut() = path.parse()?;
         request.headers_mut().insert(header::HOST, self.host.clone());
         if self.sender.ready().await.is_err() && self.endpoints.protocol == Protocol::Pushpin {

@@ -2,6 +2,7 @@
 
 mod accept;
 mod fanout;
+mod group;
 mod idle;
 mod slow;
 mod storm;
@@ -79,6 +80,7 @@ impl Run<'_> {
             Kind::Accept => self.accept().await,
             Kind::Traffic => self.traffic().await,
             Kind::Fanout => self.fanout().await,
+            Kind::Group => self.group().await,
             Kind::Storm => self.storm().await,
             Kind::Slow => self.slow().await,
         }

@@ -84,6 +84,8 @@ pub(crate) enum Kind {
     Traffic,
     /// One post to every client, again and again.
     Fanout,
+    /// All clients join a group, and one post at a time goes to it.
+    Group,
     /// All clients lose their connection and come back at once.
     Storm,
     /// Some clients stop reading while the others get posts.
@@ -102,6 +104,8 @@ pub(crate) enum Feature {
     Dispatch,
     /// The backend is asked before a client is admitted.
     Connect,
+    /// Clients can join a group, and a post goes to all of it.
+    Groups,
 }
 
 fn payload_bytes() -> usize {

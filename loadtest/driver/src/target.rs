@@ -150,7 +150,7 @@ impl Kind {
     /// What it has. tidegate is asked, so that a scenario plays as soon as tidegate can.
     pub(crate) async fn features(&self, programs: &Programs) -> anyhow::Result<BTreeSet<Feature>> {
         Ok(match self {
-            Kind::Floor => [Feature::Dispatch, Feature::Connect, Feature::Tls].into(),
+            Kind::Floor => [Feature::Dispatch, Feature::Connect, Feature::Tls, Feature::Groups].into(),
             Kind::Tidegate | Kind::TidegateHttp | Kind::TidegateObserved => tidegate::features(programs).await?,
             Kind::Node | Kind::Attached(_) => [Feature::Dispatch].into(),
             Kind::Nchan | Kind::Pushpin => BTreeSet::new(),
@@ -246,6 +246,9 @@ async fn start_floor(setting: &Setting<'_>) -> anyhow::Result<Started> {
     command.arg("--backend").arg(format!("http://{}/raw", setting.backend));
     if setting.scenario.events {
         command.arg("--events");
+    }
+    if setting.scenario.needs(Feature::Groups) {
+        command.arg("--bare");
     }
     if let Some(certificate) = setting.certificate {
         command.arg("--certificate").arg(&certificate.chain).arg("--private-key").arg(&certificate.private_key);

@@ -61,8 +61,11 @@ impl Floor {
         if let Ok(upgraded) = upgrade.await {
             let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            // Whatever ends the session, the connection is over.
-            let _ = self.run(id, socket, mailbox).await;
+            match &self.bare {
+                Some(sinks) => sinks.hold(id, socket).await,
+                // Whatever ends the session, the connection is over.
+                None => _ = self.run(id, socket, mailbox).await,
+            }
         }
         self.mailboxes.remove(&id);
         if self.events {

@@ -7,11 +7,13 @@
 //! - a message is parsed once for its route key and posted to the backend as it came, with four headers, through
 //!   hyper-util's pool; what the backend answers is the reply;
 //! - a post is answered with 200 once its frame is written, with 410 if there is no such connection;
+//! - with `--bare`, a post to a group is a loop over all sockets that writes a ready frame to each, and nothing more;
 //! - two workers, jemalloc with tidegate's settings, read buffers of 4 KiB.
 //!
 //! It has no authorizer, limits, keep-alive, deadlines, metrics or logs, and builds no event: tidegate's `HTTP_PROXY`
 //! is the nearest to it, `AWS_PROXY` does more.
 
+mod bare;
 mod connection;
 mod server;
 
@@ -32,6 +34,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::bare::Sinks;
 use crate::connection::Post;
 
 #[global_allocator]
@@ -56,6 +59,11 @@ struct Arguments {
     #[arg(long)]
     events: bool,
 
+    /// Is a bare loop: `POST /{stage}/@groups/{any}` writes one ready frame to all sockets, one after the other, and
+    /// nothing else is sent.
+    #[arg(long)]
+    bare: bool,
+
     /// Certificate chain for TLS, PEM.
     #[arg(long, requires = "private_key")]
     certificate: Option<PathBuf>,
@@ -72,6 +80,8 @@ struct Floor {
     client: Client<HttpConnector, Full<Bytes>>,
     backend: Uri,
     events: bool,
+    /// Sockets that a bare loop writes to.
+    bare: Option<Sinks>,
     tasks: TaskTracker,
 }
 
@@ -93,6 +103,7 @@ fn main() -> anyhow::Result<()> {
             client: Client::builder(TokioExecutor::new()).build(connector),
             backend: arguments.backend,
             events: arguments.events,
+            bare: arguments.bare.then(Sinks::default),
             tasks: TaskTracker::new(),
         });
         server::serve(floor, arguments.listen, tls).await

@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::Floor;
+use crate::bare::Sinks;
 use crate::connection::Post;
 
 /// Connections that the kernel holds until they are accepted, as in tidegate.
@@ -72,7 +73,12 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(floor: A
         async move {
             let response = match *request.method() {
                 Method::GET => upgrade(floor, request).await,
-                Method::POST => post(&floor, request).await,
+                // Nobody has to join: all are in every group.
+                Method::PUT => Ok(empty(StatusCode::OK)),
+                Method::POST => match &floor.bare {
+                    Some(sinks) => post_to_all(sinks, request).await,
+                    None => post(&floor, request).await,
+                },
                 _ => Err(StatusCode::METHOD_NOT_ALLOWED),
             };
             Ok::<_, Infallible>(response.unwrap_or_else(empty))
@@ -106,6 +112,13 @@ async fn post(floor: &Floor, request: Request<Incoming>) -> Result<Response<Full
     let (written, is_written) = oneshot::channel();
     mailbox.send(Post { text, written }).await.map_err(|_| StatusCode::GONE)?;
     is_written.await.map_err(|_| StatusCode::GONE)?;
+    Ok(empty(StatusCode::OK))
+}
+
+/// `POST /{stage}/@groups/{any}`: 200 once the frame is written to all.
+async fn post_to_all(sinks: &Sinks, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, StatusCode> {
+    let body = request.into_body().collect().await.map_err(|_| StatusCode::BAD_REQUEST)?.to_bytes();
+    sinks.write_all(&Utf8Bytes::try_from(body).map_err(|_| StatusCode::BAD_REQUEST)?).await;
     Ok(empty(StatusCode::OK))
 }
 

@@ -33,6 +33,7 @@ pub(super) async fn features(programs: &Programs) -> anyhow::Result<BTreeSet<Fea
     let schema = output(&programs.tidegate, &["schema"]).await?;
     let schema: Value = serde_json::from_str(&schema).context("`tidegate schema` is not JSON")?;
     let mut features = BTreeSet::from([Feature::Dispatch, Feature::Connect]);
+    features.extend(has_property(&schema, "groupsPerConnection").then_some(Feature::Groups));
     features.extend(has_property(&schema, "tls").then_some(Feature::Tls));
     features.extend(has_property(&schema, "cluster").then_some(Feature::Cluster));
     Ok(features)

@@ -1,0 +1,76 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
+use http::Method;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{CONNECTING, Run, Window, end};
+use crate::client::{EVERYBODY, Sending};
+use crate::payload::Post;
+use crate::poster::Poster;
+use crate::process::usage;
+
+/// The path of the group that all clients are in.
+const GROUP: &str = "@groups/all";
+
+/// Clients that join in one call.
+const JOINING: usize = 5000;
+
+impl Run<'_> {
+    /// All clients join a group, then one post at a time goes to it. A round ends when the last client has it.
+    pub(super) async fn group(&mut self) -> anyhow::Result<()> {
+        let scenario = self.scenario;
+        let mut sockets = self.connect_all(scenario.connections, CONNECTING).await?;
+        let recipients = self.recipients(&mut sockets, true).await?;
+        let mut poster = Poster::connect(Arc::clone(&self.target.endpoints)).await?;
+        let before = usage(&self.target.pids).rss_kib;
+        for joining in recipients.chunks(JOINING) {
+            let ids: Vec<&str> = joining.iter().map(|recipient| &*recipient.id).collect();
+            let body = json!({ "connections": ids }).to_string();
+            let status = poster.call(Method::PUT, &format!("{GROUP}/connections"), body).await?;
+            anyhow::ensure!(status.is_success(), "joining was answered with {status}");
+        }
+        let joined_kib = usage(&self.target.pids).rss_kib as f64 - before as f64;
+        self.note("join_bytes_each", joined_kib * 1024.0 / scenario.connections as f64);
+
+        let stop = CancellationToken::new();
+        let delivered = Arc::new(Semaphore::new(0));
+        let clients = self.play_clients(sockets, &recipients, || Sending::Never, Some(&delivered), &stop);
+        let count = u32::try_from(scenario.connections).context("too many connections")?;
+        let warm = Instant::now() + scenario.warmup();
+        let ends = warm + scenario.duration();
+        let (mut window, mut number) = (None, 0);
+        let (mut rounds, mut rounds_ms) = (0_u32, 0.0);
+        while Instant::now() < ends || rounds == 0 {
+            if window.is_none() && Instant::now() >= warm {
+                window = Some(Window::begin(self));
+            }
+            let due = self.recorder.now();
+            let text = self.posts.text(&Post { client: EVERYBODY, number, due });
+            number += 1;
+            let status = poster.call(Method::POST, GROUP, text).await?;
+            anyhow::ensure!(status.is_success(), "a post was answered with {status}");
+            recipients.iter().for_each(|recipient| _ = recipient.answered.fetch_add(1, Ordering::Release));
+            delivered.acquire_many(count).await?.forget();
+            if window.is_some() {
+                rounds += 1;
+                rounds_ms += (self.recorder.now() - due) as f64 / 1e6;
+            }
+        }
+        self.recorder.end();
+        if let Some(window) = window {
+            window.end(self);
+            if let Some(cpu) = self.figures.get("cpu_ms_per_1000").copied() {
+                self.note("cpu_seconds_per_million", cpu);
+            }
+        }
+        self.note("round_ms", rounds_ms / f64::from(rounds));
+        end(&stop, clients).await?;
+        self.note_latencies();
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// Clients that a crowd has.
+const MEMBERS: usize = 1000;
+
+/// Clients that connect at once.
+const CONNECTING: usize = 64;
+
+/// One deadline for all of a crowd: to come, to hear, to go.
+const CROWD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most of the gateway's answer that is read.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// The reason with which a crowd leaves, so that it can be told from people.
+pub(super) const LEAVES: &str = "crowd";
+
+/// The group of a crowd, and the value of `?crowd=` with which its members come.
+pub(super) const GROUP: &str = "demo-crowd";
+
+/// Why a crowd came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CrowdError {
+    #[error("a crowd is here already")]
+    Busy,
+    #[error("the crowd took more than {} seconds", CROWD_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("a member could not connect")]
+    Connect(#[source] tokio_tungstenite::tungstenite::Error),
+    #[error("a gateway could not be reached")]
+    Reach(#[source] std::io::Error),
+    #[error("the gateway did not take the push")]
+    Push(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("a member did not hear the push")]
+    Deaf,
+}
+
+/// Simulated members of a room: real clients, all in one group, and one push to all of them. One crowd at a time.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    /// `HOST:PORT` and path of each gateway.
+    gateways: Vec<(String, String)>,
+    place: Semaphore,
+}
+
+type Member = WebSocketStream<TcpStream>;
+
+impl Crowd {
+    pub(super) fn new(websocket_urls: &[String]) -> Self {
+        let split = |url: &String| {
+            let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+            let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+            (address.to_owned(), format!("/{path}"))
+        };
+        Crowd { gateways: websocket_urls.iter().map(split).collect(), place: Semaphore::new(1) }
+    }
+
+    /// Gathers a crowd, posts once to its group, and tells how long it took until the last member had it.
+    pub(super) async fn hear(&self) -> Result<Value, CrowdError> {
+        let _place = self.place.try_acquire().map_err(|_| CrowdError::Busy)?;
+        timeout(CROWD_TIMEOUT, self.hear_in_time()).await.unwrap_or(Err(CrowdError::Timeout))
+    }
+
+    async fn hear_in_time(&self) -> Result<Value, CrowdError> {
+        let began = Instant::now();
+        let gateways: Vec<_> = self.gateways.iter().cycle().take(MEMBERS).cloned().collect();
+        let members = stream::iter(gateways).map(connect).buffer_unordered(CONNECTING);
+        let members: Vec<Member> = members.try_collect().await?;
+        let connect_millis = began.elapsed().as_millis();
+
+        let pushed = Instant::now();
+        let hearing = members.into_iter().map(|member| hear(member, pushed));
+        let (report, heard) = tokio::join!(self.push(), join_all(hearing));
+        let (members, heard): (Vec<Member>, Vec<Option<Duration>>) = heard.into_iter().unzip();
+        let last = heard.into_iter().collect::<Option<Vec<_>>>().and_then(|heard| heard.into_iter().max());
+        join_all(members.into_iter().map(leave)).await;
+        let push_micros = last.ok_or(CrowdError::Deaf)?.as_micros();
+        Ok(json!({
+            "members": MEMBERS, "connectMillis": connect_millis, "pushMicros": push_micros, "report": report?
+        }))
+    }
+
+    /// The one call that all members hear.
+    async fn push(&self) -> Result<Value, CrowdError> {
+        let (address, path) = &self.gateways[0];
+        let stream = TcpStream::connect(address).await.map_err(CrowdError::Reach)?;
+        let failed = |error: hyper::Error| CrowdError::Push(error.into());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let mut request = Request::new(Full::new(Bytes::from_static(b"{\"type\":\"crowd\"}")));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = format!("{path}/@groups/{GROUP}")
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| CrowdError::Push(error.into()))?;
+        let host = HeaderValue::from_str(address).map_err(|error| CrowdError::Push(error.into()))?;
+        request.headers_mut().insert(header::HOST, host);
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(failed)?;
+            let body =
+                Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await.map_err(CrowdError::Push)?;
+            serde_json::from_slice(&body.to_bytes()).map_err(|error| CrowdError::Push(error.into()))
+        };
+        tokio::select! {
+            report = exchange => report,
+            // It ends before its answer only if it fails.
+            ended = connection => Err(ended.map_or_else(failed, |()| CrowdError::Push("the connection ended".into()))),
+        }
+    }
+}
+
+async fn connect((address, path): (String, String)) -> Result<Member, CrowdError> {
+    let stream = TcpStream::connect(&address).await.map_err(CrowdError::Reach)?;
+    let url = format!("ws://{address}{path}?crowd={GROUP}");
+    Ok(client_async(url, stream).await.map_err(CrowdError::Connect)?.0)
+}
+
+/// A member, and how long after `pushed` it had the push, if it ever had.
+async fn hear(mut member: Member, pushed: Instant) -> (Member, Option<Duration>) {
+    loop {
+        match member.next().await {
+            Some(Ok(Message::Text(_))) => return (member, Some(pushed.elapsed())),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            _ => return (member, None),
+        }
+    }
+}
+
+async fn leave(mut member: Member) {
+    let frame = CloseFrame { code: 4000.into(), reason: LEAVES.into() };
+    // A member that is gone already has left.
+    let _ = member.close(Some(frame)).await;
+    while let Some(Ok(_)) = member.next().await {}
+}
