@@ -20,6 +20,8 @@ pub(crate) struct Judge {
     groups: BTreeMap<usize, u64>,
     /// When Redis last came back with an older state (R2).
     rolled_back: Option<u64>,
+    /// Redis has lost something.
+    has_forgotten: bool,
     pub(crate) counts: Counts,
 }
 
@@ -32,6 +34,8 @@ pub(crate) struct Account {
     /// Its `$connect` is at the backend until then.
     connecting_until: u64,
     is_opened: bool,
+    /// Redis had it before its backend was asked.
+    is_recorded: bool,
     sent: Option<u64>,
     event: Option<String>,
     /// The backend has taken its `$disconnect`.
@@ -83,6 +87,11 @@ impl Judge {
 
     pub(crate) fn roll_back(&mut self, now: u64) {
         self.rolled_back = Some(now);
+    }
+
+    /// Redis comes back without all that it had.
+    pub(crate) fn forget(&mut self) {
+        self.has_forgotten = true;
     }
 
     fn is_excused(&self, place: usize, now: u64) -> bool {
@@ -149,6 +158,11 @@ impl Judge {
         self.account(id).is_told = true;
     }
 
+    /// It was recorded, and then its backend is asked.
+    pub(crate) fn recorded(&mut self, id: &ConnectionId) {
+        self.account(id).is_recorded = true;
+    }
+
     /// Its client has its 101.
     pub(crate) fn opened(&mut self, id: &ConnectionId) {
         self.account(id).is_opened = true;
@@ -167,8 +181,11 @@ impl Judge {
 
     /// Only these have a copy somewhere: what happens to the others is excused.
     pub(crate) fn destroyed(&mut self, now: u64, has_copy: impl Fn(&ConnectionId) -> bool) {
+        let has_forgotten = self.has_forgotten;
         let lost = self.connections.iter_mut().filter(|(id, account)| {
-            !account.is_told
+            // What was recorded is gone only if Redis has lost it.
+            (has_forgotten || !account.is_recorded)
+                && !account.is_told
                 && !account.is_lost
                 && (account.is_accepted || account.connecting_until > now)
                 && !has_copy(id)

@@ -213,6 +213,9 @@ impl Flows {
             self.registry.refuse(&id);
             return;
         }
+        if matches!(self.registry.state().name(), "attached" | "rebuilding") {
+            self.world.lock().judge.recorded(&id);
+        }
         match self.ask_to_connect(&id).await {
             Some(true) => {}
             Some(false) => return self.registry.refuse(&id),
@@ -242,7 +245,7 @@ impl Flows {
 
     /// What the backend says to a `$connect`: yes, no, or nothing.
     async fn ask_to_connect(&self, id: &ConnectionId) -> Option<bool> {
-        let takes = if self.chance(0.3) { self.millis(100..3600) } else { self.millis(0..200) };
+        let takes = if self.chance(0.3) { self.millis(100..7300) } else { self.millis(0..200) };
         let (accepts, is_lost) = (self.chance(0.9), self.chance(0.05));
         let until = {
             let mut inner = self.world.lock();

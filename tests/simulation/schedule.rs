@@ -260,12 +260,19 @@ impl Run {
             }
             // As after a break of the network: the server is the same.
             Fault::RedisUp => inner.redis = RedisState::Up,
-            Fault::RedisUpEmpty => inner.restart_redis(None),
+            Fault::RedisUpEmpty => {
+                inner.judge.forget();
+                inner.restart_redis(None);
+            }
             Fault::RedisStall if inner.redis == RedisState::Up => inner.redis = RedisState::Stalled,
             Fault::RedisGoOn if inner.redis == RedisState::Stalled => inner.redis = RedisState::Up,
-            Fault::Flush => inner.store.flush(),
+            Fault::Flush => {
+                inner.judge.forget();
+                inner.store.flush();
+            }
             Fault::RollBack(ago) => {
                 let now = inner.now;
+                inner.judge.forget();
                 inner.judge.roll_back(now);
                 inner.restart_redis(Some(ago));
             }

@@ -13,8 +13,8 @@ use crate::store::{Data, Store};
 /// The lease of the simulated cluster.
 pub(crate) const LEASE: Duration = Duration::from_millis(3000);
 
-/// How long a call of `$connect` may take.
-pub(crate) const INTEGRATION_TIMEOUT: Duration = Duration::from_millis(4000);
+/// How long a call of `$connect` may take: longer than it takes to condemn its node.
+pub(crate) const INTEGRATION_TIMEOUT: Duration = Duration::from_millis(8000);
 
 /// What all nodes share: Redis, the network, the backend, and who judges.
 #[derive(Clone)]
