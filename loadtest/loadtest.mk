@@ -3,7 +3,7 @@
 LOADTEST = target/release/tidegate-loadtest
 LOADTEST_OUT = target/loadtest
 
-.PHONY: bench bench-peers bench-soak bench-micro loadtest-build
+.PHONY: bench bench-observed bench-peers bench-soak bench-micro loadtest-build
 
 loadtest-build:
 	cargo build --release --package tidegate --package tidegate-floor --package tidegate-loadtest
@@ -11,6 +11,11 @@ loadtest-build:
 bench: loadtest-build ## tidegate against the floor: all short scenarios; fails if a budget is exceeded
 	mkdir -p $(LOADTEST_OUT)
 	$(LOADTEST) bench --json $(LOADTEST_OUT)/bench.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+
+bench-observed: loadtest-build ## what an access log and metrics of each route cost, against tidegate without
+	mkdir -p $(LOADTEST_OUT)
+	$(LOADTEST) bench --targets tidegate,tidegate-observed --scenario dispatch --scenario push --rounds 5 \
+	  --json $(LOADTEST_OUT)/observed.json $(BENCH_ARGS)
 
 bench-peers: loadtest-build ## tidegate against nginx with nchan, Pushpin and a gateway on Node's ws
 	@for program in nginx pushpin node npm; do \

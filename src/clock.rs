@@ -1,5 +1,6 @@
 //! Wall time as a seam. Waiting uses tokio's own clock, which tests can pause.
 
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::format_description::BorrowedFormatItem;
@@ -53,7 +54,17 @@ impl Timestamp {
 
     /// As access logs write it: `25/Sep/2026:00:23:03 +0000`.
     pub fn clf(self) -> String {
-        self.format(CLF)
+        thread_local! {
+            /// The second that was written last: many events happen in one.
+            static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+        }
+        let second = self.0 / 1000;
+        LAST.with_borrow_mut(|last| {
+            if last.0 != second {
+                *last = (second, self.format(CLF));
+            }
+            last.1.clone()
+        })
     }
 
     /// As AWS answers it: `2026-09-25T00:22:29.887Z`.

@@ -13,6 +13,8 @@
 //! backend  server/connections_api (authorizer) -> data_plane/management/post_to_connection -> registry
 //!            -> session/outbox -> socket
 //!            of another node, by the id: forward -> cluster/link -> there: local -> registry -> session/outbox -> socket
+//!          for many: server/connections_api -> data_plane/management/push -> groups (who) -> session/outbox of each -> socket
+//!            and once to each other node: peers -> cluster/link -> there: answer_peer -> push
 //! ```
 //!
 //! Invariants:

@@ -60,7 +60,7 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
         Keys::new(&settings.key_prefix),
         settings.rebuild_per_second,
         settings.when_unavailable,
-        metrics.registry_state(),
+        metrics.registry(),
     );
     let lease = config.cluster.clone().unwrap_or_default().lease();
     Registry::mirrored(NodeId::random(), Times::new(lease).hold(), Arc::new(mirror))

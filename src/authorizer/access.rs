@@ -1,7 +1,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use tokio::time::Instant;
 
 use super::api_key::{ApiKeySource, ApiKeys};
 use super::arn::Arns;
@@ -17,8 +19,9 @@ use crate::clock::Timestamp;
 use crate::deployment::Stage;
 use crate::http_client::HttpClient;
 use crate::integration::Handshake;
-use crate::principal::Principal;
+use crate::principal::{IamIdentity, Principal};
 use crate::request_context::RequestContext;
+use crate::telemetry::{AuthorizerRecord, chain};
 
 /// Who may enter and who may push, by one configuration. A reload replaces it as a whole.
 #[derive(Debug)]
@@ -96,11 +99,16 @@ impl Access {
 
     /// Whether a client may connect, and who it is. `None` where nothing is asked.
     ///
-    /// 1. authorizer  2. API key  3. usage plan
+    /// 1. authorizer  2. API key  3. usage plan. Leaves what the authorizer decided in `record`.
     ///
     /// # Errors
     /// It may not.
-    pub async fn admit(&self, client: Client<'_>, now: Timestamp) -> Result<Option<Arc<Principal>>, Denial> {
+    pub async fn admit(
+        &self,
+        client: Client<'_>,
+        now: Timestamp,
+        record: &mut Option<AuthorizerRecord>,
+    ) -> Result<Option<Arc<Principal>>, Denial> {
         let connection = client.context.connection;
         let Some(gate) = self.gate(&connection.api_id, &connection.stage) else { return Ok(None) };
         if gate.authorizer.is_none() && gate.api_key.is_none() {
@@ -118,8 +126,19 @@ impl Access {
                 };
                 let Client { context, stage, handshake, received } = client;
                 let method_arn = &method_arn;
-                let question = Question { context, stage, handshake, received, method_arn, keys: &keys, now };
-                authorizer.authorize(question).await?
+                let (keys, called, started) = (&keys, OnceLock::new(), Instant::now());
+                let question = Question { context, stage, handshake, received, method_arn, keys, now, called: &called };
+                let result = authorizer.authorize(question).await;
+                let denial = result.as_ref().err();
+                *record = Some(AuthorizerRecord {
+                    kind: authorizer.kind(),
+                    outcome: denial.map_or("allowed", Denial::outcome),
+                    error: denial.map(|denial| chain(denial).to_string()),
+                    is_signed: !matches!(denial, Some(Denial::Signature(_))),
+                    latency: started.elapsed(),
+                    call: called.into_inner(),
+                });
+                result?
             }
             None => Authorized::default(),
         };
@@ -153,11 +172,11 @@ impl Access {
         }
     }
 
-    /// Whether a call of `@connections` is signed by somebody who may make it.
+    /// Who signed a call of `@connections`, if it may be made.
     ///
     /// # Errors
     /// It is not.
-    pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<(), Denial> {
+    pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Arc<IamIdentity>, Denial> {
         let ConnectionsCall { api_id, stage, paths, received, source_ip, secure } = *call;
         let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
@@ -165,7 +184,8 @@ impl Access {
         paths.iter().try_for_each(|path| {
             let resource = self.arns.callback(api_id, stage, received.method.as_str(), path);
             signer.authorize(MANAGE_CONNECTIONS, &resource, &self.arns, &keys)
-        })
+        })?;
+        Ok(Arc::clone(&signer.identity))
     }
 
     /// Whether a call can be let in at all, before its body is read.

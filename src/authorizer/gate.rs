@@ -1,4 +1,5 @@
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
 use futures_util::future::BoxFuture;
 
@@ -10,6 +11,7 @@ use crate::deployment::Stage;
 use crate::integration::Handshake;
 use crate::principal::Principal;
 use crate::request_context::RequestContext;
+use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
 /// What an authorizer is asked about a client that wants to connect.
 #[derive(Clone, Copy)]
@@ -21,6 +23,8 @@ pub(super) struct Question<'a> {
     pub(super) method_arn: &'a str,
     pub(super) keys: &'a ConditionKeys<'a>,
     pub(super) now: Timestamp,
+    /// Where the call of an authorizer is noted, for operators.
+    pub(super) called: &'a OnceLock<AuthorizerCall>,
 }
 
 /// Who a client is, and the API key that the authorizer found for it.
@@ -35,6 +39,9 @@ pub(super) struct Authorized {
 /// Contract: an answer is final and caches nothing by itself unless it says so; every wait is bounded; nothing of what
 /// the client sent is in the error's text.
 pub(super) trait Authorize: Debug + Send + Sync {
+    /// What kind it is.
+    fn kind(&self) -> AuthorizerKind;
+
     /// Who the client is, or why it may not enter.
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>>;
 

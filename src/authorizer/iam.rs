@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::deployment::Problem;
 use crate::principal::{IamIdentity, Principal};
 use crate::secret::Secret;
+use crate::telemetry::AuthorizerKind;
 
 pub(super) const INVOKE: &str = "execute-api:Invoke";
 pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
@@ -125,6 +126,10 @@ pub(super) struct IamAuthorizer {
 }
 
 impl Authorize for IamAuthorizer {
+    fn kind(&self) -> AuthorizerKind {
+        AuthorizerKind::Iam
+    }
+
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
         let Question { received, method_arn, keys, now, .. } = question;
         let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature);

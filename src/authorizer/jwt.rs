@@ -11,6 +11,7 @@ use super::token::{Claims, Expected, TokenError, Unverified};
 use crate::apigatewayv2::{TokenExpiration, TokenExpirationAction};
 use crate::clock::Timestamp;
 use crate::principal::{AuthorizerContext, Expiry, Principal};
+use crate::telemetry::AuthorizerKind;
 
 /// Tokens of one issuer.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ pub(super) struct JwtAuthorizer {
 }
 
 impl Authorize for JwtAuthorizer {
+    fn kind(&self) -> AuthorizerKind {
+        AuthorizerKind::Jwt
+    }
+
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
         Box::pin(async move {
             let principal = self.connect(question).await?;

@@ -18,8 +18,10 @@ use super::policy::{Decision, PolicyRequest};
 use crate::http_client::{Backend, Call, CallError, HttpClient};
 use crate::integration::authorizer_request;
 use crate::principal::Principal;
+use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
 const INVOKE: &str = "execute-api:Invoke";
+const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 
 /// Most answers that one authorizer keeps. When they are all in force, one makes room.
@@ -49,6 +51,10 @@ pub enum RequestAuthorizerError {
 }
 
 impl Authorize for RequestAuthorizer {
+    fn kind(&self) -> AuthorizerKind {
+        AuthorizerKind::Request
+    }
+
     /// 1. identity sources  2. cache  3. call  4. policy
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
         Box::pin(self.ask(question))
@@ -94,7 +100,7 @@ impl RequestAuthorizer {
     }
 
     async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
-        let Question { context, stage, handshake, method_arn, .. } = *question;
+        let Question { context, stage, handshake, method_arn, called, .. } = *question;
         let request = authorizer_request(context, &stage.variables, handshake, method_arn);
         let call = Call {
             method: Method::POST,
@@ -105,7 +111,16 @@ impl RequestAuthorizer {
             answer_max_bytes: ANSWER_MAX_BYTES,
         };
         let failed = Denial::Authorizer;
+        let started = Instant::now();
         let answer = self.http_client.send(&self.backend, call).await;
+        let answered = answer.as_ref().ok();
+        let request_id = answered.and_then(|answer| answer.headers.get(X_AMZN_REQUEST_ID)?.to_str().ok());
+        // One question is asked once.
+        let _ = called.set(AuthorizerCall {
+            status: answered.map(|answer| answer.status.as_u16()),
+            latency: started.elapsed(),
+            request_id: request_id.map(str::to_owned),
+        });
         let answer = answer.map_err(|error| match error {
             CallError::TooLarge { .. } => failed(RequestAuthorizerError::Answer(AuthorizerAnswerError::TooLarge)),
             error => failed(RequestAuthorizerError::Call(error)),

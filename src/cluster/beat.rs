@@ -260,8 +260,10 @@ impl Beat {
             let (node, sent) = (self.registry.node(), Instant::now());
             let counts = self.mirror.settled_counts();
             let (lease, known) = (self.settings.times.lease(), self.observations.known());
-            let survey = survey(&connection, keys, node, self.epoch, lease, &known).await.map_err(BeatError::Survey)?;
+            let survey = survey(&connection, keys, node, self.epoch, lease, &known).await;
             let looked = Looked { sent, answered: Instant::now() };
+            self.mirror.metrics().took("survey", looked.answered - sent);
+            let survey = survey.map_err(BeatError::Survey)?;
             match after_renew(&survey.renewal, &self.former, self.registry.gate().is_open()) {
                 Renewal::Renewed => {
                     self.registry.gate().open_until(sent + self.settings.times.proven());

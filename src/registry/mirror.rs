@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{RegistryState, WhenUnavailable};
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
-use crate::telemetry::RegistryStateGauge;
+use crate::telemetry::RegistryMetrics;
 
 /// Most records of one write.
 const BATCH: usize = 256;
@@ -38,7 +38,7 @@ pub struct Mirror {
     /// Entries of each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
-    gauge: RegistryStateGauge,
+    metrics: RegistryMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -84,10 +84,10 @@ impl Mirror {
         keys: Keys,
         rebuild_per_second: u32,
         when_unavailable: WhenUnavailable,
-        gauge: RegistryStateGauge,
+        metrics: RegistryMetrics,
     ) -> Self {
         let state = RegistryState::Starting { why: "Redis was not asked yet".to_owned() };
-        gauge.set(state.name());
+        metrics.set(state.name());
         Mirror {
             keys,
             rebuild_per_second,
@@ -98,7 +98,7 @@ impl Mirror {
             trouble: Notify::new(),
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             state: watch::Sender::new(state),
-            gauge,
+            metrics,
         }
     }
 
@@ -110,6 +110,11 @@ impl Mirror {
     /// The keys of all nodes.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// What is counted of Redis.
+    pub fn metrics(&self) -> &RegistryMetrics {
+        &self.metrics
     }
 
     /// What new connections meet while Redis is away.
@@ -351,7 +356,7 @@ impl Mirror {
         if !changed {
             return;
         }
-        self.gauge.set(name);
+        self.metrics.set(name);
         match name {
             "attached" => info!("Redis holds what this node holds"),
             "left" => info!("this node has left"),

@@ -134,7 +134,10 @@ impl Writer {
 
     /// One `write`, whose answer says whether the records are ours.
     async fn call(&self, attachment: &Attachment, call: Call) -> Result<(), WriteError> {
-        let answer = attachment.connection.run_one(call).await.and_then(read::<String>).map_err(WriteError::Redis)?;
+        let started = Instant::now();
+        let answer = attachment.connection.run_one(call).await;
+        self.mirror.metrics().took("write", started.elapsed());
+        let answer = answer.and_then(read::<String>).map_err(WriteError::Redis)?;
         if answer == scripts::OK { Ok(()) } else { Err(WriteError::NotOurs(answer)) }
     }
 

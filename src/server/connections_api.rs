@@ -82,7 +82,7 @@ async fn call(
     record.request_bytes = body.len();
     if let Some(caller) = caller {
         let path = record.resource.policy_path();
-        admit_call(plane, &signed(request, record, caller, &body, &[path]))?;
+        record.signer = Some(admit_call(plane, &signed(request, record, caller, &body, &[path]))?);
         admit(plane)?;
     }
     let Some(operation) = operation else { return Err(ConnectionsApiError::UnknownMethod) };
@@ -131,7 +131,7 @@ async fn call(
                 // Whoever may not post to a group may not do so by another way.
                 let resources: Vec<Resource> = batch.resources().collect();
                 let paths: Vec<Cow<'_, str>> = resources.iter().map(Resource::policy_path).collect();
-                admit_call(plane, &signed(request, record, caller, &body, &paths))?;
+                record.signer = Some(admit_call(plane, &signed(request, record, caller, &body, &paths))?);
             }
             Ok(send(plane, record, batch).await)
         }

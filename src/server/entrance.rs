@@ -84,7 +84,12 @@ impl Entrance {
         }
         let mut entered = self.admit(plane, peer)?;
         let Some(tls) = &self.tls else { return Some((Stream::Plain(stream), entered)) };
-        let stream = match tls.accept(stream).await {
+        // Whoever gives up in the middle leaves it at that.
+        let mut handshake = TlsHandshake { plane, outcome: "timeout" };
+        let accepted = tls.accept(stream).await;
+        handshake.outcome = if accepted.is_ok() { "ok" } else { "failed" };
+        drop(handshake);
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 debug!(%error, remote = %entered.peer.remote, "a TLS handshake failed");
@@ -133,6 +138,18 @@ impl Entrance {
                 None
             }
         }
+    }
+}
+
+/// Counts a TLS handshake when it is over, whatever ends it.
+struct TlsHandshake<'a> {
+    plane: &'a DataPlane,
+    outcome: &'static str,
+}
+
+impl Drop for TlsHandshake<'_> {
+    fn drop(&mut self) {
+        self.plane.metrics.tls_handshake(self.outcome);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Reason, RouteTelemetry, StageLabels, StageTelemetry};
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
+use crate::principal::IamIdentity;
 use crate::request_context::RequestContext;
 use crate::trace_context::TraceContext;
 
@@ -28,6 +29,8 @@ pub struct EventRecord<'a> {
     /// What the client was told instead of what it asked for.
     pub client_text: Option<&'a str>,
     pub error: Option<&'a (dyn Error + 'static)>,
+    /// What was decided about a client that connects, if somebody was asked.
+    pub authorizer: Option<AuthorizerRecord>,
     /// The call of a backend, if there was one.
     pub integration: Option<IntegrationRecord>,
     pub request_bytes: usize,
@@ -86,6 +89,41 @@ pub struct Callback<'a> {
     pub request_time: Timestamp,
     pub source_ip: Option<IpAddr>,
     pub user_agent: Option<&'a str>,
+    /// Who signed it.
+    pub signer: Option<&'a IamIdentity>,
+}
+
+/// Which kind of authorizer decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizerKind {
+    Request,
+    Jwt,
+    Iam,
+}
+
+/// What an authorizer decided about a client.
+#[derive(Clone, Debug)]
+pub struct AuthorizerRecord {
+    pub kind: AuthorizerKind,
+    /// As `tidegate_authorizer_results_total` says.
+    pub outcome: &'static str,
+    /// Why it let nobody in, with all causes, for people.
+    pub error: Option<String>,
+    /// Of `AWS_IAM`: the signature counts, whatever the policy says.
+    pub is_signed: bool,
+    pub latency: Duration,
+    /// The call of an authorizer that is an HTTP server; none if its answer was known.
+    pub call: Option<AuthorizerCall>,
+}
+
+/// A call of an authorizer that is an HTTP server.
+#[derive(Clone, Debug)]
+pub struct AuthorizerCall {
+    /// Of its answer, if there was one.
+    pub status: Option<u16>,
+    pub latency: Duration,
+    /// What the authorizer calls the request.
+    pub request_id: Option<String>,
 }
 
 /// A call of a backend.
@@ -117,6 +155,14 @@ impl Subject<'_> {
         match self {
             Subject::Event(context) => context.event.event_type(),
             Subject::Callback(_) => "CONNECTION_API",
+        }
+    }
+
+    /// The connection that it is about, if it is about one.
+    pub fn connection_id(&self) -> Option<ConnectionId> {
+        match self {
+            Subject::Event(context) => Some(context.connection.id),
+            Subject::Callback(callback) => callback.connection_id,
         }
     }
 }

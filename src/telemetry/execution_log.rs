@@ -46,10 +46,7 @@ pub(super) fn write(record: &EventRecord<'_>) {
         Subject::Event(context) => (context.request_id, context.route_key),
         Subject::Callback(callback) => (callback.request_id, "@connections"),
     };
-    let connection_id = match record.subject {
-        Subject::Event(context) => Some(context.connection.id),
-        Subject::Callback(callback) => callback.connection_id,
-    };
+    let connection_id = record.subject.connection_id();
     let connection_id = connection_id.as_ref().map(tracing::field::display);
     let (api_id, stage) = (&*record.labels.api_id, &*record.labels.stage);
     let event_type = record.subject.event_type();

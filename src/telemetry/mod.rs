@@ -21,8 +21,10 @@ pub mod logging;
 
 pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use error_chain::chain;
-pub use event_record::{Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject};
-pub use metrics::{LinkMetrics, Metrics, ReapingGauge, RegistryStateGauge, StageLabels};
+pub use event_record::{
+    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
+};
+pub use metrics::{LinkMetrics, Metrics, ReapingGauge, RegistryMetrics, StageLabels};
 pub use reason::Reason;
 pub use record::Telemetry;
 pub use scope::{RouteTelemetry, StageTelemetry};

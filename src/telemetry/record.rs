@@ -1,6 +1,9 @@
 use tracing::debug;
 
-use super::{AccessLogs, EventRecord, Metrics, Outcome, Reason, Span, StageLabels, Subject, Tracer, execution_log};
+use super::{
+    AccessLogs, AuthorizerKind, EventRecord, Metrics, Outcome, Reason, Span, StageLabels, Subject, Tracer,
+    execution_log,
+};
 use crate::request_context::Event;
 
 /// What flows hand their records to.
@@ -55,6 +58,11 @@ fn count(metrics: &Metrics, record: &EventRecord<'_>) {
             }
         }
         Outcome::Disconnect | Outcome::Call => {}
+    }
+    if let Some(authorizer) = &record.authorizer {
+        // An answer that was known took no time that anybody waits for.
+        let is_known = authorizer.kind == AuthorizerKind::Request && authorizer.call.is_none();
+        metrics.authorizer(record.labels, authorizer.outcome, Some(authorizer.latency).filter(|_| !is_known));
     }
     let event_type = record.subject.event_type();
     if record.integration.is_none() && (400..500).contains(&record.status) && event_type != "CONNECTION_API" {

@@ -8,7 +8,7 @@ use aws_sdk_apigatewaymanagement::primitives::Blob;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 
-use crate::support::{Client, Server, TestGateway, connect, raw, refused};
+use crate::support::{Client, Server, TestGateway, connect, eventually, raw, refused};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
@@ -230,4 +230,34 @@ async fn a_client_signs_its_handshake_in_the_url() {
     assert_eq!(status, 403);
     let other_stage = gateway.url(&format!("/dev?{}", signed("AKIDCLIENT", SECRET, None)));
     assert_eq!(refused(&other_stage, &[]).await.0, 403);
+}
+
+#[tokio::test]
+async fn the_access_log_says_who_signed_and_which_step_refused_whom() {
+    let mut backend = Server::backend().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let format = "$context.eventType $context.status $context.identity.caller $context.identity.user \
+                  $context.identity.accountId $context.identity.userArn signature $context.authenticate.status policy \
+                  $context.authorize.status authorizer $context.authorizer.status";
+    let stage = format!("prod: {{ accessLogSettings: {{ destination: '{}', format: '{format}' }} }}", log.display());
+    let gateway = TestGateway::start(&yaml(&backend.url(), "AWS_IAM").replace("prod: {}", &stage)).await;
+    let host = gateway.address.to_string();
+    let url = |key: &str, secret: &str| gateway.url(&format!("/prod?{}", presigned(&host, "/prod", key, secret, None)));
+    let _client = connect(&url("AKIDCLIENT", SECRET), &[]).await;
+    let event = backend.next().await.json();
+    let id = event["requestContext"]["connectionId"].as_str().expect("an id");
+    refused(&url("AKIDCLIENT", "wrong"), &[]).await;
+    refused(&url("AKIDPOSTER", SECRET), &[]).await;
+    assert_eq!(post(&sdk(&gateway, "prod", "AKIDPOSTER", SECRET, None), id).await, Ok(()));
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("four lines", async || read().lines().count() >= 4).await;
+    let poster = "poster poster 000000000000 arn:aws:iam::000000000000:user/poster";
+    let expected = [
+        "CONNECT 200 client client 000000000000 arn:aws:iam::000000000000:user/client signature 200 policy 200 authorizer -",
+        "CONNECT 403 - - - - signature 403 policy - authorizer -",
+        "CONNECT 403 - - - - signature 200 policy 403 authorizer -",
+        &format!("CONNECTION_API 200 {poster} signature - policy - authorizer -"),
+    ];
+    assert_eq!(read().lines().collect::<Vec<_>>(), expected);
 }

@@ -26,7 +26,7 @@ struct Node {
 
 impl Node {
     async fn start(server: &RedisServer) -> Self {
-        let gauge = Metrics::new("memory").registry_state();
+        let gauge = Metrics::new("memory").registry();
         let mirror = Arc::new(Mirror::new(Keys::new("t"), 1, WhenUnavailable::Accept, gauge));
         let store = Arc::new(RedisQuotaStore::new(Arc::clone(&mirror)));
         let stop = CancellationToken::new();

@@ -13,7 +13,9 @@ use redis::RedisServer;
 /// Two nodes of one cluster that reach each other.
 pub(crate) struct TwoNodes {
     pub(crate) nodes: [TestGateway; 2],
-    _redis: RedisServer,
+    /// What a further node is started with.
+    pub(crate) settings: Settings,
+    pub(crate) redis: RedisServer,
 }
 
 impl TwoNodes {
@@ -32,7 +34,7 @@ impl TwoNodes {
         let is_linked =
             |node: &TestGateway| node.gateway.peers().iter().any(|peer| matches!(peer.link, PeerLink::Linked { .. }));
         eventually("the nodes are linked", || async { nodes.iter().all(is_linked) }).await;
-        TwoNodes { nodes, _redis: redis }
+        TwoNodes { nodes, settings, redis }
     }
 }
 

@@ -11,6 +11,7 @@ mod collector;
 mod programs;
 
 mod access_log;
+mod causes;
 mod deploy;
 mod explain;
 mod health;
@@ -18,3 +19,4 @@ mod metrics;
 mod rubbish;
 mod scrub;
 mod traces;
+mod variables;

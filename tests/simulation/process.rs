@@ -61,7 +61,7 @@ impl Process {
         let node = NodeId::from_bits(random.random::<u64>() >> 16);
         let (flows, beat) = runtime.block_on(async {
             let metrics = Metrics::new("memory");
-            let mut mirror = Mirror::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry_state());
+            let mut mirror = Mirror::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry());
             mirror.set_batch(random.random_range(1..6));
             let mirror = Arc::new(mirror);
             let times = Times::new(LEASE);

@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     scenario_names: Vec<String>,
 
     /// Targets, in the order in which each round meets them: floor, tidegate (AWS_PROXY), tidegate-http (HTTP_PROXY),
-    /// node, nchan, pushpin.
+    /// tidegate-observed (AWS_PROXY with an access log and metrics of each route), node, nchan, pushpin.
     #[arg(long = "targets", value_name = "NAME,...", value_delimiter = ',', default_value = "floor,tidegate,tidegate-http", value_parser = Kind::parse)]
     targets: Vec<Kind>,
 

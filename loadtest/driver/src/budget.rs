@@ -40,6 +40,8 @@ pub(crate) enum Limit {
     Max(f64),
     /// As many times the same figure of the floor, round by round.
     TimesFloor(f64),
+    /// As many times the same figure of tidegate with its defaults, round by round.
+    TimesTidegate(f64),
 }
 
 /// A budget against what was measured.
@@ -71,7 +73,16 @@ impl Budgets {
 impl Limit {
     pub(crate) fn value(&self) -> f64 {
         match self {
-            Limit::Max(value) | Limit::TimesFloor(value) => *value,
+            Limit::Max(value) | Limit::TimesFloor(value) | Limit::TimesTidegate(value) => *value,
+        }
+    }
+
+    /// The target that the measured one is compared with.
+    pub(crate) fn reference(&self) -> Option<&'static str> {
+        match self {
+            Limit::Max(_) => None,
+            Limit::TimesFloor(_) => Some("floor"),
+            Limit::TimesTidegate(_) => Some("tidegate"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::budget::{Budgets, Judgement, Limit, Verdict};
+use crate::budget::{Budgets, Judgement, Verdict};
 use crate::machine::Machine;
 use crate::run::Outcome;
 use crate::scenario::Scenario;
@@ -68,13 +68,13 @@ impl Played {
         Summary::of(self.outcomes(target).iter().filter_map(|outcome| outcome.figures.get(figure).copied()))
     }
 
-    /// How often a figure of the target has that of the floor in it, round by round: what slows a whole round down
+    /// How often a figure of the target has that of another one in it, round by round: what slows a whole round down
     /// cancels out.
-    fn times_floor(&self, target: &str, figure: &str) -> Option<Summary> {
-        let rounds = self.outcomes(target).iter().zip(self.outcomes(FLOOR));
-        let ratio = |(outcome, floor): (&Outcome, &Outcome)| {
-            let floor = floor.figures.get(figure).copied().filter(|floor| *floor > 0.0)?;
-            Some(outcome.figures.get(figure)? / floor)
+    fn times(&self, reference: &str, target: &str, figure: &str) -> Option<Summary> {
+        let rounds = self.outcomes(target).iter().zip(self.outcomes(reference));
+        let ratio = |(outcome, reference): (&Outcome, &Outcome)| {
+            let reference = reference.figures.get(figure).copied().filter(|reference| *reference > 0.0)?;
+            Some(outcome.figures.get(figure)? / reference)
         };
         Summary::of(rounds.filter_map(ratio))
     }
@@ -98,9 +98,9 @@ impl Report {
         let mut judgements = Vec::new();
         for budget in &budgets.budgets {
             let played = scenarios.iter().find(|played| played.scenario.name == budget.scenario);
-            let measured = played.and_then(|played| match budget.limit {
-                Limit::Max(_) => played.summary(&budget.target, &budget.figure),
-                Limit::TimesFloor(_) => played.times_floor(&budget.target, &budget.figure),
+            let measured = played.and_then(|played| match budget.limit.reference() {
+                None => played.summary(&budget.target, &budget.figure),
+                Some(reference) => played.times(reference, &budget.target, &budget.figure),
             });
             judgements.extend(measured.map(|measured| Judgement::new(budget, measured, budgets.noise_percent)));
         }

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::process::Process;
 use crate::scenario::{Feature, Scenario};
+use tidegate::Variant;
 use tls::Certificate;
 pub(crate) use tls::ClientTls;
 
@@ -34,6 +35,8 @@ pub(crate) enum Kind {
     Tidegate,
     /// tidegate with `HTTP_PROXY`.
     TidegateHttp,
+    /// tidegate with `AWS_PROXY`, an access log to a file and metrics of each route.
+    TidegateObserved,
     /// The gateway of `loadtest/peers/node`.
     Node,
     /// nginx with nchan, by `loadtest/peers/nchan`.
@@ -118,7 +121,15 @@ struct Setting<'a> {
 impl Kind {
     /// Reads the name of a target that the driver starts.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
-        let all = [Kind::Floor, Kind::Tidegate, Kind::TidegateHttp, Kind::Node, Kind::Nchan, Kind::Pushpin];
+        let all = [
+            Kind::Floor,
+            Kind::Tidegate,
+            Kind::TidegateHttp,
+            Kind::TidegateObserved,
+            Kind::Node,
+            Kind::Nchan,
+            Kind::Pushpin,
+        ];
         let names = all.each_ref().map(Kind::name).join(", ");
         all.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("`{name}` is none of {names}"))
     }
@@ -128,6 +139,7 @@ impl Kind {
             Kind::Floor => "floor",
             Kind::Tidegate => "tidegate",
             Kind::TidegateHttp => "tidegate-http",
+            Kind::TidegateObserved => "tidegate-observed",
             Kind::Node => "node",
             Kind::Nchan => "nchan",
             Kind::Pushpin => "pushpin",
@@ -139,7 +151,7 @@ impl Kind {
     pub(crate) async fn features(&self, programs: &Programs) -> anyhow::Result<BTreeSet<Feature>> {
         Ok(match self {
             Kind::Floor => [Feature::Dispatch, Feature::Connect, Feature::Tls, Feature::Groups].into(),
-            Kind::Tidegate | Kind::TidegateHttp => tidegate::features(programs).await?,
+            Kind::Tidegate | Kind::TidegateHttp | Kind::TidegateObserved => tidegate::features(programs).await?,
             Kind::Node | Kind::Attached(_) => [Feature::Dispatch].into(),
             Kind::Nchan | Kind::Pushpin => BTreeSet::new(),
         })
@@ -149,7 +161,7 @@ impl Kind {
     pub(crate) async fn version(&self, programs: &Programs) -> anyhow::Result<String> {
         let (program, arguments): (&Path, &[&str]) = match self {
             Kind::Floor => (&programs.floor, &["--version"]),
-            Kind::Tidegate | Kind::TidegateHttp => (&programs.tidegate, &["--version"]),
+            Kind::Tidegate | Kind::TidegateHttp | Kind::TidegateObserved => (&programs.tidegate, &["--version"]),
             Kind::Node | Kind::Nchan | Kind::Pushpin => return peers::version(self, programs).await,
             Kind::Attached(attached) => return Ok(attached.address.to_string()),
         };
@@ -171,8 +183,9 @@ impl Kind {
         };
         let started = match self {
             Kind::Floor => start_floor(&setting).await?,
-            Kind::Tidegate => tidegate::start(&setting, "AWS_PROXY").await?,
-            Kind::TidegateHttp => tidegate::start(&setting, "HTTP_PROXY").await?,
+            Kind::Tidegate => tidegate::start(&setting, Variant::AwsProxy).await?,
+            Kind::TidegateHttp => tidegate::start(&setting, Variant::HttpProxy).await?,
+            Kind::TidegateObserved => tidegate::start(&setting, Variant::Observed).await?,
             Kind::Node => peers::start_node(&setting).await?,
             Kind::Nchan => peers::start_nchan(&setting)?,
             Kind::Pushpin => peers::start_pushpin(&setting)?,

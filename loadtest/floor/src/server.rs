@@ -74,7 +74,11 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(floor: A
             let response = match *request.method() {
                 Method::GET => upgrade(floor, request).await,
                 // Nobody has to join: all are in every group.
-                Method::PUT => Ok(empty(StatusCode::OK)),
+                Method::PUT => request
+                    .into_body()
+                    .collect()
+                    .await
+                    .map_or(Err(StatusCode::BAD_REQUEST), |_| Ok(empty(StatusCode::OK))),
                 Method::POST => match &floor.bare {
                     Some(sinks) => post_to_all(sinks, request).await,
                     None => post(&floor, request).await,

@@ -13,6 +13,7 @@ use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::Counts;
 use crate::id::{ConnectionId, EventId};
+use crate::principal::IamIdentity;
 use crate::telemetry::{Callback, EventRecord, Outcome, Span, SpanKind, StageLabels, Subject};
 use crate::trace_context::TraceContext;
 
@@ -38,6 +39,8 @@ pub struct CallRecord {
     pub request_bytes: usize,
     /// By which way a post reached its connection: `local` or `peer`.
     pub path: &'static str,
+    /// Who signed it.
+    pub signer: Option<Arc<IamIdentity>>,
     /// What became of what was sent to many.
     reached: Option<Counts>,
 }
@@ -67,6 +70,7 @@ impl CallRecord {
             span: plane.telemetry.tracer.start("@connections", SpanKind::Server, TraceContext::of_headers(headers)),
             request_bytes: 0,
             path: "local",
+            signer: None,
             reached: None,
         }
     }
@@ -114,6 +118,7 @@ impl CallRecord {
             request_time: self.request_time,
             source_ip: Some(self.source_ip),
             user_agent: self.user_agent.as_deref(),
+            signer: self.signer.as_deref(),
         };
         let labels = self.labels();
         if self.reached.is_some() {
@@ -129,6 +134,7 @@ impl CallRecord {
             reason,
             client_text: None,
             error: error.map(|error| error as &(dyn Error + 'static)),
+            authorizer: None,
             integration: None,
             request_bytes: self.request_bytes,
             response_bytes: 0,

@@ -28,6 +28,7 @@ use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
 use crate::id::ConnectionId;
+use crate::principal::IamIdentity;
 use crate::registry::Open;
 use crate::request_context::Connection;
 
@@ -53,11 +54,11 @@ fn count(plane: &DataPlane, connection: &Connection) -> Counted {
     }
 }
 
-/// Whether a signed call of `@connections` may be made; the operator learns of one that may not.
+/// Who signed a call of `@connections`, if it may be made; the operator learns of one that may not.
 ///
 /// # Errors
 /// It may not.
-pub fn admit_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
+pub fn admit_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<Arc<IamIdentity>, ConnectionsApiError> {
     plane.live().access.admit_call(call, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 

@@ -24,7 +24,8 @@ use crate::limits::{Bucket, Slot};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
-    EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain, execution_log,
+    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain,
+    execution_log,
 };
 
 const CONNECT: &str = "$connect";
@@ -105,9 +106,9 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
     let route_telemetry = route.map_or(&request.stage.telemetry.default, |route| &route.telemetry);
     let mut context = live.context(&plane, &request.deployment, &connection, Event::Connect, CONNECT, request_id);
     let log_span = execution_log::event_span(route_telemetry, context.route_key, &request_id);
-    let mut integration = None;
+    let mut asked = Asked::default();
     let parts = Parts { request: &request, connection: &connection, live: &live, labels: &labels, span: &span };
-    let outcome = Box::pin(admit(&plane, &parts, &mut context, &mut integration).instrument(log_span)).await;
+    let outcome = Box::pin(admit(&plane, &parts, &mut context, &mut asked).instrument(log_span)).await;
 
     let error = outcome.as_ref().err();
     // AWS calls an accepted client 200, not 101.
@@ -125,7 +126,8 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         reason: error.map(ConnectError::reason),
         client_text: client_text.as_deref(),
         error: error.map(|error| error as &(dyn Error + 'static)),
-        integration,
+        authorizer: asked.authorizer,
+        integration: asked.integration,
         request_bytes: 0,
         response_bytes: 0,
         data: None,
@@ -145,12 +147,19 @@ struct Parts<'a> {
     span: &'a Span,
 }
 
-/// Steps 1 to 6. Leaves the call of the backend in `integration`.
+/// Who was asked about a client, and what they said.
+#[derive(Default)]
+struct Asked {
+    authorizer: Option<AuthorizerRecord>,
+    integration: Option<IntegrationRecord>,
+}
+
+/// Steps 1 to 6. Leaves in `asked` what others said.
 async fn admit(
     plane: &Arc<DataPlane>,
     parts: &Parts<'_>,
     context: &mut RequestContext<'_>,
-    integration: &mut Option<IntegrationRecord>,
+    asked: &mut Asked,
 ) -> Result<Admitted, ConnectError> {
     let Parts { request, connection, live, labels, span } = parts;
     let throttled = |level: &'static str| ConnectError::Throttled { level };
@@ -172,7 +181,7 @@ async fn admit(
         return Err(throttled("account"));
     }
     if live.access.asks(&connection.api_id, &connection.stage) {
-        identify(plane, parts, context.request_id).await.map_err(ConnectError::Denied)?;
+        identify(plane, parts, context.request_id, &mut asked.authorizer).await.map_err(ConnectError::Denied)?;
         context.principal = connection.principal.load_full();
     }
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
@@ -202,7 +211,7 @@ async fn admit(
     };
     let sent = (Some(&request.handshake), &Payload::Empty);
     let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
-    *integration = Some(record);
+    asked.integration = Some(record);
     match outcome {
         Ok((answer, actions)) if answer.status.is_success() => {
             admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
@@ -234,6 +243,7 @@ async fn identify(
     plane: &DataPlane,
     Parts { request, connection, live, span, .. }: &Parts<'_>,
     request_id: EventId,
+    record: &mut Option<AuthorizerRecord>,
 ) -> Result<(), Denial> {
     let mut context = live.context(plane, &request.deployment, connection, Event::Connect, CONNECT, request_id);
     context.trace = Some(span.context());
@@ -244,7 +254,7 @@ async fn identify(
         handshake: &request.handshake,
         received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
     };
-    match live.access.admit(client, plane.clock.now()).await {
+    match live.access.admit(client, plane.clock.now(), record).await {
         Ok(principal) => {
             connection.principal.store(principal);
             Ok(())

@@ -311,6 +311,7 @@ impl Place {
             reason,
             client_text,
             error: error.map(|error| error as &(dyn Error + 'static)),
+            authorizer: None,
             request_bytes: message.payload.len(),
             response_bytes: reply.map_or(0, Frame::len),
             data: (telemetry.data_trace && !is_secret).then(|| Data {

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-use super::variables::{self, VARIABLES};
+use super::variables::{self, VARIABLES, Value};
 use crate::telemetry::EventRecord;
 
 const PREFIX: &str = "$context.";
@@ -14,6 +14,9 @@ const FORMAT_MAX_BYTES: usize = 3 * 1024;
 
 /// Longest value that is written, in bytes; what clients send may be longer.
 const VALUE_MAX_BYTES: usize = 1024;
+
+/// About as long as most values are, in bytes: so much is reserved for each.
+const VALUE_BYTES: usize = 24;
 
 /// What stands for a variable without a value.
 const NO_VALUE: &str = "-";
@@ -38,6 +41,8 @@ fn hint(nearest: &Option<&'static str>) -> String {
 pub(super) struct LineFormat {
     parts: Vec<Part>,
     escape: Escape,
+    /// About as long as a line is.
+    line_bytes: usize,
 }
 
 #[derive(Debug, PartialEq)]
@@ -85,25 +90,28 @@ impl LineFormat {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.into()));
         }
+        let literals = parts.iter().map(|part| if let Part::Literal(text) = part { text.len() } else { VALUE_BYTES });
+        let line_bytes = literals.sum::<usize>() + 1;
         let escape = match format.trim_start().chars().next() {
             Some('{') => Escape::Json,
             Some('<') => Escape::Xml,
             _ => Escape::Text,
         };
-        Ok(LineFormat { parts, escape })
+        Ok(LineFormat { parts, escape, line_bytes })
     }
 
     /// The line of one event, with its line break.
     pub(super) fn line(&self, record: &EventRecord<'_>) -> String {
-        let mut line = String::with_capacity(256);
+        let mut line = String::with_capacity(self.line_bytes);
         for part in &self.parts {
             match part {
                 Part::Literal(text) => line.push_str(text),
                 Part::Variable(name) => match variables::value(record, name) {
-                    // The one variable that brings its own quotes, as on AWS.
-                    Some(value) if &**name == "error.messageString" => line.push_str(&value),
-                    Some(value) if !value.is_empty() => self.escape.push(&mut line, shortened(&value)),
-                    Some(_) | None => line.push_str(NO_VALUE),
+                    Some(Value::Text(text)) if !text.is_empty() => self.escape.push(&mut line, shortened(&text)),
+                    Some(Value::Quoted(text)) => line.push_str(&text),
+                    Some(Value::Number(number)) => _ = write!(line, "{number}"),
+                    Some(Value::Id(id)) => _ = write!(line, "{id}"),
+                    Some(Value::Text(_)) | None => line.push_str(NO_VALUE),
                 },
             }
         }
@@ -124,6 +132,13 @@ fn shortened(value: &str) -> &str {
 
 impl Escape {
     fn push(self, line: &mut String, value: &str) {
+        // Most values are plain, and are copied as they are.
+        if value
+            .bytes()
+            .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'&' | b'<' | b'>' | b'\''))
+        {
+            return line.push_str(value);
+        }
         for c in value.chars() {
             match (self, c) {
                 (Escape::Json | Escape::Text, '"' | '\\') => {

@@ -94,6 +94,7 @@ impl AccessLogs {
         let writer = Writer {
             buffer: Arc::clone(&buffer),
             output: Some(Output { destination: destination.clone(), file: None, line_is_open: false }),
+            spare: Vec::new(),
             failed: self.failed.clone(),
         };
         self.tasks.spawn(writer.run(self.aborting.clone()));
@@ -157,6 +158,8 @@ struct Writer {
     buffer: Arc<Buffer>,
     /// None while a thread writes to it.
     output: Option<Output>,
+    /// What was written last, empty.
+    spare: Vec<u8>,
     failed: Counter,
 }
 
@@ -196,17 +199,21 @@ impl Writer {
     async fn write(&mut self) {
         let Some(mut output) = self.output.take() else { return };
         let reopen = self.buffer.reopen.swap(false, Ordering::AcqRel);
-        let lines = std::mem::take(&mut *self.buffer.lock());
+        // The two buffers take turns, so that neither grows from nothing each time.
+        let lines = std::mem::replace(&mut *self.buffer.lock(), std::mem::take(&mut self.spare));
         let written = spawn_blocking(move || {
             if reopen {
                 output.file = None;
             }
             let written = output.write(&lines);
-            (output, written)
+            (output, written, lines)
         });
         // A write that panics leaves no output; there is none that does.
-        let Ok((output, written)) = written.await else { return };
+        let Ok((output, written, mut lines)) = written.await else { return };
         self.output = Some(output);
+        lines.clear();
+        lines.shrink_to(2 * BUFFER_ENOUGH_BYTES);
+        self.spare = lines;
         match written {
             Ok(()) => self.buffer.loss.arrived(),
             Err(Lost { lines, error }) => self.buffer.loss.lost(&self.failed, lines, &error),

@@ -24,8 +24,8 @@ use super::Reason;
 use connections::{ConnectionMetrics, code_label};
 use events::EventMetrics;
 use labels::{
-    BackendLabels, CauseLabels, CodeLabels, KindLabels, LevelLabels, LossLabels, OperationLabels, OutcomeLabels,
-    PushLabels, ReasonLabels, ResultLabels, RouteLabels,
+    BackendLabels, CauseLabels, CodeLabels, KindLabels, LevelLabels, LossLabels, OutcomeLabels, PushLabels,
+    ReasonLabels, ResultLabels, RouteLabels,
 };
 use node::NodeMetrics;
 use register::Register;
@@ -34,7 +34,7 @@ pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
 pub use links::LinkMetrics;
-pub use node::{ReapingGauge, RegistryStateGauge};
+pub use node::{ReapingGauge, RegistryMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Metrics {
         let connections = ConnectionMetrics::declare(&mut register);
         let events = EventMetrics::declare(&mut register);
         let node = NodeMetrics::declare(&mut register);
-        node.registry_state.set(registry_state);
+        node.registry.set(registry_state);
         let links = LinkMetrics::declare(&mut register);
         Metrics { registry, names, connections, events, node, links }
     }
@@ -218,19 +218,14 @@ impl Metrics {
         self.connections.disconnect_events_lost.get_or_create(stage).inc();
     }
 
-    /// What tells the state of the registry.
-    pub fn registry_state(&self) -> RegistryStateGauge {
-        self.node.registry_state.clone()
+    /// Metrics of the registry.
+    pub fn registry(&self) -> RegistryMetrics {
+        self.node.registry.clone()
     }
 
     /// Metrics of the links to other nodes.
     pub fn links(&self) -> &LinkMetrics {
         &self.links
-    }
-
-    /// The registry's store was asked.
-    pub fn registry_operation(&self, operation: &'static str, took: Duration) {
-        self.node.registry_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
     /// How long this node's lease lasts from now.

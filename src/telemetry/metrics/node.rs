@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -6,15 +8,30 @@ use super::labels::{
 };
 use super::register::{Counters, Gauges, Histograms, Register};
 
-/// Says which state the registry is in: 1 for that one, and no other is there.
-#[derive(Clone, Debug, Default)]
-pub struct RegistryStateGauge(Gauges<StateLabels>);
+/// Metrics of the registry. Clones count together.
+#[derive(Clone, Debug)]
+pub struct RegistryMetrics {
+    state: Gauges<StateLabels>,
+    duration: Histograms<OperationLabels>,
+}
 
-impl RegistryStateGauge {
-    /// The registry is in this state now.
+impl RegistryMetrics {
+    fn declare(register: &mut Register<'_>) -> Self {
+        RegistryMetrics {
+            state: register.gauge("registry_state", "1 for the state that the registry is in"),
+            duration: register.durations("registry_duration_seconds", "Time that the registry's store took"),
+        }
+    }
+
+    /// The registry is in this state now: 1 for that one, and no other is there.
     pub fn set(&self, state: &'static str) {
-        self.0.clear();
-        self.0.get_or_create(&StateLabels { state }).set(1);
+        self.state.clear();
+        self.state.get_or_create(&StateLabels { state }).set(1);
+    }
+
+    /// The registry's store did something, or failed to.
+    pub fn took(&self, operation: &'static str, duration: Duration) {
+        self.duration.get_or_create(&OperationLabels { operation }).observe(duration.as_secs_f64());
     }
 }
 
@@ -32,8 +49,7 @@ impl ReapingGauge {
 /// This node: what waits in it, what it shares with others, and what telemetry itself loses.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
-    pub(super) registry_state: RegistryStateGauge,
-    pub(super) registry_duration: Histograms<OperationLabels>,
+    pub(super) registry: RegistryMetrics,
     pub(super) lease_remaining: Gauge<f64, std::sync::atomic::AtomicU64>,
     pub(super) reaped: Counters<StageLabels>,
     pub(super) reaping: ReapingGauge,
@@ -56,10 +72,7 @@ impl NodeMetrics {
         let build: Gauges<VersionLabels> = register.gauge("build_info", "1 for the version that runs");
         build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         NodeMetrics {
-            registry_state: RegistryStateGauge(
-                register.gauge("registry_state", "1 for the state that the registry is in"),
-            ),
-            registry_duration: register.durations("registry_duration_seconds", "Time that the registry's store took"),
+            registry: RegistryMetrics::declare(register),
             lease_remaining: register.single("node_lease_remaining_seconds", "Time until this node's lease ends"),
             reaped: register.counter("reaped_connections", "Connections of lost nodes that this node took over"),
             reaping: ReapingGauge(

@@ -64,7 +64,7 @@ impl Node {
             Keys::new("t"),
             options.rebuild_per_second,
             options.when_unavailable,
-            metrics.registry_state(),
+            metrics.registry(),
         ));
         let times = Times::new(LEASE);
         let node = NodeId::random();

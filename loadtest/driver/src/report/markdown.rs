@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::{FLOOR, Played, Report};
-use crate::budget::{Limit, Verdict};
+use crate::budget::Verdict;
 use crate::statistics::Summary;
 
 /// Figures in the order of the tables, with what people call them. The JSON has all.
@@ -85,7 +85,7 @@ fn cell(played: &Played, target: &str, figure: &str) -> String {
         let _ = write!(cell, " ±{:.0} %", summary.spread_percent() / 2.0);
     }
     if target != FLOOR
-        && let Some(ratio) = played.times_floor(target, figure)
+        && let Some(ratio) = played.times(FLOOR, target, figure)
     {
         let _ = write!(cell, " ({:.2}x)", ratio.median);
     }
@@ -99,7 +99,7 @@ fn budgets(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n### Budgets\n\n| scenario | target | figure | measured | budget | |\n|---|---|---|---|---|---|")?;
     for judgement in &report.judgements {
         let budget = &judgement.budget;
-        let unit = if matches!(budget.limit, Limit::TimesFloor(_)) { "x floor" } else { "" };
+        let unit = budget.limit.reference().map(|reference| format!("x {reference}")).unwrap_or_default();
         let Summary { median, min, max, .. } = judgement.measured;
         let stretch = budget.stretch.map(|stretch| format!(" (stretch {stretch})")).unwrap_or_default();
         let verdict = match judgement.verdict {

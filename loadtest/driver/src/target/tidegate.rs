@@ -1,4 +1,5 @@
-//! tidegate with its defaults, but for the open `@connections` API of the public listener that peers have too.
+//! tidegate with its defaults, but for the open `@connections` API of the public listener that peers have too. One
+//! variant writes an access log and counts each route by itself besides.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,6 +15,18 @@ use crate::scenario::Feature;
 use crate::target::Programs;
 
 const STAGE: &str = "prod";
+
+/// What the access log of the observed variant says of each event: what AWS's examples of a JSON format say.
+const ACCESS_LOG_FORMAT: &str = r#"{"requestId":"$context.requestId","ip":"$context.identity.sourceIp","requestTime":"$context.requestTime","eventType":"$context.eventType","routeKey":"$context.routeKey","connectionId":"$context.connectionId","status":"$context.status","integrationLatency":"$context.integrationLatency"}"#;
+
+/// How tidegate is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variant {
+    AwsProxy,
+    HttpProxy,
+    /// `AWS_PROXY`, with an access log to a file and metrics of each route.
+    Observed,
+}
 
 /// What this build of tidegate can, by its configuration's schema.
 pub(super) async fn features(programs: &Programs) -> anyhow::Result<BTreeSet<Feature>> {
@@ -37,12 +50,12 @@ fn has_property(schema: &Value, name: &str) -> bool {
     }
 }
 
-pub(super) async fn start(setting: &Setting<'_>, integration_type: &str) -> anyhow::Result<Started> {
+pub(super) async fn start(setting: &Setting<'_>, variant: Variant) -> anyhow::Result<Started> {
     let (redis, nodes) =
         if setting.scenario.needs(Feature::Cluster) { (Some(start_redis(setting.directory)?), 2) } else { (None, 1) };
     let (mut processes, mut addresses) = (Vec::new(), Vec::new());
     for node in 0..nodes {
-        let config = config(setting, integration_type, redis.as_ref().map(|(_, address)| *address))?;
+        let config = config(setting, variant, redis.as_ref().map(|(_, address)| *address))?;
         // JSON is YAML.
         let path = setting.directory.join(format!("tidegate-{node}.yaml"));
         std::fs::write(&path, serde_json::to_string_pretty(&config)?)?;
@@ -68,8 +81,18 @@ struct Node {
     internal: SocketAddr,
 }
 
-fn config(setting: &Setting<'_>, integration_type: &str, redis: Option<SocketAddr>) -> anyhow::Result<Value> {
-    let path = if integration_type == "AWS_PROXY" { "event" } else { "raw" };
+fn config(setting: &Setting<'_>, variant: Variant, redis: Option<SocketAddr>) -> anyhow::Result<Value> {
+    let (integration_type, path) = match variant {
+        Variant::AwsProxy | Variant::Observed => ("AWS_PROXY", "event"),
+        Variant::HttpProxy => ("HTTP_PROXY", "raw"),
+    };
+    let stage = match variant {
+        Variant::Observed => json!({
+            "accessLogSettings": {"destination": setting.directory.join("access.log"), "format": ACCESS_LOG_FORMAT},
+            "defaultRouteSettings": {"detailedMetricsEnabled": true},
+        }),
+        Variant::AwsProxy | Variant::HttpProxy => json!({}),
+    };
     let two_way = json!({"target": "integrations/backend", "routeResponseSelectionExpression": "$default"});
     let mut routes = json!({"$default": two_way, "echo": two_way, "whoami": two_way});
     if setting.scenario.events {
@@ -89,7 +112,7 @@ fn config(setting: &Setting<'_>, integration_type: &str, redis: Option<SocketAdd
                 "integrationUri": format!("http://{}/{path}", setting.backend),
             }},
             "routes": routes,
-            "stages": {STAGE: {}},
+            "stages": {STAGE: stage},
         }},
     });
     if let Some(certificate) = setting.certificate {
