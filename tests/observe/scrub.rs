@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::collector::Collector;
-use crate::support::{Process, Reply, Settings, TestBackend, TestClient, http, tidegate};
+use crate::support::{LIMIT, Process, Reply, Settings, TestBackend, TestClient, eventually, http, tidegate};
 
 const SECRET: &str = "s3cr3t-do-not-print";
 
@@ -82,6 +82,12 @@ async fn a_secret_is_in_no_log_metric_or_trace() {
     ];
     client.close(Some((4000, SECRET))).await;
     backend.next("DISCONNECT").await;
+    // A machine without time may end a process before its last lines are out.
+    eventually(LIMIT, "lines and spans are out", async || {
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        lines.contains("MESSAGE ask") && format!("{:?}", collector.spans()).contains("message")
+    })
+    .await;
     process.signal("TERM").await;
     process.exit().await;
 
@@ -89,7 +95,6 @@ async fn a_secret_is_in_no_log_metric_or_trace() {
     let access_log = std::fs::read_to_string(&log).unwrap();
     let spans = format!("{:?}", collector.spans());
     assert!(stderr.contains("an event is done") && stderr.contains("an event failed"), "{stderr}");
-    assert!(access_log.contains("MESSAGE ask") && spans.contains("message"));
     for (name, text) in [
         ("log", &stderr),
         ("access log", &access_log),
