@@ -7,7 +7,6 @@
 //! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
 //! or sent is lost, counted, and said once; no payload, header, token or query string is in a log at `info` or above.
 
-mod error_chain;
 mod reason;
 pub mod metrics;
 mod loss;
@@ -19,8 +18,8 @@ pub mod execution_log;
 mod record;
 pub mod logging;
 
+pub use crate::error_chain::chain;
 pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
-pub use error_chain::chain;
 pub use event_record::{
     AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
 };

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::TlsError;
-use crate::telemetry::chain;
+use crate::error_chain::chain;
 
 /// How often files are looked at. A change is in force when they were the same twice, so that a certificate is not
 /// taken without its key.

@@ -1,3 +1,5 @@
+//! An error with all its causes, for people.
+
 use std::error::Error;
 use std::fmt;
 
