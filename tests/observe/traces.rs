@@ -3,14 +3,10 @@
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tidegate::demo;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::cluster::TwoNodes;
 use crate::collector::{Collector, attribute, hex};
-use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http, spawn};
+use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http};
 
 const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -48,50 +44,6 @@ async fn a_trace_runs_from_the_message_over_the_backend_to_the_post() {
         root,
         format!("Root=1-{}-{};Parent={};Sampled=1", &trace_id[..8], &trace_id[8..], hex(&call_span.span_id))
     );
-}
-
-#[tokio::test]
-async fn a_chat_message_is_one_trace_up_to_the_posts_to_everybody_in_the_room() {
-    let collector = Collector::start().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let backend = format!("http://{}", listener.local_addr().unwrap());
-    let routes = ["$connect", "$disconnect", "join", "sendMessage"];
-    let routes = routes.map(|key| format!("{key}: {{ target: integrations/backend }}")).join(", ");
-    let settings = Settings::of(&backend, "AWS_PROXY").integration("integrationUri: \"${env:BACKEND}/\"");
-    let gateway = settings.routes(&routes).section(&collector.section("")).start().await;
-    let stop = CancellationToken::new();
-    let chat = vec![format!("ws://{}/prod", gateway.public())];
-    let serving = spawn(demo::serve(listener, chat, stop.clone(), TaskTracker::new()));
-    let (mut ada, mut bob) = (gateway.connect("/prod").await, gateway.connect("/prod").await);
-    for (client, name) in [(&mut ada, "Ada"), (&mut bob, "Bob")] {
-        client.send(&format!(r#"{{"action":"join","room":"lobby","name":"{name}"}}"#)).await;
-        while !client.next_text().await.contains("\"members\"") {}
-    }
-    ada.send(r#"{"action":"sendMessage","text":"hello"}"#).await;
-    while !bob.next_text().await.contains("hello") {}
-
-    let is_chat = |span: &Span| attribute(span, "tidegate.route_key").as_deref() == Some("sendMessage");
-    let message = collector.span("the message", is_chat).await;
-    let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
-    eventually(LIMIT, "a post for each of the two", async || trace().len() == 4).await;
-    let mut trace = trace();
-    trace.sort_by_key(|span| span.start_time_unix_nano);
-    assert_eq!(trace.iter().filter(|span| span.name == "@connections").count(), 2);
-    for span in &trace {
-        let attributes =
-            span.attributes.iter().map(|found| format!("{}={}", found.key, attribute(span, &found.key).unwrap()));
-        println!(
-            "span {} parent {:16} {:>6} us +{:>5} us  {}  {}",
-            hex(&span.span_id),
-            hex(&span.parent_span_id),
-            (span.start_time_unix_nano - message.start_time_unix_nano) / 1000,
-            (span.end_time_unix_nano - span.start_time_unix_nano) / 1000,
-            span.name,
-            attributes.collect::<Vec<_>>().join(" ")
-        );
-    }
-    stop.cancel();
-    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]
