@@ -72,7 +72,7 @@ impl Model {
         self.members.retain(|_, ids| !ids.is_empty());
     }
 
-    pub(super) fn push(&mut self, number: usize, names: [TopicName; 2], lives: &mut [Life]) {
+    pub(super) fn push(&mut self, number: usize, names: &[TopicName; 2], lives: &mut [Life]) {
         let hears = |life: &Life| names.iter().any(|name| self.of(&life.connection.id).contains(name));
         for life in lives.iter_mut().filter(|life| hears(life)).collect::<Vec<_>>() {
             match life.is_lost {

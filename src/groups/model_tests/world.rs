@@ -136,7 +136,7 @@ impl World {
             Step::Push { names } => {
                 let (number, names) = (self.pushes, names.map(group));
                 self.pushes += 1;
-                self.model.push(number, names.clone(), &mut self.lives);
+                self.model.push(number, &names, &mut self.lives);
                 for (at, node) in self.nodes.iter().enumerate() {
                     let members = names.iter().flat_map(|name| node.members(&topic(name)));
                     let members: BTreeMap<_, _> = members.map(|member| (member.id, member)).collect();
