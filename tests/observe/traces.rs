@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
+use serde_json::{Value, json};
 
 use crate::cluster::TwoNodes;
 use crate::collector::{Collector, attribute, hex};
@@ -132,20 +133,68 @@ async fn a_trace_goes_on_where_a_post_is_forwarded_to_another_node() {
     // The message, the call of its backend, and for each of four calls: what the other node made of it, and the owner.
     eventually(LIMIT, "every span", async || trace().len() == 2 + 4 * 3).await;
     let trace = trace();
-    let parent = |span: &Span| trace.iter().find(|parent| parent.span_id == span.parent_span_id);
-    let at_owner = trace.iter().filter(|span| span.name == "forwarded @connections").collect::<Vec<_>>();
-    assert_eq!(at_owner.len(), 4);
-    for span in at_owner {
+    for span in trace.iter().filter(|span| span.name == "forwarded @connections") {
         assert_eq!(attribute(span, "tidegate.connection_id").as_deref(), Some(&*id));
-        let mut chain = vec![span.name.as_str()];
-        let mut above = parent(span);
-        while let Some(span) = above {
-            chain.push(&span.name);
-            above = parent(span);
-        }
-        assert_eq!(chain, ["forwarded @connections", "forward", "@connections", "call backend", "message"]);
     }
+    let chain = ["forwarded @connections", "forward", "@connections", "call backend", "message"].join(" < ");
+    assert_eq!(chains(&trace, "forwarded @connections"), vec![chain; 4]);
     let failed = trace.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
     let failed: Vec<&str> = failed.map(|span| span.name.as_str()).collect();
     assert_eq!(failed.len(), 3, "the last post, wherever it came: {failed:?}");
+}
+
+/// The names of all spans above those of one name, of each in turn.
+fn chains(trace: &[Span], name: &str) -> Vec<String> {
+    let chain = |span: &Span| {
+        let (mut names, mut id) = (vec![span.name.as_str()], &span.parent_span_id);
+        while let Some(parent) = trace.iter().find(|parent| parent.span_id == *id) {
+            names.push(&parent.name);
+            id = &parent.parent_span_id;
+        }
+        names.join(" < ")
+    };
+    trace.iter().filter(|span| span.name == name).map(chain).collect()
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_on_every_node_that_a_push_to_a_group_goes_to() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(&collector.section(""))).await;
+    let [near, far] = &cluster.nodes;
+    let join = |send: &[Value]| {
+        Reply::json(&json!({ "statusCode": 200, "tidegate": { "join": ["room-1"], "leave": [], "send": send } }))
+    };
+    backend.answer("CONNECT", join(&[]));
+    let (mut ada, _) = near.client(&backend).await;
+    backend.answer("CONNECT", join(&[]));
+    let (mut bob, _) = far.client(&backend).await;
+
+    // In the answer to a message, and by a call that the backend makes meanwhile.
+    backend.answer("MESSAGE", join(&[json!({ "group": "room-1", "data": "answered" })]));
+    ada.send(r#"{"action":"tell"}"#).await;
+    assert_eq!((ada.next_text().await, bob.next_text().await), ("answered".to_owned(), "answered".to_owned()));
+    let call = backend.next("MESSAGE").await;
+    let headers = [("traceparent", call.header("traceparent"))];
+    let posted = http(near.internal(), "POST", "/prod/@groups/room-1", &headers, b"posted").await;
+    assert_eq!((posted.status, posted.json()["delivered"].as_u64()), (200, Some(2)));
+    assert_eq!((ada.next_text().await, bob.next_text().await), ("posted".to_owned(), "posted".to_owned()));
+
+    let message = collector.span("the message", |span| span.name == "message").await;
+    let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
+    // The message and the call of its backend; for each push what this node made of it, its way, and the other node.
+    eventually(LIMIT, "every span", async || trace().len() == 2 + 2 * 3).await;
+    let mut chains = chains(&trace(), "forwarded @connections");
+    chains.sort_unstable();
+    assert_eq!(
+        chains,
+        [
+            ["forwarded @connections", "forward", "@connections", "call backend", "message"].join(" < "),
+            ["forwarded @connections", "forward", "send", "message"].join(" < "),
+        ]
+    );
+    for (name, delivered) in [("forwarded @connections", "1"), ("send", "2"), ("@connections", "2")] {
+        for span in trace().iter().filter(|span| span.name == name) {
+            assert_eq!(attribute(span, "tidegate.delivered").as_deref(), Some(delivered), "{span:?}");
+        }
+    }
 }
