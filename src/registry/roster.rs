@@ -8,7 +8,7 @@
 //! - When Redis cannot be asked, every node is.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -27,6 +27,9 @@ use crate::topic::{Topic, TopicName};
 
 /// How long a node's word lasts that all of its members are written.
 const PROMISED: Duration = Duration::from_secs(1);
+
+/// How long whoever gave it waits for its end: Redis's clock may go slower than his.
+const BELIEVED: Duration = Duration::from_millis(1100);
 
 /// How often it is given again.
 const PROMISE_INTERVAL: Duration = Duration::from_millis(300);
@@ -87,8 +90,6 @@ struct Current {
     attachment: Attachment,
     incarnation: u32,
     writer: Writer,
-    /// Nothing is promised before so many changes are written.
-    complete_at: u64,
     promise_at: Instant,
     clock: RedisClock,
 }
@@ -117,7 +118,7 @@ impl Roster {
 
     /// Who may have members of these, of one API. `None` if nobody can tell: then all may.
     pub async fn find(&self, api_id: &Arc<str>, names: HashSet<&TopicName>) -> Option<Holders> {
-        if names.len() > FIND_MAX || until(&self.blind_until).is_some_and(|until| until > Instant::now()) {
+        if names.len() > FIND_MAX || lock(&self.blind_until).is_some_and(|until| until > Instant::now()) {
             return None;
         }
         let connection = self.mirror.connection().filter(RedisConnection::is_one_server)?;
@@ -131,7 +132,7 @@ impl Roster {
             Ok(found) => Some(Holders::new(names, &found)),
             Err(error) => {
                 debug!(error = %chain(&error), "Redis does not say who has members; every node is asked");
-                set(&self.blind_until, Some(Instant::now() + BLIND));
+                *lock(&self.blind_until) = Some(Instant::now() + BLIND);
                 None
             }
         }
@@ -147,7 +148,8 @@ impl Roster {
             if marked.is_some_and(|marked| *written.borrow_and_update() >= marked) {
                 return;
             }
-            let Some(until) = until(&self.believed_until).filter(|until| *until > Instant::now()) else { return };
+            let believed = lock(&self.believed_until).filter(|until| *until > Instant::now());
+            let Some(until) = believed else { return };
             tokio::select! {
                 _ = written.changed() => {}
                 () = sleep_until(until) => {}
@@ -219,8 +221,12 @@ impl Roster {
                 self.put(current, &keys.collect::<Vec<_>>()).await?;
             }
             self.written.send_replace(taken);
-            if taken >= current.complete_at && Instant::now() >= current.promise_at {
-                self.promise(current).await?;
+            if Instant::now() >= current.promise_at
+                && let Some(sent) = self.begin_promise(taken)
+            {
+                let until = current.clock.at(sent + PROMISED);
+                current.clock = self.say(&current.attachment, &current.writer, until).await?;
+                current.promise_at = sent + PROMISE_INTERVAL;
                 state.is_failing = false;
                 self.groups.changes().put_counts();
             }
@@ -236,13 +242,11 @@ impl Roster {
         let changes: &Changes = self.groups.changes();
         let writer = Writer { node: attachment.node, epoch: attachment.epoch, generation };
         let clock = self.say(&attachment, &writer, 0).await?;
-        set(&self.believed_until, None);
+        *lock(&self.believed_until) = None;
         changes.collect(true);
         self.groups.mark_all();
-        let complete_at = changes.marked().unwrap_or(u64::MAX);
-        let current = Current { attachment, incarnation, writer, complete_at, promise_at: Instant::now(), clock };
+        let current = Current { attachment, incarnation, writer, promise_at: Instant::now(), clock };
         self.remove_strangers(&current).await?;
-        debug!(changes = complete_at, "members of groups are written in Redis");
         Ok(current)
     }
 
@@ -279,14 +283,17 @@ impl Roster {
         if answer == scripts::OK { Ok(()) } else { Err(RosterError::NotOurs(answer)) }
     }
 
-    /// All is written: others may believe it for a while.
-    async fn promise(&self, current: &mut Current) -> Result<(), RosterError> {
+    /// From when others may believe what is written, now that so many changes are. `None` if they may not.
+    ///
+    /// Since the last word ran out nobody who joined has waited: all of that must be written before the next is given.
+    fn begin_promise(&self, taken: u64) -> Option<Instant> {
+        let mut believed_until = lock(&self.believed_until);
         let sent = Instant::now();
-        // Before it is known whether Redis took it: it may have.
-        set(&self.believed_until, Some(sent + PROMISED));
-        current.clock = self.say(&current.attachment, &current.writer, current.clock.at(sent + PROMISED)).await?;
-        current.promise_at = sent + PROMISE_INTERVAL;
-        Ok(())
+        let is_believed = believed_until.is_some_and(|until| until > sent);
+        let may = is_believed || self.groups.changes().marked().is_some_and(|marked| taken >= marked);
+        // Before Redis has answered: it may have taken it.
+        may.then(|| *believed_until = Some(sent + BELIEVED))?;
+        Some(sent)
     }
 
     async fn say(&self, attachment: &Attachment, writer: &Writer, until: u64) -> Result<RedisClock, RosterError> {
@@ -330,12 +337,8 @@ impl RedisClock {
     }
 }
 
-fn until(shared: &Mutex<Option<Instant>>) -> Option<Instant> {
-    *shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn set(shared: &Mutex<Option<Instant>>, until: Option<Instant>) {
-    *shared.lock().unwrap_or_else(PoisonError::into_inner) = until;
+fn lock(shared: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
