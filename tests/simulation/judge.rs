@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use tidegate::id::ConnectionId;
 
+use crate::model::Model;
 use crate::world::LEASE;
 
 /// Lines of the trace that are kept.
@@ -18,10 +19,11 @@ pub(crate) struct Judge {
     pub(crate) connections: BTreeMap<ConnectionId, Account>,
     /// When each place was last in a group that is cut from Redis together (R1).
     groups: BTreeMap<usize, u64>,
-    /// When Redis last came back with an older state (R2).
-    rolled_back: Option<u64>,
+    /// When Redis last came back with an older state, and of when that was (R2).
+    rolled_back: Option<(u64, u64)>,
     /// Redis has lost something.
     has_forgotten: bool,
+    pub(crate) model: Model,
     pub(crate) counts: Counts,
 }
 
@@ -57,6 +59,10 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     pub(crate) served: u64,
     pub(crate) pushes: u64,
+    /// Memberships that were told.
+    pub(crate) joins: u64,
+    pub(crate) finds: u64,
+    pub(crate) missed: u64,
     /// Longest time from the end of a connection to the first attempt, in ms.
     pub(crate) longest_delay: u64,
 }
@@ -69,7 +75,7 @@ impl Judge {
         self.trace.push(format!("{:>8.1} s  {text}", (now as f64 - 1_000_000.0) / 1000.0));
     }
 
-    fn violation(&mut self, now: u64, text: String) {
+    pub(crate) fn violation(&mut self, now: u64, text: String) {
         if self.violations.contains(&text) {
             return;
         }
@@ -85,8 +91,10 @@ impl Judge {
         self.groups.insert(place, now);
     }
 
-    pub(crate) fn roll_back(&mut self, now: u64) {
-        self.rolled_back = Some(now);
+    /// Redis comes back with what it had then.
+    pub(crate) fn roll_back(&mut self, now: u64, had: u64) {
+        self.rolled_back = Some((now, had));
+        self.model.lose(now, had);
     }
 
     /// Redis comes back without all that it had.
@@ -96,7 +104,12 @@ impl Judge {
 
     fn is_excused(&self, place: usize, now: u64) -> bool {
         let lately = |at: Option<&u64>| at.is_some_and(|at| now <= at + EXCUSED);
-        lately(self.groups.get(&place)) || lately(self.rolled_back.as_ref())
+        lately(self.groups.get(&place)) || lately(self.rolled_back.map(|(at, _)| at).as_ref())
+    }
+
+    /// Redis has lost that the node was condemned for which this event was sent, and it may have woken up since then.
+    fn is_revived(&self, sent: Option<u64>) -> bool {
+        self.rolled_back.zip(sent).is_some_and(|((at, had), sent)| had < sent && sent <= at)
     }
 
     fn account(&mut self, id: &ConnectionId) -> &mut Account {
@@ -123,7 +136,7 @@ impl Judge {
         if sent.is_none() && !is_gone {
             return;
         }
-        if self.is_excused(place, now) {
+        if self.is_excused(place, now) || self.is_revived(sent) {
             self.counts.excused += 1;
             return;
         }

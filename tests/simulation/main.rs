@@ -8,6 +8,8 @@
 
 mod cases;
 mod judge;
+mod members;
+mod model;
 mod peers;
 mod process;
 mod schedule;
@@ -75,8 +77,11 @@ fn report(outcomes: &[(u64, Outcome)]) {
     println!("calls with the same id    {}", sum(|counts| counts.repeated));
     println!("times a client was served {}", sum(|counts| counts.served));
     println!("pushes                    {}", sum(|counts| counts.pushes));
+    println!("joins that were told      {}", sum(|counts| counts.joins));
+    println!("questions for members     {}", sum(|counts| counts.finds));
     println!("every copy destroyed (R3) {}", sum(|counts| counts.lost));
     println!("served in a group (R1) or after a rollback (R2) {}", sum(|counts| counts.excused));
+    println!("members missed after a rollback (R4) {}", sum(|counts| counts.missed));
     let longest = outcomes.iter().map(|(_, outcome)| outcome.counts.longest_delay).max().unwrap_or_default();
     println!("longest delay of a first attempt, with a lease of 3 s: {:.1} s", longest as f64 / 1000.0);
     for (kind, count) in faults {

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::members::{API_ID, Members};
 use crate::peers::SimPeers;
 use crate::world::{INTEGRATION_TIMEOUT, LEASE, Message, Pushed, SimRedis, World};
 
@@ -49,6 +50,7 @@ pub(crate) struct Flows {
     pub(crate) registry: Arc<Registry>,
     mirror: Arc<Mirror>,
     membership: Arc<Membership>,
+    pub(crate) members: Arc<Members>,
     random: Mutex<StdRng>,
     tasks: TaskTracker,
     leaving: AtomicBool,
@@ -95,14 +97,17 @@ impl Process {
             tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&mirror), stop.clone()));
             tasks.spawn(beat.run(stop.clone()));
             tasks.spawn(reaper.run(stop.clone()));
-            tasks.spawn(watch_gate(Arc::clone(&registry), stop));
+            tasks.spawn(watch_gate(Arc::clone(&registry), stop.clone()));
+            let members = Arc::new(Members::new(world, place, random.random(), &mirror));
+            tasks.spawn(Arc::clone(&members.roster).run(stop));
             let random = Mutex::new(random);
             let (world, leaving) = (world.clone(), AtomicBool::new(false));
-            let flows = Flows { world, place, registry, mirror, membership, random, tasks, leaving };
+            let flows = Flows { world, place, registry, mirror, membership, members, random, tasks, leaving };
             let flows = Arc::new(flows);
             flows.tasks.spawn(Arc::clone(&flows).take_over(arrivals));
             flows.tasks.spawn(Arc::clone(&flows).answer(messages));
             flows.tasks.spawn(Arc::clone(&flows).push());
+            flows.tasks.spawn(Arc::clone(&flows.members).find());
             (flows, handle)
         });
         Process { runtime, rate, stopped: None, flows, beat }
@@ -154,9 +159,12 @@ impl Process {
     /// Drains: clients are closed, then the node leaves.
     pub(crate) fn leave(&self) {
         self.send_clients_away();
-        let beat = self.beat.clone();
+        let (beat, roster) = (self.beat.clone(), Arc::clone(&self.flows.members.roster));
         self.runtime.block_on(async {
-            self.flows.tasks.spawn(async move { beat.leave().await });
+            self.flows.tasks.spawn(async move {
+                roster.leave().await;
+                beat.leave().await;
+            });
         });
     }
 
@@ -196,7 +204,7 @@ impl Flows {
         };
         let connection = Arc::new(Connection {
             id,
-            api_id: "chat".into(),
+            api_id: API_ID.into(),
             stage: "prod".into(),
             connected_at: Timestamp(0),
             host: "localhost".into(),
@@ -219,16 +227,17 @@ impl Flows {
         match self.ask_to_connect(&id).await {
             Some(true) => {}
             Some(false) => return self.registry.refuse(&id),
-            None => return self.end(&id, Closing::lost()),
+            None => return self.end(&connection, Closing::lost()),
         }
         if !self.registry.gate().opened_in_time().await {
-            return self.end(&id, Closing::isolated());
+            return self.end(&connection, Closing::isolated());
         }
         let outbox = Arc::new(Outbox::new(1024, Timestamp(0)));
         if !self.registry.open(&id, Arc::clone(&outbox)) {
-            return self.end(&id, Closing::fenced());
+            return self.end(&connection, Closing::fenced());
         }
         self.world.lock().judge.opened(&id);
+        self.tasks.spawn(self.members.change(&connection, &outbox));
         let stays = if self.chance(0.5) { u64::MAX } else { self.millis(500..15_000) };
         let mut stayed = 0;
         while outbox.is_open() && stayed < stays && !self.leaving.load(Ordering::Relaxed) {
@@ -237,10 +246,13 @@ impl Flows {
                 let now = inner.now;
                 inner.judge.served(now, self.place, &id);
             }
+            if self.chance(0.1) {
+                self.tasks.spawn(self.members.change(&connection, &outbox));
+            }
             sleep(STEP).await;
             stayed += 100;
         }
-        self.end(&id, Closing::by_client(None));
+        self.end(&connection, Closing::by_client(None));
     }
 
     /// What the backend says to a `$connect`: yes, no, or nothing.
@@ -265,13 +277,16 @@ impl Flows {
         (answered.is_ok() && !is_lost).then_some(accepts)
     }
 
-    fn end(self: &Arc<Self>, id: &ConnectionId, closing: Closing) {
+    fn end(self: &Arc<Self>, connection: &Connection, closing: Closing) {
+        let id = &connection.id;
         {
             let mut inner = self.world.lock();
             let now = inner.now;
             inner.judge.ended(now, id);
         }
-        if self.registry.end(id, closing) {
+        let is_ended = self.registry.end(id, closing);
+        self.members.end(connection);
+        if is_ended {
             self.tasks.spawn(Arc::clone(self).deliver(*id, Duration::ZERO));
         }
     }

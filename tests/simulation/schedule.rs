@@ -3,6 +3,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+use tidegate::id::NodeId;
 
 use crate::judge::Counts;
 use crate::process::Process;
@@ -43,6 +44,8 @@ pub(crate) enum Fault {
     /// Redis's clock steps forward by so many ms.
     ClockStep(u64),
     LoseAnswer(usize),
+    /// A write of members is carried out after its connection was given up.
+    DelayWrite(usize),
     BackendDown,
     BackendUp,
     Connect(usize),
@@ -88,7 +91,7 @@ impl Schedule {
             let lasts = random.random_range(lease / 10..4 * lease);
             let place = random.random_range(0..places);
             let other = (place + random.random_range(1..places)) % places;
-            match random.random_range(0..14) {
+            match random.random_range(0..15) {
                 0 | 1 => faults.extend([(at, Fault::Kill(place)), (at + lasts, Fault::Start(place))]),
                 2 => faults.push((at, Fault::Kill(place))),
                 3 | 4 => faults.extend([(at, Fault::Stop(place)), (at + lasts, Fault::Wake(place))]),
@@ -110,12 +113,17 @@ impl Schedule {
                 10 => faults.extend([(at, Fault::RedisStall), (at + lasts / 4, Fault::RedisGoOn)]),
                 11 => match random.random_range(0..3) {
                     0 => faults.push((at, Fault::Flush)),
-                    1 => faults.push((at, Fault::RollBack(random.random_range(500..4_000)))),
+                    1 => faults.push((at, Fault::RollBack(random.random_range(0..3_000)))),
                     _ => faults.push((at, Fault::ClockStep(lasts))),
                 },
                 12 => {
                     for number in 0..random.random_range(1..5) {
                         faults.push((at + 300 * number, Fault::LoseAnswer(place)));
+                    }
+                }
+                13 => {
+                    for number in 0..random.random_range(1..4) {
+                        faults.push((at + 3_000 * number, Fault::DelayWrite(place)));
                     }
                 }
                 _ if random.random_bool(0.3) => faults.push((at, Fault::Leave(place))),
@@ -147,7 +155,10 @@ impl Schedule {
             time += TICK;
         }
         run.heal();
-        run.pass(SETTLE / 2, &mut random);
+        run.pass(SETTLE / 8, &mut random);
+        run.world.lock().is_calm = true;
+        run.pass(SETTLE * 3 / 8, &mut random);
+        run.check_members();
         for process in run.processes.iter().flatten() {
             process.send_clients_away();
         }
@@ -238,6 +249,7 @@ impl Run {
                     self.start(place);
                 }
             }
+            Fault::DelayWrite(place) => _ = self.world.lock().delay_write.insert(place),
             Fault::LoseAnswer(place) => _ = self.world.lock().lose_answer.insert(place),
             fault => self.change_world(fault),
         }
@@ -259,22 +271,21 @@ impl Run {
                 inner.break_all_connections();
             }
             // As after a break of the network: the server is the same.
-            Fault::RedisUp => inner.redis = RedisState::Up,
+            Fault::RedisUp => inner.redis_goes_on(),
             Fault::RedisUpEmpty => {
                 inner.judge.forget();
-                inner.restart_redis(None);
+                _ = inner.restart_redis(None);
             }
             Fault::RedisStall if inner.redis == RedisState::Up => inner.redis = RedisState::Stalled,
-            Fault::RedisGoOn if inner.redis == RedisState::Stalled => inner.redis = RedisState::Up,
+            Fault::RedisGoOn if inner.redis == RedisState::Stalled => inner.redis_goes_on(),
             Fault::Flush => {
                 inner.judge.forget();
                 inner.store.flush();
             }
             Fault::RollBack(ago) => {
-                let now = inner.now;
+                let (now, had) = (inner.now, inner.restart_redis(Some(ago)));
                 inner.judge.forget();
-                inner.judge.roll_back(now);
-                inner.restart_redis(Some(ago));
+                inner.judge.roll_back(now, had);
             }
             Fault::ClockStep(millis) => inner.clock_ahead += millis,
             Fault::BackendDown => inner.backend_is_down = true,
@@ -288,6 +299,7 @@ impl Run {
             let mut inner = self.world.lock();
             let now = inner.now;
             inner.places[place] = Default::default();
+            inner.judge.model.kill(place);
             inner.break_connections(place);
             let of_place: Vec<_> = inner
                 .judge
@@ -323,23 +335,36 @@ impl Run {
         }
         let mut inner = self.world.lock();
         inner.peer_cuts.clear();
-        inner.redis = RedisState::Up;
         inner.backend_is_down = false;
         inner.lose_answer.clear();
+        inner.delay_write.clear();
+        inner.redis_goes_on();
         inner.say("everything is well from here on");
+    }
+
+    fn live(&self) -> Vec<NodeId> {
+        self.processes.iter().flatten().map(|process| process.flows.registry.node()).collect()
+    }
+
+    /// I8: everybody is where he has joined and nowhere else, and Redis has the right numbers of each living node.
+    fn check_members(&self) {
+        let all = self.processes.iter().flatten().flat_map(|process| process.flows.members.all()).collect();
+        let live = self.live();
+        let mut inner = self.world.lock();
+        inner.check_members(&all, &live);
     }
 
     /// I6: nothing but living nodes, and tombstones that expire.
     fn check_leftovers(&self) {
-        let live: Vec<String> =
-            self.processes.iter().flatten().map(|process| process.flows.registry.node().to_string()).collect();
+        self.check_members();
+        let live: Vec<String> = self.live().iter().map(ToString::to_string).collect();
         let mut inner = self.world.lock();
         let now = inner.now;
         for (key, fields, expires) in inner.store.contents() {
             let is_live = live.iter().any(|node| key.contains(&format!("{{{node}}}")));
             let is_fine = match key.as_str() {
-                "t:nodes" => fields.iter().all(|field| live.contains(field)),
-                key if is_live => !key.contains("}:c:") && !key.contains("}:r:"),
+                "t:nodes" | "t:roster" => fields.iter().all(|field| live.contains(field)),
+                key if is_live => !["}:c:", "}:r:", "}:t"].iter().any(|part| key.contains(part)),
                 key => key.ends_with(":node") && expires,
             };
             if !is_fine {

@@ -37,6 +37,8 @@ enum Reply {
     Number(i64),
     Text(Vec<u8>),
     List(Vec<Vec<u8>>),
+    /// All of a set, as the only page of it.
+    Page(Vec<Vec<u8>>),
 }
 
 impl Store {
@@ -55,6 +57,7 @@ impl Store {
                     let texts: Vec<_> = list.iter().map(|text| lua.create_string(text)).collect::<Result<_, _>>()?;
                     LuaValue::Table(lua.create_sequence_from(texts)?)
                 }
+                Reply::Page(_) => panic!("a script pages"),
             })
         });
         redis.set("call", call.unwrap()).unwrap();
@@ -64,7 +67,9 @@ impl Store {
 
     /// Its clock shows so many milliseconds.
     pub(crate) fn set_time(&self, now: u64) {
-        self.shared.lock().unwrap().now = now;
+        let mut shared = self.shared.lock().unwrap();
+        shared.now = now;
+        shared.expire();
     }
 
     /// What it holds, for a snapshot.
@@ -77,6 +82,7 @@ impl Store {
         let mut shared = self.shared.lock().unwrap();
         shared.data = data;
         shared.run += 1;
+        shared.expire();
     }
 
     /// Somebody has emptied it under everybody's feet.
@@ -94,7 +100,8 @@ impl Store {
                 Reply::Ok => Value::Okay,
                 Reply::Number(number) => Value::Int(number),
                 Reply::Text(text) => Value::BulkString(text),
-                Reply::List(list) => Value::Array(list.into_iter().map(Value::BulkString).collect()),
+                Reply::List(list) => array(list),
+                Reply::Page(list) => Value::Array(vec![Value::BulkString(b"0".into()), array(list)]),
             };
         };
         let script = match self.scripts.get(text) {
@@ -123,10 +130,18 @@ impl Store {
         }
     }
 
+    /// The fields of a hash, or the members of a set, with their values.
+    pub(crate) fn fields(&self, key: &str) -> BTreeMap<String, String> {
+        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+        match self.shared.lock().unwrap().data.keys.get(key) {
+            Some((Held::Hash(hash), _)) => hash.iter().map(|(field, value)| (text(field), text(value))).collect(),
+            _ => BTreeMap::new(),
+        }
+    }
+
     /// All keys, the fields of hashes, and whether they expire.
     pub(crate) fn contents(&self) -> Vec<(String, Vec<String>, bool)> {
-        let mut shared = self.shared.lock().unwrap();
-        shared.expire();
+        let shared = self.shared.lock().unwrap();
         let fields = |held: &Held| match held {
             Held::Text(_) => Vec::new(),
             Held::Hash(hash) => hash.keys().map(|field| String::from_utf8_lossy(field).into_owned()).collect(),
@@ -151,7 +166,6 @@ impl Shared {
     }
 
     fn run(&mut self, words: &[Vec<u8>]) -> Reply {
-        self.expire();
         let text = |number: usize| String::from_utf8_lossy(&words[number]).into_owned();
         let number = |index: usize| text(index).parse::<f64>().unwrap() as u64;
         let name = text(0);
@@ -215,6 +229,8 @@ impl Shared {
                 }
                 Reply::List(popped)
             }
+            "SSCAN" if there => Reply::Page(self.hash(&key).keys().cloned().collect()),
+            "SSCAN" => Reply::Page(Vec::new()),
             "HKEYS" if there => Reply::List(self.hash(&key).keys().cloned().collect()),
             "HGETALL" if there => {
                 Reply::List(self.hash(&key).iter().flat_map(|(field, value)| [field.clone(), value.clone()]).collect())
@@ -230,6 +246,10 @@ impl Shared {
             other => panic!("Redis is asked for {other}"),
         }
     }
+}
+
+fn array(list: Vec<Vec<u8>>) -> Value {
+    Value::Array(list.into_iter().map(Value::BulkString).collect())
 }
 
 fn bytes_of(value: &LuaValue) -> Vec<u8> {

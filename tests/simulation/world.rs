@@ -16,6 +16,9 @@ pub(crate) const LEASE: Duration = Duration::from_millis(3000);
 /// How long a call of `$connect` may take: longer than it takes to condemn its node.
 pub(crate) const INTEGRATION_TIMEOUT: Duration = Duration::from_millis(8000);
 
+/// By how much a write comes late, in ms: its node has given up its connection long before, and has another.
+const LATE: u64 = 2_000;
+
 /// What all nodes share: Redis, the network, the backend, and who judges.
 #[derive(Clone)]
 pub(crate) struct World(Arc<Mutex<Inner>>);
@@ -34,6 +37,10 @@ pub(crate) struct Inner {
     connections: u64,
     /// The next answer of Redis to this place is lost, and its connection with it.
     pub(crate) lose_answer: BTreeSet<usize>,
+    /// The next write of members from this place comes late, and its connection is lost.
+    pub(crate) delay_write: BTreeSet<usize>,
+    /// Writes that come late, and when.
+    late: Vec<(u64, Vec<Call>)>,
     /// Cuts between a place and Redis, and between two places.
     pub(crate) redis_cuts: BTreeSet<usize>,
     pub(crate) peer_cuts: BTreeSet<(usize, usize)>,
@@ -43,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) names: BTreeMap<usize, NodeId>,
     pub(crate) places: Vec<Place>,
     pub(crate) backend_is_down: bool,
+    /// Nothing goes wrong any more, and clients join and leave nothing.
+    pub(crate) is_calm: bool,
     pub(crate) judge: Judge,
     keys_seen: BTreeMap<NodeId, Option<String>>,
 }
@@ -97,12 +106,15 @@ impl World {
             oldest_connection: vec![0; places],
             connections: 0,
             lose_answer: BTreeSet::new(),
+            delay_write: BTreeSet::new(),
+            late: Vec::new(),
             redis_cuts: BTreeSet::new(),
             peer_cuts: BTreeSet::new(),
             nodes: BTreeMap::new(),
             names: BTreeMap::new(),
             places: (0..places).map(|_| Place::default()).collect(),
             backend_is_down: false,
+            is_calm: false,
             judge: Judge::default(),
             keys_seen: BTreeMap::new(),
         })))
@@ -142,7 +154,7 @@ impl Inner {
     pub(crate) fn tick(&mut self, millis: u64) {
         self.now += millis;
         self.store.set_time(self.now + self.clock_ahead);
-        if self.now.is_multiple_of(500) {
+        if self.now.is_multiple_of(500) && !self.is_calm {
             self.snapshots.push((self.now, self.store.data()));
             if self.snapshots.len() > 20 {
                 self.snapshots.remove(0);
@@ -166,6 +178,13 @@ impl Inner {
 
     /// Redis carries out what has come, in its order.
     pub(crate) fn serve_redis(&mut self) {
+        if self.redis == RedisState::Up {
+            let due = self.late.extract_if(.., |(at, _)| *at <= self.now).flat_map(|(_, calls)| calls);
+            due.for_each(|call| _ = self.store.execute(&call));
+        }
+        if self.queue.is_empty() {
+            return;
+        }
         for request in std::mem::take(&mut self.queue) {
             let Request { place, connection, calls, reply } = request;
             let is_broken = connection < self.oldest_connection[place];
@@ -175,6 +194,11 @@ impl Inner {
                 RedisState::Down => _ = reply.send(Err(RedisError::Unexpected)),
                 // What came before the break was in Redis's hands already.
                 RedisState::Up if is_broken && !reply.is_closed() => _ = reply.send(Err(RedisError::Unexpected)),
+                RedisState::Up if writes_members(&calls) && self.delay_write.remove(&place) => {
+                    self.late.push((self.now + LATE, calls));
+                    self.break_connections(place);
+                    let _ = reply.send(Err(RedisError::Unexpected));
+                }
                 RedisState::Up => {
                     let answers = calls.iter().map(|call| self.store.execute(call)).collect();
                     if self.lose_answer.remove(&place) {
@@ -210,14 +234,23 @@ impl Inner {
         (0..self.places.len()).for_each(|place| self.break_connections(place));
     }
 
-    /// Redis starts again, with what it had so many ms ago, or with nothing.
-    pub(crate) fn restart_redis(&mut self, with_data_of: Option<u64>) {
+    /// Redis carries out what it has at once, before anybody else's clock goes on.
+    pub(crate) fn redis_goes_on(&mut self) {
+        self.redis = RedisState::Up;
+        self.serve_redis();
+    }
+
+    /// Redis starts again, with what it had so many ms ago, or with nothing. Returns when it had that.
+    pub(crate) fn restart_redis(&mut self, with_data_of: Option<u64>) -> u64 {
         let at = with_data_of.map(|ago| self.now.saturating_sub(ago));
-        let data = at.and_then(|at| self.snapshots.iter().rfind(|(time, _)| *time <= at)).map(|(_, data)| data.clone());
-        self.store.restart(data.unwrap_or_default());
+        let snapshot = at.and_then(|at| self.snapshots.iter().rfind(|(time, _)| *time <= at));
+        let (had, data) = snapshot.cloned().unwrap_or_default();
+        self.store.restart(data);
+        self.late.clear();
         self.queue.retain(|request| !request.reply.is_closed());
         self.break_all_connections();
         self.redis = RedisState::Up;
+        had
     }
 
     /// Whether any record of a connection is in Redis.
@@ -225,6 +258,10 @@ impl Inner {
         let records = self.store.contents().into_iter().filter(|(key, ..)| key.contains("}:c:"));
         records.flat_map(|(_, fields, _)| fields).collect()
     }
+}
+
+fn writes_members(calls: &[Call]) -> bool {
+    calls.iter().any(|call| call.script_text().is_some() && call.keys().get(1).is_some_and(|key| key.ends_with("}:t")))
 }
 
 fn drop_silently(reply: oneshot::Sender<Result<Vec<Value>, RedisError>>) {
