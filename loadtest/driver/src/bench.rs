@@ -111,7 +111,7 @@ pub(crate) async fn bench(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     let mut versions = BTreeMap::new();
     for target in &targets {
-        versions.insert(target.name(), target.version(&programs).await?);
+        versions.insert(target.name().to_owned(), target.version(&programs).await?);
     }
 
     let progress = progress(scenarios.len() * targets.len() * arguments.rounds as usize);

@@ -35,6 +35,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the kernel keeps of a client that wants to see what was not sent.
+const UNSENT_BYTES: usize = 4 * 1024;
+
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Connects client `index`.
@@ -77,6 +80,15 @@ fn explain(error: std::io::Error) -> anyhow::Error {
         (_, true) => error.context("this machine allows no more open files: its limit is measured, not the target's"),
         _ => error,
     }
+}
+
+/// Has the kernel keep little of what a client sends: more soon waits in the client, which can see it there.
+pub(crate) fn keep_little_unsent(socket: &Socket) -> std::io::Result<()> {
+    let stream = match socket.get_ref() {
+        Either::Left(stream) => stream,
+        Either::Right(stream) => stream.get_ref().0,
+    };
+    socket2::SockRef::from(stream).set_send_buffer_size(UNSENT_BYTES)
 }
 
 /// Closes a connection and waits for the target's answer.

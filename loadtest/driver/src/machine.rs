@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Sockets that one source address gives to connections to one port, with room for the rest of the machine.
 const PORTS_PER_ADDRESS: usize = 20_000;
@@ -15,7 +15,7 @@ const OTHER_FILES: u64 = 600;
 const CONNECTION_KIB: u64 = 128;
 
 /// What a report says of the machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {
     pub(crate) cores: usize,

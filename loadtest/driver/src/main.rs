@@ -30,6 +30,7 @@ mod bench;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -57,6 +58,9 @@ enum Command {
         /// Where it listens; port 0 takes any free one. The address that was taken is the first line on stdout.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
+        /// How long it takes for an answer.
+        #[arg(long, default_value_t = 0)]
+        delay_millis: u64,
     },
 }
 
@@ -82,7 +86,9 @@ fn run(command: Command) -> anyhow::Result<bool> {
             }
             Ok(true)
         }
-        Command::Backend { listen } => runtime.block_on(backend::serve(listen)).map(|()| true),
+        Command::Backend { listen, delay_millis } => {
+            runtime.block_on(backend::serve(listen, Duration::from_millis(delay_millis))).map(|()| true)
+        }
         Command::Bench(arguments) => runtime.block_on(async {
             tokio::select! {
                 outcome = bench::bench(&arguments) => outcome,

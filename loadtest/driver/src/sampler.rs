@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::process::usage;
@@ -12,7 +12,7 @@ use crate::recorder::Recorder;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The target at one moment.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Sample {
     /// Since the run began.

@@ -61,11 +61,23 @@ pub(crate) struct Scenario {
     #[serde(default)]
     pub(crate) slow_percent: f64,
 
+    /// For `overload`: the load of each phase, as many times what the target can dispatch. The first is what the target
+    /// has to come back to in the last.
+    #[serde(default)]
+    pub(crate) loads: Vec<f64>,
+
+    /// How long the backend takes for an answer, in milliseconds.
+    #[serde(default)]
+    pub(crate) backend_delay_millis: u64,
+
+    /// Rounds, unless the command line says so: what is compared with nothing needs no more than one.
+    pub(crate) rounds: Option<u32>,
+
     /// Load before anything is measured, in seconds.
     #[serde(default)]
     pub(crate) warmup_seconds: f64,
 
-    /// What is measured, in seconds.
+    /// What is measured, in seconds; for `overload`, of each phase.
     #[serde(default)]
     pub(crate) seconds: f64,
 
@@ -90,6 +102,8 @@ pub(crate) enum Kind {
     Storm,
     /// Some clients stop reading while the others get posts.
     Slow,
+    /// More messages than the target can dispatch, in phases, while health checks, posts and closes go on.
+    Overload,
 }
 
 /// What not every target has.
@@ -106,6 +120,8 @@ pub(crate) enum Feature {
     Connect,
     /// Clients can join a group, and a post goes to all of it.
     Groups,
+    /// Queues are bounded and what does not fit is refused, health is answered, connections are closed by a call.
+    Bounds,
 }
 
 fn payload_bytes() -> usize {

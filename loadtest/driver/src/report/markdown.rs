@@ -1,11 +1,12 @@
 use std::fmt::Write as _;
 
-use super::{FLOOR, Played, Report};
+use super::{FLOOR, Played, Report, Rounds};
 use crate::budget::Verdict;
+use crate::run::Rates;
 use crate::statistics::Summary;
 
 /// Figures in the order of the tables, with what people call them. The JSON has all.
-const ROWS: [(&str, &str); 19] = [
+const ROWS: [(&str, &str); 22] = [
     ("rss_kib_per_connection", "KiB RSS per connection"),
     ("pss_kib_per_connection", "KiB PSS per connection"),
     ("memory_left_percent", "% of the growth left after closing"),
@@ -14,6 +15,9 @@ const ROWS: [(&str, &str); 19] = [
     ("cpu_seconds_per_million", "CPU s per million deliveries"),
     ("round_ms", "ms for one round"),
     ("recovery_seconds", "s until all are back"),
+    ("capacity_per_second", "messages a second when saturated"),
+    ("offered_times", "times that offered in the worst phase"),
+    ("goodput_percent", "% of that answered in the worst phase"),
     ("p50_us", "p50 us"),
     ("p99_us", "p99 us"),
     ("p999_us", "p99.9 us"),
@@ -26,6 +30,9 @@ const ROWS: [(&str, &str); 19] = [
     ("backend_cpu_percent", "CPU % of the backend"),
     ("driver_cpu_percent", "CPU % of the driver"),
 ];
+
+/// The streams of an overload; the last is by how much the driver was late itself.
+const STREAMS: [&str; 6] = ["message", "health", "post", "get", "delete", "driver"];
 
 pub(super) fn markdown(report: &Report) -> String {
     let mut text = String::new();
@@ -54,7 +61,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
 fn scenario(played: &Played, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n### {}\n\n{}\n", played.scenario.name, played.scenario.description.trim())?;
     if !played.targets.is_empty() {
-        let names: Vec<_> = played.targets.iter().map(|rounds| rounds.target).collect();
+        let names: Vec<_> = played.targets.iter().map(|rounds| rounds.target.as_str()).collect();
         writeln!(out, "| | {} |", names.join(" | "))?;
         writeln!(out, "|---|{}", "---|".repeat(names.len()))?;
         for (figure, name) in ROWS {
@@ -68,12 +75,39 @@ fn scenario(played: &Played, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\n{target} did not play it: {why}.")?;
     }
     for rounds in &played.targets {
-        for (what, count) in played.errors(rounds.target) {
+        phases(rounds, out)?;
+        for (what, count) in played.errors(&rounds.target) {
             writeln!(out, "\n**{}: {count} times: {what}.** Figures with errors count for nothing.", rounds.target)?;
         }
         for (what, count) in rounds.outcomes.last().into_iter().flat_map(|outcome| &outcome.notes) {
             writeln!(out, "\n{}: {count} times: {what}.", rounds.target)?;
         }
+    }
+    Ok(())
+}
+
+/// What each phase of an overload was like, in the last round.
+fn phases(rounds: &Rounds, out: &mut String) -> std::fmt::Result {
+    let Some(outcome) = rounds.outcomes.last().filter(|outcome| !outcome.phases.is_empty()) else { return Ok(()) };
+    writeln!(
+        out,
+        "\n| {}: load | offered/s | answered/s | shed/s | held back/s | p50 / p99 ms of {} |",
+        rounds.target,
+        STREAMS.join(" | p50 / p99 ms of ")
+    )?;
+    writeln!(out, "|---|---|---|---|---|{}", "---|".repeat(STREAMS.len()))?;
+    for phase in &outcome.phases {
+        let Rates { offered, answered, shed, held_back } = phase.rates;
+        write!(out, "| {}x | {offered:.0} | {answered:.0} | {shed:.0} | {held_back:.0} |", phase.load)?;
+        for stream in STREAMS {
+            match phase.latencies.get(stream) {
+                Some(latency) => {
+                    write!(out, " {} / {} |", number(latency.p50_us / 1000.0), number(latency.p99_us / 1000.0))?;
+                }
+                None => write!(out, " |")?,
+            }
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

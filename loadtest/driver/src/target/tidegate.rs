@@ -32,7 +32,7 @@ pub(super) enum Variant {
 pub(super) async fn features(programs: &Programs) -> anyhow::Result<BTreeSet<Feature>> {
     let schema = output(&programs.tidegate, &["schema"]).await?;
     let schema: Value = serde_json::from_str(&schema).context("`tidegate schema` is not JSON")?;
-    let mut features = BTreeSet::from([Feature::Dispatch, Feature::Connect]);
+    let mut features = BTreeSet::from([Feature::Dispatch, Feature::Connect, Feature::Bounds]);
     features.extend(has_property(&schema, "groupsPerConnection").then_some(Feature::Groups));
     features.extend(has_property(&schema, "tls").then_some(Feature::Tls));
     features.extend(has_property(&schema, "cluster").then_some(Feature::Cluster));
@@ -71,6 +71,7 @@ pub(super) async fn start(setting: &Setting<'_>, variant: Variant) -> anyhow::Re
         helpers: redis.map(|(process, _)| process).into_iter().collect(),
         clients: first.public,
         posts,
+        health: Some(first.internal),
         protocol: Protocol::Gateway { stage: format!("/{STAGE}") },
     })
 }
