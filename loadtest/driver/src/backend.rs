@@ -42,7 +42,7 @@ pub(crate) async fn serve(address: SocketAddr, delay: Duration) -> anyhow::Resul
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from_std(socket.into())?;
     println!("{}", listener.local_addr()?);
-    crate::machine::look();
+    crate::machine::raise_open_files();
     let tasks = TaskTracker::new();
     loop {
         let (stream, _peer) = listener.accept().await?;

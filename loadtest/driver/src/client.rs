@@ -48,10 +48,11 @@ pub(crate) async fn connect(endpoints: &Endpoints, index: usize) -> anyhow::Resu
 async fn handshake(endpoints: &Endpoints, index: usize) -> anyhow::Result<Socket> {
     let socket = TcpSocket::new_v4()?;
     let source = source_address(index);
-    if source != std::net::Ipv4Addr::LOCALHOST && endpoints.clients.ip().is_loopback() {
+    let address = endpoints.clients[index % endpoints.clients.len()];
+    if source != std::net::Ipv4Addr::LOCALHOST && address.ip().is_loopback() {
         socket.bind(SocketAddr::from((source, 0))).context("this machine has no port left")?;
     }
-    let stream = socket.connect(endpoints.clients).await.map_err(explain)?;
+    let stream = socket.connect(address).await.map_err(explain)?;
     stream.set_nodelay(true)?;
     let (scheme, stream) = match &endpoints.tls {
         None => ("ws", Either::Left(stream)),
@@ -62,7 +63,7 @@ async fn handshake(endpoints: &Endpoints, index: usize) -> anyhow::Result<Socket
         Protocol::Nchan => format!("/clients/{index}"),
         Protocol::Pushpin => format!("/websocket/{index}"),
     };
-    let url = format!("{scheme}://{}{path}", endpoints.clients);
+    let url = format!("{scheme}://{address}{path}");
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
     let (socket, _response) = tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await?;
     Ok(socket)

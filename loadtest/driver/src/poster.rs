@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
@@ -67,8 +68,20 @@ impl Poster {
         self.send(Method::POST, &path, body).await
     }
 
+    /// Calls something below the stage of a gateway; the JSON of its answer, which must be a success.
+    pub(crate) async fn call_json(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<Value> {
+        let whole_path = format!("{}/{path}", self.endpoints.stage()?);
+        let (status, answer) = self.exchange(method, &whole_path, body).await?;
+        anyhow::ensure!(status.is_success(), "{path} was answered with {status}");
+        serde_json::from_slice(&answer).with_context(|| format!("the answer to {path} is not JSON"))
+    }
+
     /// Sends one request and reads its answer to the end; the status.
     pub(crate) async fn send(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<StatusCode> {
+        Ok(self.exchange(method, path, body).await?.0)
+    }
+
+    async fn exchange(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::new(Full::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse()?;
@@ -79,8 +92,8 @@ impl Poster {
         }
         let response = self.sender.send_request(request).await?;
         let status = response.status();
-        response.into_body().collect().await.context("the answer broke off")?;
-        Ok(status)
+        let answer = response.into_body().collect().await.context("the answer broke off")?;
+        Ok((status, answer.to_bytes()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a bench found out, for people and for programs.
 
+mod growth;
 mod markdown;
 mod pictures;
 mod svg;
@@ -13,6 +14,8 @@ use crate::machine::Machine;
 use crate::run::Outcome;
 use crate::scenario::Scenario;
 use crate::statistics::Summary;
+
+pub(crate) use growth::{Grown, GrowthReport, Step};
 
 /// The target that others are compared with.
 const FLOOR: &str = "floor";

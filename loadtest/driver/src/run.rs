@@ -4,6 +4,7 @@ mod accept;
 mod fanout;
 mod group;
 mod idle;
+mod join;
 mod overload;
 mod slow;
 mod storm;
@@ -26,7 +27,7 @@ use crate::client::{self, Client, Recipient, Sending, Socket};
 use crate::payload::{Messages, Posts};
 use crate::process::{cpu_ms_of, usage};
 use crate::recorder::{Nanos, Operation, Recorder};
-use crate::sampler::{Sample, sample};
+use crate::sampler::{Drift, Sample, drift, sample};
 use crate::scenario::{Kind, Scenario};
 use crate::target::{self, Programs, Target};
 
@@ -80,6 +81,10 @@ pub(crate) async fn run(scenario: &Scenario, kind: &target::Kind, programs: &Pro
         () = sample(target.pids.clone(), recorder, &mut samples) => unreachable!("sampling has no end"),
     };
     played.with_context(|| format!("given up after {:?}, the deadline of the scenario", scenario.deadline()))??;
+    if let Some(Drift { rss_percent, p99_times }) = drift(&samples) {
+        run.note("rss_drift_percent", rss_percent);
+        run.note("p99_drift_times", p99_times);
+    }
     let Run { recorder, figures, phases, course, .. } = run;
     let outcome = Outcome { figures, errors: recorder.errors(), notes: recorder.notes(), samples, phases, course };
     target.stop().await;
@@ -94,6 +99,7 @@ impl Run<'_> {
             Kind::Traffic => self.traffic().await,
             Kind::Fanout => self.fanout().await,
             Kind::Group => self.group().await,
+            Kind::Join => self.join().await,
             Kind::Storm => self.storm().await,
             Kind::Slow => self.slow().await,
             Kind::Overload => self.overload().await,
@@ -157,7 +163,7 @@ impl Run<'_> {
             let client = Client {
                 socket,
                 recorder: Arc::clone(&self.recorder),
-                messages: Messages::new(recipient.index, self.scenario.payload_bytes),
+                messages: Messages::new(recipient.index, self.scenario.routes, self.scenario.payload_bytes),
                 posts: Arc::clone(&self.posts),
                 recipient: Arc::clone(recipient),
                 delivered: delivered.cloned(),

@@ -69,7 +69,8 @@ pub(crate) struct Programs {
 
 /// How clients and posters reach a target. Shared by all of them.
 pub(crate) struct Endpoints {
-    pub(crate) clients: SocketAddr,
+    /// Where clients connect, in turn.
+    pub(crate) clients: Vec<SocketAddr>,
     pub(crate) posts: SocketAddr,
     /// Where its health is asked for, if it tells.
     pub(crate) health: Option<SocketAddr>,
@@ -115,7 +116,7 @@ struct Started {
     processes: Vec<Process>,
     /// Processes that the target needs and that are not part of it, such as its store.
     helpers: Vec<Process>,
-    clients: SocketAddr,
+    clients: Vec<SocketAddr>,
     posts: SocketAddr,
     health: Option<SocketAddr>,
     protocol: Protocol,
@@ -205,7 +206,7 @@ impl Kind {
             Kind::Attached(attached) => Started {
                 processes: Vec::new(),
                 helpers: Vec::new(),
-                clients: attached.address,
+                clients: vec![attached.address],
                 posts: attached.address,
                 health: None,
                 protocol: Protocol::Gateway { stage: attached.stage.clone() },
@@ -223,7 +224,7 @@ impl Kind {
         for process in &mut processes {
             drains.spawn(process.drain_output());
         }
-        for address in [clients, posts] {
+        for address in clients.iter().copied().chain([posts]) {
             wait_until_it_accepts(address).await.with_context(|| format!("{} at {address}", self.name()))?;
         }
         let tls = certificate.map(Certificate::into_client).transpose()?;
@@ -274,7 +275,7 @@ async fn start_floor(setting: &Setting<'_>) -> anyhow::Result<Started> {
     Ok(Started {
         processes: vec![floor],
         helpers: Vec::new(),
-        clients: address,
+        clients: vec![address],
         posts: address,
         health: None,
         protocol,

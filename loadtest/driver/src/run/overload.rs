@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CONNECTING, Run, end};
 use crate::client::{self, Sending};
 use crate::payload::Messages;
-use crate::process::usage;
+use crate::process::usage_aside;
 use crate::recorder::{Quantiles, Recorder};
 use offering::{Counts, Offering, Pace};
 use probe::Probe;
@@ -132,7 +132,7 @@ impl Run<'_> {
                 replies: Arc::clone(&streams.replies),
                 driver: Arc::clone(&streams.driver),
                 counts: Arc::clone(&counts),
-                messages: Messages::new(index, scenario.payload_bytes),
+                messages: Messages::new(index, scenario.routes, scenario.payload_bytes),
                 pace: paces.clone(),
                 offset: index as f64 / count,
             };
@@ -193,7 +193,8 @@ impl Run<'_> {
         while Instant::now() < ends && !(is_last && self.is_back(began.0.elapsed(), begins)) {
             sleep_until(ends.min(Instant::now() + LOOK)).await;
             let seconds = Duration::from_nanos(self.recorder.now()).as_secs_f64();
-            self.course.push(look.moment(seconds, usage(&self.target.pids).rss_kib));
+            let rss_kib = usage_aside(&self.target.pids).await.rss_kib;
+            self.course.push(look.moment(seconds, rss_kib));
         }
         let latencies = look.streams.all().map(|(name, recorder)| (name.to_owned(), recorder.take_latencies()));
         let latencies = latencies.into_iter().filter(|(_, quantiles)| quantiles.count > 0);

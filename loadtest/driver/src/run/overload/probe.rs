@@ -108,7 +108,7 @@ async fn probe(
         let client = Client {
             socket,
             recorder: Arc::clone(posts),
-            messages: Messages::new(index, POST_BYTES),
+            messages: Messages::new(index, 1, POST_BYTES),
             posts: Arc::clone(&texts),
             recipient,
             delivered: None,
