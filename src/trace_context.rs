@@ -11,7 +11,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
 /// The place in a trace from which something continues: what goes over the wire to a backend, and to another node with
-/// a forwarded post.
+/// a forwarded post or push.
 ///
 /// W3C's trace id and the root of `X-Amzn-Trace-Id` are the same 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,26 @@ pub struct TraceContext {
     pub sampled: bool,
 }
 
+/// Bytes of a trace id and a span id.
+pub const TRACE_PLACE_BYTES: usize = 24;
+
 impl TraceContext {
+    /// Its trace id and span id, as nodes tell each other of a trace that is made.
+    pub fn to_bytes(self) -> [u8; TRACE_PLACE_BYTES] {
+        let mut bytes = [0; TRACE_PLACE_BYTES];
+        let (trace_id, span_id) = bytes.split_at_mut(size_of::<u128>());
+        trace_id.copy_from_slice(&self.trace_id.to_be_bytes());
+        span_id.copy_from_slice(&self.span_id.to_be_bytes());
+        bytes
+    }
+
+    /// The place in a trace that is made. `None` if an id is zero, which stands for none in every spelling.
+    pub fn from_bytes(bytes: [u8; TRACE_PLACE_BYTES]) -> Option<Self> {
+        let (trace_id, span_id) = bytes.split_first_chunk()?;
+        let (trace_id, span_id) = (u128::from_be_bytes(*trace_id), u64::from_be_bytes(*span_id.first_chunk()?));
+        (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id, sampled: true })
+    }
+
     /// The beginning of a new trace. X-Ray wants the time in front of a trace id.
     pub fn new(now: Timestamp, sampled: bool) -> Self {
         let seconds = (now.millis() / 1000) & 0xffff_ffff;

@@ -66,9 +66,11 @@ impl Browser {
 }
 
 #[tokio::test]
-async fn pages_of_two_nodes_chat_also_while_redis_is_stopped() {
+async fn pages_of_three_nodes_chat_on_when_one_is_killed_and_redis_is_stopped() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local-cluster");
     let mut cluster = Process::start(script, &["0"], &[("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))]);
+    let node = cluster.line_with("node 2 ").await;
+    let second_node = node.split_whitespace().last().expect("a process id").to_owned();
     let line = cluster.line_with("stop it: kill").await;
     let redis = line.split_whitespace().nth(3).expect("a process id").to_owned();
     cluster.line_with("chat page").await;
@@ -93,14 +95,30 @@ async fn pages_of_two_nodes_chat_also_while_redis_is_stopped() {
         }
     };
     chat("With Redis").await;
+
+    // Bob is on a node that dies, and all are told by those who live on.
+    let bob = browser.client.new_window(false).await.expect("another window").handle;
+    browser.go_to(&bob).await;
+    browser.client.goto(&format!("{}&name=Bob", pages[1])).await.expect("the page opens");
+    let bobs_connection = browser.see_connected("").await;
+    browser.go_to(&ada).await;
+    browser.see(Locator::Css(&format!("#people li[data-connection='{bobs_connection}']"))).await;
+    assert!(run("kill", &["-KILL", &second_node], &[]).await.0);
+    for window in [&ada, &eve] {
+        browser.go_to(window).await;
+        browser.see_entry("notice", "Bob left (1006").await;
+        browser.see(Locator::XPath("//*[@id='people-count' and text()='2']")).await;
+    }
+    chat("Without Bob").await;
+    browser.click("#crowd").await;
+    browser.see(Locator::XPath("//*[@id='crowd-result' and contains(., '1000 members had one push after')]")).await;
     assert!(run("kill", &["-KILL", &redis], &[]).await.0);
     cluster.line_with("Redis cannot be used; connections are served on").await;
     chat("Without Redis").await;
 
-    // Somebody comes in at the second node meanwhile, and all hear each other.
-    let bob = browser.client.new_window(false).await.expect("another window").handle;
+    // Somebody comes in meanwhile, and all hear each other.
     browser.go_to(&bob).await;
-    browser.client.goto(&format!("{}&name=Bob", pages[1])).await.expect("the page opens");
+    browser.client.goto(&format!("{}&name=Bob", pages[2])).await.expect("the page opens");
     browser.see_connected("").await;
     browser.say("Bob is here").await;
     for window in [&ada, &eve] {
@@ -149,13 +167,15 @@ async fn two_people_chat_and_see_every_call_and_every_close() {
     browser.see_entry("message", "The gateway is").await;
     browser.go_to(&ada).await;
 
-    // The panel shows what the backend was called for, and what it posted.
+    // The panel shows what the backend was called for, and what its answers ask for.
     for route in ["$connect", "join", "sendMessage"] {
         let row = format!("#flow-list li[data-flow=integration][data-route='{route}'][data-status='200']");
         browser.see(Locator::Css(&row)).await;
     }
-    let row = format!("#flow-list li[data-flow=post][data-status='200'][data-connection='{bobs_connection}']");
-    browser.see(Locator::Css(&row)).await;
+    for asked in ["join", "send"] {
+        let row = format!("#flow-list li[data-flow=answer][data-route={asked}][data-connection='{bobs_connection}']");
+        browser.see(Locator::Css(&row)).await;
+    }
     for flow in ["sent", "received"] {
         browser.see(Locator::Css(&format!("#flow-list li[data-flow={flow}]"))).await;
     }
@@ -163,6 +183,12 @@ async fn two_people_chat_and_see_every_call_and_every_close() {
     // Anything that can make an HTTP request can push.
     browser.run_curl_box().await;
     browser.see_entry("pushed", "hi").await;
+    browser.click("label:has([name=command][value=room])").await;
+    browser.run_curl_box().await;
+    for window in [&bob, &ada] {
+        browser.go_to(window).await;
+        browser.see_entry("pushed", "hi all").await;
+    }
     println!("screenshot: {}", browser.save_screenshot().await.display());
 
     // One call, and a thousand hear it.

@@ -9,12 +9,14 @@ use super::context::labels;
 use super::management::push::{begin, finish};
 use crate::groups::{Actions, JoinRefused, Message};
 use crate::request_context::Connection;
+use crate::telemetry::SpanKind;
 use crate::topic::TopicName;
+use crate::trace_context::TraceContext;
 
 /// Does what a backend asked for in its answer to an event on a connection. What it says of a connection that is over
 /// is not minded; its messages are sent all the same. They are queued in their order when this returns, and nobody
-/// waits for slow members.
-pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions: Actions) {
+/// waits for slow members. What is sent goes on in the trace of the event.
+pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions: Actions, trace: TraceContext) {
     if actions.is_empty() {
         return;
     }
@@ -36,12 +38,16 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
     }
     let labels = labels(connection);
     let messages = send.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
-    let pushing = begin(plane, &labels, messages).await;
+    let mut span = plane.telemetry.tracer.start("send", SpanKind::Internal, Some(trace));
+    span.set("tidegate.connection_id", connection.id);
+    let pushing = begin(plane, &labels, &span, messages).await;
     let counting = Arc::clone(plane);
     plane.lifecycle.spawn(async move {
+        let mut delivered = 0;
         for pushing in pushing {
-            finish(&counting, &labels, pushing).await;
+            delivered += finish(&counting, &labels, pushing).await.counts.delivered;
         }
+        span.set_count("tidegate.delivered", delivered);
     });
 }
 

@@ -1,209 +1,290 @@
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::event::{Join, Text};
+use super::answer::{Actions, Message};
+use super::event::{EventType, Join, ProxyEvent, Request, RequestContext, Text};
 use super::frame::{Frame, Person};
 
-/// Most rooms with somebody in them; a join that needs one more is refused.
-pub(super) const ROOMS_MAX: usize = 100;
+/// Most people in all rooms together; a join of a further one is refused.
+pub(super) const PEOPLE_MAX: usize = 2000;
 
-/// Most members of one room; a further join is refused. The `members` frame of a full room stays far below the
-/// 128 KiB that one post may have.
+/// Most people in one room; a further join is refused. The `members` frame of a full room stays far below the 128 KiB
+/// that one message may have.
 pub(super) const MEMBERS_MAX: usize = 100;
 
-pub(super) type ConnectionId = Arc<str>;
-
-/// One frame for one connection.
-#[derive(Debug)]
-pub(super) struct Post {
-    pub(super) to: ConnectionId,
-    pub(super) frame: Bytes,
-}
-
-/// Why somebody leaves a room.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leaving<'a> {
-    /// The close code, if the connection ended.
-    pub(super) code: Option<u16>,
-    pub(super) reason: &'a str,
-}
+const HINT: &str = "No route takes this message. Try {\"action\":\"join\",\"room\":\"lobby\",\"name\":\"Ada\"} and \
+                    then {\"action\":\"sendMessage\",\"text\":\"hello\"}.";
 
 /// A request that the chat does not carry out; `Display` is the sentence for the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+enum Refusal {
     #[error("join a room first")]
     NotJoined,
     #[error("this room is full: {MEMBERS_MAX} are in it")]
     RoomFull,
-    #[error("there are {ROOMS_MAX} rooms already: join one of them")]
-    TooManyRooms,
+    #[error("the chat is full: {PEOPLE_MAX} are in it")]
+    ChatFull,
 }
 
-/// Who is in which room. Every change returns the posts that it causes, in the order in which they are to be sent.
+/// The names of those who are there. Who gets what is the gateway's business: a room is a group.
 ///
-/// A connection is in one room at most; a room exists while somebody is in it.
-#[derive(Debug, Default)]
+/// A connection is in one room at most.
+#[derive(Debug)]
 pub(super) struct Chat {
-    members: HashMap<ConnectionId, Member>,
-    /// Each room's members in the order in which they joined.
-    rooms: HashMap<String, Vec<ConnectionId>>,
+    /// By connection id.
+    people: HashMap<String, Member>,
+    /// Grows with every join and leave, so that of two lists of members the newer one can be told.
+    version: u64,
 }
 
 #[derive(Debug)]
 struct Member {
     name: String,
     room: String,
+    /// The version that this join made.
+    since: u64,
 }
 
 impl Chat {
+    /// An empty chat. `version` has to be above those of an earlier process, whose clients may still be there.
+    pub(super) fn new(version: u64) -> Self {
+        Chat { people: HashMap::new(), version }
+    }
+
+    /// Carries out one event; returns what the gateway is to do.
+    pub(super) fn handle(&mut self, event: &ProxyEvent) -> Actions {
+        let context = &event.request_context;
+        match context.event_type {
+            EventType::Connect => Actions::default(),
+            EventType::Message => self.message(context, event.body.as_deref()),
+            EventType::Disconnect => {
+                let reason = context.disconnect_reason.as_deref().unwrap_or_default();
+                let left = self.leave(&context.connection_id, context.disconnect_status_code, reason);
+                // Nobody is told twice, though a `$disconnect` may come twice.
+                let send =
+                    left.map(|(room, left)| [left, self.members(&room)].map(|data| Message::to_room(&room, data)));
+                Actions { send: send.into_iter().flatten().collect(), ..Actions::default() }
+            }
+        }
+    }
+
+    fn message(&mut self, context: &RequestContext, body: Option<&str>) -> Actions {
+        let to_sender = |frame: Frame<'_>| Actions { send: vec![frame.to_sender()], ..Actions::default() };
+        let done = match Request::parse(&context.route_key, body) {
+            Ok(Request::Join(join)) => self.join(context, join),
+            Ok(Request::SendMessage(text)) => self.send_message(context, &text),
+            Ok(Request::Unknown) => return to_sender(Frame::Hint { message: HINT }),
+            Err(message) => return to_sender(Frame::Error { message: &message }),
+        };
+        done.unwrap_or_else(|refusal| to_sender(Frame::Error { message: &refusal.to_string() }))
+    }
+
     /// Brings a connection into a room, out of the one that it was in. Refused, it stays where it was.
-    pub(super) fn join(&mut self, id: &ConnectionId, callback_url: &str, join: Join) -> Result<Vec<Post>, Refusal> {
-        let previous_room = self.members.get(id).map(|member| member.room.as_str());
-        if previous_room != Some(join.room.as_str()) {
-            match self.rooms.get(&join.room) {
-                Some(room) if room.len() >= MEMBERS_MAX => return Err(Refusal::RoomFull),
-                None if self.rooms.len() >= ROOMS_MAX => return Err(Refusal::TooManyRooms),
-                _ => {}
+    fn join(&mut self, context: &RequestContext, Join { room, name }: Join) -> Result<Actions, Refusal> {
+        let id = &*context.connection_id;
+        match self.people.get(id) {
+            Some(member) if member.room == room => {}
+            _ if self.people_in(&room).len() >= MEMBERS_MAX => return Err(Refusal::RoomFull),
+            None if self.people.len() >= PEOPLE_MAX => return Err(Refusal::ChatFull),
+            _ => {}
+        }
+        let mut actions = Actions { join: vec![room.clone()], user: Some(name.clone()), ..Actions::default() };
+        let again = self.people.get(id).is_some_and(|member| member.room == room);
+        let reason = if again { "joins again" } else { "went to another room" };
+        if let Some((previous, left)) = self.leave(id, None, reason) {
+            actions.send.push(Message::to_others(&previous, left));
+            if !again {
+                actions.send.push(Message::to_room(&previous, self.members(&previous)));
+                actions.leave.push(previous);
             }
         }
-        let reason = if previous_room == Some(join.room.as_str()) { "joins again" } else { "went to another room" };
-        let mut posts = self.leave(id, Leaving { code: None, reason });
+        self.version += 1;
+        let member = Member { name: name.clone(), room: room.clone(), since: self.version };
+        self.people.insert(id.to_owned(), member);
 
-        let Join { room, name } = join;
-        let others = self.rooms.entry(room.clone()).or_default();
-        let joined = Frame::Joined { room: &room, connection_id: id, name: &name }.encode();
-        posts.extend(others.iter().map(|to| Post { to: to.clone(), frame: joined.clone() }));
-        others.push(id.clone());
-        self.members.insert(id.clone(), Member { name: name.clone(), room: room.clone() });
-
-        let members = self.people(&room);
-        let welcome = Frame::Welcome { connection_id: id, callback_url, room: &room, name: &name, members }.encode();
-        posts.push(Post { to: id.clone(), frame: welcome });
-        posts.extend(self.members_frames(&room).into_iter().filter(|post| post.to != *id));
-        Ok(posts)
+        let joined = Frame::Joined { room: &room, connection_id: id, name: &name };
+        actions.send.push(Message::to_others(&room, joined.encode()));
+        let (version, members) = (self.version, self.people_in(&room));
+        let callback_url = &*context.callback_url;
+        let welcome = Frame::Welcome { connection_id: id, callback_url, room: &room, name: &name, version, members };
+        actions.send.push(welcome.to_sender());
+        actions.send.push(Message::to_others(&room, self.members(&room)));
+        Ok(actions)
     }
 
-    /// Sends a text to everybody in the sender's room, the sender too. `at` is in milliseconds of Unix time.
-    pub(super) fn send_message(&self, id: &ConnectionId, text: &Text, at: u64) -> Result<Vec<Post>, Refusal> {
-        let Member { name, room } = self.members.get(id).ok_or(Refusal::NotJoined)?;
-        let message = Frame::Message { room, from: id, name, text: &text.0, at };
-        Ok(self.to_room(room, &message))
+    /// Sends a text to everybody in the sender's room, the sender too.
+    fn send_message(&self, context: &RequestContext, text: &Text) -> Result<Actions, Refusal> {
+        let (from, at) = (&*context.connection_id, context.request_time_epoch);
+        let Member { name, room, .. } = self.people.get(from).ok_or(Refusal::NotJoined)?;
+        let message = Frame::Message { room, from, name, text: &text.0, at };
+        Ok(Actions { send: vec![Message::to_room(room, message.encode())], ..Actions::default() })
     }
 
-    /// Takes a connection out of its room. Nothing happens if it is in none, so that a `$disconnect` may come twice.
-    pub(super) fn leave(&mut self, id: &ConnectionId, leaving: Leaving<'_>) -> Vec<Post> {
-        let Some(Member { name, room }) = self.members.remove(id) else { return Vec::new() };
-        if let Some(members) = self.rooms.get_mut(&room) {
-            members.retain(|member| member != id);
-            if members.is_empty() {
-                self.rooms.remove(&room);
-            }
-        }
-        let Leaving { code, reason } = leaving;
-        let left = Frame::Left { room: &room, connection_id: id, name: &name, code, reason };
-        let mut posts = self.to_room(&room, &left);
-        posts.extend(self.members_frames(&room));
-        posts
+    /// Forgets somebody: the room, and what to tell it. `None` if it was in none.
+    fn leave(&mut self, id: &str, code: Option<u16>, reason: &str) -> Option<(String, String)> {
+        let Member { name, room, .. } = self.people.remove(id)?;
+        self.version += 1;
+        let left = Frame::Left { room: &room, connection_id: id, name: &name, code, reason }.encode();
+        Some((room, left))
     }
 
-    fn members_frames(&self, room: &str) -> Vec<Post> {
-        self.to_room(room, &Frame::Members { room, members: self.people(room) })
+    fn members(&self, room: &str) -> String {
+        Frame::Members { room, version: self.version, members: self.people_in(room) }.encode()
     }
 
-    fn to_room(&self, room: &str, frame: &Frame<'_>) -> Vec<Post> {
-        let frame = frame.encode();
-        self.ids(room).iter().map(|to| Post { to: to.clone(), frame: frame.clone() }).collect()
+    /// In the order in which they joined.
+    fn people_in(&self, room: &str) -> Vec<Person<'_>> {
+        let mut members: Vec<_> = self.people.iter().filter(|(_, member)| member.room == room).collect();
+        members.sort_unstable_by_key(|(_, member)| member.since);
+        members.into_iter().map(|(id, Member { name, .. })| Person { connection_id: id, name }).collect()
     }
+}
 
-    fn people(&self, room: &str) -> Vec<Person<'_>> {
-        let person =
-            |id| self.members.get_key_value(id).map(|(id, Member { name, .. })| Person { connection_id: id, name });
-        self.ids(room).iter().filter_map(person).collect()
-    }
-
-    fn ids(&self, room: &str) -> &[ConnectionId] {
-        self.rooms.get(room).map_or(&[], Vec::as_slice)
+impl Frame<'_> {
+    fn to_sender(&self) -> Message {
+        Message::to_sender(self.encode())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
-    fn join(chat: &mut Chat, id: &str, room: &str, name: &str) -> Result<Vec<String>, Refusal> {
-        let request = Join { room: room.to_owned(), name: name.to_owned() };
-        chat.join(&id.into(), "http://gateway/url", request).map(|posts| texts(&posts))
+    fn event(id: &str, event_type: &str, route_key: &str, more: &Value) -> ProxyEvent {
+        let mut event = json!({ "requestContext": {
+            "routeKey": route_key, "eventType": event_type, "connectionId": id, "callbackUrl": "http://gateway/url",
+            "requestTimeEpoch": 7, "disconnectStatusCode": more["code"], "disconnectReason": more["reason"],
+        }});
+        event["body"] = more["body"].is_object().then(|| more["body"].to_string()).into();
+        serde_json::from_value(event).unwrap()
     }
 
-    fn texts(posts: &[Post]) -> Vec<String> {
-        posts.iter().map(|post| format!("{} {}", post.to, String::from_utf8_lossy(&post.frame))).collect()
+    /// Everything that is said to somebody, with the one whom it is said to.
+    fn said(actions: &Actions) -> Vec<(Value, Value)> {
+        let parts = |message: &Message| {
+            let mut whole = serde_json::to_value(message).unwrap();
+            let data = whole.as_object_mut().unwrap().remove("data").unwrap();
+            (whole, serde_json::from_str(data.as_str().unwrap()).unwrap())
+        };
+        actions.send.iter().map(parts).collect()
+    }
+
+    fn join(chat: &mut Chat, id: &str, room: &str, name: &str) -> Actions {
+        chat.handle(&event(id, "MESSAGE", "join", &json!({ "body": { "room": room, "name": name } })))
+    }
+
+    fn say(chat: &mut Chat, id: &str, text: &str) -> Actions {
+        chat.handle(&event(id, "MESSAGE", "sendMessage", &json!({ "body": { "text": text } })))
+    }
+
+    fn person(id: &str, name: &str) -> Value {
+        json!({ "connectionId": id, "name": name })
     }
 
     #[test]
     fn a_join_welcomes_the_new_one_and_tells_the_others() {
-        let mut chat = Chat::default();
-        join(&mut chat, "a", "lobby", "Ada").unwrap();
-        let posts = join(&mut chat, "b", "lobby", "Bob").unwrap();
-        let members = r#""members":[{"connectionId":"a","name":"Ada"},{"connectionId":"b","name":"Bob"}]"#;
+        let mut chat = Chat::new(10);
+        join(&mut chat, "a", "lobby", "Ada");
+        let actions = join(&mut chat, "b", "lobby", "Bob");
+        assert_eq!((&*actions.join, &*actions.leave), (&["lobby".to_owned()][..], &[][..]));
+        assert_eq!(actions.user.as_deref(), Some("Bob"));
+        let members = [person("a", "Ada"), person("b", "Bob")];
+        let others = json!({ "group": "lobby", "except": ["self"] });
+        let welcome = json!({
+            "type": "welcome", "connectionId": "b", "callbackUrl": "http://gateway/url", "room": "lobby", "name": "Bob",
+            "version": 12, "members": members
+        });
         assert_eq!(
-            posts,
+            said(&actions),
             [
-                r#"a {"type":"joined","room":"lobby","connectionId":"b","name":"Bob"}"#.to_owned(),
-                format!(
-                    r#"b {{"type":"welcome","connectionId":"b","callbackUrl":"http://gateway/url","room":"lobby","name":"Bob",{members}}}"#
-                ),
-                format!(r#"a {{"type":"members","room":"lobby",{members}}}"#),
+                (others.clone(), json!({ "type": "joined", "room": "lobby", "connectionId": "b", "name": "Bob" })),
+                (json!({ "connection": "self" }), welcome),
+                (others, json!({ "type": "members", "room": "lobby", "version": 12, "members": members })),
             ]
         );
     }
 
     #[test]
+    fn a_message_is_one_push_to_the_room_of_its_sender() {
+        let mut chat = Chat::new(0);
+        join(&mut chat, "a", "lobby", "Ada");
+        join(&mut chat, "b", "lobby", "Bob");
+        let actions = say(&mut chat, "b", "hi");
+        let message = json!({ "type": "message", "room": "lobby", "from": "b", "name": "Bob", "text": "hi", "at": 7 });
+        assert_eq!(said(&actions), [(json!({ "group": "lobby" }), message)]);
+        assert_eq!(actions, Actions { send: say(&mut chat, "b", "hi").send, ..Actions::default() });
+    }
+
+    #[test]
     fn joining_another_room_leaves_the_first() {
-        let mut chat = Chat::default();
-        join(&mut chat, "a", "lobby", "Ada").unwrap();
-        join(&mut chat, "b", "lobby", "Bob").unwrap();
-        let posts = join(&mut chat, "b", "help", "Bob").unwrap();
-        let left =
-            r#"a {"type":"left","room":"lobby","connectionId":"b","name":"Bob","reason":"went to another room"}"#;
-        assert_eq!(posts[0], left);
-        assert!(posts[1].starts_with(r#"a {"type":"members""#), "{posts:?}");
-        assert!(posts[2].starts_with(r#"b {"type":"welcome""#), "{posts:?}");
-        assert_eq!(posts.len(), 3);
-        let hi = chat.send_message(&"b".into(), &Text("hi".to_owned()), 7).map(|posts| texts(&posts)).unwrap();
-        assert_eq!(hi, [r#"b {"type":"message","room":"help","from":"b","name":"Bob","text":"hi","at":7}"#]);
+        let mut chat = Chat::new(0);
+        join(&mut chat, "a", "lobby", "Ada");
+        join(&mut chat, "b", "lobby", "Bob");
+        let actions = join(&mut chat, "b", "help", "Bob");
+        assert_eq!((&*actions.leave, &*actions.join), (&["lobby".to_owned()][..], &["help".to_owned()][..]));
+        let said = said(&actions);
+        let types: Vec<_> = said.iter().map(|(to, data)| (to["group"].as_str(), data["type"].as_str())).collect();
+        let [lobby, help] = [Some("lobby"), Some("help")];
+        let kinds = ["left", "members", "joined", "welcome", "members"].map(Some);
+        assert_eq!(types, [lobby, lobby, help, None, help].into_iter().zip(kinds).collect::<Vec<_>>());
+        assert_eq!(said[0].1["reason"], "went to another room");
+        assert_eq!(said[1].1["members"], json!([person("a", "Ada")]));
+    }
+
+    #[test]
+    fn joining_again_renames_and_leaves_nothing() {
+        let mut chat = Chat::new(0);
+        join(&mut chat, "a", "lobby", "Ada");
+        let actions = join(&mut chat, "a", "lobby", "Ada L.");
+        assert!(actions.leave.is_empty());
+        let said = said(&actions);
+        assert_eq!((&said[0].1["reason"], said.len()), (&json!("joins again"), 4));
+        assert!(said.iter().all(|(to, _)| to["except"] == json!(["self"]) || to["connection"] == "self"));
+        assert_eq!(said[3].1["members"], json!([person("a", "Ada L.")]));
     }
 
     #[test]
     fn bounds_refuse_and_leave_everybody_where_they_are() {
-        let mut chat = Chat::default();
-        for index in 0..MEMBERS_MAX {
-            join(&mut chat, &format!("m{index}"), "full", "M").unwrap();
+        let mut chat = Chat::new(0);
+        let refusal = |actions: Actions| said(&actions)[0].1["message"].as_str().map(str::to_owned);
+        for index in 0..PEOPLE_MAX {
+            join(&mut chat, &format!("m{index}"), &format!("r{}", index / MEMBERS_MAX), "M");
         }
-        join(&mut chat, "a", "mine", "Ada").unwrap();
-        assert_eq!(join(&mut chat, "a", "full", "Ada"), Err(Refusal::RoomFull));
-        for index in 2..ROOMS_MAX {
-            join(&mut chat, &format!("r{index}"), &format!("room {index}"), "R").unwrap();
-        }
-        assert_eq!(join(&mut chat, "a", "one more", "Ada"), Err(Refusal::TooManyRooms));
-        assert_eq!(chat.send_message(&"a".into(), &Text("hi".to_owned()), 0).unwrap().len(), 1);
-        assert_eq!(chat.send_message(&"?".into(), &Text("hi".to_owned()), 0).unwrap_err(), Refusal::NotJoined);
-        assert!(join(&mut chat, "m0", "full", "Renamed").is_ok());
+        assert_eq!(refusal(join(&mut chat, "m0", "r1", "M")), Some(Refusal::RoomFull.to_string()));
+        assert_eq!(refusal(join(&mut chat, "new", "new", "M")), Some(Refusal::ChatFull.to_string()));
+        assert_eq!(refusal(say(&mut chat, "new", "hi")), Some(Refusal::NotJoined.to_string()));
+        assert_eq!(said(&say(&mut chat, "m0", "hi"))[0].0, json!({ "group": "r0" }));
+        assert_eq!(join(&mut chat, "m0", "r0", "Renamed").user.as_deref(), Some("Renamed"));
+        assert_eq!(join(&mut chat, "m0", "new", "M").leave, ["r0"]);
     }
 
     #[test]
-    fn leaving_twice_tells_the_room_once_and_an_empty_room_goes() {
-        let mut chat = Chat::default();
-        join(&mut chat, "a", "lobby", "Ada").unwrap();
-        join(&mut chat, "b", "lobby", "Bob").unwrap();
-        let leaving = Leaving { code: Some(1001), reason: "Going away" };
-        let posts = texts(&chat.leave(&"b".into(), leaving));
-        let left =
-            r#"a {"type":"left","room":"lobby","connectionId":"b","name":"Bob","code":1001,"reason":"Going away"}"#;
-        assert_eq!(posts[0], left);
-        assert!(chat.leave(&"b".into(), leaving).is_empty());
-        assert!(chat.leave(&"a".into(), leaving).is_empty());
-        assert!(chat.rooms.is_empty() && chat.members.is_empty());
+    fn a_disconnect_tells_the_room_code_and_reason_once() {
+        let mut chat = Chat::new(0);
+        join(&mut chat, "a", "lobby", "Ada");
+        join(&mut chat, "b", "lobby", "Bob");
+        let end = event("b", "DISCONNECT", "$disconnect", &json!({ "code": 1001, "reason": "Going away" }));
+        let said = said(&chat.handle(&end));
+        let left = json!({
+            "type": "left", "room": "lobby", "connectionId": "b", "name": "Bob", "code": 1001, "reason": "Going away"
+        });
+        let lobby = json!({ "group": "lobby" });
+        let members = json!({ "type": "members", "room": "lobby", "version": 3, "members": [person("a", "Ada")] });
+        assert_eq!(said, [(lobby.clone(), left), (lobby, members)]);
+        assert_eq!(chat.handle(&end), Actions::default());
+        chat.handle(&event("a", "DISCONNECT", "$disconnect", &json!({ "code": 1000, "reason": "" })));
+        assert!(chat.people.is_empty());
+    }
+
+    #[test]
+    fn the_sender_learns_what_is_wrong_with_a_message() {
+        let mut chat = Chat::new(0);
+        let half = event("a", "MESSAGE", "join", &json!({ "body": { "room": "lobby" } }));
+        let answer = said(&chat.handle(&half));
+        let error = json!({ "type": "error", "message": "join needs the strings `room` and `name`" });
+        assert_eq!(answer, [(json!({ "connection": "self" }), error)]);
+        let unknown = event("a", "MESSAGE", "$default", &json!({ "body": { "what": 1 } }));
+        assert_eq!(said(&chat.handle(&unknown))[0].1["type"], "hint");
     }
 }

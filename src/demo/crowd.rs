@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http::{HeaderValue, Request, header};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -30,8 +30,8 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// The reason with which a crowd leaves, so that it can be told from people.
 pub(super) const LEAVES: &str = "crowd";
 
-/// The group of a crowd, and the value of `?crowd=` with which its members come.
-pub(super) const GROUP: &str = "demo-crowd";
+/// The group of a crowd, and the value of `?crowd=` with which its members come. No room is called so.
+pub(super) const GROUP: &str = "demo:crowd";
 
 /// Why a crowd came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub(super) enum CrowdError {
     Timeout,
     #[error("a member could not connect")]
     Connect(#[source] tokio_tungstenite::tungstenite::Error),
-    #[error("a gateway could not be reached")]
+    #[error("no gateway could be reached")]
     Reach(#[source] std::io::Error),
     #[error("the gateway did not take the push")]
     Push(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -53,21 +53,33 @@ pub(super) enum CrowdError {
 /// Simulated members of a room: real clients, all in one group, and one push to all of them. One crowd at a time.
 #[derive(Debug)]
 pub(super) struct Crowd {
-    /// `HOST:PORT` and path of each gateway.
-    gateways: Vec<(String, String)>,
+    gateways: Vec<Gateway>,
     place: Semaphore,
+}
+
+/// Where a gateway is, taken from a `ws` URL.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    /// `HOST:PORT`
+    address: String,
+    /// `/{stage}`
+    path: String,
+}
+
+impl Gateway {
+    pub(super) fn parse(websocket_url: &str) -> Option<Self> {
+        let uri: Uri = websocket_url.parse().ok()?;
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("ws"))?;
+        let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        Some(Gateway { address, path: uri.path().trim_end_matches('/').to_owned() })
+    }
 }
 
 type Member = WebSocketStream<TcpStream>;
 
 impl Crowd {
-    pub(super) fn new(websocket_urls: &[String]) -> Self {
-        let split = |url: &String| {
-            let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-            let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
-            (address.to_owned(), format!("/{path}"))
-        };
-        Crowd { gateways: websocket_urls.iter().map(split).collect(), place: Semaphore::new(1) }
+    pub(super) fn new(gateways: Vec<Gateway>) -> Self {
+        Crowd { gateways, place: Semaphore::new(1) }
     }
 
     /// Gathers a crowd, posts once to its group, and tells how long it took until the last member had it.
@@ -78,27 +90,44 @@ impl Crowd {
 
     async fn hear_in_time(&self) -> Result<Value, CrowdError> {
         let began = Instant::now();
-        let gateways: Vec<_> = self.gateways.iter().cycle().take(MEMBERS).cloned().collect();
-        let members = stream::iter(gateways).map(connect).buffer_unordered(CONNECTING);
+        let members = stream::iter(0..MEMBERS).map(|number| self.connect(number)).buffer_unordered(CONNECTING);
         let members: Vec<Member> = members.try_collect().await?;
         let connect_millis = began.elapsed().as_millis();
 
         let pushed = Instant::now();
         let hearing = members.into_iter().map(|member| hear(member, pushed));
-        let (report, heard) = tokio::join!(self.push(), join_all(hearing));
+        let (report, heard) = tokio::try_join!(self.push(), join_all(hearing).map(Ok))?;
         let (members, heard): (Vec<Member>, Vec<Option<Duration>>) = heard.into_iter().unzip();
         let last = heard.into_iter().collect::<Option<Vec<_>>>().and_then(|heard| heard.into_iter().max());
         join_all(members.into_iter().map(leave)).await;
         let push_micros = last.ok_or(CrowdError::Deaf)?.as_micros();
         Ok(json!({
-            "members": MEMBERS, "connectMillis": connect_millis, "pushMicros": push_micros, "report": report?
+            "members": MEMBERS, "connectMillis": connect_millis, "pushMicros": push_micros, "report": report
         }))
+    }
+
+    async fn connect(&self, number: usize) -> Result<Member, CrowdError> {
+        let (Gateway { address, path }, stream) = self.reach(number).await?;
+        let url = format!("ws://{address}{path}?crowd={GROUP}");
+        Ok(client_async(url, stream).await.map_err(CrowdError::Connect)?.0)
+    }
+
+    /// The gateway whose turn it is, or the next one that is there.
+    async fn reach(&self, turn: usize) -> Result<(&Gateway, TcpStream), CrowdError> {
+        let mut why = std::io::ErrorKind::NotFound.into();
+        for at in turn..turn + self.gateways.len() {
+            let gateway = &self.gateways[at % self.gateways.len()];
+            match TcpStream::connect(&gateway.address).await {
+                Ok(stream) => return Ok((gateway, stream)),
+                Err(error) => why = error,
+            }
+        }
+        Err(CrowdError::Reach(why))
     }
 
     /// The one call that all members hear.
     async fn push(&self) -> Result<Value, CrowdError> {
-        let (address, path) = &self.gateways[0];
-        let stream = TcpStream::connect(address).await.map_err(CrowdError::Reach)?;
+        let (Gateway { address, path }, stream) = self.reach(0).await?;
         let failed = |error: hyper::Error| CrowdError::Push(error.into());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let mut request = Request::new(Full::new(Bytes::from_static(b"{\"type\":\"crowd\"}")));
@@ -120,12 +149,6 @@ impl Crowd {
             ended = connection => Err(ended.map_or_else(failed, |()| CrowdError::Push("the connection ended".into()))),
         }
     }
-}
-
-async fn connect((address, path): (String, String)) -> Result<Member, CrowdError> {
-    let stream = TcpStream::connect(&address).await.map_err(CrowdError::Reach)?;
-    let url = format!("ws://{address}{path}?crowd={GROUP}");
-    Ok(client_async(url, stream).await.map_err(CrowdError::Connect)?.0)
 }
 
 /// A member, and how long after `pushed` it had the push, if it ever had.

@@ -64,7 +64,7 @@ pub(super) enum Request {
     Unknown,
 }
 
-/// A checked `{"action":"join","room":…,"name":…}`.
+/// A checked `{"action":"join","room":…,"name":…}`. The room is a group of the gateway, by the same name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Join {
     pub(super) room: String,
@@ -98,7 +98,7 @@ impl Request {
             "join" => {
                 let join: JoinBody =
                     serde_json::from_str(body).map_err(|_| "join needs the strings `room` and `name`".to_owned())?;
-                Ok(Request::Join(Join { room: label("room", &join.room)?, name: label("name", &join.name)? }))
+                Ok(Request::Join(Join { room: room(&join.room)?, name: name(&join.name)? }))
             }
             "sendMessage" => {
                 let message: TextBody =
@@ -117,10 +117,20 @@ impl Request {
 }
 
 /// A name for people to read: trimmed, not empty, not too long, on one line.
-fn label(field: &str, text: &str) -> Result<String, String> {
+fn name(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > NAME_MAX_CHARS || text.chars().any(char::is_control) {
-        return Err(format!("`{field}` must have 1 to {NAME_MAX_CHARS} characters and no control characters"));
+        return Err(format!("`name` must have 1 to {NAME_MAX_CHARS} characters and no control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a room, from a part of the characters that groups may have.
+fn room(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if text.is_empty() || text.len() > NAME_MAX_CHARS || !text.bytes().all(is_good) {
+        return Err(format!("`room` must have 1 to {NAME_MAX_CHARS} letters, digits, `_` and `-`"));
     }
     Ok(text.to_owned())
 }
@@ -143,8 +153,15 @@ mod tests {
         check("join", r#"{"action":"join","room":"lobby","name":" Ada "}"#, join("lobby", "Ada"));
         check("join", &format!(r#"{{"room":"r","name":"{}"}}"#, "é".repeat(40)), join("r", &"é".repeat(40)));
         check("join", &format!(r#"{{"room":"r","name":"{}"}}"#, "é".repeat(41)), Err("`name` must have 1 to 40"));
-        check("join", r#"{"room":" ","name":"Ada"}"#, Err("`room` must have"));
-        check("join", r#"{"room":"a\nb","name":"Ada"}"#, Err("no control characters"));
+        check("join", r#"{"room":"r","name":"a\nb"}"#, Err("no control characters"));
+        check(
+            "join",
+            &format!(r#"{{"room":" {} ","name":"Ada"}}"#, "r-_9".repeat(10)),
+            join(&"r-_9".repeat(10), "Ada"),
+        );
+        for bad in [" ", "a b", "demo:crowd", "ä", &"r".repeat(41)] {
+            check("join", &format!(r#"{{"room":"{bad}","name":"Ada"}}"#), Err("`room` must have 1 to 40 letters"));
+        }
         check("join", r#"{"room":1,"name":"Ada"}"#, Err("join needs the strings"));
         check("sendMessage", r#"{"text":" hi "}"#, Ok(Request::SendMessage(Text(" hi ".to_owned()))));
         check("sendMessage", r#"{"text":" "}"#, Err("`text` is empty"));

@@ -27,34 +27,17 @@ const TEXT_MAX_BYTES: usize = 4096;
 /// A comment is sent after this much silence, so that a subscriber who went away is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// One call between gateway and backend. `at` is when it began, in milliseconds of Unix time.
+/// One call of the gateway, for the integration of a route. `at` is when it began, in milliseconds of Unix time.
 #[derive(Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub(super) enum Record<'a> {
-    /// The gateway called the integration of a route.
-    Integration {
-        at: u64,
-        duration_micros: u64,
-        route_key: &'a str,
-        connection_id: &'a str,
-        request_id: &'a str,
-        event: &'a Value,
-        answer: &'a Value,
-    },
-    /// The backend posted to a connection.
-    Post {
-        at: u64,
-        duration_micros: u64,
-        connection_id: &'a str,
-        url: &'a str,
-        data: &'a str,
-        /// The gateway's answer, or…
-        #[serde(skip_serializing_if = "Option::is_none")]
-        status: Option<u16>,
-        /// …why there is none.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-    },
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record<'a> {
+    pub(super) at: u64,
+    pub(super) duration_micros: u64,
+    pub(super) route_key: &'a str,
+    pub(super) connection_id: &'a str,
+    pub(super) request_id: &'a str,
+    pub(super) event: &'a Value,
+    pub(super) answer: &'a Value,
 }
 
 /// The recent records and those who listen.
@@ -164,7 +147,7 @@ pub(super) fn now_epoch_millis() -> u64 {
 }
 
 /// The beginning of `text`, cut at a character.
-pub(super) fn shorten(text: &str) -> &str {
+fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_MAX_BYTES)]
 }
 
@@ -183,13 +166,14 @@ pub(super) fn shorten_all(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
+    use serde_json::json;
 
     use super::*;
 
     fn publish(feed: &Feed, connection_id: &str) {
-        let (url, data) = ("http://gateway/url", "hi");
-        let (status, error) = (Some(200), None);
-        feed.publish(&Record::Post { at: 1, duration_micros: 2, connection_id, url, data, status, error });
+        let (route_key, request_id) = ("join", "r");
+        let (event, answer) = (&json!({}), &json!({ "statusCode": 200 }));
+        feed.publish(&Record { at: 1, duration_micros: 2, route_key, connection_id, request_id, event, answer });
     }
 
     /// The next `count` events of a new subscriber.
@@ -206,7 +190,7 @@ mod tests {
             publish(&feed, &format!("c{index}"));
         }
         let events = read(&feed, None, RECENT_MAX).await;
-        let json = r#"{"kind":"post","at":1,"durationMicros":2,"connectionId":"c5","url":"http://gateway/url","data":"hi","status":200}"#;
+        let json = r#"{"at":1,"durationMicros":2,"routeKey":"join","connectionId":"c5","requestId":"r","event":{},"answer":{"statusCode":200}}"#;
         assert_eq!(events[0], format!("id: {}-6\ndata: {json}\n\n", feed.started_at));
         assert!(events[RECENT_MAX - 1].contains("\"c204\""));
     }
@@ -234,7 +218,7 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_at_a_character() {
-        let mut event = serde_json::json!({ "body": "é".repeat(3000), "n": 1, "list": ["x".repeat(5000)] });
+        let mut event = json!({ "body": "é".repeat(3000), "n": 1, "list": ["x".repeat(5000)] });
         shorten_all(&mut event);
         assert_eq!(event["body"], format!("{}… (6000 bytes)", "é".repeat(2048)));
         assert_eq!(event["list"][0].as_str().map(str::len), Some(4096 + "… (5000 bytes)".len()));

@@ -1,12 +1,18 @@
-use bytes::Bytes;
 use serde::Serialize;
 
-/// What the chat posts to its clients, as JSON with the variant's name in `type`.
+/// What the chat sends to its clients, as JSON with the variant's name in `type`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Frame<'a> {
     /// To a client that joined a room: who it is, where it can be reached, and who is there.
-    Welcome { connection_id: &'a str, callback_url: &'a str, room: &'a str, name: &'a str, members: Vec<Person<'a>> },
+    Welcome {
+        connection_id: &'a str,
+        callback_url: &'a str,
+        room: &'a str,
+        name: &'a str,
+        version: u64,
+        members: Vec<Person<'a>>,
+    },
     /// To the others of the room.
     Joined { room: &'a str, connection_id: &'a str, name: &'a str },
     /// To those who stay. `code` is the close code if the connection ended.
@@ -18,8 +24,9 @@ pub(super) enum Frame<'a> {
         code: Option<u16>,
         reason: &'a str,
     },
-    /// Who is in the room now; follows each `joined` and `left`.
-    Members { room: &'a str, members: Vec<Person<'a>> },
+    /// Who is in the room now; follows each `joined` and `left`. Of two such lists the one with the higher `version` is
+    /// the newer, in whatever order they come.
+    Members { room: &'a str, version: u64, members: Vec<Person<'a>> },
     /// A chat message, to its sender too. `at` is in milliseconds of Unix time.
     Message { room: &'a str, from: &'a str, name: &'a str, text: &'a str, at: u64 },
     /// Why a request was refused, to its sender.
@@ -37,8 +44,8 @@ pub(super) struct Person<'a> {
 }
 
 impl Frame<'_> {
-    /// The frame as JSON, to be shared by all who get it.
-    pub(super) fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("strings and numbers alone always become JSON").into()
+    /// The frame as JSON.
+    pub(super) fn encode(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers alone always become JSON")
     }
 }

@@ -1,6 +1,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,10 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::backend::Backend;
-use super::crowd::{self, Crowd};
+use super::answer::{Actions, Answer};
+use super::chat::Chat;
+use super::crowd::{self, Crowd, Gateway};
 use super::event::ProxyEvent;
-use super::feed::{Record, now_epoch_millis, shorten_all};
+use super::feed::{Feed, Record, now_epoch_millis, shorten_all};
 use crate::telemetry::chain;
 
 /// Largest event that is read, in bytes; a larger one is 413.
@@ -53,10 +54,9 @@ pub enum DemoError {
     WebsocketUrl(String),
 }
 
-/// Serves the sample chat on a loopback listener until `shutdown`; its connections and posts are tasks of `tasks`.
+/// Serves the sample chat on a loopback listener until `shutdown`; its connections are tasks of `tasks`.
 ///
 /// `gateways` are one gateway, or several nodes of one: where the page connects to, such as `ws://127.0.0.1:8080/prod`.
-/// The backend posts to the same hosts and ports.
 ///
 /// Cancel `shutdown` only when the gateway has drained: until then `$disconnect` events still come.
 pub async fn serve(
@@ -65,11 +65,11 @@ pub async fn serve(
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) -> Result<(), DemoError> {
-    let address = |url: &String| gateway_address(url).ok_or_else(|| DemoError::WebsocketUrl(url.clone()));
-    let addresses = gateways.iter().map(address).collect::<Result<_, _>>()?;
+    let gateway = |url: &String| Gateway::parse(url).ok_or_else(|| DemoError::WebsocketUrl(url.clone()));
     let server = Arc::new(Server {
-        backend: Arc::new(Backend::new(addresses, shutdown.clone(), tasks.clone())),
-        crowd: Crowd::new(&gateways),
+        chat: Mutex::new(Chat::new(now_epoch_millis())),
+        feed: Feed::new(),
+        crowd: Crowd::new(gateways.iter().map(gateway).collect::<Result<_, _>>()?),
         websocket_urls: gateways,
         shutdown: shutdown.clone(),
     });
@@ -89,15 +89,9 @@ pub async fn serve(
     shutdown.run_until_cancelled(accept_all).await.unwrap_or(Ok(()))
 }
 
-/// `HOST:PORT` of a `ws` URL.
-fn gateway_address(websocket_url: &str) -> Option<String> {
-    let uri: Uri = websocket_url.parse().ok()?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("ws"))?;
-    Some(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
-}
-
 struct Server {
-    backend: Arc<Backend>,
+    chat: Mutex<Chat>,
+    feed: Feed,
     crowd: Crowd,
     websocket_urls: Vec<String>,
     shutdown: CancellationToken,
@@ -160,7 +154,6 @@ impl Server {
         if !is_json(request.headers()) {
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "events are application/json");
         }
-        let trace = request.headers().get("traceparent").cloned();
         let body = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
         let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -172,22 +165,24 @@ impl Server {
             Err(error) => return text(StatusCode::BAD_REQUEST, &format!("not a Lambda proxy event: {error}")),
         };
         if event.is_of_crowd() {
-            // Who comes is put into the group by this answer; nobody needs to see a thousand of them.
-            return json(&json!({ "statusCode": 200, "tidegate": { "join": [crowd::GROUP] } }));
+            // Nobody needs to see a thousand of them come and go.
+            let join = vec![crowd::GROUP.to_owned()];
+            return json(&json!(Answer::from(Actions { join, ..Actions::default() })));
         }
-        let status_code = self.backend.handle(&event, trace.as_ref());
-        let answer = json!({ "statusCode": status_code.as_u16() });
-        let mut whole: Value = serde_json::from_slice(&body).unwrap_or_default();
-        shorten_all(&mut whole);
+        let actions = self.chat.lock().unwrap_or_else(PoisonError::into_inner).handle(&event);
+        let answer = json!(Answer::from(actions));
+        let mut shown = [serde_json::from_slice(&body).unwrap_or_default(), answer.clone()];
+        shown.iter_mut().for_each(shorten_all);
+        let [shown_event, shown_answer] = &shown;
         let context = &event.request_context;
-        self.backend.feed.publish(&Record::Integration {
+        self.feed.publish(&Record {
             at,
             duration_micros: started.elapsed().as_micros().try_into().unwrap_or(u64::MAX),
             route_key: &context.route_key,
             connection_id: &context.connection_id,
             request_id: &context.request_id,
-            event: &whole,
-            answer: &answer,
+            event: shown_event,
+            answer: shown_answer,
         });
         json(&answer)
     }
@@ -225,7 +220,7 @@ impl Server {
 
     fn events(&self, headers: &HeaderMap) -> Response<Body> {
         let last_event_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-        let Some(events) = self.backend.feed.subscribe(last_event_id, self.shutdown.clone()) else {
+        let Some(events) = self.feed.subscribe(last_event_id, self.shutdown.clone()) else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "too many subscribers");
         };
         let frames = futures_util::StreamExt::map(events, |event| event.map(Frame::data));

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::{Audience, Counts, Except};
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
 use crate::topic::{TopicKind, TopicName};
+use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
 
 const PUSH: u8 = 1;
 const JOIN: u8 = 2;
@@ -15,13 +16,19 @@ const LIST: u8 = 4;
 const NAMES: u8 = 5;
 const CLOSE: u8 = 6;
 
+/// Flags of a push.
+const BINARY: u8 = 1;
+const EVERYBODY: u8 = 2;
+/// A place in a trace stands behind all else.
+const TRACED: u8 = 4;
+
 /// What a node asks of another, about that one's own connections. The data of a push travel beside it.
 ///
 /// Numbers are big-endian; a list stands behind four bytes with its length, a text behind two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Send a message. Answered with [`Pushed`].
-    Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, binary: bool },
+    /// Send a message. Answered with [`Pushed`]. Only traces that are made travel.
+    Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, binary: bool, trace: Option<TraceContext> },
     /// Put connections into a group, or take them out. Answered with [`Changed`].
     Change { api_id: Arc<str>, group: TopicName, connections: Vec<ConnectionId>, join: bool },
     /// How many members there are, and up to `limit` behind `after`. Answered with [`Listed`].
@@ -71,15 +78,18 @@ impl Ask {
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {
-            Ask::Push { api_id, stage, audience, binary } => {
+            Ask::Push { api_id, stage, audience, binary, trace } => {
+                let trace = trace.filter(|trace| trace.sampled);
                 let Audience { stage: everybody, topics, connections, except } = audience;
                 out.put_u8(PUSH);
                 put_text(&mut out, api_id);
                 put_text(&mut out, stage);
-                out.put_u8(u8::from(*binary) | u8::from(everybody.is_some()) << 1);
+                let flags = [(BINARY, *binary), (EVERYBODY, everybody.is_some()), (TRACED, trace.is_some())];
+                out.put_u8(flags.into_iter().filter_map(|(flag, is_set)| is_set.then_some(flag)).sum());
                 put_names(&mut out, topics);
                 put_ids(&mut out, connections);
                 put_ids(&mut out, &except.0);
+                trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
             }
             Ask::Change { api_id, group, connections, join } => {
                 out.put_u8(if *join { JOIN } else { LEAVE });
@@ -122,11 +132,12 @@ impl Ask {
             PUSH => {
                 let stage: Arc<str> = text(rest)?.into();
                 let flags = rest.try_get_u8()?;
-                let everybody = (flags & 2 != 0).then(|| Arc::clone(&stage));
+                let everybody = (flags & EVERYBODY != 0).then(|| Arc::clone(&stage));
                 let (topics, connections) = (names(rest)?, ids(rest)?);
                 let except = Except(ids::<HashSet<_>>(rest)?);
                 let audience = Audience { stage: everybody, topics, connections, except };
-                Ask::Push { api_id, stage, audience, binary: flags & 1 != 0 }
+                let trace = if flags & TRACED == 0 { None } else { Some(trace(rest)?) };
+                Ask::Push { api_id, stage, audience, binary: flags & BINARY != 0, trace }
             }
             JOIN | LEAVE => Ask::Change { api_id, group: name(rest)?, connections: ids(rest)?, join: kind == JOIN },
             LIST => {
@@ -290,6 +301,12 @@ fn ids<T: FromIterator<ConnectionId>>(rest: &mut &[u8]) -> Read<T> {
     Ok(ids.as_chunks::<CONNECTION_ID_BYTES>().0.iter().map(|id| ConnectionId::from_bytes(*id)).collect())
 }
 
+fn trace(rest: &mut &[u8]) -> Read<TraceContext> {
+    let mut place = [0; TRACE_PLACE_BYTES];
+    rest.try_copy_to_slice(&mut place)?;
+    TraceContext::from_bytes(place).ok_or(MalformedAsk)
+}
+
 impl From<TryGetError> for MalformedAsk {
     fn from(_: TryGetError) -> Self {
         MalformedAsk
@@ -313,12 +330,13 @@ mod tests {
             connections: vec![id(), id()],
             except: Except([id()].into()),
         };
-        let everybody = Ask::Push { api_id: api_id.clone(), stage: stage.clone(), audience, binary: true };
+        let trace = Some(TraceContext { trace_id: 7, span_id: 8, sampled: true });
+        let everybody = Ask::Push { api_id: api_id.clone(), stage: stage.clone(), audience, binary: true, trace };
         let audience = Audience::topic(group.clone());
         let connections = vec![id()];
         vec![
             everybody,
-            Ask::Push { api_id: api_id.clone(), stage, audience, binary: false },
+            Ask::Push { api_id: api_id.clone(), stage, audience, binary: false, trace: None },
             Ask::Change { api_id: api_id.clone(), group: group.clone(), connections: connections.clone(), join: true },
             Ask::Change { api_id: api_id.clone(), group: group.clone(), connections, join: false },
             Ask::List { api_id: api_id.clone(), name: group, after: Some(id()), limit: 100 },
@@ -338,6 +356,19 @@ mod tests {
             }
             assert_eq!(Ask::decode(&[&bytes[..], &[0]].concat()), Err(MalformedAsk), "{ask:?}");
         }
+    }
+
+    #[test]
+    fn a_trace_that_is_not_made_does_not_travel() {
+        let push = |trace| {
+            let (api_id, stage) = ("chat".into(), "prod".into());
+            Ask::Push { api_id, stage, audience: Audience::default(), binary: false, trace }
+        };
+        let unsampled = TraceContext { trace_id: 7, span_id: 8, sampled: false };
+        assert_eq!(push(Some(unsampled)).encode(), push(None).encode());
+        let mut zero = push(Some(TraceContext { sampled: true, ..unsampled })).encode().to_vec();
+        *zero.last_mut().unwrap() = 0;
+        assert_eq!(Ask::decode(&zero), Err(MalformedAsk));
     }
 
     #[test]

@@ -296,7 +296,7 @@ impl Outbox {
     }
 
     /// The socket is gone: whatever is queued will not be written, and its posters learn so.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let frames = {
             let mut state = self.lock();
             state.gone = true;
@@ -307,6 +307,21 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// Writes all that is queued, as a session does whose socket takes everything.
+    pub(crate) fn write_all(&self) -> Vec<Frame> {
+        let frames = std::mem::take(&mut self.lock().frames);
+        let write = |queued: Queued| {
+            let frame = queued.frame.clone();
+            self.release(queued.cost);
+            queued.written();
+            frame
+        };
+        frames.into_iter().map(write).collect()
     }
 }
 

@@ -94,6 +94,7 @@ fn describe(span: &mut Span, record: &EventRecord<'_>) {
             callback.connection_id.into_iter().for_each(|id| span.set("tidegate.connection_id", id));
             span.set("tidegate.request_id", callback.request_id);
             span.set("http.request.method", callback.method);
+            callback.delivered.into_iter().for_each(|count| span.set_count("tidegate.delivered", count));
         }
     }
     span.set_number("http.response.status_code", record.status.into());

@@ -1,7 +1,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Issuer, Key, Server, TestGateway, connect, refused};
+use crate::support::{Answer, Issuer, Key, Server, TestGateway, connect, raw, refused};
 
 pub(crate) fn yaml(issuer: &str, backend: &str, source: &str, more: &str) -> String {
     format!(
@@ -67,6 +67,33 @@ async fn a_token_is_taken_from_query_header_and_subprotocol_and_its_claims_are_i
     backend.answer(|_| Answer::json(&json!({ "statusCode": 200, "headers": { "Sec-WebSocket-Protocol": "chat.v1" } })));
     gateway.reload(&yaml(&issuer.url(), &backend.url(), "header.Sec-WebSocket-Protocol", ""));
     connect(&gateway.url("/prod"), &[("sec-websocket-protocol", &format!("chat.v1, bearer.{token}"))]).await;
+}
+
+#[tokio::test]
+async fn a_push_to_the_subject_of_a_token_reaches_all_connections_that_it_opened_and_no_others() {
+    let key = Key::new("one");
+    let issuer = Issuer::start(&[&key]).await;
+    let backend = Server::backend().await;
+    let gateway = TestGateway::start(&yaml(&issuer.url(), &backend.url(), QUERY, "")).await;
+    let enter = async |sub: &str| {
+        let mut claims = issuer.claims(600);
+        claims["sub"] = sub.into();
+        connect(&gateway.url(&format!("/prod?token={}", key.sign(&claims))), &[]).await
+    };
+    let (mut phone, mut laptop, mut bob) = (enter("idp|Ann B.").await, enter("idp|Ann B.").await, enter("bob").await);
+    let post = async |user: &str, text: &str| {
+        let length = text.len();
+        let head = format!("POST /prod/@users/{user} HTTP/1.1\r\nhost: x\r\nconnection: close");
+        let answer =
+            raw(gateway.internal, format!("{head}\r\ncontent-length: {length}\r\n\r\n{text}").as_bytes()).await;
+        serde_json::from_str::<Value>(answer.split("\r\n\r\n").last().unwrap_or_default()).expect("a report")["delivered"]
+            .as_u64()
+    };
+    assert_eq!(post("idp%7CAnn%20B.", "hi Ann").await, Some(2));
+    assert_eq!((phone.text().await, laptop.text().await), ("hi Ann".to_owned(), "hi Ann".to_owned()));
+    assert_eq!(post("bob", "hi Bob").await, Some(1));
+    assert_eq!(bob.text().await, "hi Bob", "and nothing before");
+    assert_eq!(post("ann", "nobody").await, Some(0));
 }
 
 #[tokio::test]

@@ -106,7 +106,8 @@ async fn links_cut_under_load_lie_to_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_of_tls_cut_under_load_lie_to_nobody() {
     let authority = Authority::new("nodes");
-    let cluster = TestCluster::start_tls((0..3).map(|number| authority.issue(&number.to_string(), "127.0.0.1"))).await;
+    let cluster =
+        TestCluster::start_tls((0..3).map(|number| authority.issue_to_node(&number.to_string(), "127.0.0.1"))).await;
     let (cluster, proxy) = with_proxy(cluster).await;
     cut_under_load(&cluster, &proxy).await;
 }

@@ -27,7 +27,7 @@ async fn says(node: &TestNode, other: &TestNode, what: &str) {
 #[tokio::test]
 async fn nodes_with_certificates_of_one_authority_push_both_ways() {
     let authority = Authority::new("nodes");
-    let cluster = TestCluster::start_tls(["a", "b"].map(|node| authority.issue(node, "127.0.0.1"))).await;
+    let cluster = TestCluster::start_tls(["a", "b"].map(|node| authority.issue_to_node(node, "127.0.0.1"))).await;
     cluster.link().await;
     push_both_ways(&cluster.nodes).await;
 }
@@ -35,7 +35,7 @@ async fn nodes_with_certificates_of_one_authority_push_both_ways() {
 #[tokio::test]
 async fn nodes_may_share_a_certificate_of_another_name() {
     let authority = Authority::new("nodes");
-    let shared = authority.issue("shared", "nodes.test");
+    let shared = authority.issue_to_node("shared", "nodes.test");
     let shared = PeerTlsSettings { server_name_to_verify: Some("nodes.test".to_owned()), ..shared };
     let cluster = TestCluster::start_tls([shared.clone(), shared]).await;
     cluster.link().await;
@@ -45,8 +45,8 @@ async fn nodes_may_share_a_certificate_of_another_name() {
 #[tokio::test]
 async fn a_node_with_a_certificate_of_another_authority_gets_no_link_and_hears_why() {
     let (authority, other) = (Authority::new("ours"), Authority::new("other"));
-    let ours = ["a", "b"].map(|node| authority.issue(node, "127.0.0.1"));
-    let strange = other.issue("c", "127.0.0.1");
+    let ours = ["a", "b"].map(|node| authority.issue_to_node(node, "127.0.0.1"));
+    let strange = other.issue_to_node("c", "127.0.0.1");
     let cluster = TestCluster::start_tls(ours.into_iter().chain([strange.clone()])).await;
     let [node, friend, stranger] = &cluster.nodes[..] else { panic!() };
     for known in &cluster.nodes {
@@ -56,7 +56,7 @@ async fn a_node_with_a_certificate_of_another_authority_gets_no_link_and_hears_w
     says(node, stranger, "UnknownIssuer").await;
     eventually("friends are linked", || node.is_linked(friend.id()) && friend.is_linked(node.id())).await;
     // One that trusts us but whom we do not.
-    let half = PeerTlsSettings { ca: authority.issue("d", "127.0.0.1").ca, ..strange };
+    let half = PeerTlsSettings { ca: authority.issue_to_node("d", "127.0.0.1").ca, ..strange };
     let half = cluster.start_node_with(SECRET, Some(half)).await;
     half.knows([node.member()]);
     says(&half, node, "UnknownCA").await;
@@ -69,7 +69,7 @@ async fn a_node_with_a_certificate_of_another_authority_gets_no_link_and_hears_w
 #[tokio::test]
 async fn a_node_with_the_certificate_of_another_host_is_not_linked_to() {
     let authority = Authority::new("nodes");
-    let tls = [("a", "127.0.0.1"), ("b", "elsewhere.test")].map(|(node, host)| authority.issue(node, host));
+    let tls = [("a", "127.0.0.1"), ("b", "elsewhere.test")].map(|(node, host)| authority.issue_to_node(node, host));
     let cluster = TestCluster::start_tls(tls).await;
     let [node, elsewhere] = &cluster.nodes[..] else { panic!() };
     node.knows([elsewhere.member()]);
@@ -79,7 +79,7 @@ async fn a_node_with_the_certificate_of_another_host_is_not_linked_to() {
 #[tokio::test]
 async fn a_node_without_tls_gets_no_link_and_both_say_why() {
     let authority = Authority::new("nodes");
-    let cluster = TestCluster::start_tls(["a", "b"].map(|node| authority.issue(node, "127.0.0.1"))).await;
+    let cluster = TestCluster::start_tls(["a", "b"].map(|node| authority.issue_to_node(node, "127.0.0.1"))).await;
     cluster.link().await;
     let plain = cluster.start_node(SECRET).await;
     let node = &cluster.nodes[0];
@@ -98,13 +98,13 @@ async fn a_node_without_tls_gets_no_link_and_both_say_why() {
 #[tokio::test]
 async fn certificates_change_under_open_links() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let tls = ["a", "b"].map(|node| old.issue(node, "127.0.0.1"));
+    let tls = ["a", "b"].map(|node| old.issue_to_node(node, "127.0.0.1"));
     let cluster = TestCluster::start_tls(tls.clone()).await;
     cluster.link().await;
     let members: Vec<_> = cluster.nodes.iter().map(TestNode::member).collect();
-    let newcomer = cluster.start_node_with(SECRET, Some(new.issue("c", "127.0.0.1"))).await;
-    let another = cluster.start_node_with(SECRET, Some(new.issue("d", "127.0.0.1"))).await;
-    new.issue_to(&tls[0], "127.0.0.1", &[]);
+    let newcomer = cluster.start_node_with(SECRET, Some(new.issue_to_node("c", "127.0.0.1"))).await;
+    let another = cluster.start_node_with(SECRET, Some(new.issue_to_node("d", "127.0.0.1"))).await;
+    new.renew(&tls[0], "127.0.0.1", &[]);
     let (node, friend) = (&cluster.nodes[0], &cluster.nodes[1]);
     // It dials one with what the files say now, and is dialled by another.
     node.knows(members.into_iter().chain([newcomer.member()]));
@@ -120,7 +120,7 @@ async fn certificates_change_under_open_links() {
 #[test]
 fn mistakes_in_the_files_of_a_node_have_their_place() {
     let authority = Authority::new("nodes");
-    let tls = authority.issue("a", "127.0.0.1");
+    let tls = authority.issue_to_node("a", "127.0.0.1");
     let check = |tls: &PeerTlsSettings, more: &str, expected: &str| {
         let PeerTlsSettings { certificate, private_key, ca, .. } = tls;
         let (certificate, private_key, ca) = (certificate.display(), private_key.display(), ca.display());
@@ -137,10 +137,10 @@ fn mistakes_in_the_files_of_a_node_have_their_place() {
     check(&tls, "  advertise: 'node-0.peers:7000'\n", "cluster.tls: the certificate is not for `node-0.peers:7000`");
     let missing = PeerTlsSettings { ca: "/not/there.pem".into(), ..tls.clone() };
     check(&missing, "", "cluster.tls: could not read `/not/there.pem`");
-    authority.issue_to(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ServerAuth]);
+    authority.renew(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ServerAuth]);
     check(&tls, "", "is not for clientAuth");
-    authority.issue_to(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ClientAuth]);
+    authority.renew(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ClientAuth]);
     check(&tls, "", "is not for serverAuth");
-    authority.issue_to(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]);
+    authority.renew(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]);
     check(&tls, "", "");
 }

@@ -1,5 +1,7 @@
 //! One room on several nodes: one call reaches everybody once, whatever dies meanwhile.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -199,6 +201,102 @@ async fn a_node_that_dies_midway_is_told_as_unknown_and_the_rest_hear() {
     for visitor in visitors.iter_mut().take(2) {
         assert_eq!(visitor.next_text().await, if visitor.id == first_id { "two" } else { "one" });
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_is_unreachable_until_it_is_buried_and_its_members_are_gone_from_then_on() {
+    let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(2), ..Plan::default() }).await;
+    let caller = Caller::new();
+    let visitors = room(&nodes, &caller, "room-1", 9).await;
+    let dead: Vec<&str> = visitors.iter().skip(2).step_by(3).map(|visitor| &*visitor.id).collect();
+    let (living, dying) = nodes.all.split_at_mut(2);
+    assert_eq!(caller.get(&living[0], "@groups/room-1").await, json!({ "connections": 9 }));
+    dying[0].signal("STOP");
+    let (first, ()) = tokio::join!(caller.post(&living[0], "@groups/room-1", "one"), dying[0].kill());
+    // What each of the living says, until neither counts it any more.
+    for node in living {
+        let reports = RefCell::new(vec![first.clone()]);
+        eventually("the dead node is buried", async || {
+            let report = caller.post(node, "@groups/room-1", "more").await;
+            let is_buried = report == reached(6, 0);
+            reports.borrow_mut().push(report);
+            is_buried
+        })
+        .await;
+        let reports = reports.into_inner();
+        assert!(reports[..reports.len() - 1].iter().all(|report| *report == reached(6, 1)), "{reports:?}");
+        for _ in 0..3 {
+            assert_eq!(caller.post(node, "@groups/room-1", "again").await, reached(6, 0), "it does not come back");
+        }
+        assert_eq!(caller.get(node, "@groups/room-1").await, json!({ "connections": 6 }));
+        let all = caller.get(node, "@groups/room-1?members=true&limit=100").await;
+        assert!(dead.iter().all(|id| !all["members"].as_array().unwrap().contains(&json!(id))), "{all}");
+        let named = json!({ "targets": { "connections": dead }, "data": "anybody?" });
+        let report = caller.post(node, "@send", named.to_string()).await;
+        assert_eq!((&report["gone"], &report["delivered"]), (&json!(3), &json!(0)), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_and_leaves_a_thousand_times_is_in_the_end_where_the_last_call_said() {
+    let mut nodes = Nodes::start(Plan::default()).await;
+    let caller = Caller::new();
+    let mut visitors = Vec::new();
+    for name in ["stays", "leaves"] {
+        visitors.push(Visitor::enter(nodes.all[0].public(), name, &nodes.ledger).await);
+    }
+    let memberships = async || nodes.all[0].metric("tidegate_group_memberships").await.unwrap();
+    let before = memberships().await;
+    let [node_of_joins, node_of_pushes] = [&nodes.all[1], &nodes.all[2]];
+    let churn = async |visitor: &Visitor, last: Method| {
+        let path = format!("@groups/room-1/connections/{}", visitor.id);
+        for _ in 0..1000 {
+            for method in [Method::PUT, Method::DELETE] {
+                assert_eq!(caller.call(node_of_joins, method, &path, "").await.0, 204);
+            }
+        }
+        assert_eq!(caller.call(node_of_joins, last, &path, "").await.0, 204);
+    };
+    let is_over = AtomicBool::new(false);
+    let pushes = async {
+        let mut expected = 0;
+        while !is_over.load(Ordering::SeqCst) {
+            let report = caller.post(node_of_pushes, "@groups/room-1", "pushed").await;
+            let [delivered, pending] = ["delivered", "pending"].map(|count| report[count].as_u64().unwrap());
+            assert!(delivered + pending <= 2, "{report}");
+            assert_eq!((&report["gone"], &report["unreachableNodes"]), (&json!(0), &json!(0)), "{report}");
+            expected += delivered + pending;
+        }
+        expected
+    };
+    let churns = async {
+        tokio::join!(churn(&visitors[0], Method::PUT), churn(&visitors[1], Method::DELETE));
+        is_over.store(true, Ordering::SeqCst);
+    };
+    let (expected, ()) = tokio::join!(pushes, churns);
+    assert_eq!(caller.post(node_of_pushes, "@groups/room-1", "last").await, reached(1, 0));
+    assert_eq!(caller.get(node_of_joins, "@groups/room-1").await, json!({ "connections": 1 }));
+    for (visitor, groups) in visitors.iter().zip([json!(["room-1"]), json!([])]) {
+        let told = caller.get(node_of_pushes, &format!("@connections/{}/groups", visitor.id)).await;
+        assert_eq!(told, json!({ "groups": groups }));
+        caller.post(node_of_pushes, &format!("@connections/{}", visitor.id), "end").await;
+    }
+    let mut heard = Vec::new();
+    for visitor in &mut visitors {
+        loop {
+            match visitor.next_text().await {
+                text if text == "end" => break,
+                text => heard.push(text),
+            }
+        }
+    }
+    assert_eq!(heard.iter().filter(|text| *text == "last").count(), 1);
+    assert_eq!(heard.len() as u64, expected + 1, "each has what it was counted for, once");
+    assert_eq!(memberships().await, before + 1.0, "nothing is left over");
+    join_all(visitors.into_iter().map(Visitor::leave)).await;
+    eventually("who has gone is in nothing", async || memberships().await == 0.0).await;
+    nodes.stop().await;
+    assert_eq!(nodes.redis.keys().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,14 +3,11 @@
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tidegate::demo;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use serde_json::{Value, json};
 
 use crate::cluster::TwoNodes;
 use crate::collector::{Collector, attribute, hex};
-use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http, spawn};
+use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http};
 
 const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -48,50 +45,6 @@ async fn a_trace_runs_from_the_message_over_the_backend_to_the_post() {
         root,
         format!("Root=1-{}-{};Parent={};Sampled=1", &trace_id[..8], &trace_id[8..], hex(&call_span.span_id))
     );
-}
-
-#[tokio::test]
-async fn a_chat_message_is_one_trace_up_to_the_posts_to_everybody_in_the_room() {
-    let collector = Collector::start().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let backend = format!("http://{}", listener.local_addr().unwrap());
-    let routes = ["$connect", "$disconnect", "join", "sendMessage"];
-    let routes = routes.map(|key| format!("{key}: {{ target: integrations/backend }}")).join(", ");
-    let settings = Settings::of(&backend, "AWS_PROXY").integration("integrationUri: \"${env:BACKEND}/\"");
-    let gateway = settings.routes(&routes).section(&collector.section("")).start().await;
-    let stop = CancellationToken::new();
-    let chat = vec![format!("ws://{}/prod", gateway.public())];
-    let serving = spawn(demo::serve(listener, chat, stop.clone(), TaskTracker::new()));
-    let (mut ada, mut bob) = (gateway.connect("/prod").await, gateway.connect("/prod").await);
-    for (client, name) in [(&mut ada, "Ada"), (&mut bob, "Bob")] {
-        client.send(&format!(r#"{{"action":"join","room":"lobby","name":"{name}"}}"#)).await;
-        while !client.next_text().await.contains("\"members\"") {}
-    }
-    ada.send(r#"{"action":"sendMessage","text":"hello"}"#).await;
-    while !bob.next_text().await.contains("hello") {}
-
-    let is_chat = |span: &Span| attribute(span, "tidegate.route_key").as_deref() == Some("sendMessage");
-    let message = collector.span("the message", is_chat).await;
-    let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
-    eventually(LIMIT, "a post for each of the two", async || trace().len() == 4).await;
-    let mut trace = trace();
-    trace.sort_by_key(|span| span.start_time_unix_nano);
-    assert_eq!(trace.iter().filter(|span| span.name == "@connections").count(), 2);
-    for span in &trace {
-        let attributes =
-            span.attributes.iter().map(|found| format!("{}={}", found.key, attribute(span, &found.key).unwrap()));
-        println!(
-            "span {} parent {:16} {:>6} us +{:>5} us  {}  {}",
-            hex(&span.span_id),
-            hex(&span.parent_span_id),
-            (span.start_time_unix_nano - message.start_time_unix_nano) / 1000,
-            (span.end_time_unix_nano - span.start_time_unix_nano) / 1000,
-            span.name,
-            attributes.collect::<Vec<_>>().join(" ")
-        );
-    }
-    stop.cancel();
-    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -180,20 +133,68 @@ async fn a_trace_goes_on_where_a_post_is_forwarded_to_another_node() {
     // The message, the call of its backend, and for each of four calls: what the other node made of it, and the owner.
     eventually(LIMIT, "every span", async || trace().len() == 2 + 4 * 3).await;
     let trace = trace();
-    let parent = |span: &Span| trace.iter().find(|parent| parent.span_id == span.parent_span_id);
-    let at_owner = trace.iter().filter(|span| span.name == "forwarded @connections").collect::<Vec<_>>();
-    assert_eq!(at_owner.len(), 4);
-    for span in at_owner {
+    for span in trace.iter().filter(|span| span.name == "forwarded @connections") {
         assert_eq!(attribute(span, "tidegate.connection_id").as_deref(), Some(&*id));
-        let mut chain = vec![span.name.as_str()];
-        let mut above = parent(span);
-        while let Some(span) = above {
-            chain.push(&span.name);
-            above = parent(span);
-        }
-        assert_eq!(chain, ["forwarded @connections", "forward", "@connections", "call backend", "message"]);
     }
+    let chain = ["forwarded @connections", "forward", "@connections", "call backend", "message"].join(" < ");
+    assert_eq!(chains(&trace, "forwarded @connections"), vec![chain; 4]);
     let failed = trace.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
     let failed: Vec<&str> = failed.map(|span| span.name.as_str()).collect();
     assert_eq!(failed.len(), 3, "the last post, wherever it came: {failed:?}");
+}
+
+/// The names of all spans above those of one name, of each in turn.
+fn chains(trace: &[Span], name: &str) -> Vec<String> {
+    let chain = |span: &Span| {
+        let (mut names, mut id) = (vec![span.name.as_str()], &span.parent_span_id);
+        while let Some(parent) = trace.iter().find(|parent| parent.span_id == *id) {
+            names.push(&parent.name);
+            id = &parent.parent_span_id;
+        }
+        names.join(" < ")
+    };
+    trace.iter().filter(|span| span.name == name).map(chain).collect()
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_on_every_node_that_a_push_to_a_group_goes_to() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(&collector.section(""))).await;
+    let [near, far] = &cluster.nodes;
+    let join = |send: &[Value]| {
+        Reply::json(&json!({ "statusCode": 200, "tidegate": { "join": ["room-1"], "leave": [], "send": send } }))
+    };
+    backend.answer("CONNECT", join(&[]));
+    let (mut ada, _) = near.client(&backend).await;
+    backend.answer("CONNECT", join(&[]));
+    let (mut bob, _) = far.client(&backend).await;
+
+    // In the answer to a message, and by a call that the backend makes meanwhile.
+    backend.answer("MESSAGE", join(&[json!({ "group": "room-1", "data": "answered" })]));
+    ada.send(r#"{"action":"tell"}"#).await;
+    assert_eq!((ada.next_text().await, bob.next_text().await), ("answered".to_owned(), "answered".to_owned()));
+    let call = backend.next("MESSAGE").await;
+    let headers = [("traceparent", call.header("traceparent"))];
+    let posted = http(near.internal(), "POST", "/prod/@groups/room-1", &headers, b"posted").await;
+    assert_eq!((posted.status, posted.json()["delivered"].as_u64()), (200, Some(2)));
+    assert_eq!((ada.next_text().await, bob.next_text().await), ("posted".to_owned(), "posted".to_owned()));
+
+    let message = collector.span("the message", |span| span.name == "message").await;
+    let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
+    // The message and the call of its backend; for each push what this node made of it, its way, and the other node.
+    eventually(LIMIT, "every span", async || trace().len() == 2 + 2 * 3).await;
+    let mut chains = chains(&trace(), "forwarded @connections");
+    chains.sort_unstable();
+    assert_eq!(
+        chains,
+        [
+            ["forwarded @connections", "forward", "@connections", "call backend", "message"].join(" < "),
+            ["forwarded @connections", "forward", "send", "message"].join(" < "),
+        ]
+    );
+    for (name, delivered) in [("forwarded @connections", "1"), ("send", "2"), ("@connections", "2")] {
+        for span in trace().iter().filter(|span| span.name == name) {
+            assert_eq!(attribute(span, "tidegate.delivered").as_deref(), Some(delivered), "{span:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
-use crate::trace_context::TraceContext;
+use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
 
 /// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
 /// announces more ends the link before anything is read or reserved for it.
@@ -229,12 +229,9 @@ fn decode_trace(rest: &mut &[u8]) -> Result<Option<TraceContext>, Malformed> {
     match rest.try_get_u8()? {
         0 => Ok(None),
         1 => {
-            let (trace_id, span_id) = (rest.try_get_u128()?, rest.try_get_u64()?);
-            // Zero stands for none in every other spelling, so it is none here.
-            if trace_id == 0 || span_id == 0 {
-                return Err(Malformed);
-            }
-            Ok(Some(TraceContext { trace_id, span_id, sampled: true }))
+            let mut place = [0; TRACE_PLACE_BYTES];
+            rest.try_copy_to_slice(&mut place)?;
+            TraceContext::from_bytes(place).map(Some).ok_or(Malformed)
         }
         _ => Err(Malformed),
     }
@@ -245,8 +242,7 @@ fn encode_trace(trace: Option<TraceContext>, out: &mut BytesMut) {
         None => out.put_u8(0),
         Some(trace) => {
             out.put_u8(1);
-            out.put_u128(trace.trace_id);
-            out.put_u64(trace.span_id);
+            out.put_slice(&trace.to_bytes());
         }
     }
 }

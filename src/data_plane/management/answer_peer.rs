@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::CloseRequest;
 use super::DataType;
+use super::forwarded;
 use super::listing::{Asked, close_here, list_here};
 use super::membership::{Change, change_here, names_here};
 use super::post_to_connection::frame;
@@ -18,13 +19,15 @@ use crate::telemetry::StageLabels;
 pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
     let Ok(ask) = Ask::decode(head) else { return caller.answer(id, Outcome::Unavailable) };
     let said = match ask {
-        Ask::Push { api_id, stage, audience, binary } => {
+        Ask::Push { api_id, stage, audience, binary, trace } => {
+            let span = forwarded(plane, &api_id, trace);
             let labels = StageLabels { api_id, stage };
             let frame = frame(data, if binary { DataType::Binary } else { DataType::Text });
             let here = queue_here(plane, &labels, &audience, &frame);
             let (settling, caller) = (Arc::clone(plane), Arc::clone(caller));
             plane.lifecycle.spawn(async move {
                 let pushed = settle_here(&settling, &labels, here).await;
+                span.into_iter().for_each(|mut span| span.set_count("tidegate.delivered", pushed.counts.delivered));
                 caller.answer_info(id, pushed.encode());
             });
             return;

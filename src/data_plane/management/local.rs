@@ -6,13 +6,13 @@ use super::answer_peer::answer_peer;
 use super::delete_connection::close;
 use super::get_connection::describe;
 use super::post_to_connection::frame;
-use super::{DataType, count, find_here, may_serve};
+use super::{DataType, count, find_here, forwarded, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, Outcome, Target};
 use crate::data_plane::DataPlane;
 use crate::registry::Open;
 use crate::session::{PostRefused, Receipts};
-use crate::telemetry::{Span, SpanKind};
+use crate::telemetry::Span;
 
 /// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
 /// it is gone. It counts against the usage plan here, where the connection's API key is known.
@@ -66,12 +66,7 @@ impl LocalConnections for Arc<DataPlane> {
 
 /// The span of a forwarded call, if its trace is made.
 fn span(plane: &DataPlane, to: Target<'_>) -> Option<Span> {
-    let trace = to.trace?;
-    let mut span = plane.telemetry.tracer.start("forwarded @connections", SpanKind::Server, Some(trace));
-    if !span.is_recording() {
-        return None;
-    }
-    span.set("tidegate.api_id", to.api_id);
+    let mut span = forwarded(plane, to.api_id, to.trace)?;
     span.set("tidegate.connection_id", to.connection);
     Some(span)
 }

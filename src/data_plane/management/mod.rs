@@ -31,6 +31,8 @@ use crate::id::ConnectionId;
 use crate::principal::IamIdentity;
 use crate::registry::Open;
 use crate::request_context::Connection;
+use crate::telemetry::{Span, SpanKind};
+use crate::trace_context::TraceContext;
 
 pub use call::CallRecord;
 pub use delete_connection::{CloseRequest, delete_connection};
@@ -123,4 +125,14 @@ async fn served(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
 fn find_here(plane: &DataPlane, api_id: &str, id: &ConnectionId) -> Option<Open> {
     let open = plane.registry.get_open(id).filter(|open| *open.connection.api_id == *api_id);
     open.filter(|open| open.outbox.is_open())
+}
+
+/// The span of what another node asks for, if its trace is made.
+fn forwarded(plane: &DataPlane, api_id: &str, trace: Option<TraceContext>) -> Option<Span> {
+    let mut span = plane.telemetry.tracer.start("forwarded @connections", SpanKind::Server, Some(trace?));
+    if !span.is_recording() {
+        return None;
+    }
+    span.set("tidegate.api_id", api_id);
+    Some(span)
 }

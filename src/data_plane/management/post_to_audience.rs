@@ -60,7 +60,7 @@ pub async fn post_to_audience(
     }
     let labels = call.labels();
     let mut outcome = Outcome::default();
-    for pushing in begin(plane, &labels, vec![(audience, frame(data, data_type))]).await {
+    for pushing in begin(plane, &labels, &call.span, vec![(audience, frame(data, data_type))]).await {
         outcome = finish(plane, &labels, pushing).await;
     }
     call.fanned_out(&outcome);

@@ -15,7 +15,7 @@ use crate::data_plane::DataPlane;
 use crate::groups::{Ask, Audience, Counts, FanOut, Member, Pushed};
 use crate::id::{ConnectionId, NodeId};
 use crate::session::Frame;
-use crate::telemetry::StageLabels;
+use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
 
 /// How long a slow member is waited for; then it counts as pending, and gets the message all the same if it ever can.
@@ -24,7 +24,7 @@ pub(super) const PENDING_AFTER: Duration = Duration::from_secs(2);
 /// What became of a message, on all nodes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::data_plane) struct Outcome {
-    pub(super) counts: Counts,
+    pub(in crate::data_plane) counts: Counts,
     /// Nodes that may have had somebody to send it to, and did not say what became of it.
     pub(super) unreachable_nodes: usize,
     /// Of the connections that were named, those that are gone.
@@ -34,11 +34,19 @@ pub(in crate::data_plane) struct Outcome {
 /// A message that is queued wherever it goes.
 pub(in crate::data_plane) struct Pushing {
     here: Here,
-    /// Other nodes, and the connections of each that were named.
-    elsewhere: Vec<(Asked, Vec<ConnectionId>)>,
+    elsewhere: Vec<Elsewhere>,
     /// Named connections whose node is gone.
     gone: Vec<ConnectionId>,
     unreachable: usize,
+}
+
+/// What another node was asked to queue.
+struct Elsewhere {
+    asked: Asked,
+    /// The connections there that were named.
+    connections: Vec<ConnectionId>,
+    /// Ends with its answer.
+    span: Span,
 }
 
 /// What is queued on this node.
@@ -49,10 +57,12 @@ pub(super) struct Here {
     deadline: Instant,
 }
 
-/// Queues messages for their audiences, in their order, on this node and on all others that may have somebody.
+/// Queues messages for their audiences, in their order, on this node and on all others that may have somebody. The trace
+/// of `span` goes on there.
 pub(in crate::data_plane) async fn begin(
     plane: &DataPlane,
     labels: &StageLabels,
+    span: &Span,
     messages: Vec<(Audience, Frame)>,
 ) -> Vec<Pushing> {
     // Found before anything is queued: from then on nothing waits, so that the order of the messages is kept.
@@ -66,7 +76,7 @@ pub(in crate::data_plane) async fn begin(
         }
         None => Ways::default(),
     };
-    messages.into_iter().map(|(audience, frame)| queue(plane, labels, &ways, audience, &frame)).collect()
+    messages.into_iter().map(|(audience, frame)| queue(plane, labels, span, &ways, audience, &frame)).collect()
 }
 
 /// The ways to other nodes, as they are when messages are queued.
@@ -77,7 +87,14 @@ struct Ways {
     others: Others,
 }
 
-fn queue(plane: &DataPlane, labels: &StageLabels, ways: &Ways, mut audience: Audience, frame: &Frame) -> Pushing {
+fn queue(
+    plane: &DataPlane,
+    labels: &StageLabels,
+    span: &Span,
+    ways: &Ways,
+    mut audience: Audience,
+    frame: &Frame,
+) -> Pushing {
     let mut by_link: HashMap<NodeId, (&Arc<Link>, Vec<ConnectionId>)> = HashMap::new();
     let (mut gone, mut unreachable) = (Vec::new(), HashSet::new());
     if audience.is_open() {
@@ -101,8 +118,11 @@ fn queue(plane: &DataPlane, labels: &StageLabels, ways: &Ways, mut audience: Aud
     let elsewhere = by_link.into_values().map(|(link, connections)| {
         let audience = Audience { connections: connections.clone(), ..audience.clone() };
         let (api_id, stage) = (Arc::clone(&labels.api_id), Arc::clone(&labels.stage));
-        let head = Ask::Push { api_id, stage, audience, binary: frame.is_binary() }.encode();
-        (link.start(Question::Ask { head, data: frame.bytes() }), connections)
+        let mut span = span.child("forward", SpanKind::Client);
+        span.set("tidegate.peer", link.peer.node);
+        let head =
+            Ask::Push { api_id, stage, audience, binary: frame.is_binary(), trace: Some(span.context()) }.encode();
+        Elsewhere { asked: link.start(Question::Ask { head, data: frame.bytes() }), connections, span }
     });
     let elsewhere = elsewhere.collect();
     let here = queue_here(plane, labels, &audience, frame);
@@ -112,7 +132,13 @@ fn queue(plane: &DataPlane, labels: &StageLabels, ways: &Ways, mut audience: Aud
 /// Waits until all is known of a message, for as long as slow members and other nodes are waited for.
 pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabels, pushing: Pushing) -> Outcome {
     let Pushing { here, elsewhere, gone, unreachable } = pushing;
-    let asked = elsewhere.into_iter().map(|(asked, connections)| async { (reply(asked).await, connections) });
+    let asked = elsewhere.into_iter().map(|Elsewhere { asked, connections, mut span }| async move {
+        let reply = reply(asked).await;
+        if !matches!(reply, Reply::Said(_)) {
+            span.fail("no answer");
+        }
+        (reply, connections)
+    });
     let (here, elsewhere) = join(settle_here(plane, labels, here), join_all(asked)).await;
     let mut outcome = Outcome { counts: here.counts, unreachable_nodes: unreachable, gone: here.gone };
     outcome.counts.gone += gone.len();

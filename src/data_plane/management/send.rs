@@ -90,7 +90,7 @@ pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Res
     let labels = call.labels();
     let messages = messages.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
     let (mut lines, mut total) = (Vec::new(), Outcome::default());
-    for pushing in begin(plane, &labels, messages).await {
+    for pushing in begin(plane, &labels, &call.span, messages).await {
         let outcome = finish(plane, &labels, pushing).await;
         total.counts.add(outcome.counts);
         total.unreachable_nodes = total.unreachable_nodes.max(outcome.unreachable_nodes);

@@ -27,6 +27,7 @@ use crate::telemetry::{
     AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain,
     execution_log,
 };
+use crate::trace_context::TraceContext;
 
 const CONNECT: &str = "$connect";
 
@@ -207,7 +208,7 @@ async fn admit(
         return Err(ConnectError::Unavailable);
     }
     let Some(route) = route else {
-        return admitted.open(Actions::default()).await.ok_or(ConnectError::Unavailable);
+        return admitted.open(Actions::default(), span.context()).await.ok_or(ConnectError::Unavailable);
     };
     let sent = (Some(&request.handshake), &Payload::Empty);
     let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
@@ -215,7 +216,7 @@ async fn admit(
     match outcome {
         Ok((answer, actions)) if answer.status.is_success() => {
             admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-            admitted.open(actions).await.ok_or(ConnectError::Unavailable)
+            admitted.open(actions, span.context()).await.ok_or(ConnectError::Unavailable)
         }
         Ok((answer, _)) => {
             debug!(connection_id = %connection.id, status = answer.status.as_u16(), "the backend refused a client");
@@ -298,9 +299,9 @@ impl Admitted {
         stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
     }
 
-    /// From now on it is served, and in what its backend put it. `None` if the node may not serve it, now or at all: then its backend is told that it is
-    /// over.
-    async fn open(mut self, actions: Actions) -> Option<Self> {
+    /// From now on it is served, and in what its backend put it. `None` if the node may not serve it, now or at all: then
+    /// its backend is told that it is over.
+    async fn open(mut self, actions: Actions, trace: TraceContext) -> Option<Self> {
         let registry = &self.plane.registry;
         if !registry.gate().opened_in_time().await {
             self.end(Closing::isolated());
@@ -313,7 +314,7 @@ impl Admitted {
         self.plane.metrics.opened(&labels(&self.connection));
         self.is_open = true;
         name_user(&self.plane, &self.connection);
-        act(&self.plane, &self.connection, actions).await;
+        act(&self.plane, &self.connection, actions, trace).await;
         debug!(connection_id = %self.connection.id, "connected");
         Some(self)
     }

@@ -115,6 +115,7 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     };
     if is_final(&outcome) {
         debug!(connection_id = %id, attempt, "the backend knows of the disconnect");
+        let trace = span.context();
         plane.telemetry.record(&plane.metrics, &record, span);
         settle(plane, &connection, false);
         if let Ok((_, actions)) = outcome
@@ -122,7 +123,7 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
         {
             // What the backend has to say to others.
             let plane = Arc::clone(plane);
-            plane.lifecycle.clone().spawn(async move { act(&plane, &connection, actions).await });
+            plane.lifecycle.clone().spawn(async move { act(&plane, &connection, actions, trace).await });
         }
         return Attempt::Settled;
     }

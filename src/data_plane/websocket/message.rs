@@ -239,7 +239,7 @@ async fn call(
         call_integration(&at.plane, labels, (&at.stage, route), context, (None, payload), span).await;
     message.integration = Some(record);
     let (answer, actions) = outcome.map_err(MessageError::Integration)?;
-    act(&at.plane, connection, actions).await;
+    act(&at.plane, connection, actions, message.span.context()).await;
     if !route.two_way || answer.body.is_empty() {
         return Ok(None);
     }

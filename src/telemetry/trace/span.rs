@@ -18,8 +18,10 @@ const ATTRIBUTES_MAX: usize = 32;
 pub enum SpanKind {
     /// The gateway answers somebody.
     Server,
-    /// The gateway asks a backend.
+    /// The gateway asks a backend or another node.
     Client,
+    /// The gateway does something that nobody waits for.
+    Internal,
 }
 
 /// Starts spans.
@@ -87,8 +89,9 @@ impl Span {
             span_id: context.span_id.to_be_bytes().to_vec(),
             parent_span_id: parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
             name: name.to_owned(),
-            // The enumeration of the protocol: 2 is a server, 3 a client.
+            // The enumeration of the protocol.
             kind: match kind {
+                SpanKind::Internal => 1,
                 SpanKind::Server => 2,
                 SpanKind::Client => 3,
             },
@@ -131,6 +134,11 @@ impl Span {
     /// Says something about the work, as a number.
     pub fn set_number(&mut self, key: &'static str, value: i64) {
         self.push(key, Value::IntValue(value));
+    }
+
+    /// Says how many there were of something.
+    pub fn set_count(&mut self, key: &'static str, count: usize) {
+        self.set_number(key, i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The work failed.

@@ -1,5 +1,8 @@
+#[path = "../../harness/authority.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod authority;
 mod backend;
+mod certificates;
 mod client;
 mod cluster;
 mod http;

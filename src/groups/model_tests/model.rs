@@ -1,0 +1,98 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::MOST;
+use crate::clock::Timestamp;
+use crate::groups::Counts;
+use crate::id::{ConnectionId, NodeId};
+use crate::request_context::Connection;
+use crate::session::{Frame, Outbox};
+use crate::topic::TopicName;
+
+/// One life of a client's connection.
+pub(super) struct Life {
+    pub(super) node: usize,
+    pub(super) connection: Connection,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) is_lost: bool,
+    /// By the model: pushes that wait for its socket, and those that it has.
+    pub(super) waiting: Vec<usize>,
+    pub(super) heard: Vec<usize>,
+    /// What was in truth written.
+    pub(super) written: Vec<Frame>,
+}
+
+impl Life {
+    pub(super) fn begin(node: usize) -> Self {
+        let connection = Connection {
+            id: ConnectionId::random(NodeId::from_bits(node as u64)),
+            api_id: "chat".into(),
+            stage: "prod".into(),
+            connected_at: Timestamp(0),
+            host: "localhost".into(),
+            secure: false,
+            source_ip: IpAddr::from([127, 0, 0, 1]),
+            user_agent: None,
+            principal: arc_swap::ArcSwapOption::empty(),
+            client_cert: None,
+            topics: Default::default(),
+        };
+        let outbox = Arc::new(Outbox::new(1024 * 1024, Timestamp(0)));
+        let (waiting, heard, written) = Default::default();
+        Life { node, connection, outbox, is_lost: false, waiting, heard, written }
+    }
+}
+
+/// Who is in what, and what becomes of pushes, said as simply as it can be.
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) members: BTreeMap<TopicName, BTreeSet<ConnectionId>>,
+    /// By push and node.
+    pub(super) counts: BTreeMap<(usize, usize), Counts>,
+}
+
+impl Model {
+    pub(super) fn of(&self, id: &ConnectionId) -> BTreeSet<TopicName> {
+        self.members.iter().filter(|(_, ids)| ids.contains(id)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether there was room for it.
+    pub(super) fn join(&mut self, id: ConnectionId, name: TopicName) -> bool {
+        let names = self.of(&id);
+        let fits = names.contains(&name) || names.len() < MOST;
+        if fits {
+            self.members.entry(name).or_default().insert(id);
+        }
+        fits
+    }
+
+    pub(super) fn leave_if(&mut self, id: &ConnectionId, leaves: impl Fn(&TopicName) -> bool) {
+        self.members.iter_mut().filter(|(name, _)| leaves(name)).for_each(|(_, ids)| _ = ids.remove(id));
+        self.members.retain(|_, ids| !ids.is_empty());
+    }
+
+    pub(super) fn push(&mut self, number: usize, names: &[TopicName; 2], lives: &mut [Life]) {
+        let hears = |life: &Life| names.iter().any(|name| self.of(&life.connection.id).contains(name));
+        for life in lives.iter_mut().filter(|life| hears(life)).collect::<Vec<_>>() {
+            match life.is_lost {
+                true => self.counts.entry((number, life.node)).or_default().gone += 1,
+                false => life.waiting.push(number),
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, life: &mut Life) {
+        for number in life.waiting.drain(..) {
+            self.counts.entry((number, life.node)).or_default().delivered += 1;
+            life.heard.push(number);
+        }
+    }
+
+    pub(super) fn lose(&mut self, life: &mut Life) {
+        life.is_lost = true;
+        for number in life.waiting.drain(..) {
+            self.counts.entry((number, life.node)).or_default().gone += 1;
+        }
+    }
+}
