@@ -7,13 +7,14 @@ use crate::config::Config;
 use crate::data_plane::{DataPlane, take_over};
 use crate::id::NodeId;
 use crate::redis_client::Keys;
-use crate::registry::{Mirror, Registry, watch_gate, writer};
+use crate::registry::{Mirror, Registry, Roster, watch_gate, writer};
 use crate::telemetry::Metrics;
 
 /// This node's part in a cluster.
 #[derive(Debug)]
 pub(super) struct Member {
     beat: BeatHandle,
+    roster: Option<Arc<Roster>>,
     quotas: Option<Arc<RedisQuotaStore>>,
 }
 
@@ -22,6 +23,9 @@ impl Member {
     pub(super) async fn leave(&self) {
         if let Some(quotas) = &self.quotas {
             quotas.leave().await;
+        }
+        if let Some(roster) = &self.roster {
+            roster.leave().await;
         }
         self.beat.leave().await;
     }
@@ -105,5 +109,9 @@ pub(super) fn start(
     if let Some(store) = &quotas {
         lifecycle.spawn(Arc::clone(store).run(stop.clone()));
     }
-    Some(Member { beat: handle, quotas })
+    let roster = plane.roster.clone();
+    if let Some(roster) = &roster {
+        lifecycle.spawn(Arc::clone(roster).run(stop.clone()));
+    }
+    Some(Member { beat: handle, roster, quotas })
 }

@@ -55,6 +55,19 @@ pub enum StartError {
     NoSecret,
 }
 
+impl Others {
+    /// Whether this node is alone.
+    pub fn is_empty(&self) -> bool {
+        self.linked.is_empty() && self.unreachable.is_empty()
+    }
+
+    /// Keeps those that are wanted.
+    pub fn retain(&mut self, is_wanted: impl Fn(&NodeId) -> bool) {
+        self.linked.retain(|link| is_wanted(&link.peer.node));
+        self.unreachable.retain(is_wanted);
+    }
+}
+
 impl Cluster {
     /// A member without links. `advertise` is where its peers reach it; `tls` is read from the settings' files.
     ///

@@ -15,7 +15,7 @@ use super::decide::has_room;
 use super::index::IndexEntry;
 use super::{Member, Membership, Times};
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read, reaping, scripts};
+use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read, reaping, roster, scripts};
 use crate::registry::record::RECORD_FORMAT;
 use crate::registry::{Mirror, Registry};
 use crate::telemetry::{ReapingGauge, chain};
@@ -25,6 +25,9 @@ const HELD_MAX: usize = 16_384;
 
 /// Most records of one call that notes what became of them, or writes them back.
 const BATCH: usize = 256;
+
+/// Most calls of one pass that take away in which groups a dead node had members, [`BATCH`] at a time.
+const CLEARS_MAX: usize = 64;
 
 /// What the reaper needs.
 #[derive(Debug)]
@@ -199,6 +202,9 @@ impl Reaper {
             // Redis has lost what is held here; it is written back when the claims are renewed.
             return Ok(());
         }
+        if !self.clear(pass, node).await? {
+            return Ok(());
+        }
         let bury = reaping::bury(pass.keys, node, pass.node);
         let answer: String = pass.connection.run_one(bury).await.and_then(read).map_err(ReapError::Redis)?;
         if answer == scripts::OK {
@@ -213,6 +219,21 @@ impl Reaper {
             }
         }
         Ok(())
+    }
+
+    /// Takes away in which groups a dead node had members. `false` if something is left for the next pass.
+    async fn clear(&self, pass: &Pass<'_>, node: NodeId) -> Result<bool, ReapError> {
+        if !pass.connection.is_one_server() {
+            return Ok(true);
+        }
+        for _ in 0..CLEARS_MAX {
+            let clear = roster::clear(pass.keys, node, BATCH);
+            let answer: String = pass.connection.run_one(clear).await.and_then(read).map_err(ReapError::Redis)?;
+            if answer != roster::MORE {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The index names a dead node: whoever else reaps can find it.

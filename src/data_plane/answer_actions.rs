@@ -21,6 +21,7 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
         return;
     }
     let Actions { leave, join, users, send } = actions;
+    let has_joined = !join.is_empty() || users.is_some();
     leave.iter().for_each(|group| _ = plane.groups.leave(connection, group));
     if let Some(open) = plane.registry.get_open(&connection.id) {
         let most = plane.live().most_topics();
@@ -32,6 +33,9 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
                 "a backend's answer joins more groups than limits.groupsPerConnection allows; the rest are left out"
             );
         }
+    }
+    if has_joined {
+        plane.recorded().await;
     }
     if send.is_empty() {
         return;
@@ -52,10 +56,11 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
 }
 
 /// Puts the user onto a connection that its authorizer named, if there is one that can be used.
-pub(super) fn name_user(plane: &DataPlane, connection: &Connection) {
-    let principal = connection.principal.load();
+pub(super) async fn name_user(plane: &DataPlane, connection: &Connection) {
+    let principal = connection.principal.load_full();
     let Some(user) = principal.as_ref().and_then(|principal| principal.user()) else { return };
     let (Ok(user), Some(open)) = (TopicName::user(user), plane.registry.get_open(&connection.id)) else { return };
     // A connection that has just begun is in nothing else, and one that is over needs no user.
     let _ = plane.groups.join(connection, &open.outbox, user, plane.live().most_topics());
+    plane.recorded().await;
 }

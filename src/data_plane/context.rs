@@ -15,7 +15,7 @@ use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, KeepAliveSettings, LimitSettings, Throttle};
-use crate::registry::Registry;
+use crate::registry::{Mirror, Registry, Roster};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
 
@@ -24,7 +24,9 @@ pub struct DataPlane {
     live: ArcSwap<Live>,
     pub registry: Arc<Registry>,
     /// Who is in which group, and who is on which connection. It outlives reloads.
-    pub groups: Groups,
+    pub groups: Arc<Groups>,
+    /// What other nodes know of `groups`, and this one of theirs, unless it is alone.
+    pub roster: Option<Arc<Roster>>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -70,7 +72,8 @@ impl DataPlane {
         DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
-            groups: Groups::default(),
+            groups: Arc::default(),
+            roster: None,
             integrations,
             clock,
             metrics,
@@ -85,7 +88,16 @@ impl DataPlane {
     /// As a member of a cluster.
     pub fn with_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
+        let roster = |mirror: &Arc<Mirror>| Arc::new(Roster::new(Arc::clone(&self.groups), Arc::clone(mirror)));
+        self.roster = self.registry.mirror().map(roster);
         self
+    }
+
+    /// Waits until whatever has joined a group here, or was named as a user, is found by all nodes.
+    pub(super) async fn recorded(&self) {
+        if let Some(roster) = &self.roster {
+            roster.recorded().await;
+        }
     }
 
     /// The configuration in force, for a short look.

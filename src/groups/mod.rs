@@ -3,6 +3,7 @@
 //!
 //! - [`Groups`] holds the members of every group and every user ([`crate::topic::Topic`]); a connection itself holds
 //!   what it is in, so that it leaves without a search when it ends.
+//! - [`Changes`] are the groups and users whose members have changed, for whoever tells others.
 //! - [`FanOut`] queues one frame for many sockets and learns what becomes of each.
 //! - [`Message`] is what a backend wants to be sent, and to whom ([`Audience`]).
 //! - [`Actions`] are what a backend asks for in its answer to an event.
@@ -14,6 +15,7 @@
 mod actions;
 mod ask;
 mod audience;
+mod changes;
 mod fan_out;
 mod members;
 mod message;
@@ -24,6 +26,7 @@ mod store;
 pub use actions::{Actions, InvalidActions};
 pub use ask::{Ask, Changed, Listed, MalformedAsk, Names, Pushed};
 pub use audience::{Audience, Except};
+pub use changes::Changes;
 pub use fan_out::{Counts, FanOut};
 pub use members::Member;
 pub use message::{InvalidMessage, MESSAGES_MAX, Message, MessageLimits};

@@ -5,6 +5,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use thiserror::Error;
 
+use super::Changes;
 use super::members::{Member, Members};
 use crate::id::ConnectionId;
 use crate::request_context::Connection;
@@ -16,6 +17,7 @@ use crate::topic::{Topic, TopicKind, TopicName};
 pub struct Groups {
     topics: DashMap<Arc<Topic>, Members>,
     memberships: AtomicUsize,
+    changes: Changes,
 }
 
 /// How much is in it.
@@ -69,21 +71,27 @@ impl Groups {
 
     /// The name that is shared from now on, unless the member was there before.
     fn insert(&self, topic: Topic, member: Member) -> Option<Arc<Topic>> {
-        let (shared, is_new) = match self.topics.entry(Arc::new(topic)) {
+        let (shared, is_new, is_first) = match self.topics.entry(Arc::new(topic)) {
             Entry::Occupied(mut entry) => {
                 let is_new = entry.get_mut().insert(member);
-                (Arc::clone(entry.key()), is_new)
+                (Arc::clone(entry.key()), is_new, false)
             }
             Entry::Vacant(entry) => {
                 let shared = Arc::clone(entry.key());
                 entry.insert(Members::one(member));
-                (shared, true)
+                (shared, true, true)
             }
         };
-        if is_new {
-            self.memberships.fetch_add(1, Ordering::Relaxed);
+        if !is_new {
+            return None;
         }
-        is_new.then_some(shared)
+        self.memberships.fetch_add(1, Ordering::Relaxed);
+        if is_first {
+            self.changes.mark(&shared);
+        } else {
+            self.changes.mark_count(&shared);
+        }
+        Some(shared)
     }
 
     /// Takes a connection out of a group. `false` if the connection is over.
@@ -131,8 +139,31 @@ impl Groups {
             }
             if entry.get().len() == 0 {
                 entry.remove();
+                self.changes.mark(topic);
+            } else {
+                self.changes.mark_count(topic);
             }
         }
+    }
+
+    /// What has changed since somebody asked.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// All that have members.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.topics.iter().map(|entry| Arc::clone(entry.key())).collect()
+    }
+
+    /// Everything that has members counts as changed.
+    pub fn mark_all(&self) {
+        self.topics.iter().for_each(|entry| self.changes.mark(entry.key()));
+    }
+
+    /// How many members there are.
+    pub fn count(&self, topic: &Topic) -> usize {
+        self.topics.get(topic).map_or(0, |members| members.len())
     }
 
     /// The groups that a connection is in, or the users that are on it, by name. `None` if it is over.

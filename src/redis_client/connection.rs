@@ -161,6 +161,11 @@ impl RedisConnection {
         RedisConnection { link: Link::Played(transport), timeout }
     }
 
+    /// Whether a script may touch any keys: there is one server, and no slots.
+    pub fn is_one_server(&self) -> bool {
+        !matches!(self.link, Link::Cluster(_))
+    }
+
     /// Sends all calls in one go and waits for all answers, in the order of the calls.
     ///
     /// # Errors

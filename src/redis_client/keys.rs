@@ -1,6 +1,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::id::{ConnectionId, NodeId};
+use crate::topic::{Topic, TopicKind};
 
 /// What stands escaped in a name that a configuration chose: such a name neither ends a hash tag nor runs into the next.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
@@ -50,6 +51,26 @@ impl Keys {
         format!("{}:{{{node}}}:r:{bucket:x}", self.prefix)
     }
 
+    /// Hash: node id → until when all that the node has members of is written.
+    pub fn roster(&self) -> String {
+        format!("{}:roster", self.prefix)
+    }
+
+    /// Hash: node id → how many members of this group or user the node has.
+    pub fn topic(&self, topic: &Topic) -> String {
+        let kind = match topic.name.kind() {
+            TopicKind::Group => "g",
+            TopicKind::User => "u",
+        };
+        let [api_id, name] = [&*topic.api_id, topic.name.as_str()].map(|name| utf8_percent_encode(name, ESCAPED));
+        format!("{}:{kind}:{{{api_id}/{name}}}", self.prefix)
+    }
+
+    /// Set: the keys of all groups and users of which the node has members.
+    pub fn topics(&self, node: NodeId) -> String {
+        self.of(node, "t")
+    }
+
     /// String: how much of a quota is used up. Each lies in a slot of its own.
     pub fn quota(&self, plan: &str, api_key: &str, period: &str) -> String {
         let [plan, api_key] = [plan, api_key].map(|name| utf8_percent_encode(name, ESCAPED));
@@ -74,6 +95,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::TopicName;
 
     #[test]
     fn all_keys_of_a_node_have_its_hash_tag() {
@@ -86,6 +108,10 @@ mod tests {
         assert_eq!(keys.claim(node, 10), "tidegate:{AAAAAAAB}:r:a");
         assert_eq!(keys.records(node).last().as_deref(), Some("tidegate:{AAAAAAAB}:s"));
         assert_eq!(keys.records(node).count(), BUCKETS + 1);
+        assert_eq!(keys.topics(node), "tidegate:{AAAAAAAB}:t");
+        let topic = |name| Topic { api_id: "chat".into(), name };
+        assert_eq!(keys.topic(&topic(TopicName::group("room-1").unwrap())), "tidegate:g:{chat/room-1}");
+        assert_eq!(keys.topic(&topic(TopicName::user("a}/Ä").unwrap())), "tidegate:u:{chat/a%7D%2F%C3%84}");
         assert_eq!(keys.quota("basic", "mobile", "2026-11"), "tidegate:quota:{basic/mobile}:2026-11");
         assert_eq!(keys.quota("a}/b", "c", "2026-11"), "tidegate:quota:{a%7D%2Fb/c}:2026-11");
     }

@@ -1,18 +1,19 @@
 //! The way to Redis: where it is, what is kept there under which keys, and the scripts that change it.
 //!
 //! [`RedisConnection`] carries pipelines to one server or to a Redis Cluster, each within one deadline; [`Keys`] names
-//! every key; [`scripts`] holds the text of every script of a living node and [`reaping`] those for dead ones, since whatever belongs
-//! together happens in one step there.
+//! every key; [`scripts`] holds the text of every script of a living node, [`reaping`] those for dead ones and [`roster`]
+//! those for groups, since whatever belongs together happens in one step there.
 //! Whoever holds a connection decides what a failure means: this room never retries and never reconnects.
 //!
-//! Invariants: a script touches the keys of one node alone, or of one quota, so one slot of a Redis Cluster. No URL and
-//! no password is printed.
+//! Invariants: a script touches the keys of one node alone, or of one quota, so one slot of a Redis Cluster; those of
+//! [`roster`] are never sent to one. No URL and no password is printed.
 
 mod connection;
 mod error;
 mod keys;
 mod reach;
 pub mod reaping;
+pub mod roster;
 pub mod scripts;
 mod settings;
 

@@ -91,7 +91,7 @@ static FINISH: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, the buckets, strings, the claims. ARGV: who buries, how long the tombstone stays in ms.
+/// KEYS: node, the buckets, strings, the claims, topics. ARGV: who buries, how long the tombstone stays in ms.
 static BURY: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
@@ -102,6 +102,7 @@ static BURY: ScriptText = ScriptText::new(
             local r = redis.call('GET', KEYS[i])
             if r and r ~= ARGV[1] then return 'NO' end
         end
+        if redis.call('EXISTS', KEYS[35]) == 1 then return 'NO' end
         for i = 18, 34 do redis.call('DEL', KEYS[i]) end
         redis.call('PEXPIRE', KEYS[1], ARGV[2])
         return 'OK'",
@@ -154,7 +155,8 @@ pub fn finish(
 /// Removes all keys of a dead node of which nothing is left. Its entry in the index goes afterwards.
 pub fn bury(keys: &Keys, node: NodeId, by: NodeId) -> Call {
     let claims = (0..BUCKETS).map(|bucket| keys.claim(node, bucket));
-    let all = [keys.node(node)].into_iter().chain(keys.records(node)).chain(claims).collect();
+    let all =
+        [keys.node(node)].into_iter().chain(keys.records(node)).chain(claims).chain([keys.topics(node)]).collect();
     of_claim(Call::script(&BURY, all), by, TOMBSTONE)
 }
 

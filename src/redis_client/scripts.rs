@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::connection::ScriptText;
-use super::{Call, Keys};
+use super::{BUCKETS, Call, Keys};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
 
@@ -63,18 +63,19 @@ static LOOK: ScriptText = ScriptText::new(
             t[1] * 1000 + math.floor(t[2] / 1000) }",
 );
 
-/// KEYS: node, lease, the buckets, strings. ARGV: epoch. Nothing remains of a node without records; otherwise it is dead.
+/// KEYS: node, lease, the buckets, topics, strings. ARGV: epoch. Nothing remains of a node without records and members;
+/// otherwise it is dead.
 static LEAVE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
         redis.call('DEL', KEYS[2])
-        for i = 3, 18 do
+        for i = 3, 19 do
             if redis.call('EXISTS', KEYS[i]) == 1 then
                 redis.call('SET', KEYS[1], 'dead ' .. ARGV[1])
                 return 'LEFT'
             end
         end
-        redis.call('DEL', KEYS[1], KEYS[19])
+        redis.call('DEL', KEYS[1], KEYS[20])
         return 'OK'",
 );
 
@@ -169,7 +170,9 @@ pub fn look(keys: &Keys, node: NodeId) -> Call {
 
 /// Takes this node away. Its entry in the index goes afterwards.
 pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
-    let keys = [keys.node(node), keys.lease(node)].into_iter().chain(keys.records(node)).collect();
+    let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
+    let others = [keys.topics(node), keys.strings(node)];
+    let keys = [keys.node(node), keys.lease(node)].into_iter().chain(buckets).chain(others).collect();
     Call::script(&LEAVE, keys).arg(epoch.to_string())
 }
 

@@ -11,6 +11,7 @@ mod gate;
 mod listing;
 mod mirror;
 pub mod record;
+mod roster;
 mod settings;
 mod state;
 pub mod writer;
@@ -35,6 +36,7 @@ pub use claims::Claims;
 pub use gate::Gate;
 pub use listing::{ConnectionView, Page, Query};
 pub use mirror::{Attachment, Mirror};
+pub use roster::{Holders, Roster};
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
 

@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use crate::harness::{Mode, Node, Nodes, Plan, Visitor, eventually};
 
 /// Calls of a backend, each to the node that a test chooses.
-struct Caller(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct Caller(Client<HttpConnector, Full<Bytes>>);
 
 impl Caller {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Caller(Client::builder(TokioExecutor::new()).build_http())
     }
 
-    async fn call(&self, node: &Node, method: Method, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+    pub(crate) async fn call(&self, node: &Node, method: Method, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
         let uri = format!("http://{}/prod/{path}", node.internal());
         let request = http::Request::builder().method(method).uri(uri).body(Full::new(body.into())).unwrap();
         let response = self.0.request(request).await.unwrap();
@@ -32,25 +32,25 @@ impl Caller {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    async fn post(&self, node: &Node, path: &str, body: impl Into<Bytes>) -> Value {
+    pub(crate) async fn post(&self, node: &Node, path: &str, body: impl Into<Bytes>) -> Value {
         let (status, report) = self.call(node, Method::POST, path, body).await;
         assert_eq!(status, 200, "{report}");
         report
     }
 
-    async fn get(&self, node: &Node, path: &str) -> Value {
+    pub(crate) async fn get(&self, node: &Node, path: &str) -> Value {
         self.call(node, Method::GET, path, "").await.1
     }
 
     /// Puts a visitor into a group, by a call to any node.
-    async fn join(&self, node: &Node, group: &str, visitor: &Visitor) {
+    pub(crate) async fn join(&self, node: &Node, group: &str, visitor: &Visitor) {
         let path = format!("@groups/{group}/connections/{}", visitor.id);
         assert_eq!(self.call(node, Method::PUT, &path, "").await.0, 204);
     }
 }
 
 /// Visitors of each node in turn, all in one group; each joins by a call to the next node.
-async fn room(nodes: &Nodes, caller: &Caller, group: &str, count: usize) -> Vec<Visitor> {
+pub(crate) async fn room(nodes: &Nodes, caller: &Caller, group: &str, count: usize) -> Vec<Visitor> {
     let enter = async |number: usize| {
         let node = &nodes.all[number % nodes.all.len()];
         let visitor = Visitor::enter(node.public(), &format!("{group}-{number}"), &nodes.ledger).await;
@@ -60,7 +60,7 @@ async fn room(nodes: &Nodes, caller: &Caller, group: &str, count: usize) -> Vec<
     join_all((0..count).map(enter)).await
 }
 
-fn reached(delivered: usize, unreachable: usize) -> Value {
+pub(crate) fn reached(delivered: usize, unreachable: usize) -> Value {
     json!({ "delivered": delivered, "gone": 0, "full": 0, "pending": 0, "unreachableNodes": unreachable })
 }
 

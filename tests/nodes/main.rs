@@ -14,3 +14,4 @@ mod links;
 mod push;
 mod redis;
 mod restarts;
+mod roster;

@@ -194,7 +194,7 @@ impl Shared {
                 self.hash(&key).entry(words[2].clone()).or_insert_with(|| words[3].clone());
                 Reply::Number(1)
             }
-            "HDEL" if there => {
+            "HDEL" | "SREM" if there => {
                 let hash = self.hash(&key);
                 let gone = hash.remove(&words[2]).is_some();
                 if hash.is_empty() {
@@ -205,11 +205,28 @@ impl Shared {
             "HEXISTS" if there => Reply::Number(self.hash(&key).contains_key(&words[2]).into()),
             "HLEN" if there => Reply::Number(self.hash(&key).len() as i64),
             "HDEL" | "HEXISTS" | "HLEN" => Reply::Number(0),
+            "HGET" if there => self.hash(&key).get(&words[2]).map_or(Reply::Nil, |value| Reply::Text(value.clone())),
+            "SPOP" if there => {
+                let hash = self.hash(&key);
+                let popped: Vec<_> = hash.keys().take(number(2) as usize).cloned().collect();
+                self.hash(&key).retain(|field, _| !popped.contains(field));
+                if self.hash(&key).is_empty() {
+                    self.data.keys.remove(&key);
+                }
+                Reply::List(popped)
+            }
             "HKEYS" if there => Reply::List(self.hash(&key).keys().cloned().collect()),
             "HGETALL" if there => {
                 Reply::List(self.hash(&key).iter().flat_map(|(field, value)| [field.clone(), value.clone()]).collect())
             }
-            "HKEYS" | "HGETALL" => Reply::List(Vec::new()),
+            "HKEYS" | "HGETALL" | "SPOP" => Reply::List(Vec::new()),
+            "HGET" => Reply::Nil,
+            "SADD" => {
+                // A set is held as a hash without values.
+                self.hash(&key).insert(words[2].clone(), Vec::new());
+                Reply::Number(1)
+            }
+            "SREM" => Reply::Number(0),
             other => panic!("Redis is asked for {other}"),
         }
     }

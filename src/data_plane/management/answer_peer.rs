@@ -18,6 +18,7 @@ use crate::telemetry::StageLabels;
 /// order of the questions; a task of its own waits for slow members.
 pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
     let Ok(ask) = Ask::decode(head) else { return caller.answer(id, Outcome::Unavailable) };
+    plane.metrics.links().asked();
     let said = match ask {
         Ask::Push { api_id, stage, audience, binary, trace } => {
             let span = forwarded(plane, &api_id, trace);
@@ -33,7 +34,16 @@ pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, call
             return;
         }
         Ask::Change { api_id, group, connections, join } => {
-            change_here(plane, &api_id, &Change { group, join, connections }).encode()
+            let changed = change_here(plane, &api_id, &Change { group, join, connections });
+            if join {
+                let (recording, caller) = (Arc::clone(plane), Arc::clone(caller));
+                plane.lifecycle.spawn(async move {
+                    recording.recorded().await;
+                    caller.answer_info(id, changed.encode());
+                });
+                return;
+            }
+            changed.encode()
         }
         Ask::List { api_id, name, after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -83,9 +83,10 @@ pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicNa
     // One more than wanted tells whether there is another page.
     let ask = Asked { limit: if asked.limit == 0 { 0 } else { asked.limit + 1 }, after: asked.after };
     let limit = u32::try_from(ask.limit).unwrap_or(u32::MAX);
-    let elsewhere = Ask::List { api_id: Arc::clone(&deployment.api_id), name: name.clone(), after: ask.after, limit };
-    let here = list_here(plane, &deployment.api_id, name, &ask);
-    let (Listed { count, mut ids }, unreachable) = with_others(plane, here, &elsewhere).await;
+    let api_id = &deployment.api_id;
+    let elsewhere = Ask::List { api_id: Arc::clone(api_id), name: name.clone(), after: ask.after, limit };
+    let here = list_here(plane, api_id, name.clone(), &ask);
+    let (Listed { count, mut ids }, unreachable) = with_others(plane, api_id, &name, here, &elsewhere).await;
     // Of each node the first ones behind `after`: together they hold the first ones of all.
     ids.sort_unstable();
     let has_more = ids.len() > asked.limit;
@@ -99,8 +100,14 @@ pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicNa
 }
 
 /// What all nodes have together, and how many did not say.
-async fn with_others(plane: &DataPlane, here: Listed, ask: &Ask) -> (Listed, usize) {
-    let Replies { said, mut unreachable } = ask_all(plane, ask).await;
+async fn with_others(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    name: &TopicName,
+    here: Listed,
+    ask: &Ask,
+) -> (Listed, usize) {
+    let Replies { said, mut unreachable } = ask_all(plane, api_id, name, ask).await;
     let mut all = here;
     for said in said {
         match Listed::decode(&said) {
@@ -130,8 +137,8 @@ pub async fn close_all(
 ) -> Response<Body> {
     let (api_id, code, reason) = (Arc::clone(&deployment.api_id), request.code, request.reason.as_str().into());
     let ask = Ask::Close { api_id, user: user.clone(), code, reason };
-    let here = close_here(plane, &deployment.api_id, user, request);
-    let (Listed { count, .. }, unreachable_nodes) = with_others(plane, here, &ask).await;
+    let here = close_here(plane, &deployment.api_id, user.clone(), request);
+    let (Listed { count, .. }, unreachable_nodes) = with_others(plane, &deployment.api_id, &user, here, &ask).await;
     json(&Answer { connections: count, members: None, cursor: None, unreachable_nodes })
 }
 

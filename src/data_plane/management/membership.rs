@@ -121,6 +121,9 @@ async fn apply(plane: &DataPlane, api_id: &Arc<str>, change: Change) -> Outcome 
     });
     let replies = join_all(asked).await;
     let changed = change_here(plane, api_id, &Change { group, join, connections: own });
+    if join {
+        plane.recorded().await;
+    }
     let mut outcome = Outcome { changed, unreachable: Vec::new() };
     for (reply, connections) in replies {
         match reply {

@@ -1,18 +1,21 @@
 //! What is asked of other nodes about their own connections: each is asked once, all at the same time, and none asks
 //! another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::push::PENDING_AFTER;
-use crate::cluster::Owner;
 use crate::cluster::link::{Answer, CallError, Question, Waiting};
+use crate::cluster::{Others, Owner};
 use crate::data_plane::DataPlane;
 use crate::groups::Ask;
 use crate::id::{ConnectionId, NodeId};
+use crate::registry::Holders;
+use crate::topic::TopicName;
 
 /// How much longer than slow members are waited for a node may take to answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(3);
@@ -53,10 +56,13 @@ pub(super) async fn reply(asked: Asked) -> Reply {
     }
 }
 
-/// Asks all other nodes the same.
-pub(super) async fn ask_all(plane: &DataPlane, ask: &Ask) -> Replies {
+/// Asks all other nodes that may have members of a group or of a user the same.
+pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicName, ask: &Ask) -> Replies {
     let Some(cluster) = &plane.cluster else { return Replies::default() };
-    let others = cluster.others();
+    let mut others = cluster.others();
+    if let Some(holders) = holders(plane, api_id, &others, [name].into()).await {
+        others.retain(|node| holders.may_have(node, std::slice::from_ref(name)));
+    }
     let head = ask.encode();
     let asked = others.linked.iter().map(|link| link.start(Question::Ask { head: head.clone(), data: Bytes::new() }));
     let asked: Vec<Asked> = asked.collect();
@@ -69,6 +75,17 @@ pub(super) async fn ask_all(plane: &DataPlane, ask: &Ask) -> Replies {
         }
     }
     replies
+}
+
+/// Which of the other nodes may have members of these groups and users. `None` if all may.
+pub(super) async fn holders(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    others: &Others,
+    names: HashSet<&TopicName>,
+) -> Option<Holders> {
+    let roster = plane.roster.as_ref().filter(|_| !others.is_empty() && !names.is_empty())?;
+    roster.find(api_id, names).await
 }
 
 /// Asks one node.

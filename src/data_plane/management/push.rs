@@ -8,12 +8,13 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::find_here;
-use super::peers::{Asked, Reply, by_owner, reply};
+use super::peers::{Asked, Reply, by_owner, holders, reply};
 use crate::cluster::link::{Link, Question};
 use crate::cluster::{Others, Owner};
 use crate::data_plane::DataPlane;
 use crate::groups::{Ask, Audience, Counts, FanOut, Member, Pushed};
 use crate::id::{ConnectionId, NodeId};
+use crate::registry::Holders;
 use crate::session::Frame;
 use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
@@ -72,7 +73,9 @@ pub(in crate::data_plane) async fn begin(
         Some(cluster) => {
             let (_, owners) = by_owner(plane, &named).await;
             let owners = owners.into_iter().filter_map(|(owner, ids)| Some((ids.first()?.node(), owner)));
-            Ways { owners: owners.collect(), others: cluster.others() }
+            let names = messages.iter().flat_map(|(audience, _)| &audience.topics).collect();
+            let holders = holders(plane, &labels.api_id, &cluster.others(), names).await;
+            Ways { owners: owners.collect(), others: cluster.others(), holders }
         }
         None => Ways::default(),
     };
@@ -85,6 +88,16 @@ struct Ways {
     /// Nodes of connections that are named.
     owners: HashMap<NodeId, Owner>,
     others: Others,
+    /// Of the others, those that may have members. `None` if all may.
+    holders: Option<Holders>,
+}
+
+impl Ways {
+    /// Whether this node may have somebody for whom it takes more than ids.
+    fn may_lead_to(&self, audience: &Audience, node: &NodeId) -> bool {
+        let holds = |holders: &Holders| holders.may_have(node, &audience.topics);
+        audience.stage.is_some() || self.holders.as_ref().is_none_or(holds)
+    }
 }
 
 fn queue(
@@ -98,8 +111,10 @@ fn queue(
     let mut by_link: HashMap<NodeId, (&Arc<Link>, Vec<ConnectionId>)> = HashMap::new();
     let (mut gone, mut unreachable) = (Vec::new(), HashSet::new());
     if audience.is_open() {
-        by_link.extend(ways.others.linked.iter().map(|link| (link.peer.node, (link, Vec::new()))));
-        unreachable.extend(&ways.others.unreachable);
+        let leads = |node: &NodeId| ways.may_lead_to(&audience, node);
+        let linked = ways.others.linked.iter().filter(|link| leads(&link.peer.node));
+        by_link.extend(linked.map(|link| (link.peer.node, (link, Vec::new()))));
+        unreachable.extend(ways.others.unreachable.iter().filter(|node| leads(node)));
     }
     let except = &audience.except;
     audience.connections.retain(|id| {

@@ -313,7 +313,7 @@ impl Admitted {
         }
         self.plane.metrics.opened(&labels(&self.connection));
         self.is_open = true;
-        name_user(&self.plane, &self.connection);
+        name_user(&self.plane, &self.connection).await;
         act(&self.plane, &self.connection, actions, trace).await;
         debug!(connection_id = %self.connection.id, "connected");
         Some(self)

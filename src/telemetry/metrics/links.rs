@@ -19,6 +19,7 @@ pub struct LinkMetrics {
     open: Gauge<i64, AtomicI64>,
     refused: Family<RefusalLabels, Counter>,
     ended: Family<EndLabels, Counter>,
+    asked: Counter,
     logged: Arc<Mutex<HashMap<&'static str, Instant>>>,
 }
 
@@ -38,6 +39,7 @@ impl LinkMetrics {
             open: register.single("links_open", "Links to other nodes that are up"),
             refused: register.counter("link_refusals", "Connections to the peer port that got no link"),
             ended: register.counter("link_ends", "Links that are over, by what ended them"),
+            asked: register.single_counter("link_asks", "What other nodes asked about groups and users of this one"),
             logged: Arc::default(),
         }
     }
@@ -55,6 +57,11 @@ impl LinkMetrics {
     /// What ended a link.
     pub fn ended(&self, end: &'static str) {
         self.ended.get_or_create(&EndLabels { end }).inc();
+    }
+
+    /// Another node asked about groups or users.
+    pub fn asked(&self) {
+        self.asked.inc();
     }
 
     /// Somebody got no link. `true` if it is time to log that.

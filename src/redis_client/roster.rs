@@ -1,0 +1,134 @@
+//! The scripts by which nodes know who has members of a group or of a user. They touch keys of several slots, so they
+//! are for a single server, where they see and change everything at one moment; a Redis Cluster is never sent them.
+//!
+//! What a node has written here counts for as long as its word in [`Keys::roster`] lasts: `<generation> <ms>`, by Redis's
+//! clock. Writes of an older generation, late ones of a connection that was given up, change nothing.
+
+use super::connection::ScriptText;
+use super::{Call, Keys, RedisError, Value, read};
+use crate::id::NodeId;
+use crate::topic::Topic;
+
+/// What [`clear`] answers while something is left.
+pub const MORE: &str = "MORE";
+
+/// KEYS: node, roster. ARGV: epoch, node id, generation, until when in ms (0: not yet). Answers Redis's time in ms.
+static PROMISE: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if v ~= 'live ' .. ARGV[1] then return { v or 'MISSING', 0 } end
+        local r = redis.call('HGET', KEYS[2], ARGV[2])
+        local before = r and tonumber(string.match(r, '^(%d+)'))
+        local mine = tonumber(ARGV[3])
+        if before and before > mine or ARGV[4] ~= '0' and before ~= mine then return { 'STALE', 0 } end
+        redis.call('HSET', KEYS[2], ARGV[2], ARGV[3] .. ' ' .. ARGV[4])
+        local t = redis.call('TIME')
+        return { 'OK', t[1] * 1000 + math.floor(t[2] / 1000) }",
+);
+
+/// KEYS: node, topics, roster, then groups and users. ARGV: epoch, node id, generation, then how many members each has.
+/// What is taken away comes first: it needs no memory.
+static WRITE: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
+        local r = redis.call('HGET', KEYS[3], ARGV[2])
+        if not r or string.match(r, '^(%d+)') ~= ARGV[3] then return 'STALE' end
+        for i = 4, #KEYS do
+            if ARGV[i] == '0' then
+                redis.call('HDEL', KEYS[i], ARGV[2])
+                redis.call('SREM', KEYS[2], KEYS[i])
+            end
+        end
+        for i = 4, #KEYS do
+            if ARGV[i] ~= '0' then
+                redis.call('HSET', KEYS[i], ARGV[2], ARGV[i])
+                redis.call('SADD', KEYS[2], KEYS[i])
+            end
+        end
+        return 'OK'",
+);
+
+/// KEYS: roster, then groups and users. Answers the nodes whose word lasts, then for each group or user the nodes that
+/// have members.
+static FIND: ScriptText = ScriptText::new(
+    "local t = redis.call('TIME')
+        local now = t[1] * 1000 + math.floor(t[2] / 1000)
+        local words, sure = redis.call('HGETALL', KEYS[1]), {}
+        for i = 1, #words, 2 do
+            local till = string.match(words[i + 1], ' (%d+)$')
+            if till and tonumber(till) > now then sure[#sure + 1] = words[i] end
+        end
+        local found = { sure }
+        for i = 2, #KEYS do found[i] = redis.call('HKEYS', KEYS[i]) end
+        return found",
+);
+
+/// KEYS: node, topics, roster. ARGV: node id, how many at once.
+static CLEAR: ScriptText = ScriptText::new(
+    "local v = redis.call('GET', KEYS[1])
+        if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
+        redis.call('HDEL', KEYS[3], ARGV[1])
+        local keys = redis.call('SPOP', KEYS[2], ARGV[2])
+        for i = 1, #keys do redis.call('HDEL', keys[i], ARGV[1]) end
+        return redis.call('EXISTS', KEYS[2]) == 1 and 'MORE' or 'OK'",
+);
+
+/// In whose name something is written: a node, its epoch, and how often it began anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    pub node: NodeId,
+    pub epoch: u64,
+    pub generation: u64,
+}
+
+/// Who may have members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Nodes that have written down all that they have.
+    pub sure: Vec<String>,
+    /// For each group or user that was asked for, the nodes that have written that they have members.
+    pub holders: Vec<Vec<String>>,
+}
+
+/// Until `until`, in ms by Redis's clock, all that this node has is written; 0 begins a generation, whose writes count
+/// from then on. The answer is [`super::scripts::OK`] or not, and Redis's time.
+pub fn promise(keys: &Keys, by: &Writer, until: u64) -> Call {
+    let call = Call::script(&PROMISE, vec![keys.node(by.node), keys.roster()]);
+    signed(call, by).arg(until.to_string())
+}
+
+/// Writes how many members this node has of each; 0 takes the entry away.
+pub fn write(keys: &Keys, by: &Writer, counts: &[(String, usize)]) -> Call {
+    let own = [keys.node(by.node), keys.topics(by.node), keys.roster()];
+    let all = own.into_iter().chain(counts.iter().map(|(key, _)| key.clone())).collect();
+    counts.iter().fold(signed(Call::script(&WRITE, all), by), |call, (_, count)| call.arg(count.to_string()))
+}
+
+/// Asks who may have members of these.
+pub fn find(keys: &Keys, topics: impl Iterator<Item = Topic>) -> Call {
+    let topics = topics.map(|topic| keys.topic(&topic));
+    Call::script(&FIND, [keys.roster()].into_iter().chain(topics).collect())
+}
+
+/// Reads the answer of [`find`].
+///
+/// # Errors
+/// It is of another shape.
+pub fn found(answer: Value) -> Result<Found, RedisError> {
+    let mut lists: Vec<Vec<String>> = read(answer)?;
+    if lists.is_empty() {
+        return Err(RedisError::Unexpected);
+    }
+    let sure = lists.remove(0);
+    Ok(Found { sure, holders: lists })
+}
+
+/// Takes away up to `count` entries of a dead node, and its word. Answers [`MORE`] while something is left.
+pub fn clear(keys: &Keys, node: NodeId, count: usize) -> Call {
+    Call::script(&CLEAR, vec![keys.node(node), keys.topics(node), keys.roster()])
+        .arg(node.to_string())
+        .arg(count.to_string())
+}
+
+fn signed(call: Call, by: &Writer) -> Call {
+    call.arg(by.epoch.to_string()).arg(by.node.to_string()).arg(by.generation.to_string())
+}
