@@ -206,8 +206,10 @@ impl Backend {
         keeps.then(|| Instant::now() + keep_alive)
     }
 
-    fn note_crowd(&self, is_crowded: bool) {
-        if is_crowded != self.is_crowded() {
+    fn note_crowd(&self, pool: &Pool) {
+        let was_crowded = self.is_crowded();
+        let is_crowded = pool.is_crowded(was_crowded);
+        if is_crowded != was_crowded {
             self.crowded.store(is_crowded, Ordering::Relaxed);
             match is_crowded {
                 true => self.shared.crowded.fetch_add(1, Ordering::Relaxed),
@@ -233,7 +235,7 @@ impl Backend {
             while let Some((deadline, began)) = state.pool.begin_attempt(max_connections) {
                 attempts.push((deadline, began));
             }
-            self.note_crowd(state.pool.is_crowded());
+            self.note_crowd(&state.pool);
             let next = state.pool.next_tending(max_connections);
             let keeper_starts = state.keeper.starts(next, &self.keeper_wake);
             (result, state.pool.take_discarded(), keeper_starts)

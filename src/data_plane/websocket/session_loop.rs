@@ -22,7 +22,7 @@ use crate::session::{Closing, Deadlines, Due, Incoming, Outbox, Socket, SocketSe
 use crate::telemetry::execution_log;
 
 /// Messages in a row that are refused for want of room at the backend before reading stops.
-const REFUSALS_MAX: u8 = 4;
+const REFUSALS_MAX: u8 = 8;
 
 /// How long reading then stops if nothing is under way whose reply could be waited for.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
@@ -152,6 +152,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Poll::Ready(Step::End(closing));
             }
             ready!(self.poll_hold(cx));
+        }
+        // A refusal costs little but its write: those that come together are written together.
+        if self.refusals > 0
+            && self.is_reading()
+            && let Poll::Ready(incoming) = self.socket.poll_incoming(cx)
+        {
+            return Poll::Ready(Step::Incoming(incoming));
         }
         if let Poll::Ready(closing) = self.socket.poll_send(cx) {
             return Poll::Ready(Step::End(closing));
