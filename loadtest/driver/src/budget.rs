@@ -42,6 +42,9 @@ pub(crate) enum Limit {
     TimesFloor(f64),
     /// As many times the same figure of tidegate with its defaults, round by round.
     TimesTidegate(f64),
+    /// As many times the same figure of the same target in another scenario, round by round.
+    #[serde(rename_all = "camelCase")]
+    TimesScenario { scenario: String, times: f64 },
 }
 
 /// A budget against what was measured.
@@ -74,15 +77,17 @@ impl Limit {
     pub(crate) fn value(&self) -> f64 {
         match self {
             Limit::Max(value) | Limit::TimesFloor(value) | Limit::TimesTidegate(value) => *value,
+            Limit::TimesScenario { times, .. } => *times,
         }
     }
 
-    /// The target that the measured one is compared with.
-    pub(crate) fn reference(&self) -> Option<&'static str> {
+    /// The target or the scenario that the measured one is compared with.
+    pub(crate) fn reference(&self) -> Option<&str> {
         match self {
             Limit::Max(_) => None,
             Limit::TimesFloor(_) => Some("floor"),
             Limit::TimesTidegate(_) => Some("tidegate"),
+            Limit::TimesScenario { scenario, .. } => Some(scenario),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::budget::{Budgets, Judgement, Verdict};
+use crate::budget::{Budgets, Judgement, Limit, Verdict};
 use crate::machine::Machine;
 use crate::run::Outcome;
 use crate::scenario::Scenario;
@@ -75,12 +75,7 @@ impl Played {
     /// How often a figure of the target has that of another one in it, round by round: what slows a whole round down
     /// cancels out.
     fn times(&self, reference: &str, target: &str, figure: &str) -> Option<Summary> {
-        let rounds = self.outcomes(target).iter().zip(self.outcomes(reference));
-        let ratio = |(outcome, reference): (&Outcome, &Outcome)| {
-            let reference = reference.figures.get(figure).copied().filter(|reference| *reference > 0.0)?;
-            Some(outcome.figures.get(figure)? / reference)
-        };
-        Summary::of(rounds.filter_map(ratio))
+        ratios(self.outcomes(target), self.outcomes(reference), figure)
     }
 
     fn errors(&self, target: &str) -> BTreeMap<&str, u64> {
@@ -92,6 +87,15 @@ impl Played {
     }
 }
 
+/// A figure of some rounds in that of other rounds, one by one.
+fn ratios(outcomes: &[Outcome], references: &[Outcome], figure: &str) -> Option<Summary> {
+    let ratio = |(outcome, reference): (&Outcome, &Outcome)| {
+        let reference = reference.figures.get(figure).copied().filter(|reference| *reference > 0.0)?;
+        Some(outcome.figures.get(figure)? / reference)
+    };
+    Summary::of(outcomes.iter().zip(references).filter_map(ratio))
+}
+
 impl Report {
     pub(crate) fn new(
         machine: Machine,
@@ -101,10 +105,14 @@ impl Report {
     ) -> Self {
         let mut judgements = Vec::new();
         for budget in &budgets.budgets {
-            let played = scenarios.iter().find(|played| played.scenario.name == budget.scenario);
-            let measured = played.and_then(|played| match budget.limit.reference() {
-                None => played.summary(&budget.target, &budget.figure),
-                Some(reference) => played.times(reference, &budget.target, &budget.figure),
+            let find = |name: &str| scenarios.iter().find(|played| played.scenario.name == name);
+            let (target, figure) = (&budget.target, &budget.figure);
+            let measured = find(&budget.scenario).and_then(|played| match (&budget.limit, budget.limit.reference()) {
+                (Limit::TimesScenario { scenario, .. }, _) => {
+                    ratios(played.outcomes(target), find(scenario)?.outcomes(target), figure)
+                }
+                (_, Some(reference)) => played.times(reference, target, figure),
+                (_, None) => played.summary(target, figure),
             });
             judgements.extend(measured.map(|measured| Judgement::new(budget, measured, budgets.noise_percent)));
         }

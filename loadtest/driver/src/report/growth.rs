@@ -81,7 +81,12 @@ impl GrowthReport {
                 lines: vec![Line { name: target.clone(), points: points.collect() }],
             }
         });
-        draw(&Chart { title: "Growth".to_owned(), unit: " %", panels: panels.collect(), marks: Vec::new() })
+        draw(&Chart {
+            title: "Growth; to the right, the parts of the largest value".to_owned(),
+            unit: " %",
+            panels: panels.collect(),
+            marks: Vec::new(),
+        })
     }
 }
 

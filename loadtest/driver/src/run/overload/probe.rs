@@ -117,7 +117,10 @@ async fn probe(
     }
     let mut doomed = Vec::new();
     for index in 0..(time.as_secs_f64() * f64::from(CLOSES_PER_SECOND)).ceil() as usize {
-        doomed.push(connect(endpoints, FIRST + RECIPIENTS + index).await?);
+        let (socket, id) = connect(endpoints, FIRST + RECIPIENTS + index).await?;
+        let (closed, is_closed) = oneshot::channel();
+        clients.spawn(until_closed(socket, closed, stop_clients.clone()));
+        doomed.push((id, is_closed));
     }
     let stage = endpoints.stage()?.to_owned();
     let look = format!("{stage}/@connections/{}", recipients[0].id);
@@ -186,21 +189,16 @@ async fn close(
     mut poster: Poster,
     recorder: Arc<Recorder>,
     stage: String,
-    mut doomed: Vec<(Socket, String)>,
+    mut doomed: Vec<(String, oneshot::Receiver<()>)>,
     mut dues: mpsc::UnboundedReceiver<Nanos>,
     stop: CancellationToken,
 ) {
-    while let Some((mut socket, id)) = doomed.pop() {
+    while let Some((id, is_closed)) = doomed.pop() {
         let Some(due) = next(&mut dues, &stop).await else { break };
         let closed = async {
             let status = poster.send(Method::DELETE, &format!("{stage}/@connections/{id}"), String::new()).await?;
             anyhow::ensure!(status.is_success(), "it was answered with {status}");
-            while let Some(frame) = socket.next().await {
-                if matches!(frame?, Message::Close(_)) {
-                    return Ok(());
-                }
-            }
-            anyhow::bail!("the connection ended without a close")
+            is_closed.await.context("the connection ended without a close")
         };
         match timeout(ANSWER_MAX, closed).await {
             Ok(Ok(())) => recorder.done(Operation::Call, due, 0),
@@ -208,8 +206,19 @@ async fn close(
             Err(_) => return recorder.error(format!("DELETE closed nothing within {ANSWER_MAX:?}")),
         }
     }
-    for (socket, _) in doomed {
-        client::close(socket).await;
+}
+
+/// A client that only answers pings, until it is closed or not needed.
+async fn until_closed(mut socket: Socket, closed: oneshot::Sender<()>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            frame = socket.next() => match frame {
+                Some(Ok(Message::Close(_))) => return closed.send(()).unwrap_or_default(),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            },
+            () = stop.cancelled() => return client::close(socket).await,
+        }
     }
 }
 
