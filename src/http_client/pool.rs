@@ -19,6 +19,9 @@ use super::window::Window;
 /// Most calls that wait for a connection to one backend; one more is refused as overloaded.
 pub(super) const WAITERS_MAX: usize = 10_000;
 
+/// Calls that wait for a connection to one backend, from which on it is crowded: more than it is worth waiting behind.
+pub(super) const CROWD: usize = 1_000;
+
 /// How long an idle connection is kept if its backend does not say how long it keeps it. Node.js closes after 5 s: a
 /// request that crosses with such a close is lost.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -137,6 +140,11 @@ impl Pool {
         let shared = self.shared.as_mut()?;
         shared.calls += 1;
         Some((shared.sender.clone(), shared.generation))
+    }
+
+    /// Whether a crowd of callers waits.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiters.len() >= CROWD
     }
 
     /// Puts a caller at the end of the queue, or gives `None` if it is full.

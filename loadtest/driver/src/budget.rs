@@ -45,7 +45,7 @@ pub(crate) enum Limit {
 }
 
 /// A budget against what was measured.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Judgement {
     pub(crate) budget: Budget,
@@ -54,7 +54,7 @@ pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Verdict {
     Met,

@@ -1,11 +1,13 @@
 //! What a bench found out, for people and for programs.
 
+mod growth;
 mod markdown;
+mod pictures;
 mod svg;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budgets, Judgement, Verdict};
 use crate::machine::Machine;
@@ -13,34 +15,36 @@ use crate::run::Outcome;
 use crate::scenario::Scenario;
 use crate::statistics::Summary;
 
+pub(crate) use growth::{Grown, GrowthReport, Step};
+
 /// The target that others are compared with.
 const FLOOR: &str = "floor";
 
 /// A whole bench.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
     machine: Machine,
-    versions: BTreeMap<&'static str, String>,
+    versions: BTreeMap<String, String>,
     scenarios: Vec<Played>,
     judgements: Vec<Judgement>,
 }
 
 /// One scenario with all rounds of all targets.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Played {
     pub(crate) scenario: Scenario,
     /// In the order in which they were given.
     targets: Vec<Rounds>,
     /// Why a target did not play it.
-    not_played: BTreeMap<&'static str, String>,
+    not_played: BTreeMap<String, String>,
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Rounds {
-    target: &'static str,
+    target: String,
     outcomes: Vec<Outcome>,
 }
 
@@ -49,15 +53,15 @@ impl Played {
         Played { scenario, targets: Vec::new(), not_played: BTreeMap::new() }
     }
 
-    pub(crate) fn played(&mut self, target: &'static str, outcome: Outcome) {
+    pub(crate) fn played(&mut self, target: &str, outcome: Outcome) {
         match self.targets.iter_mut().find(|rounds| rounds.target == target) {
             Some(rounds) => rounds.outcomes.push(outcome),
-            None => self.targets.push(Rounds { target, outcomes: vec![outcome] }),
+            None => self.targets.push(Rounds { target: target.to_owned(), outcomes: vec![outcome] }),
         }
     }
 
-    pub(crate) fn not_played(&mut self, target: &'static str, why: String) {
-        self.not_played.insert(target, why);
+    pub(crate) fn not_played(&mut self, target: &str, why: String) {
+        self.not_played.insert(target.to_owned(), why);
     }
 
     fn outcomes(&self, target: &str) -> &[Outcome] {
@@ -91,7 +95,7 @@ impl Played {
 impl Report {
     pub(crate) fn new(
         machine: Machine,
-        versions: BTreeMap<&'static str, String>,
+        versions: BTreeMap<String, String>,
         scenarios: Vec<Played>,
         budgets: &Budgets,
     ) -> Self {
@@ -119,8 +123,8 @@ impl Report {
         markdown::markdown(self)
     }
 
-    /// A picture for each scenario that has a course over time, by its name.
-    pub(crate) fn pictures(&self) -> impl Iterator<Item = (&str, String)> {
-        self.scenarios.iter().filter_map(|played| Some((played.scenario.name.as_str(), svg::picture(played)?)))
+    /// A picture for each scenario that has a course over time, by the name of its file.
+    pub(crate) fn pictures(&self) -> impl Iterator<Item = (String, String)> {
+        self.scenarios.iter().flat_map(pictures::pictures)
     }
 }

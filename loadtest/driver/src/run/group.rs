@@ -1,24 +1,29 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use http::Method;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{CONNECTING, Run, Window, end};
 use crate::client::{EVERYBODY, Sending};
 use crate::payload::Post;
 use crate::poster::Poster;
-use crate::process::usage;
+use crate::process::{rss_kib_of, usage, with_descendants};
 
 /// The path of the group that all clients are in.
 const GROUP: &str = "@groups/all";
 
 /// Clients that join in one call.
-const JOINING: usize = 5000;
+pub(super) const JOINING: usize = 5000;
+
+/// How often memory is looked at while a post is fanned out.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     /// All clients join a group, then one post at a time goes to it. A round ends when the last client has it.
@@ -43,6 +48,11 @@ impl Run<'_> {
         let count = u32::try_from(scenario.connections).context("too many connections")?;
         let warm = Instant::now() + scenario.warmup();
         let ends = warm + scenario.duration();
+        let pids = with_descendants(&self.target.pids);
+        let (rss_kib, rss_kib_max) = (rss_kib_of(&pids), Arc::new(AtomicU64::new(0)));
+        // Dropped, it watches no more.
+        let mut watch = JoinSet::new();
+        watch.spawn(watch_rss(pids, Arc::clone(&rss_kib_max)));
         let (mut window, mut number) = (None, 0);
         let (mut rounds, mut rounds_ms) = (0_u32, 0.0);
         while Instant::now() < ends || rounds == 0 {
@@ -69,8 +79,21 @@ impl Run<'_> {
             }
         }
         self.note("round_ms", rounds_ms / f64::from(rounds));
+        drop(watch);
+        let grown_kib = rss_kib_max.load(Ordering::Relaxed).saturating_sub(rss_kib) as f64;
+        self.note("fanout_rss_kib", grown_kib);
+        // A frame is held once, not once for each member.
+        self.note("fanout_rss_frames", grown_kib * 1024.0 / scenario.payload_bytes as f64);
         end(&stop, clients).await?;
         self.note_latencies();
         Ok(())
+    }
+}
+
+/// Keeps the highest RSS that was seen, until it is dropped.
+async fn watch_rss(pids: Vec<i32>, highest: Arc<AtomicU64>) {
+    loop {
+        highest.fetch_max(rss_kib_of(&pids), Ordering::Relaxed);
+        sleep(LOOK).await;
     }
 }
