@@ -4,7 +4,8 @@
 //! An entry is *connecting* until its `$connect` is answered, *open* while it is served, *ended* until its `$disconnect`
 //! has been delivered; then it is gone. Every change goes through a method of [`Registry`], in one place and under the
 //! lock of one shard, never across an await, and there a [`Mirror`] in Redis follows it, if there is one. Nobody reads the
-//! mirror while this node lives: Redis may be away, or forget, and is made equal later.
+//! mirror while this node lives: Redis may be away, or forget, and is made equal later. A [`Roster`] beside it tells other
+//! nodes of which groups and users there are members here.
 
 pub mod claims;
 mod entry;
