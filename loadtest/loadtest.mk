@@ -32,7 +32,7 @@ bench-peers: loadtest-build ## tidegate against nginx with nchan, Pushpin and a 
 	cd loadtest/peers/node && npm ci --silent --no-audit --no-fund
 	mkdir -p $(LOADTEST_OUT)
 	$(LOADTEST) bench --targets floor,tidegate,node,nchan --json $(LOADTEST_OUT)/peers.json \
-	  --scenario idle --scenario accept --scenario dispatch --scenario dispatch-paced --scenario push --scenario push-paced --scenario fanout-1000 $(BENCH_ARGS)
+	  --scenario idle --scenario accept --scenario dispatch --scenario dispatch-paced --scenario push --scenario push-paced --scenario fanout-1000 --scenario group-10000 $(BENCH_ARGS)
 	# Debian's Pushpin delivers nothing under steady publishing above about 60 a second: only what it delivers is measured.
 	$(LOADTEST) bench --targets floor,tidegate,pushpin --json $(LOADTEST_OUT)/pushpin.json \
 	  --scenario idle --scenario push-slow-paced --connections 1000 $(BENCH_ARGS)

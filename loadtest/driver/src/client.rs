@@ -60,7 +60,8 @@ async fn handshake(endpoints: &Endpoints, index: usize) -> anyhow::Result<Socket
     };
     let path = match &endpoints.protocol {
         Protocol::Gateway { stage } => stage.clone(),
-        Protocol::Nchan => format!("/clients/{index}"),
+        Protocol::Nchan { has_group: true } => format!("/members/{index}"),
+        Protocol::Nchan { has_group: false } => format!("/clients/{index}"),
         Protocol::Pushpin => format!("/websocket/{index}"),
     };
     let url = format!("{scheme}://{address}{path}");

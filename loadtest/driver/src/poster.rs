@@ -21,6 +21,9 @@ use crate::payload::{Post, Posts};
 use crate::recorder::{Nanos, Recorder};
 use crate::target::{Endpoints, Protocol};
 
+/// The path of the group that all clients are in.
+const GROUP: &str = "@groups/all";
+
 /// One HTTP connection to a target.
 pub(crate) struct Poster {
     endpoints: Arc<Endpoints>,
@@ -59,13 +62,33 @@ impl Poster {
     pub(crate) async fn post(&mut self, id: &str, text: String) -> anyhow::Result<StatusCode> {
         let (path, body) = match &self.endpoints.protocol {
             Protocol::Gateway { stage } => (format!("{stage}/@connections/{id}"), text),
-            Protocol::Nchan => (format!("/posts/{id}"), text),
+            Protocol::Nchan { .. } => (format!("/posts/{id}"), text),
             Protocol::Pushpin => {
                 let item = serde_json::json!({"channel": id, "formats": {"ws-message": {"content": text}}});
                 ("/publish/".to_owned(), serde_json::json!({"items": [item]}).to_string())
             }
         };
         self.send(Method::POST, &path, body).await
+    }
+
+    /// Puts clients into the group of all. With nchan they are in it since they came.
+    pub(crate) async fn join(&mut self, recipients: &[Arc<Recipient>]) -> anyhow::Result<()> {
+        if matches!(self.endpoints.protocol, Protocol::Nchan { .. }) {
+            return Ok(());
+        }
+        let ids: Vec<&str> = recipients.iter().map(|recipient| &*recipient.id).collect();
+        let body = serde_json::json!({ "connections": ids }).to_string();
+        let status = self.call(Method::PUT, &format!("{GROUP}/connections"), body).await?;
+        anyhow::ensure!(status.is_success(), "joining was answered with {status}");
+        Ok(())
+    }
+
+    /// Posts a text to the group of all; the status that the target answers with.
+    pub(crate) async fn post_to_group(&mut self, text: String) -> anyhow::Result<StatusCode> {
+        match &self.endpoints.protocol {
+            Protocol::Nchan { .. } => self.post("all", text).await,
+            Protocol::Gateway { .. } | Protocol::Pushpin => self.call(Method::POST, GROUP, text).await,
+        }
     }
 
     /// Calls something below the stage of a gateway; the JSON of its answer, which must be a success.

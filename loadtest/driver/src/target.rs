@@ -85,7 +85,10 @@ pub(crate) enum Protocol {
     Gateway {
         stage: String,
     },
-    Nchan,
+    /// A client subscribes to its own channel; with `has_group` to that of all as well.
+    Nchan {
+        has_group: bool,
+    },
     Pushpin,
 }
 
@@ -94,7 +97,7 @@ impl Endpoints {
     pub(crate) fn stage(&self) -> anyhow::Result<&str> {
         match &self.protocol {
             Protocol::Gateway { stage } => Ok(stage),
-            Protocol::Nchan | Protocol::Pushpin => anyhow::bail!("it has no stages"),
+            Protocol::Nchan { .. } | Protocol::Pushpin => anyhow::bail!("it has no stages"),
         }
     }
 }
@@ -166,8 +169,10 @@ impl Kind {
         Ok(match self {
             Kind::Floor => [Feature::Dispatch, Feature::Connect, Feature::Tls, Feature::Groups].into(),
             Kind::Tidegate | Kind::TidegateHttp | Kind::TidegateObserved => tidegate::features(programs).await?,
-            Kind::Node | Kind::Attached(_) => [Feature::Dispatch].into(),
-            Kind::Nchan | Kind::Pushpin => BTreeSet::new(),
+            Kind::Node => [Feature::Dispatch, Feature::Groups].into(),
+            Kind::Attached(_) => [Feature::Dispatch].into(),
+            Kind::Nchan => [Feature::Groups].into(),
+            Kind::Pushpin => BTreeSet::new(),
         })
     }
 

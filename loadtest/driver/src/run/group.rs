@@ -3,8 +3,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::Method;
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -15,9 +13,6 @@ use crate::client::{EVERYBODY, Sending};
 use crate::payload::Post;
 use crate::poster::Poster;
 use crate::process::{rss_kib_of, usage, with_descendants};
-
-/// The path of the group that all clients are in.
-const GROUP: &str = "@groups/all";
 
 /// Clients that join in one call.
 pub(super) const JOINING: usize = 5000;
@@ -34,10 +29,7 @@ impl Run<'_> {
         let mut poster = Poster::connect(Arc::clone(&self.target.endpoints)).await?;
         let before = usage(&self.target.pids).rss_kib;
         for joining in recipients.chunks(JOINING) {
-            let ids: Vec<&str> = joining.iter().map(|recipient| &*recipient.id).collect();
-            let body = json!({ "connections": ids }).to_string();
-            let status = poster.call(Method::PUT, &format!("{GROUP}/connections"), body).await?;
-            anyhow::ensure!(status.is_success(), "joining was answered with {status}");
+            poster.join(joining).await?;
         }
         let joined_kib = usage(&self.target.pids).rss_kib as f64 - before as f64;
         self.note("join_bytes_each", joined_kib * 1024.0 / scenario.connections as f64);
@@ -62,7 +54,7 @@ impl Run<'_> {
             let due = self.recorder.now();
             let text = self.posts.text(&Post { client: EVERYBODY, number, due });
             number += 1;
-            let status = poster.call(Method::POST, GROUP, text).await?;
+            let status = poster.post_to_group(text).await?;
             anyhow::ensure!(status.is_success(), "a post was answered with {status}");
             recipients.iter().for_each(|recipient| _ = recipient.answered.fetch_add(1, Ordering::Release));
             delivered.acquire_many(count).await?.forget();

@@ -6,6 +6,7 @@ use tokio::process::Command;
 
 use super::{Kind, Programs, Protocol, Setting, Started, free_address, output};
 use crate::process::Process;
+use crate::scenario::Feature;
 
 /// The versions that a report names.
 pub(super) async fn version(kind: &Kind, programs: &Programs) -> anyhow::Result<String> {
@@ -49,7 +50,7 @@ pub(super) fn start_nchan(setting: &Setting<'_>) -> anyhow::Result<Started> {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(setting.directory).arg("-c").arg(config).args(["-e", "stderr"]);
     let nginx = Process::start("nginx", command)?;
-    let protocol = Protocol::Nchan;
+    let protocol = Protocol::Nchan { has_group: setting.scenario.needs(Feature::Groups) };
     Ok(Started {
         processes: vec![nginx],
         helpers: Vec::new(),
