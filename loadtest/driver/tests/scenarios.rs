@@ -133,6 +133,30 @@ fn what_grows_is_compared_with_its_first_value_and_what_the_machine_cannot_hold_
 }
 
 #[test]
+fn what_was_measured_becomes_one_page_that_says_what_was_not() {
+    let floor = program("TIDEGATE_FLOOR_BIN", "tidegate-floor");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (json, page, plots) =
+        (directory.path().join("bench.json"), directory.path().join("RESULTS.md"), directory.path().join("plots"));
+    let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+    let (floor, json, from) = (text(&floor), text(&json), text(directory.path()));
+    let mut arguments = vec!["bench", "--scenario", "mixed", "--targets", "floor", "--rounds", "1", "--floor", &floor];
+    arguments.extend(["--connections", "5", "--warmup-seconds", "0.2", "--seconds", "3", "--json", &json]);
+    let measured = driver(&arguments);
+    assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stdout));
+    let (out, plots) = (text(&page), text(&plots));
+    let written = driver(&["results", "--from", &from, "--out", &out, "--plots", &plots]);
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let page = std::fs::read_to_string(page).expect("a page");
+    for part in
+        ["### mixed", "| operations a second |", "![mixed](plots/mixed.svg)", "Not measured; `make bench-growth`"]
+    {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    assert!(Path::new(&plots).join("mixed.svg").exists());
+}
+
+#[test]
 fn a_target_elsewhere_is_refused() {
     let output = driver(&["bench", "--attach", "ws://192.0.2.1:8080/prod", "--backend", "127.0.0.1:0"]);
     assert!(!output.status.success());
