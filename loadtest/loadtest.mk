@@ -2,8 +2,9 @@
 
 LOADTEST = target/release/tidegate-loadtest
 LOADTEST_OUT = target/loadtest
+SOAK_SECONDS ?= 1800
 
-.PHONY: bench bench-observed bench-peers bench-soak bench-micro loadtest-build
+.PHONY: bench bench-growth bench-results bench-observed bench-peers bench-soak bench-micro loadtest-build
 
 loadtest-build:
 	cargo build --release --package tidegate --package tidegate-floor --package tidegate-loadtest
@@ -11,6 +12,13 @@ loadtest-build:
 bench: loadtest-build ## tidegate against the floor: all short scenarios; fails if a budget is exceeded
 	mkdir -p $(LOADTEST_OUT)
 	$(LOADTEST) bench --json $(LOADTEST_OUT)/bench.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+
+bench-growth: loadtest-build ## connections, routes and nodes, one thing at a time; what each costs must stay
+	mkdir -p $(LOADTEST_OUT)
+	$(LOADTEST) growth --json $(LOADTEST_OUT)/growth.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+
+bench-results: loadtest-build ## loadtest/RESULTS.md from what the other commands have measured
+	$(LOADTEST) results --from $(LOADTEST_OUT)
 
 bench-observed: loadtest-build ## what an access log and metrics of each route cost, against tidegate without
 	mkdir -p $(LOADTEST_OUT)
@@ -24,16 +32,18 @@ bench-peers: loadtest-build ## tidegate against nginx with nchan, Pushpin and a 
 	cd loadtest/peers/node && npm ci --silent --no-audit --no-fund
 	mkdir -p $(LOADTEST_OUT)
 	$(LOADTEST) bench --targets floor,tidegate,node,nchan --json $(LOADTEST_OUT)/peers.json \
-	  --scenario idle --scenario accept --scenario dispatch --scenario dispatch-paced --scenario push --scenario push-paced --scenario fanout-1000 $(BENCH_ARGS)
+	  --scenario idle --scenario accept --scenario dispatch --scenario dispatch-paced --scenario push --scenario push-paced --scenario fanout-1000 --scenario group-10000 $(BENCH_ARGS)
 	# Debian's Pushpin delivers nothing under steady publishing above about 60 a second: only what it delivers is measured.
 	$(LOADTEST) bench --targets floor,tidegate,pushpin --json $(LOADTEST_OUT)/pushpin.json \
 	  --scenario idle --scenario push-slow-paced --connections 1000 $(BENCH_ARGS)
 
-bench-soak: loadtest-build ## half an hour of mixed load; memory and latency must not grow
+bench-soak: loadtest-build ## half an hour of mixed load (SOAK_SECONDS=1800); memory and latency must not grow
 	mkdir -p $(LOADTEST_OUT)
-	$(LOADTEST) bench --scenario soak --targets tidegate --rounds 1 --json $(LOADTEST_OUT)/soak.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+	$(LOADTEST) bench --scenario soak --seconds $(SOAK_SECONDS) --json $(LOADTEST_OUT)/soak.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
 
-bench-micro: ## hot functions, counted in instructions; needs valgrind and gungraun-runner
+bench-micro: loadtest-build ## hot functions, counted in instructions; needs valgrind and gungraun-runner
 	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 1; }
 	@command -v gungraun-runner >/dev/null || { echo "gungraun-runner is missing: cargo install gungraun-runner --version 0.20.0" >&2; exit 1; }
-	cargo bench --package tidegate-micro
+	mkdir -p $(LOADTEST_OUT)
+	cargo bench --package tidegate-micro -- --output-format=json >$(LOADTEST_OUT)/micro.json
+	$(LOADTEST) micro --json $(LOADTEST_OUT)/micro.json

@@ -4,11 +4,12 @@
 
 #![no_main]
 
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tidegate::integration::proxy_answer;
 
 fuzz_target!(|input: &[u8]| {
-    if let Ok(answer) = proxy_answer::parse(input) {
+    if let Ok(answer) = proxy_answer::parse(&Bytes::copy_from_slice(input)) {
         assert!((100..600).contains(&answer.status.as_u16()));
         assert!(answer.body.len() <= input.len(), "a body out of nothing");
     }

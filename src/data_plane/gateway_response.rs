@@ -71,7 +71,8 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
         ConnectError::Throttled { .. }
         | ConnectError::Denied(Denial::UsageExceeded(_))
         | ConnectError::Full
-        | ConnectError::Unavailable => retry_soon(response),
+        | ConnectError::Unavailable
+        | ConnectError::Integration(IntegrationError::Call(CallError::Overloaded)) => retry_soon(response),
         ConnectError::MissingParameter(_)
         | ConnectError::Denied(_)
         | ConnectError::Refused(_)
@@ -158,6 +159,7 @@ fn whose_word(error: &ConnectError) -> Refused<'_> {
         ConnectError::Refused(answer) => return Refused::Backend(answer),
         ConnectError::Integration(error) => match error {
             IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),
+            IntegrationError::Call(CallError::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
             IntegrationError::Refused(answer) if answer.status.is_client_error() => return Refused::Backend(answer),
             IntegrationError::Call(_)
             | IntegrationError::Redirect(_)
@@ -186,6 +188,9 @@ pub(super) fn failure_status(error: &MessageError) -> (StatusCode, &'static str)
         MessageError::RefreshDenied(_) => (StatusCode::UNAUTHORIZED, UNAUTHORIZED),
         MessageError::Integration(IntegrationError::Call(CallError::TimedOut { .. })) => {
             (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT)
+        }
+        MessageError::Integration(IntegrationError::Call(CallError::Overloaded)) => {
+            (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS)
         }
         MessageError::Integration(_) => (StatusCode::BAD_GATEWAY, INTERNAL_SERVER_ERROR),
         MessageError::ReplyTooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR),

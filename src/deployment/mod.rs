@@ -136,6 +136,11 @@ impl Stage {
         selected.and_then(|key| self.custom.get(key)).or(self.default.as_ref())
     }
 
+    /// Whether a crowd of calls waits for the backend of one of its routes.
+    pub fn is_crowded(&self) -> bool {
+        self.routes().any(|route| route.integration.backend.is_crowded())
+    }
+
     /// Every route.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         [&self.connect, &self.disconnect, &self.default].into_iter().flatten().chain(self.custom.values())

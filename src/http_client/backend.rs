@@ -1,7 +1,7 @@
 //! [`Backend`]: one address with its pool. Locks the pool, and does after the lock what the pool decided.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub struct Backend {
     http2: bool,
     max_connections: AtomicUsize,
     state: Mutex<State>,
+
+    /// Written under the lock of the state.
+    crowded: AtomicBool,
 
     /// Wakes the keeper.
     keeper_wake: Notify,
@@ -71,6 +74,7 @@ impl Backend {
             http2,
             max_connections: AtomicUsize::new(max_connections.max(1)),
             state: Mutex::new(state),
+            crowded: AtomicBool::new(false),
             keeper_wake: Notify::new(),
         }
     }
@@ -84,6 +88,11 @@ impl Backend {
     /// How many connections there are, and how many calls wait for one.
     pub fn counts(&self) -> Counts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).pool.counts()
+    }
+
+    /// Whether a crowd of calls waits for a connection: who has calls here already should not add to it.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
     }
 
     pub(super) fn raise_max_connections(self: &Arc<Self>, max_connections: usize) {
@@ -197,6 +206,18 @@ impl Backend {
         keeps.then(|| Instant::now() + keep_alive)
     }
 
+    fn note_crowd(&self, pool: &Pool) {
+        let was_crowded = self.is_crowded();
+        let is_crowded = pool.is_crowded(was_crowded);
+        if is_crowded != was_crowded {
+            self.crowded.store(is_crowded, Ordering::Relaxed);
+            match is_crowded {
+                true => self.shared.crowded.fetch_add(1, Ordering::Relaxed),
+                false => self.shared.crowded.fetch_sub(1, Ordering::Relaxed),
+            };
+        }
+    }
+
     fn with_pool<R>(self: &Arc<Self>, change: impl FnOnce(&mut Pool) -> R) -> R {
         self.with_state(|state| change(&mut state.pool))
     }
@@ -214,6 +235,7 @@ impl Backend {
             while let Some((deadline, began)) = state.pool.begin_attempt(max_connections) {
                 attempts.push((deadline, began));
             }
+            self.note_crowd(&state.pool);
             let next = state.pool.next_tending(max_connections);
             let keeper_starts = state.keeper.starts(next, &self.keeper_wake);
             (result, state.pool.take_discarded(), keeper_starts)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,9 @@ pub(super) struct Shared {
 
     /// Set by [`HttpClient::close_idle`]: a connection that becomes idle ends.
     pub(super) closing: AtomicBool,
+
+    /// Backends with a crowd of callers that wait for a connection.
+    pub(super) crowded: AtomicUsize,
 
     http1_tls: TlsConnector,
     http2_tls: TlsConnector,
@@ -121,6 +124,7 @@ impl HttpClient {
         let shared = Shared {
             tasks,
             closing: AtomicBool::new(false),
+            crowded: AtomicUsize::new(0),
             http1_tls: connector(&config, false),
             http2_tls: connector(&config, true),
             roots,
@@ -189,6 +193,11 @@ impl HttpClient {
     /// Sends one request and reads its answer. Dropping the future ends the call; see the module for what that closes.
     pub async fn send(&self, backend: &Arc<Backend>, call: Call) -> Result<Answer, CallError> {
         exchange::exchange(backend, call).await
+    }
+
+    /// Whether any backend is crowded.
+    pub fn is_crowded(&self) -> bool {
+        self.shared.crowded.load(Ordering::Relaxed) > 0
     }
 
     /// Every backend that is in use.

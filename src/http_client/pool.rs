@@ -19,6 +19,13 @@ use super::window::Window;
 /// Most calls that wait for a connection to one backend; one more is refused as overloaded.
 pub(super) const WAITERS_MAX: usize = 10_000;
 
+/// Calls that wait for a connection to one backend, from which on it is crowded: more than it is worth waiting behind.
+pub(super) const CROWD: usize = 1_000;
+
+/// A crowd is gone when no more than this still wait: what has piled up in sockets meanwhile is refused until then, rather
+/// than answered late.
+pub(super) const CROWD_GONE: usize = 50;
+
 /// How long an idle connection is kept if its backend does not say how long it keeps it. Node.js closes after 5 s: a
 /// request that crosses with such a close is lost.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -137,6 +144,11 @@ impl Pool {
         let shared = self.shared.as_mut()?;
         shared.calls += 1;
         Some((shared.sender.clone(), shared.generation))
+    }
+
+    /// Whether a crowd of callers waits; `was_crowded` is what this said before.
+    pub(super) fn is_crowded(&self, was_crowded: bool) -> bool {
+        self.waiters.len() > if was_crowded { CROWD_GONE } else { CROWD - 1 }
     }
 
     /// Puts a caller at the end of the queue, or gives `None` if it is full.

@@ -137,6 +137,11 @@ impl IntegrationError {
 }
 
 impl IntegrationClient {
+    /// Whether any backend is crowded.
+    pub fn is_crowded(&self) -> bool {
+        self.http_client.is_crowded()
+    }
+
     /// Calls through this HTTP client.
     pub fn new(http_client: HttpClient) -> Self {
         IntegrationClient { http_client }

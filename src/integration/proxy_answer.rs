@@ -2,11 +2,17 @@
 //!
 //! Source: AWS, "Set up Lambda proxy integrations in API Gateway"; the answers of the Runtime Interface Emulator.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::error::Category;
 use thiserror::Error;
 
 use crate::groups::InvalidActions;
@@ -43,39 +49,163 @@ pub enum ProxyAnswerError {
     Actions(#[source] InvalidActions),
 }
 
-/// Reads an answer. Unknown keys are ignored; a numeric string is taken as a status code.
+/// Reads an answer. Unknown keys are ignored, of a key that stands there twice the last one counts; a numeric string is
+/// taken as a status code. A long body without escapes is not copied.
 ///
 /// # Errors
 /// The function failed, or the answer is malformed.
-pub fn parse(answer: &[u8]) -> Result<ProxyAnswer, ProxyAnswerError> {
-    let answer: Value = serde_json::from_slice(answer).map_err(ProxyAnswerError::NotJson)?;
-    let Value::Object(mut answer) = answer else { return Err(ProxyAnswerError::NotAnObject) };
-    let Some(status) = answer.get("statusCode") else {
-        let failed = answer.contains_key("errorMessage") || answer.contains_key("errorType");
-        return Err(if failed { ProxyAnswerError::Function } else { ProxyAnswerError::NoStatusCode });
+pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
+    // Any value may stand behind any key, so a type that does not fit is that of the whole.
+    let written: Written<'_> = serde_json::from_slice(answer).map_err(|error| match error.classify() {
+        Category::Data => ProxyAnswerError::NotAnObject,
+        Category::Io | Category::Syntax | Category::Eof => ProxyAnswerError::NotJson(error),
+    })?;
+    let Some(status) = written.status_code else {
+        return Err(if written.is_failure { ProxyAnswerError::Function } else { ProxyAnswerError::NoStatusCode });
     };
-    let status = status_code(status).ok_or(ProxyAnswerError::NoStatusCode)?;
-    let is_base64 = match answer.get("isBase64Encoded") {
-        None | Some(Value::Null | Value::Bool(false)) => false,
-        Some(Value::Bool(true)) => true,
-        Some(_) => return Err(ProxyAnswerError::WrongType("isBase64Encoded")),
+    let status = status_code(&status).ok_or(ProxyAnswerError::NoStatusCode)?;
+    let is_base64 = match written.is_base64_encoded {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        _ => return Err(ProxyAnswerError::WrongType("isBase64Encoded")),
     };
-    let body = match answer.remove("body") {
-        None | Some(Value::Null) => Bytes::new(),
-        Some(Value::String(body)) if is_base64 => STANDARD.decode(body).map_err(ProxyAnswerError::NotBase64)?.into(),
-        Some(Value::String(body)) => body.into(),
-        Some(_) => return Err(ProxyAnswerError::WrongType("body")),
+    let body = match written.body {
+        Body::None => Bytes::new(),
+        Body::Text(body) if is_base64 => STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into(),
+        // Not where a short one would keep a long answer.
+        Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => answer.slice_ref(body.as_bytes()),
+        Body::Text(body) => body.into_owned().into(),
+        Body::Other => return Err(ProxyAnswerError::WrongType("body")),
     };
     let mut headers = HeaderMap::new();
-    for (name, value) in map_of(&answer, "headers")? {
+    for (name, value) in map_of(&written.headers, "headers")? {
         set(&mut headers, name, [value]);
     }
-    for (name, values) in map_of(&answer, "multiValueHeaders")? {
+    for (name, values) in map_of(&written.multi_value_headers, "multiValueHeaders")? {
         let Value::Array(values) = values else { return Err(ProxyAnswerError::WrongType("multiValueHeaders")) };
         set(&mut headers, name, values);
     }
-    let tidegate = answer.remove("tidegate");
-    Ok(ProxyAnswer { status, headers, body, tidegate })
+    Ok(ProxyAnswer { status, headers, body, tidegate: written.tidegate })
+}
+
+/// An answer as it is written.
+#[derive(Default)]
+struct Written<'a> {
+    status_code: Option<Value>,
+    is_base64_encoded: Value,
+    body: Body<'a>,
+    headers: Value,
+    multi_value_headers: Value,
+    tidegate: Option<Value>,
+    /// It says what went wrong in a function.
+    is_failure: bool,
+}
+
+#[derive(Default)]
+enum Body<'a> {
+    #[default]
+    None,
+    Text(Cow<'a, str>),
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Key {
+    StatusCode,
+    IsBase64Encoded,
+    Body,
+    Headers,
+    MultiValueHeaders,
+    Tidegate,
+    ErrorMessage,
+    ErrorType,
+    #[serde(other)]
+    Unknown,
+}
+
+impl<'de> Deserialize<'de> for Written<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WrittenVisitor;
+        impl<'de> Visitor<'de> for WrittenVisitor {
+            type Value = Written<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut written = Written::default();
+                while let Some(key) = map.next_key()? {
+                    match key {
+                        Key::StatusCode => written.status_code = Some(map.next_value()?),
+                        Key::IsBase64Encoded => written.is_base64_encoded = map.next_value()?,
+                        Key::Body => written.body = map.next_value()?,
+                        Key::Headers => written.headers = map.next_value()?,
+                        Key::MultiValueHeaders => written.multi_value_headers = map.next_value()?,
+                        Key::Tidegate => written.tidegate = Some(map.next_value()?),
+                        Key::ErrorMessage | Key::ErrorType => {
+                            written.is_failure = true;
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        Key::Unknown => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Ok(written)
+            }
+        }
+        deserializer.deserialize_map(WrittenVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BodyVisitor;
+        impl<'de> Visitor<'de> for BodyVisitor {
+            type Value = Body<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Body::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Body::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Body::None)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(Body::Other)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(Body::Other)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(Body::Other)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(Body::Other)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                IgnoredAny.visit_seq(list).map(|_| Body::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                IgnoredAny.visit_map(map).map(|_| Body::Other)
+            }
+        }
+        deserializer.deserialize_any(BodyVisitor)
+    }
 }
 
 fn status_code(value: &Value) -> Option<StatusCode> {
@@ -91,13 +221,13 @@ fn status_code(value: &Value) -> Option<StatusCode> {
 }
 
 fn map_of<'a>(
-    answer: &'a Map<String, Value>,
+    value: &'a Value,
     key: &'static str,
 ) -> Result<impl Iterator<Item = (&'a String, &'a Value)>, ProxyAnswerError> {
-    match answer.get(key) {
-        None | Some(Value::Null) => Ok(None.into_iter().flatten()),
-        Some(Value::Object(map)) => Ok(Some(map.iter()).into_iter().flatten()),
-        Some(_) => Err(ProxyAnswerError::WrongType(key)),
+    match value {
+        Value::Null => Ok(None.into_iter().flatten()),
+        Value::Object(map) => Ok(Some(map.iter()).into_iter().flatten()),
+        _ => Err(ProxyAnswerError::WrongType(key)),
     }
 }
 
@@ -124,7 +254,7 @@ mod tests {
     #[test]
     fn answers_are_read_as_aws_reads_them() {
         let check = |answer: &str, expected: Result<(u16, &str), &str>| {
-            let parsed = parse(answer.as_bytes());
+            let parsed = parse(&Bytes::copy_from_slice(answer.as_bytes()));
             let parsed =
                 parsed.as_ref().map(|answer| (answer.status.as_u16(), std::str::from_utf8(&answer.body).unwrap()));
             assert_eq!(parsed.map_err(ToString::to_string), expected.map_err(str::to_owned), "{answer}");
@@ -137,6 +267,13 @@ mod tests {
         check(r#"{"statusCode":200,"body":"aGk=","isBase64Encoded":true}"#, Ok((200, "hi")));
         check(r#"{"statusCode":200,"extra":[1]}"#, Ok((200, "")));
         check(r#"{"statusCode":200,"errorMessage":"x"}"#, Ok((200, "")));
+        check(r#"{"statusCode":200,"body":"a\"b","body":"c\n\u00e4"}"#, Ok((200, "c\nä")));
+        check(r#"{"statusCode":200,"body":7}"#, Err("`body` is of the wrong type"));
+        check(r#"{"statusCode":200,"body":[{}]}"#, Err("`body` is of the wrong type"));
+        check(r#"{"statusCode":200,"body":false}"#, Err("`body` is of the wrong type"));
+        check(r#"{"statusCode":200,"body":"x"} x"#, Err("the answer is not JSON"));
+        check(r#"{"statusCode":200,"body":"x""#, Err("the answer is not JSON"));
+        check("7", Err("the answer is no JSON object"));
         check(r#"{"statusCode":99}"#, no_status);
         check(r#"{"statusCode":600}"#, no_status);
         check(r#"{"statusCode":200.5}"#, no_status);
@@ -161,10 +298,10 @@ mod tests {
 
     #[test]
     fn both_header_maps_are_merged_and_names_have_no_case() {
-        let answer = parse(
+        let answer = parse(&Bytes::from_static(
             br#"{"statusCode":200,"headers":{"sec-websocket-PROTOCOL":"v1","X-A":"1","bad name":"x","X-N":7},
                  "multiValueHeaders":{"x-a":["2","3"]}}"#,
-        )
+        ))
         .unwrap();
         assert_eq!(answer.headers["sec-websocket-protocol"], "v1");
         assert_eq!(answer.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["2", "3"]);

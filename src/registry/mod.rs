@@ -4,9 +4,11 @@
 //! An entry is *connecting* until its `$connect` is answered, *open* while it is served, *ended* until its `$disconnect`
 //! has been delivered; then it is gone. Every change goes through a method of [`Registry`], in one place and under the
 //! lock of one shard, never across an await, and there a [`Mirror`] in Redis follows it, if there is one. Nobody reads the
-//! mirror while this node lives: Redis may be away, or forget, and is made equal later.
+//! mirror while this node lives: Redis may be away, or forget, and is made equal later. A [`Roster`] beside it tells other
+//! nodes of which groups and users there are members here.
 
 pub mod claims;
+mod entry;
 mod gate;
 mod listing;
 mod mirror;
@@ -14,6 +16,7 @@ pub mod record;
 mod roster;
 mod settings;
 mod state;
+mod walk;
 pub mod writer;
 
 use std::sync::Arc;
@@ -26,13 +29,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::groups::Member;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
 use crate::session::{Closing, Outbox};
 
 pub use claims::Claims;
+pub use entry::{Ended, Open};
 pub use gate::Gate;
 pub use listing::{ConnectionView, Page, Query};
 pub use mirror::{Attachment, Mirror};
@@ -40,7 +42,7 @@ pub use roster::{Holders, Roster};
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
 
-use record::RecordState;
+use entry::{Acknowledged, Entry, Present, State};
 
 /// Closes all clients whenever the gate has been shut for as long as they are held, until `stop`.
 pub async fn watch_gate(registry: Arc<Registry>, stop: CancellationToken) {
@@ -68,79 +70,9 @@ pub struct Registry {
     claims: Claims,
 }
 
-#[derive(Debug)]
-struct Entry {
-    connection: Arc<Connection>,
-    state: State,
-    acknowledged: Acknowledged,
-}
-
-/// The state that the mirror last acknowledged.
-#[derive(Clone, Copy, Debug, Default)]
-struct Acknowledged {
-    /// What it acknowledged before an older incarnation it may have forgotten.
-    incarnation: u32,
-    /// [`Entry::mark`]; 0 for none.
-    mark: u32,
-}
-
-/// What is to be recorded of an entry now.
-#[derive(Debug)]
-struct Present {
-    connection: Arc<Connection>,
-    state: RecordState,
-    mark: u32,
-}
-
 /// A connection was not recorded, and may not begin without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRecorded;
-
-impl Entry {
-    /// Tells the states of one entry apart.
-    fn mark(&self) -> u32 {
-        match &self.state {
-            State::Connecting => 1,
-            State::Open(_) => 2,
-            State::Ended(ended) => ended.attempt.saturating_add(2),
-        }
-    }
-
-    fn record_state(&self) -> RecordState {
-        match &self.state {
-            State::Connecting => RecordState::Connecting,
-            State::Open(_) => RecordState::Open,
-            State::Ended(Ended { closing, attempt, .. }) => {
-                RecordState::Ended { code: closing.code, reason: Arc::clone(&closing.reason), attempt: *attempt }
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-enum State {
-    Connecting,
-    Open(Arc<Outbox>),
-    Ended(Ended),
-}
-
-/// A connection that is over while its `$disconnect` is not yet delivered.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    pub connection: Arc<Connection>,
-    pub closing: Closing,
-    /// The number of the next attempt to deliver the event, from 1.
-    pub attempt: u32,
-    /// When this node took the event, by its own clock.
-    pub since: Instant,
-}
-
-/// An open connection and the way to its socket.
-#[derive(Clone, Debug)]
-pub struct Open {
-    pub connection: Arc<Connection>,
-    pub outbox: Arc<Outbox>,
-}
 
 impl Registry {
     /// An empty one for a new node, without a mirror.
@@ -378,44 +310,6 @@ impl Registry {
         }
     }
 
-    /// Outboxes of all open connections.
-    pub fn all_open(&self) -> Vec<Arc<Outbox>> {
-        let outbox =
-            |entry: &Entry| if let State::Open(outbox) = &entry.state { Some(Arc::clone(outbox)) } else { None };
-        self.entries.iter().filter_map(|entry| outbox(entry.value())).collect()
-    }
-
-    /// All open connections of a stage. Looks at every connection.
-    pub fn open_in(&self, api_id: &str, stage: &str) -> Vec<Member> {
-        let member = |entry: &Entry| match &entry.state {
-            State::Open(outbox) if *entry.connection.api_id == *api_id && *entry.connection.stage == *stage => {
-                Some(Member { id: entry.connection.id, outbox: Arc::clone(outbox) })
-            }
-            State::Open(_) | State::Connecting | State::Ended(_) => None,
-        };
-        self.entries.iter().filter_map(|entry| member(entry.value())).collect()
-    }
-
-    /// Bytes that wait to be written in all send buffers, and in the fullest one. Looks at every connection.
-    pub fn buffered_bytes(&self) -> (usize, usize) {
-        let bytes = |entry: &Entry| if let State::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
-        let all = self.entries.iter().map(|entry| bytes(entry.value()));
-        all.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)))
-    }
-
-    /// Connections that are over while their backends do not know it, those of dead nodes among them. Looks at every
-    /// connection.
-    pub fn all_ended(&self) -> Vec<Arc<Connection>> {
-        let ended = |entry: &Entry| matches!(entry.state, State::Ended(_)).then(|| Arc::clone(&entry.connection));
-        let own = self.entries.iter().filter_map(|entry| ended(entry.value()));
-        own.chain(self.claims.all()).collect()
-    }
-
-    /// All connections whose backend does not know yet that they are over, or will be.
-    pub fn all(&self) -> Vec<ConnectionId> {
-        self.entries.iter().map(|entry| *entry.key()).collect()
-    }
-
     /// The state of an entry as it is to be recorded.
     fn present(&self, id: &ConnectionId) -> Option<Present> {
         let entry = self.entries.get(id)?;
@@ -428,17 +322,6 @@ impl Registry {
         if let Some(mut entry) = self.entries.get_mut(id) {
             entry.acknowledged = Acknowledged { incarnation, mark };
         }
-    }
-
-    /// All entries by the bucket of their record, and whether the mirror has their present state.
-    fn by_bucket(&self, incarnation: u32) -> [Vec<(ConnectionId, bool)>; BUCKETS] {
-        let mut buckets: [Vec<_>; BUCKETS] = std::array::from_fn(|_| Vec::new());
-        for entry in &self.entries {
-            let Acknowledged { incarnation: known, mark } = entry.acknowledged;
-            let is_acknowledged = (known, mark) == (incarnation, entry.mark());
-            buckets[Keys::bucket_of(entry.key())].push((*entry.key(), is_acknowledged));
-        }
-        buckets
     }
 
     fn changed(&self, id: &ConnectionId) {

@@ -3,15 +3,20 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tidegate::app::Gateway;
 use tidegate::http_client::HttpClient;
 use tokio::net::TcpListener;
 
-use crate::support::{Reply, Settings, TestBackend, TestGateway};
+use crate::support::{Gate, Reply, Settings, TestBackend, TestGateway, eventually};
+
+/// How long a thousand calls on one connection may take.
+const CROWD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves one connection after the other with a backlog of 5, as `python -m http.server` does, and answers each message
 /// with its own body.
@@ -133,6 +138,33 @@ async fn an_https_backend_is_trusted_by_its_own_authority_and_no_other_is() {
     let gateway = settings.start().await;
     assert_eq!(gateway.handshake("/prod", &[]).await.status, 502);
     assert_eq!(backend.calls("CONNECT").len(), 1, "nothing was sent");
+}
+
+#[tokio::test]
+async fn while_a_crowd_waits_for_the_backend_a_client_with_no_room_left_is_told_so() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend)
+        .integration("maxConnections: 1")
+        .section("limits: { concurrentDispatches: 1024 }")
+        .start()
+        .await;
+    let (mut client, id) = gateway.client(&backend).await;
+    let gate = Gate::default();
+    backend.answer("MESSAGE", Reply::body("first").held(&gate));
+    let sent = 1024 + 2;
+    for number in 0..sent {
+        client.send(&json!({"action": "ask", "number": number}).to_string()).await;
+    }
+    for _ in 1024..sent {
+        let frame = client.next_json().await;
+        assert_eq!((&frame["message"], &frame["connectionId"]), (&json!("Too Many Requests"), &json!(id)));
+    }
+    gate.open();
+    assert_eq!(client.next_text().await, "first");
+    eventually(CROWD_TIMEOUT, "the crowd is served", async || backend.calls("MESSAGE").len() == 1024).await;
+    backend.answer("MESSAGE", Reply::body("again"));
+    client.send(r#"{"action":"ask"}"#).await;
+    assert_eq!(client.next_text().await, "again");
 }
 
 #[tokio::test]

@@ -147,7 +147,7 @@ async fn a_node_that_is_cut_from_redis_is_asked_for_what_joins_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_joined_is_reached_from_any_node_whatever_redis_does() {
     const TROUBLES: usize = 9;
-    let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(6), ..Plan::default() }).await;
+    let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(10), ..Plan::default() }).await;
     let caller = Caller::new();
     let mut visitors = Vec::new();
     for number in 0..6 {

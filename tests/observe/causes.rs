@@ -243,7 +243,7 @@ async fn other_nodes(moved: &mut Moved) {
     ];
     moved.expect(&node, &none, &names).await;
     let before = values(&node).await;
-    assert_eq!(http(other.gateway.internal(), "POST", "/prod/@broadcast", &[], b"all").await.status, 200);
+    assert_eq!(http(other.gateway.internal_address(), "POST", "/prod/@broadcast", &[], b"all").await.status, 200);
     moved.expect(&node, &before, &["tidegate_link_asks_total"]).await;
     let mut stranger = TcpStream::connect(node.gateway.peer_address().unwrap()).await.unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

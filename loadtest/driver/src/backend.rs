@@ -8,6 +8,7 @@ mod grip;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 const BACKLOG: i32 = 4096;
@@ -31,8 +33,8 @@ struct Event<'a> {
     body: Option<&'a RawValue>,
 }
 
-/// Serves until the process ends.
-pub(crate) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
+/// Serves until the process ends; each answer takes at least `delay`.
+pub(crate) async fn serve(address: SocketAddr, delay: Duration) -> anyhow::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -40,13 +42,18 @@ pub(crate) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from_std(socket.into())?;
     println!("{}", listener.local_addr()?);
-    crate::machine::look();
+    crate::machine::raise_open_files();
     let tasks = TaskTracker::new();
     loop {
         let (stream, _peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
         tasks.spawn(async move {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+            let service = service_fn(|request| async {
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                Ok::<_, Infallible>(answer(request).await)
+            });
             // A connection that fails concerns the gateway, which will show it.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });

@@ -42,10 +42,13 @@ pub(crate) enum Limit {
     TimesFloor(f64),
     /// As many times the same figure of tidegate with its defaults, round by round.
     TimesTidegate(f64),
+    /// As many times the same figure of the same target in another scenario, round by round.
+    #[serde(rename_all = "camelCase")]
+    TimesScenario { scenario: String, times: f64 },
 }
 
 /// A budget against what was measured.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Judgement {
     pub(crate) budget: Budget,
@@ -54,7 +57,7 @@ pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Verdict {
     Met,
@@ -74,15 +77,17 @@ impl Limit {
     pub(crate) fn value(&self) -> f64 {
         match self {
             Limit::Max(value) | Limit::TimesFloor(value) | Limit::TimesTidegate(value) => *value,
+            Limit::TimesScenario { times, .. } => *times,
         }
     }
 
-    /// The target that the measured one is compared with.
-    pub(crate) fn reference(&self) -> Option<&'static str> {
+    /// The target or the scenario that the measured one is compared with.
+    pub(crate) fn reference(&self) -> Option<&str> {
         match self {
             Limit::Max(_) => None,
             Limit::TimesFloor(_) => Some("floor"),
             Limit::TimesTidegate(_) => Some("tidegate"),
+            Limit::TimesScenario { scenario, .. } => Some(scenario),
         }
     }
 }

@@ -35,6 +35,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the kernel keeps of a client that wants to see what was not sent.
+const UNSENT_BYTES: usize = 4 * 1024;
+
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Connects client `index`.
@@ -45,10 +48,11 @@ pub(crate) async fn connect(endpoints: &Endpoints, index: usize) -> anyhow::Resu
 async fn handshake(endpoints: &Endpoints, index: usize) -> anyhow::Result<Socket> {
     let socket = TcpSocket::new_v4()?;
     let source = source_address(index);
-    if source != std::net::Ipv4Addr::LOCALHOST && endpoints.clients.ip().is_loopback() {
+    let address = endpoints.clients[index % endpoints.clients.len()];
+    if source != std::net::Ipv4Addr::LOCALHOST && address.ip().is_loopback() {
         socket.bind(SocketAddr::from((source, 0))).context("this machine has no port left")?;
     }
-    let stream = socket.connect(endpoints.clients).await.map_err(explain)?;
+    let stream = socket.connect(address).await.map_err(explain)?;
     stream.set_nodelay(true)?;
     let (scheme, stream) = match &endpoints.tls {
         None => ("ws", Either::Left(stream)),
@@ -56,10 +60,11 @@ async fn handshake(endpoints: &Endpoints, index: usize) -> anyhow::Result<Socket
     };
     let path = match &endpoints.protocol {
         Protocol::Gateway { stage } => stage.clone(),
-        Protocol::Nchan => format!("/clients/{index}"),
+        Protocol::Nchan { has_group: true } => format!("/members/{index}"),
+        Protocol::Nchan { has_group: false } => format!("/clients/{index}"),
         Protocol::Pushpin => format!("/websocket/{index}"),
     };
-    let url = format!("{scheme}://{}{path}", endpoints.clients);
+    let url = format!("{scheme}://{address}{path}");
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
     let (socket, _response) = tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await?;
     Ok(socket)
@@ -77,6 +82,15 @@ fn explain(error: std::io::Error) -> anyhow::Error {
         (_, true) => error.context("this machine allows no more open files: its limit is measured, not the target's"),
         _ => error,
     }
+}
+
+/// Has the kernel keep little of what a client sends: more soon waits in the client, which can see it there.
+pub(crate) fn keep_little_unsent(socket: &Socket) -> std::io::Result<()> {
+    let stream = match socket.get_ref() {
+        Either::Left(stream) => stream,
+        Either::Right(stream) => stream.get_ref().0,
+    };
+    socket2::SockRef::from(stream).set_send_buffer_size(UNSENT_BYTES)
 }
 
 /// Closes a connection and waits for the target's answer.

@@ -5,14 +5,16 @@
 //! interleaved, so that a slow minute of the machine meets all of them.
 //!
 //! ```text
-//! main -> bench -> run (one of run/*.rs) -> client, poster (paced by pacer) -> recorder
+//! main -> bench, growth -> run (one of run/*.rs) -> client, poster (paced by pacer) -> recorder
 //!                    target, process, sampler: what is measured
 //!      -> statistics -> budget -> report (Markdown, JSON, SVG)
+//! main -> results: the page of what was measured
 //! ```
 
 mod machine;
 mod process;
 mod scenario;
+mod vary;
 mod recorder;
 mod pacer;
 mod backend;
@@ -20,16 +22,22 @@ mod target;
 mod payload;
 mod client;
 mod poster;
+mod statistics;
 mod sampler;
 mod run;
-mod statistics;
 mod budget;
+mod play;
 mod report;
 mod bench;
+mod growth;
+mod micro;
+mod results;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +54,16 @@ enum Command {
     /// Plays scenarios on targets, interleaved, and compares. Exits 1 if a budget is exceeded by more than the spread
     /// of the rounds, or if anything was answered wrongly.
     Bench(Box<bench::Arguments>),
+    /// Changes one thing at a time: connections, routes, nodes. What one connection and one message cost must stay.
+    Growth(Box<growth::Arguments>),
+    /// Prints what gungraun counted, as a table.
+    Micro {
+        /// What `cargo bench --package tidegate-micro -- --output-format=json` has printed.
+        #[arg(long, value_name = "FILE")]
+        json: PathBuf,
+    },
+    /// Joins what the others have written as JSON to one page, with its pictures.
+    Results(results::Arguments),
     /// Lists the scenarios.
     List {
         /// Where the scenarios are.
@@ -57,6 +75,9 @@ enum Command {
         /// Where it listens; port 0 takes any free one. The address that was taken is the first line on stdout.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
+        /// How long it takes for an answer.
+        #[arg(long, default_value_t = 0)]
+        delay_millis: u64,
     },
 }
 
@@ -82,13 +103,23 @@ fn run(command: Command) -> anyhow::Result<bool> {
             }
             Ok(true)
         }
-        Command::Backend { listen } => runtime.block_on(backend::serve(listen)).map(|()| true),
-        Command::Bench(arguments) => runtime.block_on(async {
-            tokio::select! {
-                outcome = bench::bench(&arguments) => outcome,
-                // Dropping the run ends the processes that it started.
-                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-            }
-        }),
+        Command::Backend { listen, delay_millis } => {
+            runtime.block_on(backend::serve(listen, Duration::from_millis(delay_millis))).map(|()| true)
+        }
+        Command::Micro { json } => {
+            print!("{}", micro::table(&micro::read(&std::fs::read(json)?)?));
+            Ok(true)
+        }
+        Command::Results(arguments) => results::results(&arguments).map(|()| true),
+        Command::Bench(arguments) => runtime.block_on(until_interrupted(bench::bench(&arguments))),
+        Command::Growth(arguments) => runtime.block_on(until_interrupted(growth::growth(&arguments))),
+    }
+}
+
+/// Dropping a run ends the processes that it started.
+async fn until_interrupted(run: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<bool> {
+    tokio::select! {
+        outcome = run => outcome,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     }
 }

@@ -8,6 +8,11 @@ const DIGITS: usize = 10;
 /// Asks the backend for the connection's id.
 pub(crate) const WHOAMI: &str = "{\"action\":\"whoami\"}";
 
+/// The key of one of the routes that messages are for.
+pub(crate) fn route_key(number: usize) -> String {
+    format!("echo{number}")
+}
+
 /// The messages of one client: JSON with a number and padding.
 pub(crate) struct Messages {
     head: String,
@@ -15,9 +20,10 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// Messages of client `client`, of `bytes` bytes if that is enough.
-    pub(crate) fn new(client: usize, bytes: usize) -> Self {
-        let head = format!("{{\"action\":\"echo\",\"client\":{client},\"number\":\"");
+    /// Messages of client `client` to its route of so many, of `bytes` bytes if that is enough.
+    pub(crate) fn new(client: usize, routes: usize, bytes: usize) -> Self {
+        let route = route_key(client % routes.max(1));
+        let head = format!("{{\"action\":\"{route}\",\"client\":{client},\"number\":\"");
         let (before, after) = ("\",\"text\":\"", "\"}");
         let padding = bytes.saturating_sub(head.len() + DIGITS + before.len() + after.len());
         Messages { head, tail: format!("{before}{}{after}", "x".repeat(padding)) }
@@ -85,11 +91,11 @@ mod tests {
 
     #[test]
     fn a_message_is_read_back_only_by_its_client_and_only_whole() {
-        let messages = Messages::new(7, 128);
+        let messages = Messages::new(7, 3, 128);
         let text = messages.text(42);
         assert_eq!(text.len(), 128);
         assert_eq!(messages.number(&text), Some(42));
-        assert_eq!(Messages::new(8, 128).number(&text), None);
+        assert_eq!(Messages::new(8, 3, 128).number(&text), None);
         assert_eq!(messages.number(&text[..127]), None);
         assert_eq!(messages.number(&text.replace("xxxx", "xxyx")), None);
     }

@@ -157,6 +157,14 @@ async fn next_line<R: AsyncRead + Unpin>(
     Some(lines?.next_line().await)
 }
 
+/// As [`usage`], without holding up the thread of the load: looking for descendants reads the files of all processes of
+/// the machine.
+pub(crate) async fn usage_aside(pids: &[i32]) -> Usage {
+    let pids = pids.to_vec();
+    // It fails only if it panics or the runtime ends, and then nobody looks any more.
+    tokio::task::spawn_blocking(move || usage(&pids)).await.unwrap_or_default()
+}
+
 /// What these processes and all their descendants use.
 pub(crate) fn usage(pids: &[i32]) -> Usage {
     let mut total = Usage::default();
@@ -171,6 +179,17 @@ pub(crate) fn usage(pids: &[i32]) -> Usage {
         total.pss_kib += field("Pss:");
     }
     total
+}
+
+/// RSS of these processes without their descendants: cheap enough to be looked at many times a second, and a little
+/// behind.
+pub(crate) fn rss_kib_of(pids: &[i32]) -> u64 {
+    let pages = |pid: &i32| {
+        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        statm.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    let pages: u64 = pids.iter().filter_map(pages).sum();
+    pages * rustix::param::page_size() as u64 / 1024
 }
 
 /// CPU alone: cheap enough to frame a measurement.
@@ -188,7 +207,7 @@ pub(crate) fn cpu_ms(pid: i32) -> Option<f64> {
     Some((user + system) * 1000.0 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-fn with_descendants(pids: &[i32]) -> Vec<i32> {
+pub(crate) fn with_descendants(pids: &[i32]) -> Vec<i32> {
     let mut children = HashMap::<i32, Vec<i32>>::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };

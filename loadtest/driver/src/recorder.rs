@@ -43,6 +43,8 @@ pub(crate) enum Operation {
     Reply,
     /// A post, to its client.
     Post,
+    /// An HTTP call, to its answer.
+    Call,
 }
 
 /// Latencies as reports say them, in microseconds.
@@ -109,7 +111,7 @@ impl Recorder {
             latencies.all.saturating_record(latency);
             latencies.since_last_look.saturating_record(latency);
             match operation {
-                Operation::Connect => {}
+                Operation::Connect | Operation::Call => {}
                 Operation::Reply => latencies.replies.saturating_record(latency),
                 Operation::Post => latencies.posts.saturating_record(latency),
             }
@@ -124,6 +126,16 @@ impl Recorder {
     /// Something worth a line in the report that is no error.
     pub(crate) fn note(&self, what: impl Into<String>) {
         *lock(&self.notes).entry(what.into()).or_default() += 1;
+    }
+
+    /// Takes over the errors and notes of a recorder for a part of the run.
+    pub(crate) fn take_in(&self, part: &Recorder) {
+        for (what, count) in part.errors() {
+            *lock(&self.errors).entry(what).or_default() += count;
+        }
+        for (what, count) in part.notes() {
+            *lock(&self.notes).entry(what).or_default() += count;
+        }
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -146,6 +158,14 @@ impl Recorder {
         quantiles(&lock(&self.latencies).all)
     }
 
+    /// Latencies since this was last asked, for a part of a run.
+    pub(crate) fn take_latencies(&self) -> Quantiles {
+        let mut latencies = lock(&self.latencies);
+        let taken = quantiles(&latencies.all);
+        latencies.all.reset();
+        taken
+    }
+
     /// Latencies of messages, and of posts.
     pub(crate) fn latencies_apart(&self) -> (Quantiles, Quantiles) {
         let latencies = lock(&self.latencies);
@@ -158,6 +178,12 @@ impl Recorder {
         let recent = quantiles(&latencies.since_last_look);
         latencies.since_last_look.reset();
         recent
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Recorder::new()
     }
 }
 

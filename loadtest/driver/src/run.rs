@@ -4,6 +4,8 @@ mod accept;
 mod fanout;
 mod group;
 mod idle;
+mod join;
+mod overload;
 mod slow;
 mod storm;
 mod traffic;
@@ -13,17 +15,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use overload::{Moment, Phase, Rates};
+
 use crate::client::{self, Client, Recipient, Sending, Socket};
 use crate::payload::{Messages, Posts};
 use crate::process::{cpu_ms_of, usage};
 use crate::recorder::{Nanos, Operation, Recorder};
-use crate::sampler::{Sample, sample};
+use crate::sampler::{Drift, Sample, drift, sample};
 use crate::scenario::{Kind, Scenario};
 use crate::target::{self, Programs, Target};
 
@@ -31,14 +35,20 @@ use crate::target::{self, Programs, Target};
 const CONNECTING: usize = 64;
 
 /// What a run found out. Figures by name; the names are those of the budgets.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Outcome {
-    pub(crate) figures: BTreeMap<&'static str, f64>,
+    pub(crate) figures: BTreeMap<String, f64>,
     /// What was wrong, and how often. Figures of a run with errors count for nothing.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) notes: BTreeMap<String, u64>,
     pub(crate) samples: Vec<Sample>,
+    /// Of an overload: what each phase was like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) phases: Vec<Phase>,
+    /// Of an overload: its course over time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) course: Vec<Moment>,
 }
 
 /// What every part of a run uses.
@@ -47,7 +57,9 @@ struct Run<'a> {
     target: &'a Target,
     recorder: Arc<Recorder>,
     posts: Arc<Posts>,
-    figures: BTreeMap<&'static str, f64>,
+    figures: BTreeMap<String, f64>,
+    phases: Vec<Phase>,
+    course: Vec<Moment>,
 }
 
 /// Plays a scenario on a target that is started for it and stopped afterwards.
@@ -60,6 +72,8 @@ pub(crate) async fn run(scenario: &Scenario, kind: &target::Kind, programs: &Pro
         recorder: Arc::clone(&recorder),
         posts: Arc::new(Posts::new(scenario.payload_bytes)),
         figures: BTreeMap::new(),
+        phases: Vec::new(),
+        course: Vec::new(),
     };
     let mut samples = Vec::new();
     let played = tokio::select! {
@@ -67,8 +81,12 @@ pub(crate) async fn run(scenario: &Scenario, kind: &target::Kind, programs: &Pro
         () = sample(target.pids.clone(), recorder, &mut samples) => unreachable!("sampling has no end"),
     };
     played.with_context(|| format!("given up after {:?}, the deadline of the scenario", scenario.deadline()))??;
-    let Run { recorder, figures, .. } = run;
-    let outcome = Outcome { figures, errors: recorder.errors(), notes: recorder.notes(), samples };
+    if let Some(Drift { rss_percent, p99_times }) = drift(&samples) {
+        run.note("rss_drift_percent", rss_percent);
+        run.note("p99_drift_times", p99_times);
+    }
+    let Run { recorder, figures, phases, course, .. } = run;
+    let outcome = Outcome { figures, errors: recorder.errors(), notes: recorder.notes(), samples, phases, course };
     target.stop().await;
     Ok(outcome)
 }
@@ -81,8 +99,10 @@ impl Run<'_> {
             Kind::Traffic => self.traffic().await,
             Kind::Fanout => self.fanout().await,
             Kind::Group => self.group().await,
+            Kind::Join => self.join().await,
             Kind::Storm => self.storm().await,
             Kind::Slow => self.slow().await,
+            Kind::Overload => self.overload().await,
         }
     }
 
@@ -143,7 +163,7 @@ impl Run<'_> {
             let client = Client {
                 socket,
                 recorder: Arc::clone(&self.recorder),
-                messages: Messages::new(recipient.index, self.scenario.payload_bytes),
+                messages: Messages::new(recipient.index, self.scenario.routes, self.scenario.payload_bytes),
                 posts: Arc::clone(&self.posts),
                 recipient: Arc::clone(recipient),
                 delivered: delivered.cloned(),
@@ -181,9 +201,9 @@ impl Run<'_> {
     }
 
     /// Notes a figure, unless there is nothing to measure: a target elsewhere has neither CPU nor memory here.
-    fn note(&mut self, name: &'static str, value: f64) {
+    fn note(&mut self, name: &str, value: f64) {
         if value.is_finite() {
-            self.figures.insert(name, value);
+            self.figures.insert(name.to_owned(), value);
         }
     }
 }

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 /// Where scenarios are, seen from the root of the repository.
 pub(crate) const DIRECTORY: &str = "loadtest/scenarios";
 
+/// For the progress bar: how long a target and its backend take to start and to stop, and how quickly clients connect
+/// and leave.
+const START_SECONDS: f64 = 1.5;
+const CONNECTS_PER_SECOND: f64 = 3000.0;
+
 /// One scenario, as its file says it. What a kind does not use is left out.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -41,7 +46,7 @@ pub(crate) struct Scenario {
     pub(crate) payload_bytes: usize,
 
     /// Messages of each client that wait for their reply, when the rate is not given.
-    #[serde(default = "in_flight")]
+    #[serde(default = "one")]
     pub(crate) in_flight: usize,
 
     /// Messages a second of all clients together; without it as many as the target takes.
@@ -54,6 +59,22 @@ pub(crate) struct Scenario {
     #[serde(default = "posters")]
     pub(crate) posters: usize,
 
+    /// Routes that messages are for. Each client sends to one of them.
+    #[serde(default = "one")]
+    pub(crate) routes: usize,
+
+    /// Nodes of a cluster.
+    #[serde(default = "nodes")]
+    pub(crate) nodes: usize,
+
+    /// In a cluster: clients are on all nodes. Without it they are on the first, and posts go to the last.
+    #[serde(default)]
+    pub(crate) spread: bool,
+
+    /// Groups that each client joins, in a scenario of kind `join`.
+    #[serde(default)]
+    pub(crate) groups: usize,
+
     /// Clients that leave and come back, a second.
     pub(crate) reconnects_per_second: Option<u32>,
 
@@ -61,11 +82,27 @@ pub(crate) struct Scenario {
     #[serde(default)]
     pub(crate) slow_percent: f64,
 
+    /// For `overload`: the load of each phase, as many times what the target can dispatch. The first is what the target
+    /// has to come back to in the last.
+    #[serde(default)]
+    pub(crate) loads: Vec<f64>,
+
+    /// How long the backend takes for an answer, in milliseconds.
+    #[serde(default)]
+    pub(crate) backend_delay_millis: u64,
+
+    /// Targets that it is for, unless the command line says so.
+    #[serde(default = "targets")]
+    pub(crate) targets: Vec<String>,
+
+    /// Rounds, unless the command line says so: what is compared with nothing needs no more than one.
+    pub(crate) rounds: Option<u32>,
+
     /// Load before anything is measured, in seconds.
     #[serde(default)]
     pub(crate) warmup_seconds: f64,
 
-    /// What is measured, in seconds.
+    /// What is measured, in seconds; for `overload`, of each phase.
     #[serde(default)]
     pub(crate) seconds: f64,
 
@@ -86,10 +123,14 @@ pub(crate) enum Kind {
     Fanout,
     /// All clients join a group, and one post at a time goes to it.
     Group,
+    /// All clients join groups, and leave them.
+    Join,
     /// All clients lose their connection and come back at once.
     Storm,
     /// Some clients stop reading while the others get posts.
     Slow,
+    /// More messages than the target can dispatch, in phases, while health checks, posts and closes go on.
+    Overload,
 }
 
 /// What not every target has.
@@ -98,7 +139,7 @@ pub(crate) enum Kind {
 pub(crate) enum Feature {
     /// Clients connect with TLS.
     Tls,
-    /// Clients are on one node, posts go to another.
+    /// Several nodes share a Redis.
     Cluster,
     /// Messages go to a backend whose answer is the reply.
     Dispatch,
@@ -106,14 +147,24 @@ pub(crate) enum Feature {
     Connect,
     /// Clients can join a group, and a post goes to all of it.
     Groups,
+    /// Queues are bounded and what does not fit is refused, health is answered, connections are closed by a call.
+    Bounds,
 }
 
 fn payload_bytes() -> usize {
     128
 }
 
-fn in_flight() -> usize {
+fn targets() -> Vec<String> {
+    ["floor", "tidegate"].map(str::to_owned).to_vec()
+}
+
+fn one() -> usize {
     1
+}
+
+fn nodes() -> usize {
+    2
 }
 
 fn posters() -> usize {
@@ -131,6 +182,16 @@ impl Scenario {
 
     pub(crate) fn deadline(&self) -> Duration {
         Duration::from_secs_f64(self.deadline_seconds)
+    }
+
+    /// About how long a run takes, with starting and connecting.
+    pub(crate) fn expected_seconds(&self) -> f64 {
+        let loads = self.loads.len().max(1) as f64;
+        let settles = if matches!(self.kind, Kind::Idle | Kind::Overload) { 2.0 } else { 1.0 };
+        START_SECONDS
+            + self.connections as f64 / CONNECTS_PER_SECOND
+            + self.warmup_seconds * settles
+            + self.seconds * loads
     }
 
     pub(crate) fn needs(&self, feature: Feature) -> bool {

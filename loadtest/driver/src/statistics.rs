@@ -1,9 +1,9 @@
 //! Several rounds of one figure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A figure over the rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Summary {
     pub(crate) rounds: usize,

@@ -69,8 +69,11 @@ pub(crate) struct Programs {
 
 /// How clients and posters reach a target. Shared by all of them.
 pub(crate) struct Endpoints {
-    pub(crate) clients: SocketAddr,
+    /// Where clients connect, in turn.
+    pub(crate) clients: Vec<SocketAddr>,
     pub(crate) posts: SocketAddr,
+    /// Where its health is asked for, if it tells.
+    pub(crate) health: Option<SocketAddr>,
     pub(crate) protocol: Protocol,
     pub(crate) tls: Option<ClientTls>,
 }
@@ -82,8 +85,21 @@ pub(crate) enum Protocol {
     Gateway {
         stage: String,
     },
-    Nchan,
+    /// A client subscribes to its own channel; with `has_group` to that of all as well.
+    Nchan {
+        has_group: bool,
+    },
     Pushpin,
+}
+
+impl Endpoints {
+    /// `/{stage}` of a gateway.
+    pub(crate) fn stage(&self) -> anyhow::Result<&str> {
+        match &self.protocol {
+            Protocol::Gateway { stage } => Ok(stage),
+            Protocol::Nchan { .. } | Protocol::Pushpin => anyhow::bail!("it has no stages"),
+        }
+    }
 }
 
 /// A target that runs. Dropped, its processes are killed.
@@ -103,8 +119,9 @@ struct Started {
     processes: Vec<Process>,
     /// Processes that the target needs and that are not part of it, such as its store.
     helpers: Vec<Process>,
-    clients: SocketAddr,
+    clients: Vec<SocketAddr>,
     posts: SocketAddr,
+    health: Option<SocketAddr>,
     protocol: Protocol,
 }
 
@@ -152,8 +169,10 @@ impl Kind {
         Ok(match self {
             Kind::Floor => [Feature::Dispatch, Feature::Connect, Feature::Tls, Feature::Groups].into(),
             Kind::Tidegate | Kind::TidegateHttp | Kind::TidegateObserved => tidegate::features(programs).await?,
-            Kind::Node | Kind::Attached(_) => [Feature::Dispatch].into(),
-            Kind::Nchan | Kind::Pushpin => BTreeSet::new(),
+            Kind::Node => [Feature::Dispatch, Feature::Groups].into(),
+            Kind::Attached(_) => [Feature::Dispatch].into(),
+            Kind::Nchan => [Feature::Groups].into(),
+            Kind::Pushpin => BTreeSet::new(),
         })
     }
 
@@ -173,7 +192,7 @@ impl Kind {
         let files = tempfile::tempdir()?;
         let certificate = scenario.needs(Feature::Tls).then(|| Certificate::write(files.path())).transpose()?;
         let listen = if let Kind::Attached(attached) = self { attached.backend } else { loopback(0) };
-        let (backend, backend_address) = start_backend(listen).await?;
+        let (backend, backend_address) = start_backend(listen, scenario.backend_delay_millis).await?;
         let setting = Setting {
             scenario,
             programs,
@@ -192,12 +211,13 @@ impl Kind {
             Kind::Attached(attached) => Started {
                 processes: Vec::new(),
                 helpers: Vec::new(),
-                clients: attached.address,
+                clients: vec![attached.address],
                 posts: attached.address,
+                health: None,
                 protocol: Protocol::Gateway { stage: attached.stage.clone() },
             },
         };
-        let Started { mut processes, helpers, clients, posts, protocol } = started;
+        let Started { mut processes, helpers, clients, posts, health, protocol } = started;
         let mut pids: Vec<_> = processes.iter().map(Process::pid).collect();
         if let Kind::Attached(Attached { pid, .. }) = self {
             pids.extend(*pid);
@@ -209,12 +229,12 @@ impl Kind {
         for process in &mut processes {
             drains.spawn(process.drain_output());
         }
-        for address in [clients, posts] {
+        for address in clients.iter().copied().chain([posts]) {
             wait_until_it_accepts(address).await.with_context(|| format!("{} at {address}", self.name()))?;
         }
         let tls = certificate.map(Certificate::into_client).transpose()?;
         Ok(Target {
-            endpoints: Arc::new(Endpoints { clients, posts, protocol, tls }),
+            endpoints: Arc::new(Endpoints { clients, posts, health, protocol, tls }),
             pids,
             backend_pid,
             processes,
@@ -233,9 +253,10 @@ impl Target {
     }
 }
 
-async fn start_backend(listen: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
+async fn start_backend(listen: SocketAddr, delay_millis: u64) -> anyhow::Result<(Process, SocketAddr)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("backend").arg("--listen").arg(listen.to_string());
+    command.arg("--delay-millis").arg(delay_millis.to_string());
     let mut backend = Process::start("backend", command)?;
     let address = backend.first_line().await?.parse()?;
     Ok((backend, address))
@@ -256,7 +277,14 @@ async fn start_floor(setting: &Setting<'_>) -> anyhow::Result<Started> {
     let mut floor = Process::start("floor", command)?;
     let address = floor.first_line().await?.parse()?;
     let protocol = Protocol::Gateway { stage: "/prod".to_owned() };
-    Ok(Started { processes: vec![floor], helpers: Vec::new(), clients: address, posts: address, protocol })
+    Ok(Started {
+        processes: vec![floor],
+        helpers: Vec::new(),
+        clients: vec![address],
+        posts: address,
+        health: None,
+        protocol,
+    })
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -8,19 +8,23 @@ use serde_json::Value;
 
 /// Scenarios that some targets cannot play. They are played as soon as the targets can: then this list is wrong and the
 /// test says so.
-const NOT_PLAYED: [(&str, &str); 1] = [("push-cross-node", "floor")];
+const NOT_PLAYED: [(&str, &str); 4] =
+    [("join-100000", "floor"), ("overload", "floor"), ("overload-slow-backend", "floor"), ("push-cross-node", "floor")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// The program, from the environment or built now, in the directory where this test is built.
+///
+/// It is built as a part of the workspace with its tests, so that after `cargo test --workspace` nothing is left to build:
+/// a package by itself would have dependencies with other features.
 fn program(variable: &str, package: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", package, "--bin", package])
+        .args(["build", "--quiet", "--workspace", "--bin", package, "--test", "scenarios"])
         .current_dir(root())
         .status()
         .expect("cargo starts");
@@ -87,12 +91,69 @@ fn every_short_scenario_is_played_without_an_error() {
         }
         for rounds in played["targets"].as_array().expect("targets") {
             let figures = &rounds["outcomes"][0]["figures"];
-            let main = if name.starts_with("idle") { "rss_mib" } else { "operations_per_second" };
+            let main = match name {
+                "idle" | "idle-tls" => "rss_mib",
+                "overload" | "overload-slow-backend" => "goodput_percent",
+                _ => "operations_per_second",
+            };
             let value = figures[main].as_f64();
             assert!(value.is_some_and(|value| value > 0.0), "{name} on {}: {figures}", rounds["target"]);
         }
     }
     assert_eq!(not_played, BTreeSet::from(NOT_PLAYED));
+}
+
+#[test]
+fn what_grows_is_compared_with_its_first_value_and_what_the_machine_cannot_hold_is_said() {
+    let tidegate = program("TIDEGATE_BIN", "tidegate");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (growths, json) = (directory.path().join("growth.yaml"), directory.path().join("growth.json"));
+    let text = "growths:
+  - { name: connected, description: Messages., scenario: dispatch-paced, target: tidegate, vary: connections, values: [5, 10, 2000000000], figure: cpu_ms_per_1000 }
+  - { name: routed, description: Messages., scenario: dispatch, target: tidegate, vary: routes, values: [1, 3], figure: cpu_ms_per_1000 }
+  - { name: spread, description: Posts., scenario: cluster-group, target: tidegate, vary: nodes, values: [1, 2], figure: cpu_seconds_per_million }
+";
+    std::fs::write(&growths, text).expect("a file");
+    let mut arguments = vec!["growth", "--rounds", "1", "--seconds", "1", "--warmup-seconds", "0.2"];
+    for (option, path) in [("--tidegate", &tidegate), ("--growths", &growths), ("--json", &json)] {
+        arguments.extend([option, path.to_str().expect("a path in UTF-8")]);
+    }
+    let output = driver(&arguments);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("it would be the machine's limit that is measured"), "{said}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON");
+    for grown in report["growths"].as_array().expect("growths") {
+        let figure = grown["growth"]["figure"].as_str().expect("a figure");
+        for step in grown["steps"].as_array().expect("steps").iter().filter(|step| step["notPlayed"].is_null()) {
+            let value = step["outcomes"][0]["figures"][figure].as_f64();
+            assert!(value.is_some_and(|value| value > 0.0), "{step}");
+        }
+    }
+}
+
+#[test]
+fn what_was_measured_becomes_one_page_that_says_what_was_not() {
+    let floor = program("TIDEGATE_FLOOR_BIN", "tidegate-floor");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (json, page, plots) =
+        (directory.path().join("bench.json"), directory.path().join("RESULTS.md"), directory.path().join("plots"));
+    let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+    let (floor, json, from) = (text(&floor), text(&json), text(directory.path()));
+    let mut arguments = vec!["bench", "--scenario", "mixed", "--targets", "floor", "--rounds", "1", "--floor", &floor];
+    arguments.extend(["--connections", "5", "--warmup-seconds", "0.2", "--seconds", "3", "--json", &json]);
+    let measured = driver(&arguments);
+    assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stdout));
+    let (out, plots) = (text(&page), text(&plots));
+    let written = driver(&["results", "--from", &from, "--out", &out, "--plots", &plots]);
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let page = std::fs::read_to_string(page).expect("a page");
+    for part in
+        ["### mixed", "| operations a second |", "![mixed](plots/mixed.svg)", "Not measured; `make bench-growth`"]
+    {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    assert!(Path::new(&plots).join("mixed.svg").exists());
 }
 
 #[test]

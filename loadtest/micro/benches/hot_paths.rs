@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gungraun::prelude::*;
 use tidegate::clock::Timestamp;
 use tidegate::expression::SelectionExpression;
@@ -78,15 +79,15 @@ fn build_event(input: (Arc<Connection>, Payload, EventId)) -> (Vec<u8>, (Arc<Con
     (event, input)
 }
 
-fn answer(bytes: usize) -> String {
-    format!("{{\"statusCode\":200,\"body\":\"{}\"}}", "x".repeat(bytes))
+fn answer(bytes: usize) -> Bytes {
+    format!("{{\"statusCode\":200,\"body\":\"{}\"}}", "x".repeat(bytes)).into()
 }
 
 #[library_benchmark]
 #[bench::small(answer(SMALL_BYTES))]
 #[bench::large(answer(LARGE_BYTES))]
-fn read_answer(answer: String) -> bool {
-    black_box(proxy_answer::parse(black_box(answer.as_bytes()))).is_ok()
+fn read_answer(answer: Bytes) -> bool {
+    black_box(proxy_answer::parse(black_box(&answer))).is_ok()
 }
 
 #[library_benchmark]

@@ -9,6 +9,7 @@ import { WebSocketServer } from 'ws';
 const backend = new URL(process.argv[2]);
 const agent = new http.Agent({ keepAlive: true, maxSockets: 256 });
 const connections = new Map();
+const members = new Set();
 let nextId = 1;
 
 function call(id, routeKey, body) {
@@ -35,7 +36,10 @@ const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false }
 sockets.on('connection', (socket) => {
   const id = String(nextId++);
   connections.set(id, socket);
-  socket.on('close', () => connections.delete(id));
+  socket.on('close', () => {
+    connections.delete(id);
+    members.delete(socket);
+  });
   socket.on('error', () => socket.terminate());
   socket.on('message', async (data) => {
     let routeKey = '$default';
@@ -52,10 +56,23 @@ sockets.on('connection', (socket) => {
   });
 });
 
+// PUT joins those that the body names, POST sends it to all members and is answered once every frame is written.
+function group(request, body, response) {
+  if (request.method === 'PUT') {
+    for (const id of JSON.parse(body).connections) members.add(connections.get(id));
+    return response.end('{}');
+  }
+  const text = body.toString();
+  let left = members.size;
+  const written = () => --left || response.end('{}');
+  for (const socket of members) socket.send(text, written);
+}
+
 const server = http.createServer((request, response) => {
   const pieces = [];
   request.on('data', (piece) => pieces.push(piece));
   request.on('end', () => {
+    if (request.url.includes('/@groups/')) return group(request, Buffer.concat(pieces), response);
     const socket = connections.get(request.url.slice(request.url.lastIndexOf('/') + 1));
     const answer = (status) => {
       response.statusCode = status;

@@ -13,8 +13,9 @@ use crate::data_plane::gateway_response::{error_frame, failure_status};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
+use crate::http_client::CallError;
 use crate::id::EventId;
-use crate::integration::Payload;
+use crate::integration::{IntegrationError, Payload};
 use crate::limits::{Bucket, ConnectionLimitSettings};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::session::Frame;
@@ -33,6 +34,8 @@ pub(super) struct Reply {
     pub(super) frame: Option<Frame>,
     /// The message brought a fresh token: the connection has another end now.
     pub(super) refreshed: bool,
+    /// The backend had no room for it.
+    pub(super) refused: bool,
 }
 
 /// What becomes of a message at once.
@@ -43,7 +46,7 @@ pub(super) enum Dispatched {
     Failed(Frame),
 }
 
-/// Sends one message to the backend of its route.
+/// Sends one message to the backend of its route, if it `has_room` among the dispatches of its connection.
 ///
 /// 1. throttles of the connection and its address  2. select the route  3. throttles of route or stage, and of all APIs
 /// 4. usage plan  5. integration  6. route response  7. record
@@ -52,6 +55,7 @@ pub(super) fn dispatch(
     connection: &Arc<Connection>,
     bucket: &mut Bucket,
     payload: Payload,
+    has_room: bool,
 ) -> Dispatched {
     let mut message = Message {
         started: Instant::now(),
@@ -82,6 +86,10 @@ pub(super) fn dispatch(
     };
     let at = Place { plane: Arc::clone(plane), connection: Arc::clone(connection), live, deployment, stage };
     let routed = throttled.map_err(|error| (error, None)).and_then(|()| at.route(&mut message));
+    let routed = routed.and_then(|way| match has_room {
+        true => Ok(way),
+        false => Err((MessageError::Integration(IntegrationError::Call(CallError::Overloaded)), Some(way))),
+    });
     match routed {
         Ok(Way::Route(route)) => {
             let in_flight = route.telemetry.meters(&plane.metrics, &message.labels).in_flight();
@@ -93,8 +101,9 @@ pub(super) fn dispatch(
                 let request_id = context.request_id;
                 let way = Some(Taken::of(&route));
                 let reason = at.record(outcome.as_ref().map(Option::as_ref), way, &context, message);
+                let refused = matches!(&outcome, Err(error) if is_refusal(error));
                 let frame = outcome.unwrap_or_else(|error| Some(at.error_frame(&error, request_id, reason)));
-                Reply { frame, refreshed: false }
+                Reply { frame, refreshed: false, refused }
             };
             Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
         }
@@ -110,6 +119,7 @@ pub(super) fn dispatch(
                 outcome.unwrap_or_else(|error| Reply {
                     frame: Some(at.error_frame(&error, request_id, reason)),
                     refreshed: false,
+                    refused: false,
                 })
             };
             Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
@@ -193,6 +203,10 @@ fn throttle_client(
         return Err(MessageError::Throttled { level: "address" });
     }
     Ok(())
+}
+
+fn is_refusal(error: &MessageError) -> bool {
+    matches!(error, MessageError::Integration(IntegrationError::Call(CallError::Overloaded)))
 }
 
 /// Why a message takes `$default`, unless it asked for it.

@@ -47,5 +47,5 @@ pub(super) async fn refresh(
     debug!(connection_id = %connection.id, "a client brought a fresh token");
     connection.principal.store(Some(Arc::new(fresh)));
     plane.registry.rewrite(&connection.id);
-    Ok(Reply { frame, refreshed: true })
+    Ok(Reply { frame, refreshed: true, refused: false })
 }

@@ -21,11 +21,19 @@ use crate::integration::Payload;
 use crate::session::{Closing, Deadlines, Due, Incoming, Outbox, Socket, SocketSettings, TokenDeadline};
 use crate::telemetry::execution_log;
 
+/// Messages in a row that are refused for want of room at the backend before reading stops.
+const REFUSALS_MAX: u8 = 8;
+
+/// How long reading then stops if nothing is under way whose reply could be waited for.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
 /// connection needs a lock but its outbox.
 ///
 /// Reading stops while as many dispatches as allowed are in flight, or while the outbox is full; writing never waits
-/// for a backend.
+/// for a backend. While a backend of the stage is crowded, reading goes on, and what comes beyond the dispatches that
+/// are allowed is refused: the buffers of a socket hold hundreds of messages, and those of thousands of sockets more
+/// work than can be done in time.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(admitted: Admitted, io: S, already_read: Bytes) {
     // What happens once is boxed: an idle session pays for nothing but its loop.
     let mut session = Box::pin(Session::new(admitted, io, already_read)).await;
@@ -45,6 +53,8 @@ struct Session<S> {
     sent: u64,
     /// Whether something waited to be written when last looked at.
     writing: bool,
+    /// Messages in a row that the backend had no room for.
+    refusals: u8,
     /// While the gate is shut: its opening.
     hold: Option<Pin<Box<OwnedNotified>>>,
 }
@@ -73,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             span,
             sent: 0,
             writing: false,
+            refusals: 0,
             hold: None,
         };
         session.note_token();
@@ -85,13 +96,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             let step = poll_fn(|cx| self.poll_step(cx, timer.as_mut())).await;
             match step {
-                Step::Incoming(Incoming::Text(text)) => self.message(Payload::Text(text)),
-                Step::Incoming(Incoming::Binary(bytes)) => self.message(Payload::Binary(bytes)),
+                Step::Incoming(Incoming::Text(text)) => self.message(Payload::Text(text), timer.as_mut()),
+                Step::Incoming(Incoming::Binary(bytes)) => self.message(Payload::Binary(bytes), timer.as_mut()),
                 // A client that pings wants to stay.
                 Step::Incoming(Incoming::Ping) => self.deadlines.data(Instant::now()),
                 Step::Incoming(Incoming::Pong) => {}
                 Step::Incoming(Incoming::End(closing)) | Step::End(closing) => return closing,
-                Step::Replied(Reply { frame, refreshed }) => {
+                Step::Replied(Reply { frame, refreshed, refused }) => {
+                    match refused {
+                        true => self.note_refusal(timer.as_mut()),
+                        false => self.refusals = 0,
+                    }
                     if let Some(frame) = frame {
                         self.outbox().reply(frame);
                     }
@@ -101,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     }
                 }
                 Step::Timer => {
+                    self.refusals = 0;
                     let observed = self.socket.observe(self.is_reading());
                     match self.deadlines.due(Instant::now(), observed) {
                         Due::Nothing { until } => timer.as_mut().reset(until),
@@ -136,6 +152,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Poll::Ready(Step::End(closing));
             }
             ready!(self.poll_hold(cx));
+        }
+        // A refusal costs little but its write: those that come together are written together.
+        if self.refusals > 0
+            && self.is_reading()
+            && let Poll::Ready(incoming) = self.socket.poll_incoming(cx)
+        {
+            return Poll::Ready(Step::Incoming(incoming));
         }
         if let Poll::Ready(closing) = self.socket.poll_send(cx) {
             return Poll::Ready(Step::End(closing));
@@ -178,15 +201,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn message(&mut self, payload: Payload) {
+    fn message(&mut self, payload: Payload, timer: Pin<&mut Sleep>) {
         self.deadlines.data(Instant::now());
         self.outbox().touch(self.admitted.plane.clock.now());
-        // The span of the message lies in that of its connection.
-        let _entered = self.span.as_ref().map(|span| span.enter());
+        let has_room = self.has_room();
         let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
-        match dispatch(plane, connection, &mut particulars.bucket, payload) {
+        let dispatched = {
+            // The span of the message lies in that of its connection.
+            let _entered = self.span.as_ref().map(|span| span.enter());
+            dispatch(plane, connection, &mut particulars.bucket, payload, has_room)
+        };
+        match dispatched {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
             Dispatched::Failed(frame) => self.outbox().reply(frame),
+        }
+        if !has_room {
+            self.note_refusal(timer);
+        }
+    }
+
+    /// A message was refused because the backend has no room for it. Too many in a row, and reading stops until one that
+    /// is under way is answered, or for a moment if there is none: thousands of sockets full of what will be refused
+    /// would leave no time for anything else.
+    fn note_refusal(&mut self, timer: Pin<&mut Sleep>) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals >= REFUSALS_MAX && self.dispatches.is_empty() {
+            timer.reset(Instant::now() + REFUSAL_PAUSE);
         }
     }
 
@@ -212,8 +252,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn is_reading(&self) -> bool {
-        let concurrent_dispatches = usize::from(self.admitted.live.limits.concurrent_dispatches);
-        self.dispatches.len() < concurrent_dispatches && !self.outbox().is_full()
+        self.refusals < REFUSALS_MAX && (self.has_room() || self.is_crowded()) && !self.outbox().is_full()
+    }
+
+    /// Whether one more dispatch is allowed.
+    fn has_room(&self) -> bool {
+        self.dispatches.len() < usize::from(self.admitted.live.limits.concurrent_dispatches)
+    }
+
+    /// Whether a crowd of calls waits for a backend of the stage.
+    fn is_crowded(&self) -> bool {
+        let Admitted { plane, connection, .. } = &self.admitted;
+        // Nearly always it ends here: this is asked whenever a session wakes up at its maximum.
+        if !plane.integrations.is_crowded() {
+            return false;
+        }
+        let live = plane.live();
+        let stage = live.deployments.api(&connection.api_id).and_then(|api| api.stage(&connection.stage));
+        stage.is_some_and(|stage| stage.is_crowded())
     }
 
     fn outbox(&self) -> &Outbox {

@@ -39,7 +39,7 @@ impl LinkMetrics {
             open: register.single("links_open", "Links to other nodes that are up"),
             refused: register.counter("link_refusals", "Connections to the peer port that got no link"),
             ended: register.counter("link_ends", "Links that are over, by what ended them"),
-            asked: register.single("link_asks", "What other nodes asked about groups and users of this one"),
+            asked: register.single_counter("link_asks", "What other nodes asked about groups and users of this one"),
             logged: Arc::default(),
         }
     }

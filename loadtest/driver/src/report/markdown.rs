@@ -1,19 +1,29 @@
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{FLOOR, Played, Report};
+use super::{FLOOR, Played, Report, Rounds};
 use crate::budget::Verdict;
+use crate::machine::Machine;
+use crate::run::Rates;
 use crate::statistics::Summary;
 
 /// Figures in the order of the tables, with what people call them. The JSON has all.
-const ROWS: [(&str, &str); 19] = [
+const ROWS: [(&str, &str); 28] = [
     ("rss_kib_per_connection", "KiB RSS per connection"),
     ("pss_kib_per_connection", "KiB PSS per connection"),
     ("memory_left_percent", "% of the growth left after closing"),
     ("operations_per_second", "operations a second"),
     ("cpu_ms_per_1000", "CPU ms per 1000"),
     ("cpu_seconds_per_million", "CPU s per million deliveries"),
+    ("join_bytes_each", "bytes RSS per membership"),
+    ("leave_cpu_ms_per_1000", "CPU ms per 1000 that leave"),
+    ("fanout_rss_kib", "KiB RSS more while fanning out"),
+    ("fanout_rss_frames", "that in frames"),
     ("round_ms", "ms for one round"),
     ("recovery_seconds", "s until all are back"),
+    ("capacity_per_second", "messages a second when saturated"),
+    ("offered_times", "times that offered in the worst phase"),
+    ("goodput_percent", "% of that answered in the worst phase"),
     ("p50_us", "p50 us"),
     ("p99_us", "p99 us"),
     ("p999_us", "p99.9 us"),
@@ -22,10 +32,15 @@ const ROWS: [(&str, &str); 19] = [
     ("post_p50_us", "p50 us of posts"),
     ("post_p99_us", "p99 us of posts"),
     ("rss_mib", "MiB RSS"),
+    ("rss_drift_percent", "% RSS more in the last quarter than in the first"),
+    ("p99_drift_times", "times the p99 of the first quarter in the last"),
     ("payload_mib_per_second", "MiB/s of payload"),
     ("backend_cpu_percent", "CPU % of the backend"),
     ("driver_cpu_percent", "CPU % of the driver"),
 ];
+
+/// The streams of an overload; the last is by how much the driver was late itself.
+const STREAMS: [&str; 6] = ["message", "health", "post", "get", "delete", "driver"];
 
 pub(super) fn markdown(report: &Report) -> String {
     let mut text = String::new();
@@ -35,26 +50,35 @@ pub(super) fn markdown(report: &Report) -> String {
 }
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
-    let machine = &report.machine;
-    writeln!(
-        out,
-        "{} cores of {}, {} MiB, Linux {}, load average {} at the start; load, backend and target share the cores, so \
-         only the target's CPU per operation, memory, and ratios within a run mean anything.\n",
-        machine.cores, machine.cpu, machine.memory_mib, machine.kernel, machine.load_average
-    )?;
-    for (target, version) in &report.versions {
-        writeln!(out, "- {target}: {version}")?;
-    }
+    origin(&report.machine, &report.versions, out)?;
     for played in &report.scenarios {
         scenario(played, out)?;
     }
     budgets(report, out)
 }
 
+/// Where figures come from.
+pub(super) fn origin(machine: &Machine, versions: &BTreeMap<String, String>, out: &mut String) -> std::fmt::Result {
+    let Machine { cores, cpu, memory_mib, kernel, open_files, load_average, load_average_end, .. } = machine;
+    let Machine { date, commit, rustc, .. } = machine;
+    writeln!(out, "- {date} UTC, commit {commit}, {rustc}")?;
+    writeln!(out, "- {cores} cores of {cpu}, {memory_mib} MiB, Linux {kernel}, {open_files} open files")?;
+    writeln!(out, "- load average {load_average} at the start, {load_average_end} at the end")?;
+    for (target, version) in versions {
+        writeln!(out, "- {target}: {version}")?;
+    }
+    writeln!(
+        out,
+        "\nLoad, backend and target share the cores, so only the target's CPU per operation, memory, and ratios within a \
+         run mean anything."
+    )?;
+    Ok(())
+}
+
 fn scenario(played: &Played, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n### {}\n\n{}\n", played.scenario.name, played.scenario.description.trim())?;
     if !played.targets.is_empty() {
-        let names: Vec<_> = played.targets.iter().map(|rounds| rounds.target).collect();
+        let names: Vec<_> = played.targets.iter().map(|rounds| rounds.target.as_str()).collect();
         writeln!(out, "| | {} |", names.join(" | "))?;
         writeln!(out, "|---|{}", "---|".repeat(names.len()))?;
         for (figure, name) in ROWS {
@@ -68,12 +92,39 @@ fn scenario(played: &Played, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\n{target} did not play it: {why}.")?;
     }
     for rounds in &played.targets {
-        for (what, count) in played.errors(rounds.target) {
+        phases(rounds, out)?;
+        for (what, count) in played.errors(&rounds.target) {
             writeln!(out, "\n**{}: {count} times: {what}.** Figures with errors count for nothing.", rounds.target)?;
         }
         for (what, count) in rounds.outcomes.last().into_iter().flat_map(|outcome| &outcome.notes) {
             writeln!(out, "\n{}: {count} times: {what}.", rounds.target)?;
         }
+    }
+    Ok(())
+}
+
+/// What each phase of an overload was like, in the last round.
+fn phases(rounds: &Rounds, out: &mut String) -> std::fmt::Result {
+    let Some(outcome) = rounds.outcomes.last().filter(|outcome| !outcome.phases.is_empty()) else { return Ok(()) };
+    writeln!(
+        out,
+        "\n| {}: load | offered/s | answered/s | shed/s | held back/s | p50 / p99 ms of {} |",
+        rounds.target,
+        STREAMS.join(" | p50 / p99 ms of ")
+    )?;
+    writeln!(out, "|---|---|---|---|---|{}", "---|".repeat(STREAMS.len()))?;
+    for phase in &outcome.phases {
+        let Rates { offered, answered, shed, held_back } = phase.rates;
+        write!(out, "| {}x | {offered:.0} | {answered:.0} | {shed:.0} | {held_back:.0} |", phase.load)?;
+        for stream in STREAMS {
+            match phase.latencies.get(stream) {
+                Some(latency) => {
+                    write!(out, " {} / {} |", number(latency.p50_us / 1000.0), number(latency.p99_us / 1000.0))?;
+                }
+                None => write!(out, " |")?,
+            }
+        }
+        writeln!(out)?;
     }
     Ok(())
 }
@@ -124,7 +175,7 @@ fn budgets(report: &Report, out: &mut String) -> std::fmt::Result {
 }
 
 /// Three significant digits.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),

@@ -1,24 +1,24 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use http::Method;
-use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{CONNECTING, Run, Window, end};
 use crate::client::{EVERYBODY, Sending};
 use crate::payload::Post;
 use crate::poster::Poster;
-use crate::process::usage;
-
-/// The path of the group that all clients are in.
-const GROUP: &str = "@groups/all";
+use crate::process::{rss_kib_of, usage, with_descendants};
 
 /// Clients that join in one call.
-const JOINING: usize = 5000;
+pub(super) const JOINING: usize = 5000;
+
+/// How often memory is looked at while a post is fanned out.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     /// All clients join a group, then one post at a time goes to it. A round ends when the last client has it.
@@ -29,10 +29,7 @@ impl Run<'_> {
         let mut poster = Poster::connect(Arc::clone(&self.target.endpoints)).await?;
         let before = usage(&self.target.pids).rss_kib;
         for joining in recipients.chunks(JOINING) {
-            let ids: Vec<&str> = joining.iter().map(|recipient| &*recipient.id).collect();
-            let body = json!({ "connections": ids }).to_string();
-            let status = poster.call(Method::PUT, &format!("{GROUP}/connections"), body).await?;
-            anyhow::ensure!(status.is_success(), "joining was answered with {status}");
+            poster.join(joining).await?;
         }
         let joined_kib = usage(&self.target.pids).rss_kib as f64 - before as f64;
         self.note("join_bytes_each", joined_kib * 1024.0 / scenario.connections as f64);
@@ -43,6 +40,11 @@ impl Run<'_> {
         let count = u32::try_from(scenario.connections).context("too many connections")?;
         let warm = Instant::now() + scenario.warmup();
         let ends = warm + scenario.duration();
+        let pids = with_descendants(&self.target.pids);
+        let (rss_kib, rss_kib_max) = (rss_kib_of(&pids), Arc::new(AtomicU64::new(0)));
+        // Dropped, it watches no more.
+        let mut watch = JoinSet::new();
+        watch.spawn(watch_rss(pids, Arc::clone(&rss_kib_max)));
         let (mut window, mut number) = (None, 0);
         let (mut rounds, mut rounds_ms) = (0_u32, 0.0);
         while Instant::now() < ends || rounds == 0 {
@@ -52,7 +54,7 @@ impl Run<'_> {
             let due = self.recorder.now();
             let text = self.posts.text(&Post { client: EVERYBODY, number, due });
             number += 1;
-            let status = poster.call(Method::POST, GROUP, text).await?;
+            let status = poster.post_to_group(text).await?;
             anyhow::ensure!(status.is_success(), "a post was answered with {status}");
             recipients.iter().for_each(|recipient| _ = recipient.answered.fetch_add(1, Ordering::Release));
             delivered.acquire_many(count).await?.forget();
@@ -69,8 +71,21 @@ impl Run<'_> {
             }
         }
         self.note("round_ms", rounds_ms / f64::from(rounds));
+        drop(watch);
+        let grown_kib = rss_kib_max.load(Ordering::Relaxed).saturating_sub(rss_kib) as f64;
+        self.note("fanout_rss_kib", grown_kib);
+        // A frame is held once, not once for each member.
+        self.note("fanout_rss_frames", grown_kib * 1024.0 / scenario.payload_bytes as f64);
         end(&stop, clients).await?;
         self.note_latencies();
         Ok(())
+    }
+}
+
+/// Keeps the highest RSS that was seen, until it is dropped.
+async fn watch_rss(pids: Vec<i32>, highest: Arc<AtomicU64>) {
+    loop {
+        highest.fetch_max(rss_kib_of(&pids), Ordering::Relaxed);
+        sleep(LOOK).await;
     }
 }

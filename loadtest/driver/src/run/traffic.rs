@@ -83,7 +83,7 @@ impl Run<'_> {
         let visitors = dues.into_iter().enumerate().map(|(lane, mut dues)| {
             let (endpoints, recorder) = (Arc::clone(&self.target.endpoints), Arc::clone(&self.recorder));
             let (posts, stop) = (Arc::clone(&self.posts), stop.clone());
-            let bytes = self.scenario.payload_bytes;
+            let (routes, bytes) = (self.scenario.routes, self.scenario.payload_bytes);
             async move {
                 loop {
                     tokio::select! {
@@ -95,7 +95,7 @@ impl Run<'_> {
                             let client = Client {
                                 socket,
                                 recorder: Arc::clone(&recorder),
-                                messages: Messages::new(first + lane, bytes),
+                                messages: Messages::new(first + lane, routes, bytes),
                                 posts: Arc::clone(&posts),
                                 recipient: Arc::default(),
                                 delivered: None,

@@ -6,6 +6,7 @@ use tokio::process::Command;
 
 use super::{Kind, Programs, Protocol, Setting, Started, free_address, output};
 use crate::process::Process;
+use crate::scenario::Feature;
 
 /// The versions that a report names.
 pub(super) async fn version(kind: &Kind, programs: &Programs) -> anyhow::Result<String> {
@@ -33,7 +34,14 @@ pub(super) async fn start_node(setting: &Setting<'_>) -> anyhow::Result<Started>
     let mut node = Process::start("node", command)?;
     let address = node.first_line().await?.parse()?;
     let protocol = Protocol::Gateway { stage: "/prod".to_owned() };
-    Ok(Started { processes: vec![node], helpers: Vec::new(), clients: address, posts: address, protocol })
+    Ok(Started {
+        processes: vec![node],
+        helpers: Vec::new(),
+        clients: vec![address],
+        posts: address,
+        health: None,
+        protocol,
+    })
 }
 
 pub(super) fn start_nchan(setting: &Setting<'_>) -> anyhow::Result<Started> {
@@ -42,8 +50,15 @@ pub(super) fn start_nchan(setting: &Setting<'_>) -> anyhow::Result<Started> {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(setting.directory).arg("-c").arg(config).args(["-e", "stderr"]);
     let nginx = Process::start("nginx", command)?;
-    let protocol = Protocol::Nchan;
-    Ok(Started { processes: vec![nginx], helpers: Vec::new(), clients: address, posts: address, protocol })
+    let protocol = Protocol::Nchan { has_group: setting.scenario.needs(Feature::Groups) };
+    Ok(Started {
+        processes: vec![nginx],
+        helpers: Vec::new(),
+        clients: vec![address],
+        posts: address,
+        health: None,
+        protocol,
+    })
 }
 
 pub(super) fn start_pushpin(setting: &Setting<'_>) -> anyhow::Result<Started> {
@@ -59,7 +74,7 @@ pub(super) fn start_pushpin(setting: &Setting<'_>) -> anyhow::Result<Started> {
     command.arg(format!("--config={}", config.display()));
     let pushpin = Process::start("pushpin", command)?;
     let protocol = Protocol::Pushpin;
-    Ok(Started { processes: vec![pushpin], helpers: Vec::new(), clients, posts, protocol })
+    Ok(Started { processes: vec![pushpin], helpers: Vec::new(), clients: vec![clients], posts, health: None, protocol })
 }
 
 /// Writes a configuration with its placeholders filled.

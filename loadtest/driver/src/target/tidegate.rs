@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::{Protocol, Setting, Started, free_address, output};
+use crate::payload::route_key;
 use crate::process::Process;
 use crate::scenario::Feature;
 use crate::target::Programs;
@@ -32,7 +33,7 @@ pub(super) enum Variant {
 pub(super) async fn features(programs: &Programs) -> anyhow::Result<BTreeSet<Feature>> {
     let schema = output(&programs.tidegate, &["schema"]).await?;
     let schema: Value = serde_json::from_str(&schema).context("`tidegate schema` is not JSON")?;
-    let mut features = BTreeSet::from([Feature::Dispatch, Feature::Connect]);
+    let mut features = BTreeSet::from([Feature::Dispatch, Feature::Connect, Feature::Bounds]);
     features.extend(has_property(&schema, "groupsPerConnection").then_some(Feature::Groups));
     features.extend(has_property(&schema, "tls").then_some(Feature::Tls));
     features.extend(has_property(&schema, "cluster").then_some(Feature::Cluster));
@@ -51,8 +52,10 @@ fn has_property(schema: &Value, name: &str) -> bool {
 }
 
 pub(super) async fn start(setting: &Setting<'_>, variant: Variant) -> anyhow::Result<Started> {
-    let (redis, nodes) =
-        if setting.scenario.needs(Feature::Cluster) { (Some(start_redis(setting.directory)?), 2) } else { (None, 1) };
+    let (redis, nodes) = match setting.scenario.needs(Feature::Cluster) {
+        true => (Some(start_redis(setting.directory)?), setting.scenario.nodes.max(1)),
+        false => (None, 1),
+    };
     let (mut processes, mut addresses) = (Vec::new(), Vec::new());
     for node in 0..nodes {
         let config = config(setting, variant, redis.as_ref().map(|(_, address)| *address))?;
@@ -64,13 +67,15 @@ pub(super) async fn start(setting: &Setting<'_>, variant: Variant) -> anyhow::Re
         addresses.push(node);
     }
     let (first, last) = (&addresses[0], &addresses[nodes - 1]);
+    let clients = if setting.scenario.spread { &addresses[..] } else { &addresses[..1] };
     // Posts come in where the backend's side would send them; with TLS on the public listener, on the internal one.
     let posts = if setting.certificate.is_some() { last.internal } else { last.public };
     Ok(Started {
         processes,
         helpers: redis.map(|(process, _)| process).into_iter().collect(),
-        clients: first.public,
+        clients: clients.iter().map(|node| node.public).collect(),
         posts,
+        health: Some(first.internal),
         protocol: Protocol::Gateway { stage: format!("/{STAGE}") },
     })
 }
@@ -94,7 +99,10 @@ fn config(setting: &Setting<'_>, variant: Variant, redis: Option<SocketAddr>) ->
         Variant::AwsProxy | Variant::HttpProxy => json!({}),
     };
     let two_way = json!({"target": "integrations/backend", "routeResponseSelectionExpression": "$default"});
-    let mut routes = json!({"$default": two_way, "echo": two_way, "whoami": two_way});
+    let mut routes = json!({"$default": two_way, "whoami": two_way});
+    for number in 0..setting.scenario.routes {
+        routes[route_key(number)] = two_way.clone();
+    }
     if setting.scenario.events {
         routes["$connect"] = json!({"target": "integrations/backend"});
         routes["$disconnect"] = json!({"target": "integrations/backend"});

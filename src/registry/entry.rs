@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::record::RecordState;
+use crate::request_context::Connection;
+use crate::session::{Closing, Outbox};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) connection: Arc<Connection>,
+    pub(super) state: State,
+    pub(super) acknowledged: Acknowledged,
+}
+
+/// The state that the mirror last acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Acknowledged {
+    /// What it acknowledged before an older incarnation it may have forgotten.
+    pub(super) incarnation: u32,
+    /// [`Entry::mark`]; 0 for none.
+    pub(super) mark: u32,
+}
+
+/// What is to be recorded of an entry now.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub(super) connection: Arc<Connection>,
+    pub(super) state: RecordState,
+    pub(super) mark: u32,
+}
+
+impl Entry {
+    /// Tells the states of one entry apart.
+    pub(super) fn mark(&self) -> u32 {
+        match &self.state {
+            State::Connecting => 1,
+            State::Open(_) => 2,
+            State::Ended(ended) => ended.attempt.saturating_add(2),
+        }
+    }
+
+    pub(super) fn record_state(&self) -> RecordState {
+        match &self.state {
+            State::Connecting => RecordState::Connecting,
+            State::Open(_) => RecordState::Open,
+            State::Ended(Ended { closing, attempt, .. }) => {
+                RecordState::Ended { code: closing.code, reason: Arc::clone(&closing.reason), attempt: *attempt }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Connecting,
+    Open(Arc<Outbox>),
+    Ended(Ended),
+}
+
+/// A connection that is over while its `$disconnect` is not yet delivered.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub connection: Arc<Connection>,
+    pub closing: Closing,
+    /// The number of the next attempt to deliver the event, from 1.
+    pub attempt: u32,
+    /// When this node took the event, by its own clock.
+    pub since: Instant,
+}
+
+/// An open connection and the way to its socket.
+#[derive(Clone, Debug)]
+pub struct Open {
+    pub connection: Arc<Connection>,
+    pub outbox: Arc<Outbox>,
+}
