@@ -90,6 +90,8 @@ struct Current {
     attachment: Attachment,
     incarnation: u32,
     writer: Writer,
+    /// Nothing counts as written before so many changes are: all that there was when it began.
+    complete_at: u64,
     promise_at: Instant,
     clock: RedisClock,
 }
@@ -220,8 +222,12 @@ impl Roster {
                 let keys = topics.iter().map(|topic| (self.mirror.keys().topic(topic), self.groups.count(topic)));
                 self.put(current, &keys.collect::<Vec<_>>()).await?;
             }
-            self.written.send_replace(taken);
-            if Instant::now() >= current.promise_at
+            let is_complete = taken >= current.complete_at;
+            if is_complete {
+                self.written.send_replace(taken);
+            }
+            if is_complete
+                && Instant::now() >= current.promise_at
                 && let Some(sent) = self.begin_promise(taken)
             {
                 let until = current.clock.at(sent + PROMISED);
@@ -241,11 +247,12 @@ impl Roster {
     async fn begin(&self, attachment: Attachment, incarnation: u32, generation: u64) -> Result<Current, RosterError> {
         let changes: &Changes = self.groups.changes();
         let writer = Writer { node: attachment.node, epoch: attachment.epoch, generation };
+        // The old word is still waited for: a Redis that is rolled back may have it again.
         let clock = self.say(&attachment, &writer, 0).await?;
-        *lock(&self.believed_until) = None;
         changes.collect(true);
         self.groups.mark_all();
-        let current = Current { attachment, incarnation, writer, promise_at: Instant::now(), clock };
+        let complete_at = changes.marked().unwrap_or(u64::MAX);
+        let current = Current { attachment, incarnation, writer, complete_at, promise_at: Instant::now(), clock };
         self.remove_strangers(&current).await?;
         Ok(current)
     }
