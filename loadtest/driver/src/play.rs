@@ -23,7 +23,7 @@ pub(crate) struct PlayArguments {
     warmup_seconds: Option<f64>,
 
     /// How often each target plays each scenario, instead of the scenario's own number. The median counts.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, overrides_with = "rounds", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: Option<u32>,
 
     /// The tidegate program.
