@@ -298,8 +298,11 @@ impl Roster {
         let sent = Instant::now();
         let is_believed = believed_until.is_some_and(|until| until > sent);
         let may = is_believed || self.groups.changes().marked().is_some_and(|marked| taken >= marked);
+        if !may {
+            return None;
+        }
         // Before Redis has answered: it may have taken it.
-        may.then(|| *believed_until = Some(sent + BELIEVED))?;
+        *believed_until = Some(sent + BELIEVED);
         Some(sent)
     }
 

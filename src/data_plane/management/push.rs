@@ -74,8 +74,9 @@ pub(in crate::data_plane) async fn begin(
             let (_, owners) = by_owner(plane, &named).await;
             let owners = owners.into_iter().filter_map(|(owner, ids)| Some((ids.first()?.node(), owner)));
             let names = messages.iter().flat_map(|(audience, _)| &audience.topics).collect();
-            let holders = holders(plane, &labels.api_id, &cluster.others(), names).await;
-            Ways { owners: owners.collect(), others: cluster.others(), holders }
+            let others = cluster.others();
+            let holders = holders(plane, &labels.api_id, &others, names).await;
+            Ways { owners: owners.collect(), others, holders }
         }
         None => Ways::default(),
     };
