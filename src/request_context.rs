@@ -2,7 +2,7 @@
 //! integration events, request parameters and headers of backend calls.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -33,6 +33,26 @@ pub struct Connection {
     pub client_cert: Option<Arc<ClientCert>>,
     /// Groups that it is in and users that are on it, while it is open.
     pub topics: Topics,
+}
+
+impl Connection {
+    /// One that tests can do with: of the API `chat` and the stage `prod`, plain, from this machine, and in nothing.
+    #[doc(hidden)]
+    pub fn sample(id: ConnectionId) -> Self {
+        Connection {
+            id,
+            api_id: "chat".into(),
+            stage: "prod".into(),
+            connected_at: Timestamp(0),
+            host: "localhost".into(),
+            secure: false,
+            source_ip: Ipv4Addr::LOCALHOST.into(),
+            user_agent: None,
+            principal: ArcSwapOption::empty(),
+            client_cert: None,
+            topics: Topics::default(),
+        }
+    }
 }
 
 /// A client's certificate, as AWS's events describe it.

@@ -8,10 +8,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memory::{connection, resident_bytes};
+use memory::resident_bytes;
 use tidegate::clock::Timestamp;
 use tidegate::groups::{Counts, FanOut, Groups};
-use tidegate::id::NodeId;
+use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::{Frame, Outbox, Socket, SocketSettings};
 use tidegate::topic::{Topic, TopicName};
@@ -41,7 +41,7 @@ impl Member {
         let (near, client) = duplex(NETWORK_BYTES);
         let settings = SocketSettings { message_max_bytes: 128 * 1024, frame_max_bytes: 128 * 1024 };
         let socket = Socket::new(near, Bytes::new(), Arc::clone(&outbox), settings).await;
-        Member { connection: connection(node), outbox, socket, client }
+        Member { connection: Connection::sample(ConnectionId::random(node)), outbox, socket, client }
     }
 
     /// Writes what the network takes.

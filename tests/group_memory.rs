@@ -4,10 +4,10 @@ mod memory;
 
 use std::sync::Arc;
 
-use memory::{connection, resident_bytes};
+use memory::resident_bytes;
 use tidegate::clock::Timestamp;
 use tidegate::groups::Groups;
-use tidegate::id::NodeId;
+use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::topic::TopicName;
@@ -18,8 +18,9 @@ const GROUPS: usize = 100;
 #[test]
 fn joining_costs_less_than_100_bytes_for_each_of_100_000_connections() {
     let node = NodeId::random();
-    let connections: Vec<(Arc<Connection>, Arc<Outbox>)> =
-        (0..CONNECTIONS).map(|_| (Arc::new(connection(node)), Arc::new(Outbox::new(1024, Timestamp(0))))).collect();
+    let connections: Vec<(Arc<Connection>, Arc<Outbox>)> = (0..CONNECTIONS)
+        .map(|_| (Arc::new(Connection::sample(ConnectionId::random(node))), Arc::new(Outbox::new(1024, Timestamp(0)))))
+        .collect();
     let names: Vec<TopicName> =
         (0..GROUPS).map(|number| TopicName::group(&format!("room-{number}")).expect("a name")).collect();
     let groups = Groups::default();

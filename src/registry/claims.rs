@@ -289,30 +289,17 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::time::Duration;
 
     use tokio::time::advance;
 
     use super::*;
-    use crate::clock::Timestamp;
 
     const FRESH: Duration = Duration::from_secs(5);
 
     fn record(node: NodeId, state: RecordState) -> Record {
-        let connection = Connection {
-            id: ConnectionId::random(node),
-            api_id: "chat".into(),
-            stage: "prod".into(),
-            connected_at: Timestamp(0),
-            host: "localhost".into(),
-            secure: false,
-            source_ip: IpAddr::from([127, 0, 0, 1]),
-            user_agent: Some("Mozilla/5.0".into()),
-            principal: arc_swap::ArcSwapOption::empty(),
-            client_cert: None,
-            topics: Default::default(),
-        };
+        let connection =
+            Connection { user_agent: Some("Mozilla/5.0".into()), ..Connection::sample(ConnectionId::random(node)) };
         Record { connection: Arc::new(connection), state }
     }
 

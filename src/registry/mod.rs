@@ -350,25 +350,11 @@ impl Default for Registry {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use crate::clock::Timestamp;
 
     fn connection(registry: &Registry) -> Arc<Connection> {
-        Arc::new(Connection {
-            id: ConnectionId::random(registry.node()),
-            api_id: "chat".into(),
-            stage: "prod".into(),
-            connected_at: Timestamp(0),
-            host: "localhost".into(),
-            secure: false,
-            source_ip: IpAddr::from([127, 0, 0, 1]),
-            user_agent: None,
-            principal: arc_swap::ArcSwapOption::empty(),
-            client_cert: None,
-            topics: Default::default(),
-        })
+        Arc::new(Connection::sample(ConnectionId::random(registry.node())))
     }
 
     fn outbox() -> Arc<Outbox> {

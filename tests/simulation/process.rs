@@ -203,17 +203,9 @@ impl Flows {
             ConnectionId::from_bytes(bytes)
         };
         let connection = Arc::new(Connection {
-            id,
             api_id: API_ID.into(),
-            stage: "prod".into(),
-            connected_at: Timestamp(0),
-            host: "localhost".into(),
-            secure: false,
-            source_ip: [127, 0, 0, 1].into(),
             user_agent: Some("a browser that many have".into()),
-            principal: Default::default(),
-            client_cert: None,
-            topics: Default::default(),
+            ..Connection::sample(id)
         });
         self.world.lock().judge.began(self.place, &id);
         self.registry.connect(&connection, None);

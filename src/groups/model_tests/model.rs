@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::MOST;
@@ -25,19 +24,7 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn begin(node: usize) -> Self {
-        let connection = Connection {
-            id: ConnectionId::random(NodeId::from_bits(node as u64)),
-            api_id: "chat".into(),
-            stage: "prod".into(),
-            connected_at: Timestamp(0),
-            host: "localhost".into(),
-            secure: false,
-            source_ip: IpAddr::from([127, 0, 0, 1]),
-            user_agent: None,
-            principal: arc_swap::ArcSwapOption::empty(),
-            client_cert: None,
-            topics: Default::default(),
-        };
+        let connection = Connection::sample(ConnectionId::random(NodeId::from_bits(node as u64)));
         let outbox = Arc::new(Outbox::new(1024 * 1024, Timestamp(0)));
         let (waiting, heard, written) = Default::default();
         Life { node, connection, outbox, is_lost: false, waiting, heard, written }
