@@ -1,5 +1,6 @@
-//! The beat: this node's regular word with Redis. It registers the node, renews its lease, attaches the registry's mirror
-//! and fills the table of members. It alone connects and reconnects.
+//! The heartbeat: this node's periodic exchange with Redis. It registers the node, renews its lease, looks at the other
+//! nodes, attaches the Redis replica ([`Mirror`]) and fills the table of members. Nothing else connects to Redis or
+//! reconnects.
 
 mod condemn;
 mod registration;
@@ -25,38 +26,39 @@ use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scr
 use crate::registry::{Attachment, Mirror, Registry};
 use crate::telemetry::chain;
 
-/// Steps of one beat: registering, being forgotten, being fenced each take one.
+/// Most steps of one heartbeat. Registering, registering anew after Redis has forgotten this node, and taking another
+/// id after having been fenced are one step each.
 const STEPS_MAX: usize = 4;
 
-/// Time between two looks that are asked for by pushes.
+/// Shortest time from the start of one heartbeat to the start of another that pushes ask for.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Who waits for the table at once.
+/// Most requests for a new table that wait for one heartbeat.
 const REFRESHES_MAX: usize = 1024;
 
-/// Warnings that are remembered, so that they are not repeated.
+/// Most warnings that are remembered, so that they are not logged again.
 const WARNINGS_MAX: usize = 1024;
 
-/// What the beat needs.
+/// Everything that the heartbeat is given.
 #[derive(Debug)]
 pub struct BeatSettings {
     pub redis: Arc<dyn Redis>,
-    /// Who helps while Redis does not answer.
+    /// The other nodes, which renew this node's lease while Redis does not answer.
     pub peers: Arc<dyn Peers>,
     pub times: Times,
-    /// From which node ids, epochs and jitter are drawn.
+    /// Seed of the random numbers for node ids, epochs and jitter.
     pub seed: u64,
-    /// Where peers reach this node.
+    /// Host and port at which peers reach this node.
     pub advertise: String,
 }
 
-/// The way to the running beat.
+/// A handle on the running heartbeat.
 #[derive(Clone, Debug)]
 pub struct BeatHandle(mpsc::Sender<oneshot::Sender<()>>);
 
 impl BeatHandle {
-    /// Writes what is still to be written and takes this node out of the cluster. Nothing of it remains in Redis, unless
-    /// there are connections whose backends do not know yet that they are over: those are left to others.
+    /// Writes what is still to be written and takes this node out of the cluster. Nothing of the node remains in Redis,
+    /// unless it has connections whose `$disconnect` was not delivered: those are left to other nodes.
     pub async fn leave(&self) {
         let (left, done) = oneshot::channel();
         if self.0.send(left).await.is_ok() {
@@ -65,7 +67,7 @@ impl BeatHandle {
     }
 }
 
-/// This node's word with Redis. [`Beat::run`] is its one task.
+/// The heartbeat of this node. [`Beat::run`] is its only task.
 #[derive(Debug)]
 pub struct Beat {
     settings: BeatSettings,
@@ -75,21 +77,21 @@ pub struct Beat {
     refreshes: RefreshRequests,
     commands: mpsc::Receiver<oneshot::Sender<()>>,
     connection: Option<RedisConnection>,
-    /// Counts connections.
+    /// Number of connections to Redis that were opened so far.
     serial: u64,
-    /// The epoch of the node key, or the one that is to be registered.
+    /// The epoch in the node key, or the one to register next.
     epoch: u64,
     former: Vec<u64>,
     random: StdRng,
     is_registered: bool,
-    /// Redis may have lost what it acknowledged, and the mirror does not know yet.
+    /// Set when Redis may have lost what it acknowledged and the Redis replica does not know yet.
     forgotten: bool,
     run_id: Option<String>,
     attached_since: Option<Instant>,
     observations: Observations,
-    /// Buckets whose number of records was not what it should be at the last look.
+    /// Buckets whose number of records was wrong at the last look, as bits.
     differing: u16,
-    /// What was already said.
+    /// Warnings that were logged already.
     warned: HashSet<String>,
 }
 
@@ -99,9 +101,9 @@ enum BeatError {
     Connect(#[source] RedisError),
     #[error("could not register this node")]
     Register(#[source] RedisError),
-    #[error("could not look at the nodes")]
+    #[error("could not renew the lease and look at the other nodes")]
     Survey(#[source] SurveyError),
-    #[error("Redis says another thing at each step")]
+    #[error("Redis gave another answer at each step")]
     Unsettled,
 }
 
@@ -117,7 +119,7 @@ impl BeatError {
 }
 
 impl Beat {
-    /// A beat that has not begun. `registry` has the mirror `mirror`.
+    /// Returns a heartbeat that has not begun, and a handle on it. `registry` has the Redis replica `mirror`.
     pub fn new(
         settings: BeatSettings,
         registry: Arc<Registry>,
@@ -149,7 +151,7 @@ impl Beat {
         (beat, BeatHandle(sender))
     }
 
-    /// Beats until `stop`, or until the node has left.
+    /// Runs heartbeats until `stop`, or until the node has left.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut next = Instant::now();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
@@ -161,7 +163,7 @@ impl Beat {
                 () = stop.cancelled() => return,
                 Some(done) = self.commands.recv() => {
                     self.leave().await;
-                    // Who asked may have given up.
+                    // The caller of `leave` may have given up waiting.
                     let _ = done.send(());
                     return;
                 }
@@ -184,7 +186,7 @@ impl Beat {
                 waiting.push(request);
             }
             let is_attached = self.beat().await;
-            // Whoever waits learns of a failure by the drop of its sender.
+            // After a failure the requests are dropped, which tells their callers.
             let waiting = std::mem::take(&mut waiting);
             if is_attached {
                 waiting.into_iter().for_each(|refreshed| {
@@ -196,17 +198,19 @@ impl Beat {
         }
     }
 
-    /// While Redis is away it is tried more often.
+    /// Returns the time between two tries while Redis is away. It is shorter than the time between heartbeats.
     fn retry_interval(&self) -> Duration {
         self.settings.times.retry()
     }
 
-    /// One beat, whose outcome is in the mirror's state and in the table of members. `true` if this node is attached.
+    /// Runs one heartbeat. The outcome is in the state of the Redis replica and in the table of members. Returns true
+    /// if this node is attached.
     async fn beat(&mut self) -> bool {
         let was_connected = self.connection.is_some();
         let mut outcome = self.attempt().await;
         if was_connected && outcome.as_ref().is_err_and(|error| !error.is_timeout()) {
-            // It may be the connection alone that broke: another one may do, and nobody needs to notice.
+            // Perhaps only the connection broke: a new one at once may do, and then nobody notices the break. After a
+            // timeout a second try would only take as long again.
             self.connection = None;
             outcome = self.attempt().await;
         }
@@ -214,7 +218,7 @@ impl Beat {
             Ok(()) => true,
             Err(error) => {
                 let why = chain(&error).to_string();
-                debug!(error = why, "a beat failed");
+                debug!(error = why, "the heartbeat failed; trying again soon");
                 self.connection = None;
                 self.attached_since = None;
                 self.differing = 0;
@@ -229,7 +233,8 @@ impl Beat {
         }
     }
 
-    /// Redis does not answer: whether this node may serve on is for others to say.
+    /// Looks for proof of life elsewhere, because Redis does not answer, and extends the serving lease by what it
+    /// finds: peers are asked to renew the lease, and the addresses of Redis and of the peers are tried.
     async fn ask_others(&mut self) {
         let (sent, times) = (Instant::now(), self.settings.times);
         let within = times.operation();
@@ -241,7 +246,7 @@ impl Beat {
         let evidence = Evidence { relayed: &relayed, redis, peers: &peers };
         let gate = self.registry.gate();
         let proof = proof(&evidence, &self.former, gate.is_open());
-        debug!(?proof, ?evidence, "Redis does not answer");
+        debug!(?proof, ?evidence, "Redis does not answer; looked for proof of life elsewhere");
         match proof {
             Proof::Renewed => gate.open_until(sent + times.proven()),
             Proof::RedisIsAway | Proof::PeerIsDetached | Proof::Alone => gate.prolong_until(sent + times.proven()),
@@ -270,7 +275,7 @@ impl Beat {
                     return self.renewed(&connection, survey, counts, looked).await;
                 }
                 Renewal::Forgotten => {
-                    warn!(%node, "Redis has forgotten this node; it registers anew and its records are written back");
+                    warn!(%node, "Redis has forgotten this node; registering anew and writing its records back");
                     self.new_epoch();
                 }
                 Renewal::RolledBack { epoch } => self.rolled_back(epoch),
@@ -288,7 +293,8 @@ impl Beat {
         let within = self.settings.times.operation();
         let connection = self.settings.redis.open(within).await.map_err(BeatError::Connect)?;
         self.serial += 1;
-        // What was written last on the old one may be lost: the whole map is compared, as after every break.
+        // The last writes on the old connection may be lost. The new serial makes the Redis replica reconcile all
+        // records, and every watch of another node begins anew, as after every break.
         self.observations.interrupt();
         self.check_policy(&connection).await?;
         self.connection = Some(connection.clone());
@@ -302,14 +308,15 @@ impl Beat {
         if policy != "noeviction" && self.warned.insert(policy.to_owned()) {
             warn!(
                 policy,
-                "Redis may throw records away when its memory is full: set `maxmemory-policy noeviction`, or \
-                 connections whose node dies then get no $disconnect"
+                "Redis may evict records when its memory is full, and connections without a record get no $disconnect \
+                 if their node dies; set `maxmemory-policy noeviction`"
             );
         }
         Ok(())
     }
 
-    /// The lease is renewed: what was seen with it counts.
+    /// Acts on `survey`, which has renewed the lease: notes the other nodes, condemns the silent ones, publishes the
+    /// table and attaches the Redis replica.
     async fn renewed(
         &mut self,
         connection: &RedisConnection,
@@ -319,7 +326,7 @@ impl Beat {
     ) -> Result<(), BeatError> {
         let node = self.registry.node();
         if survey.index.remove(&node).is_none() {
-            // Somebody took the entry away.
+            // Another node or an operator removed this node's entry from the index.
             let index = self.index_entry(self.mirror.keys(), node);
             connection.run_one(index).await.map_err(BeatError::Register)?;
             self.observations.interrupt();
@@ -331,11 +338,11 @@ impl Beat {
         }
         for (node, why) in &survey.unreadable {
             if self.warned.insert(node.clone()) {
-                warn!(node, error = why, "the entry of a node in the index cannot be read; the node is left alone");
+                warn!(node, error = why, "could not read the entry of a node in the index; ignoring the node");
             }
         }
         if self.run_id.as_ref().is_some_and(|known| *known != survey.run_id) {
-            warn!("Redis was restarted or has failed over; its records are compared and written back");
+            warn!("Redis was restarted or has failed over; reconciling all records");
             self.forgotten = true;
         }
         self.run_id = Some(survey.run_id);
@@ -352,8 +359,10 @@ impl Beat {
         Ok(())
     }
 
-    /// Records that came or went behind our back are found by their number, if it is wrong twice while nothing is on its
-    /// way.
+    /// Finds records that came or went in Redis without this node's doing: reconciles the buckets whose number of
+    /// records is wrong at two looks in a row. `before` is what the registry held before the look, and `there` is what
+    /// Redis counted. A look counts only if nothing was on its way to Redis before and after it, and no number changed
+    /// in between.
     fn compare_counts(&mut self, before: Option<[usize; BUCKETS]>, there: &[usize]) {
         let now = match (before, self.mirror.settled_counts()) {
             (Some(before), Some(after)) if before == after => {
@@ -364,7 +373,7 @@ impl Beat {
         };
         let drifted = drifted(self.differing, now);
         if drifted != 0 {
-            warn!(buckets = drifted.count_ones(), "Redis has other records than this node; they are compared");
+            warn!(buckets = drifted.count_ones(), "Redis has more or fewer records than this node; reconciling them");
             self.mirror.reconcile(drifted);
         }
         self.differing = now & !drifted;
@@ -372,7 +381,7 @@ impl Beat {
 
     fn publish(&mut self) {
         if self.warned.len() > WARNINGS_MAX {
-            // Better said twice than kept for ever.
+            // Rather log a warning twice than remember it for ever.
             self.warned.clear();
         }
         let members = self.observations.members();
@@ -385,8 +394,8 @@ impl Beat {
                 let Member { node, advertise, .. } = member;
                 warn!(
                     other = %node, advertise,
-                    "another node announces the same address; unless it is a former start of this one, pushes will \
-                     miss: give each node its own `cluster.advertise`"
+                    "another node announces the same address, so peers reach only one of the two; unless it is this \
+                     node before a restart, give each node its own `cluster.advertise`"
                 );
             }
         }

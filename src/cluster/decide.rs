@@ -1,39 +1,39 @@
-//! What an answer of Redis means for this node. Pure: values in, values out.
+//! Decisions on what an answer of Redis means for this node. Pure: values in, values out.
 
 use super::{NodeKey, Relayed};
 use crate::redis_client::Reach;
 use crate::redis_client::reaping::{MINE, TAKEN};
 use crate::redis_client::scripts::{MISSING, OK};
 
-/// What the answer to a renewal means.
+/// The meaning of the answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Renewal {
     /// The lease is renewed.
     Renewed,
-    /// Redis forgot this node, which may register anew: nobody can have condemned it.
+    /// Redis has forgotten this node, which may register anew: nobody can have condemned it.
     Forgotten,
-    /// Redis came back with what it held under an epoch that this node had before.
+    /// Redis came back with an older state, in which this node has an epoch that it had before.
     RolledBack { epoch: u64 },
-    /// This node was condemned, or may have been: its connections belong to others.
+    /// This node was condemned, or may have been: its connections belong to other nodes.
     Fenced,
-    /// No script gives such an answer.
+    /// An answer that no script gives.
     Unexpected,
 }
 
-/// What the answer to a registration means.
+/// The meaning of the answer to a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registration {
     /// This node is registered.
     Registered,
-    /// It is, under an epoch that it had before.
+    /// This node is registered, under an epoch that it had before.
     RolledBack { epoch: u64 },
-    /// Another node has this id, or had it: another id is needed.
+    /// Another node has this id, or had it: this node needs another one.
     Taken,
-    /// No script gives such an answer.
+    /// An answer that no script gives.
     Unexpected,
 }
 
-/// Reads a node key, or what a script answers when there is none.
+/// Reads a node key, or the word that a script answers when there is none.
 pub(super) fn node_key(text: &str) -> Option<NodeKey> {
     match text.split_once(' ') {
         Some(("live", epoch)) => Some(NodeKey::Live { epoch: epoch.parse().ok()? }),
@@ -43,15 +43,17 @@ pub(super) fn node_key(text: &str) -> Option<NodeKey> {
     }
 }
 
-/// `former` are the epochs that this node id had before in this process. Epochs are random, so that a key says whose it
-/// is, also when the answer to the call that made it was lost.
+/// Decides what the `answer` to a renewal means. `former` are the epochs that this node id had before in this process.
+/// Epochs are random, so a key says which process wrote it, even if the answer to the call that wrote it was lost.
+/// `gate_is_open` is true if the serving lease has not run out.
 pub(super) fn after_renew(answer: &str, former: &[u64], gate_is_open: bool) -> Renewal {
     if answer == OK {
         return Renewal::Renewed;
     }
     match node_key(answer) {
         Some(NodeKey::Missing) if gate_is_open => Renewal::Forgotten,
-        // It may have been condemned, reaped and buried while this process stood still.
+        // There is no key, or a tombstone: this node may have been condemned, its connections taken over and its key
+        // removed while this process stood still.
         Some(NodeKey::Missing | NodeKey::Dead { .. }) => Renewal::Fenced,
         Some(NodeKey::Live { epoch }) if former.contains(&epoch) => Renewal::RolledBack { epoch },
         Some(NodeKey::Live { .. }) => Renewal::Fenced,
@@ -59,13 +61,14 @@ pub(super) fn after_renew(answer: &str, former: &[u64], gate_is_open: bool) -> R
     }
 }
 
-/// `epoch` is the one that was to be registered.
+/// Decides what the `answer` to a registration means. `epoch` is the one to be registered, `former` those that this
+/// node id had before.
 pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> Registration {
     if answer == OK {
         return Registration::Registered;
     }
     match node_key(answer) {
-        // The answer to an earlier try was lost.
+        // This process wrote the key: the answer to an earlier try was lost.
         Some(NodeKey::Live { epoch: there }) if there == epoch => Registration::Registered,
         Some(NodeKey::Live { epoch }) if former.contains(&epoch) => Registration::RolledBack { epoch },
         Some(NodeKey::Live { .. } | NodeKey::Dead { .. }) => Registration::Taken,
@@ -73,37 +76,38 @@ pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> Regist
     }
 }
 
-/// Why a node that Redis does not answer may serve on, or may not.
+/// The proof of life of a node that Redis does not answer, or the lack of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// A peer has renewed the lease: nobody can have condemned this node. It opens a shut gate.
+    /// A peer has renewed the lease: nobody can have condemned this node. Renews a serving lease that has run out, too.
     Renewed,
-    /// Redis is away for everybody, as far as can be heard; a gate that is open stays so.
+    /// Redis is away for everybody, as far as this node can tell. Extends a serving lease that has not run out, as the
+    /// next two do.
     RedisIsAway,
     PeerIsDetached,
-    /// Every other node has left, or nobody listens where it was.
+    /// Every other node has left, or nothing listens at its address.
     Alone,
     /// A peer knows that this node was condemned.
     Fenced {
         found: String,
         run_id: String,
     },
-    /// Nobody says anything: this node may have been condemned as soon as its lease is over.
+    /// There is no proof: this node may be condemned as soon as its lease is over.
     None,
 }
 
-/// What a node hears while Redis does not answer it.
+/// The evidence that a node gathers while Redis does not answer it.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence<'a> {
-    /// The answers of linked peers.
+    /// Answers of the linked peers.
     pub(super) relayed: &'a [Relayed],
-    /// How the address of Redis behaves.
+    /// Reaction of the address of Redis to a new connection.
     pub(super) redis: Reach,
-    /// How the addresses of all other nodes behave that are known and have not left.
+    /// Reactions of the addresses of all other nodes that are known and have not left.
     pub(super) peers: &'a [Reach],
 }
 
-/// What the evidence proves. A peer that reached Redis counts before everything else.
+/// Decides what `evidence` proves. A peer that reached Redis counts before everything else.
 pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool) -> Proof {
     let mut is_renewed = false;
     for relayed in evidence.relayed {
@@ -111,14 +115,14 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
         match after_renew(renewal, former, gate_is_open) {
             Renewal::Renewed => is_renewed = true,
             Renewal::Fenced => return Proof::Fenced { found: renewal.clone(), run_id: run_id.clone() },
-            // What is to be done then needs Redis itself.
+            // The next step of these needs Redis itself.
             Renewal::Forgotten | Renewal::RolledBack { .. } | Renewal::Unexpected => {}
         }
     }
     match evidence.redis {
         _ if is_renewed => Proof::Renewed,
         _ if !gate_is_open => Proof::None,
-        // Who accepts and then says nothing, or nothing but errors, does so to all.
+        // A server that accepts and then says nothing, or nothing but errors, does so to everybody.
         Reach::Refused | Reach::Accepted => Proof::RedisIsAway,
         Reach::Silent if evidence.relayed.contains(&Relayed::Detached) => Proof::PeerIsDetached,
         Reach::Silent if evidence.peers.iter().all(|peer| *peer == Reach::Refused) => Proof::Alone,
@@ -126,27 +130,29 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
     }
 }
 
-/// Whether the others hold every record that was acknowledged, now that this node is fenced: the tombstone is of its
-/// present registration, so Redis had its records, and the server has not lost the last of them since.
+/// Returns true if the other nodes hold every record that was acknowledged, now that this node is fenced. They do if
+/// `found` is the tombstone of its present registration `epoch`, so Redis had its records, and if the server is the
+/// same run as before, so it has not lost the last of them since.
 pub(super) fn others_have_records(found: &str, epoch: u64, is_same_run: bool) -> bool {
     is_same_run && node_key(found) == Some(NodeKey::Dead { epoch })
 }
 
-/// What becomes of a claim.
+/// The outcome of renewing a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keeping {
-    /// It is renewed.
+    /// The claim is renewed.
     Kept,
-    /// Another node has the bucket: what is held of it is forgotten.
+    /// Another node has the bucket: this node forgets what it holds of it.
     Lost,
-    /// Redis forgot it: what is held is written back, and nothing is read over it.
+    /// Redis has forgotten the claim: this node writes back what it holds, and reads nothing over it.
     Restore,
-    /// This process stood still, and others may have gone on: the bucket is claimed and read again.
+    /// This process stood still, and others may have gone on: this node claims the bucket and reads it again.
     Reload,
 }
 
-/// `answer` and `found` are what `keep` said: what became of the claim, and the node key. The claim was `fresh` by our
-/// clock, and the server that granted it is still the same.
+/// Decides what became of a claim. `answer` and `found` are the two answers of `keep`: what became of the claim, and
+/// the node key. `fresh` is true if the claim had not run out by this node's clock, and `is_same_run` if the Redis
+/// server has not been restarted since it granted the claim.
 pub(super) fn keeping(answer: &str, found: &str, fresh: bool, is_same_run: bool) -> Keeping {
     match (answer, node_key(found)) {
         (OK, _) => Keeping::Kept,
@@ -156,7 +162,7 @@ pub(super) fn keeping(answer: &str, found: &str, fresh: bool, is_same_run: bool)
     }
 }
 
-/// What the answer to a claim means.
+/// The meaning of the answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
     Mine,
@@ -165,7 +171,7 @@ pub(super) enum Claimed {
     NotDead,
 }
 
-/// Reads what `claim` or `restore` answers.
+/// Reads the answer of `claim` or `restore`.
 pub(super) fn after_claim(answer: &str) -> Claimed {
     match answer {
         MINE => Claimed::Mine,
@@ -174,13 +180,14 @@ pub(super) fn after_claim(answer: &str) -> Claimed {
     }
 }
 
-/// Whether another bucket is claimed: what is held and what it has must fit, unless nothing is held.
+/// Returns true if a bucket of `bucket` records may be claimed: they and the `held` ones are at most `max`, or nothing
+/// is held.
 pub(super) fn has_room(held: usize, bucket: usize, max: usize) -> bool {
     held == 0 || held.saturating_add(bucket) <= max
 }
 
-/// Buckets that had another number of records than they should twice in a row, as bits. `before` and the result of this
-/// look are the buckets that differ.
+/// Returns the buckets whose number of records was wrong twice in a row, as bits. `before` are the buckets that
+/// differed at the look before and were not reported then, and `now` those that differ at this one.
 pub(super) fn drifted(before: u16, now: u16) -> u16 {
     before & now
 }
@@ -222,23 +229,23 @@ mod tests {
         let (ok, detached) = (answered("OK"), Relayed::Detached);
         let fenced = |found: &str| Proof::Fenced { found: found.to_owned(), run_id: "run".to_owned() };
         let (silent, up) = (Reach::Silent, Reach::Accepted);
-        // A renewal through a peer opens a shut gate, whatever else is heard.
+        // A renewal through a peer renews a serving lease that has run out, whatever the other evidence is.
         check(std::slice::from_ref(&ok), silent, &[up], Proof::Renewed, Proof::Renewed);
         check(&[detached.clone(), ok.clone()], Reach::Refused, &[], Proof::Renewed, Proof::Renewed);
-        // One who knows of a condemnation counts before all.
+        // A peer that knows of a condemnation counts before all others.
         check(&[ok, answered("dead 3")], silent, &[], fenced("dead 3"), fenced("dead 3"));
         check(&[answered("dead 0"), detached.clone()], Reach::Refused, &[], fenced("dead 0"), fenced("dead 0"));
         check(&[answered("live 9")], silent, &[up], fenced("live 9"), fenced("live 9"));
         check(&[answered("MISSING")], silent, &[up], Proof::None, fenced("MISSING"));
         check(&[answered("live 7")], silent, &[up], Proof::None, Proof::None);
         check(&[answered("what")], silent, &[up], Proof::None, Proof::None);
-        // What proves only that nobody else reaches Redis keeps a gate open and never opens one.
+        // A proof only that nobody else reaches Redis extends a serving lease and never begins one.
         check(&[], Reach::Refused, &[up], Proof::RedisIsAway, Proof::None);
         check(&[], Reach::Accepted, &[silent], Proof::RedisIsAway, Proof::None);
         check(std::slice::from_ref(&detached), silent, &[silent], Proof::PeerIsDetached, Proof::None);
         check(&[], silent, &[Reach::Refused, Reach::Refused], Proof::Alone, Proof::None);
         check(&[], silent, &[], Proof::Alone, Proof::None);
-        // Cut from everybody.
+        // Cut off from everybody.
         check(&[], silent, &[Reach::Refused, silent], Proof::None, Proof::None);
         check(&[], silent, &[up], Proof::None, Proof::None);
     }

@@ -1,4 +1,4 @@
-//! What operators see of all nodes and their connections, read from Redis a page at a time.
+//! The view of all nodes and their connections that operators get, read from Redis a page at a time.
 
 use std::collections::HashMap;
 
@@ -13,41 +13,42 @@ use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read
 use crate::registry::{ConnectionView, Page, Query, record};
 use crate::telemetry::chain;
 
-/// Most records that one page looks at, whether they are shown or not.
+/// Most records that one page looks at, whether they are displayed or not.
 const SCAN_MAX: usize = 10_000;
 
-/// Reads Redis for operators.
+/// A reader of Redis for operators.
 #[derive(Clone, Debug)]
 pub struct Directory {
     connection: RedisConnection,
     keys: Keys,
 }
 
-/// Why nothing can be shown.
+/// The reason why nothing can be displayed.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
-    #[error("Redis could not be asked")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
-    #[error("the cursor is not one that was given out")]
+    #[error("the cursor is not one that an earlier page returned")]
     Cursor,
 }
 
-/// A node as an operator sees it.
+/// A node, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeView {
     pub node: String,
     pub advertise: String,
     pub version: String,
-    /// `live`, `dead` (its connections wait for others), or `missing` (Redis has its entry alone).
+    /// State of the node: `live`, `dead` (its connections wait for other nodes), or `missing` (Redis has only its entry
+    /// in the index).
     pub state: String,
-    /// Whether it renewed its lease lately.
+    /// True if its lease has not run out in Redis.
     pub lease_alive: bool,
-    /// Records, of connections that are connecting, open or not yet over for their backends.
+    /// Number of its records: connections that connect, are open, or wait for their `$disconnect` to be delivered.
     pub connections: u64,
 }
 
-/// Where a page ended: node, bucket, and Redis's own cursor in it.
+/// The end of a page: node, bucket, and Redis's own cursor in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     node: NodeId,
@@ -56,15 +57,15 @@ struct Cursor {
 }
 
 impl Directory {
-    /// The nodes and connections below these keys.
+    /// Returns a reader of the nodes and connections below `keys`.
     pub fn new(connection: RedisConnection, keys: Keys) -> Self {
         Directory { connection, keys }
     }
 
-    /// All nodes, by their id.
+    /// Returns all nodes, in the order of their ids.
     ///
     /// # Errors
-    /// Redis cannot be asked.
+    /// The Redis command failed.
     pub async fn nodes(&self) -> Result<Vec<NodeView>, DirectoryError> {
         let mut members: Vec<Member> = self.index().await?.into_values().collect();
         members.sort_by_key(|member| member.node);
@@ -96,11 +97,11 @@ impl Directory {
         Ok(members.into_iter().map(view).collect())
     }
 
-    /// About `limit` connections that are asked for, behind `cursor`. A page may be empty and yet not the last. While
-    /// connections come and go, one may be shown twice.
+    /// Returns about `limit` connections that match `query`, behind `cursor`. A page may be empty and yet not the last.
+    /// While connections come and go, a page may repeat one.
     ///
     /// # Errors
-    /// Redis cannot be asked, or the cursor is none.
+    /// The Redis command failed, or `cursor` is not one that an earlier page returned.
     pub async fn connections(&self, query: &Query, cursor: Option<&str>, limit: usize) -> Result<Page, DirectoryError> {
         let mut nodes: Vec<NodeId> = match query.node {
             Some(node) => vec![node],
@@ -110,7 +111,7 @@ impl Directory {
         let start = cursor.map(|text| Cursor::parse(text).ok_or(DirectoryError::Cursor)).transpose()?;
         let first = nodes.first().map(|node| Cursor { node: *node, bucket: 0, scan: 0 });
         let mut next = match start {
-            // The node may have gone since.
+            // The node may have gone since the page before: continue with the next one.
             Some(start) if !nodes.contains(&start.node) => after(&nodes, start.node),
             start => start.or(first),
         };
@@ -140,10 +141,10 @@ impl Directory {
         Ok(page)
     }
 
-    /// How many records there are, whatever is in them, of one node or of all.
+    /// Counts the records of `node`, or of all nodes, without reading them.
     ///
     /// # Errors
-    /// Redis cannot be asked.
+    /// The Redis command failed.
     pub async fn count(&self, node: Option<NodeId>) -> Result<u64, DirectoryError> {
         let nodes = match node {
             Some(node) => vec![node],
@@ -159,7 +160,7 @@ impl Directory {
         let answer = self.connection.run_one(Call::command("HGETALL", self.keys.index())).await;
         let (index, unreadable) = answer.and_then(read_index).map_err(DirectoryError::Redis)?;
         for (node, why) in unreadable {
-            warn!(node, error = why, "the entry of a node in the index cannot be read; the node is left out");
+            warn!(node, error = why, "could not read the entry of a node in the index; leaving the node out");
         }
         Ok(index)
     }
@@ -172,7 +173,7 @@ impl Directory {
         self.connection.run_one(call).await.and_then(read).map_err(DirectoryError::Redis)
     }
 
-    /// The texts that the records of a node share.
+    /// Reads the texts that the records of `node` share.
     async fn texts(&self, node: NodeId) -> Result<Texts, DirectoryError> {
         let texts = Call::command("HGETALL", self.keys.strings(node));
         self.connection.run_one(texts).await.and_then(read).map_err(DirectoryError::Redis)
@@ -181,25 +182,25 @@ impl Directory {
 
 type Texts = HashMap<u32, String>;
 
-/// Adds the records that are asked for to the page. One that cannot be read takes no other with it.
+/// Adds the records that match `query` to `page`. A record that cannot be read does not hide the others.
 fn show(query: &Query, node: NodeId, records: Vec<(String, Vec<u8>)>, texts: &Texts, page: &mut Page) {
     let text = |number: u32| texts.get(&number).map(|text| text.as_str().into());
     for (id, record) in records {
         let Ok(id) = ConnectionId::parse(&id) else {
-            warn!(%node, "a record without a connection id is left out");
+            warn!(%node, "the key of a record is not a connection id; leaving the record out");
             continue;
         };
         match record::decode(id, &record, text) {
             Ok(record) if query.matches(&record) => page.connections.push(ConnectionView::new(node, &record)),
             Ok(_) => {}
             Err(error) => {
-                warn!(connection_id = %id, %node, error = %chain(&error), "a record cannot be read and is left out");
+                warn!(connection_id = %id, %node, error = %chain(&error), "could not read a record; leaving it out");
             }
         }
     }
 }
 
-/// The begin of the node behind this one.
+/// Returns the beginning of the node that follows `node`.
 fn after(nodes: &[NodeId], node: NodeId) -> Option<Cursor> {
     nodes.iter().find(|other| **other > node).map(|node| Cursor { node: *node, bucket: 0, scan: 0 })
 }

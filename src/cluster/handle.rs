@@ -11,16 +11,18 @@ use crate::id::NodeId;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
 
-/// How long a push waits for the table of members to be read anew, when it is for a node that nobody has heard of.
+/// Longest time that a push waits for the table of members to be read anew, if it is for a node that this node has
+/// never heard of.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a push then waits for the link to a node that was found.
+/// Longest time that a push then waits for the link to a node that was found.
 const LINK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Nodes that are remembered as unknown to everybody, so that stale ids do not ask Redis again and again.
+/// Most nodes that are remembered as unknown to everybody, so that stale ids do not ask Redis again and again. Beyond
+/// it the oldest is forgotten.
 const UNKNOWN_MAX: usize = 4096;
 
-/// This node as a member of a cluster: where calls about other nodes' connections go.
+/// This node as a member of a cluster: it finds where calls about other nodes' connections go.
 #[derive(Debug)]
 pub struct Cluster {
     pub links: Arc<Links>,
@@ -28,40 +30,40 @@ pub struct Cluster {
     unknown: Mutex<HashMap<NodeId, Instant>>,
 }
 
-/// Nodes beside this one.
+/// The nodes beside this one.
 #[derive(Clone, Debug, Default)]
 pub struct Others {
-    /// Those that can be asked.
+    /// Nodes with a link, which can be asked.
     pub linked: Vec<Arc<Link>>,
-    /// Those that may live and cannot be asked now.
+    /// Nodes that may be alive and have no link now.
     pub unreachable: Vec<NodeId>,
 }
 
-/// What can be done for a connection of another node.
+/// The node that owns a connection, as far as it can be asked.
 #[derive(Clone, Debug)]
 pub enum Owner {
-    /// Ask it.
+    /// A node with a link: ask it.
     Linked(Arc<Link>),
-    /// It is gone for good, and its connections with it.
+    /// A node that is gone for good, and its connections with it.
     Gone,
-    /// It may live and cannot be asked now; or nobody can tell.
+    /// A node that may be alive and has no link now; or nobody can tell.
     Unreachable,
 }
 
-/// Why this node cannot be a member of a cluster.
+/// The reason why this node cannot be a member of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StartError {
-    #[error("cluster.secret is not set: nodes must know that they belong together")]
+    #[error("cluster.secret is not set; set the same secret on all nodes of the cluster")]
     NoSecret,
 }
 
 impl Others {
-    /// Whether this node is alone.
+    /// Returns true if this node is alone.
     pub fn is_empty(&self) -> bool {
         self.linked.is_empty() && self.unreachable.is_empty()
     }
 
-    /// Keeps those that are wanted.
+    /// Keeps the nodes for which `is_wanted` returns true.
     pub fn retain(&mut self, is_wanted: impl Fn(&NodeId) -> bool) {
         self.linked.retain(|link| is_wanted(&link.peer.node));
         self.unreachable.retain(is_wanted);
@@ -69,10 +71,11 @@ impl Others {
 }
 
 impl Cluster {
-    /// A member without links. `advertise` is where its peers reach it; `tls` is read from the settings' files.
+    /// Returns a member without links. `advertise` is the address at which its peers reach it; `tls` was read from the
+    /// files that `settings` names.
     ///
     /// # Errors
-    /// There is no secret.
+    /// [`StartError::NoSecret`].
     pub fn new(
         settings: &ClusterSettings,
         node: NodeId,
@@ -86,7 +89,7 @@ impl Cluster {
         Ok(Cluster { links, membership, unknown: Mutex::default() })
     }
 
-    /// Where a call about a connection of another node goes. Asks nobody unless the node was never heard of.
+    /// Finds the node for a call about a connection of `node`. Asks Redis only if this node has never heard of `node`.
     pub async fn owner(&self, node: &NodeId) -> Owner {
         if let Some(owner) = self.known(node) {
             return owner;
@@ -94,12 +97,12 @@ impl Cluster {
         if self.is_unknown(node) {
             return Owner::Gone;
         }
-        // The look must have begun after the call came: a node that is new since the last one may hold the connection.
+        // The look must have begun after the call came: a node that is new since the last look may hold the connection.
         if !timeout(REFRESH_TIMEOUT, self.membership.refresh()).await.unwrap_or(false) {
             return Owner::Unreachable;
         }
         match self.known(node) {
-            // Found, and the links are being told of it at this moment.
+            // The table has the node now, and the links are learning of it at this moment.
             Some(Owner::Unreachable) => match self.links.linked(node, LINK_TIMEOUT).await {
                 Some(link) => Owner::Linked(link),
                 None => Owner::Unreachable,
@@ -113,7 +116,8 @@ impl Cluster {
         }
     }
 
-    /// As [`Cluster::owner`], for many nodes at once: the table is read anew once for all that were never heard of.
+    /// Does what [`Cluster::owner`] does for many nodes at once: the table is read anew once for all nodes that this
+    /// node has never heard of.
     pub async fn owners(&self, nodes: &[NodeId]) -> Vec<Owner> {
         let is_new = |node: &&NodeId| self.known(node).is_none() && !self.is_unknown(node);
         if let Some(first) = nodes.iter().find(is_new) {
@@ -122,18 +126,19 @@ impl Cluster {
         let owner = |node: &NodeId| match self.known(node) {
             Some(owner) => owner,
             None if self.is_unknown(node) => Owner::Gone,
-            // The look that was just made did not find it either.
+            // The look that was just made did not find the node either.
             None if matches!(self.standing(node), Standing::Unknown { settled: true }) => Owner::Gone,
             None => Owner::Unreachable,
         };
         nodes.iter().map(owner).collect()
     }
 
-    /// All other nodes that may have connections.
+    /// Returns all other nodes that may have connections.
     pub fn others(&self) -> Others {
         let (linked, table) = (self.links.all(), self.membership.table());
         let living = table.members.values().filter(|member| !matches!(member.key, NodeKey::Dead { .. }));
-        // A node that is linked may not be in the table yet. Lost, it stays in doubt until the table must have it.
+        // A node with a link may not be in the table yet. After it has lost its link it counts as unreachable, until
+        // the table must have it: when this node is attached and the link has been gone for two leases.
         let is_sure = |since: &Instant| table.attached_since.is_some() && since.elapsed() > self.links.lease() * 2;
         let lost = self.links.lost().into_iter();
         let lost = lost.filter(|(node, since)| !table.members.contains_key(node) && !is_sure(since));

@@ -5,10 +5,10 @@ use super::{Member, NodeKey};
 use crate::id::NodeId;
 use crate::registry::record::RECORD_FORMAT;
 
-/// Version of the entry itself.
+/// Version of the entry's own format.
 const ENTRY_VERSION: u32 = 1;
 
-/// What a node says of itself in the index. Fields that are not known are left alone.
+/// The entry of a node in the index. Fields that this version does not know are ignored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct IndexEntry {
     v: u32,
@@ -19,7 +19,7 @@ pub(super) struct IndexEntry {
 }
 
 impl IndexEntry {
-    /// This node's own.
+    /// Returns the entry of this node, which its peers reach at `advertise`.
     pub(super) fn own(advertise: &str) -> Self {
         IndexEntry {
             v: ENTRY_VERSION,
@@ -30,14 +30,14 @@ impl IndexEntry {
         }
     }
 
-    /// That of another node, as it was read.
+    /// Returns the entry of another node, as it was read.
     pub(super) fn of(member: &Member) -> Self {
         let Member { advertise, version, protocol, record, .. } = member;
         let (protocol, record) = (*protocol, *record);
         IndexEntry { v: ENTRY_VERSION, protocol, record, advertise: advertise.clone(), version: version.clone() }
     }
 
-    /// The text that stands in Redis.
+    /// Returns the text that stands in Redis.
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).expect("numbers and texts are JSON")
     }
@@ -45,12 +45,12 @@ impl IndexEntry {
     /// Reads the entry of another node.
     ///
     /// # Errors
-    /// It is no entry, or lacks what this version needs.
+    /// The text is not an entry, or a field is missing that this version needs.
     pub(super) fn decode(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
 
-    /// The node, with its keys not looked at yet.
+    /// Returns the member `node`, with its keys not looked at yet.
     pub(super) fn into_member(self, node: NodeId) -> Member {
         Member {
             node,

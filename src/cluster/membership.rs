@@ -8,40 +8,40 @@ use tokio::time::Instant;
 use crate::id::NodeId;
 use crate::redis_client::scripts::MISSING;
 
-/// Refreshes that may wait for the beat at once; they share one look at Redis.
+/// Most refreshes that wait for the heartbeat at once; they share one look at Redis.
 const REFRESH_REQUESTS: usize = 1024;
 
-/// What this node knows of all nodes. The beat writes it, pushes and links read it; nobody asks Redis on the way of a
-/// push.
+/// The knowledge that this node has of all nodes. The heartbeat writes it, and pushes and links read it, so that no
+/// push to a known node waits for Redis.
 #[derive(Debug)]
 pub struct Membership {
     table: watch::Sender<Arc<Table>>,
     refresh: mpsc::Sender<oneshot::Sender<()>>,
 }
 
-/// Those who wait for the table to be read anew; the beat answers them.
+/// The requests to read the table anew, which the heartbeat answers.
 pub type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
-/// One state of the table.
+/// A state of the table.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// Other nodes, by their id: those in the index, and the dead whose tombstone was seen.
+    /// Other nodes by their id: those in the index, and dead ones whose tombstone was seen.
     pub members: HashMap<NodeId, Member>,
-    /// Nodes that are gone for good: gone from the index and their key gone, at a look that could tell.
+    /// Nodes that are gone for good: they were neither in the index nor had a key, at a look that could tell.
     pub departed: HashMap<NodeId, Instant>,
-    /// Dead nodes that are in the index: what they left is not all taken over yet.
+    /// Dead nodes that are in the index: their connections are not all taken over yet.
     pub dead: Vec<Member>,
-    /// Since when this node has been attached to Redis without a break, if it is.
+    /// Time since which this node has been attached to Redis without a break, if it is attached.
     pub attached_since: Option<Instant>,
 }
 
-/// Another node, as the index and its keys say.
+/// Another node, as its entry in the index and its keys describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub node: NodeId,
     /// `host:port` of its peer listener.
     pub advertise: String,
-    /// Version of its program, for people.
+    /// Version of its program, for operators.
     pub version: String,
     /// Lowest and highest link protocol that it speaks.
     pub protocol: (u16, u16),
@@ -51,7 +51,7 @@ pub struct Member {
     pub lease_alive: bool,
 }
 
-/// The node key as it was seen.
+/// The node key, as it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKey {
     Live { epoch: u64 },
@@ -60,7 +60,7 @@ pub enum NodeKey {
 }
 
 impl NodeKey {
-    /// As it stands in Redis, or as scripts call it when it is not there.
+    /// Returns the key as it stands in Redis, or the word that scripts use when there is none.
     pub fn to_text(self) -> String {
         match self {
             NodeKey::Live { epoch } => format!("live {epoch}"),
@@ -70,40 +70,40 @@ impl NodeKey {
     }
 }
 
-/// What a node's state means for a push to one of its connections.
+/// The state of a node, as it matters to a push to one of its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// In the index and not dead; it may or may not be reachable.
+    /// A node that is in the index and not dead; it may be reachable or not.
     Known(Member),
-    /// Condemned, or it has left: its connections are gone for good.
+    /// A node that was condemned or has left: its connections are gone for good.
     Gone,
-    /// Never heard of; `settled` if this node would have heard of it by now.
+    /// A node that this one has never heard of. `settled` is true if it would have heard by now.
     Unknown { settled: bool },
 }
 
 impl Membership {
-    /// An empty table, and the requests that the beat has to answer.
+    /// Returns an empty table, and the requests that the heartbeat has to answer.
     pub fn new() -> (Self, RefreshRequests) {
         let (refresh, requests) = mpsc::channel(REFRESH_REQUESTS);
         (Membership { table: watch::Sender::new(Arc::default()), refresh }, requests)
     }
 
-    /// The table as it is.
+    /// Returns the table as it is.
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Tells of every new state of the table.
+    /// Returns a receiver that is notified of every new state of the table.
     pub fn watch(&self) -> watch::Receiver<Arc<Table>> {
         self.table.subscribe()
     }
 
-    /// Puts a new state in place. Only the beat does.
+    /// Puts a new state in place. Only the heartbeat does.
     pub fn replace(&self, table: Table) {
         self.table.send_replace(Arc::new(table));
     }
 
-    /// What is known of a node. `watch` is how long this node must have been attached to be sure of an absence.
+    /// Returns what is known of `node`. To be sure of an absence, this node must have been attached for `watch`.
     pub fn standing(&self, node: &NodeId, watch: Duration) -> Standing {
         let table = self.table();
         match table.members.get(node) {
@@ -114,7 +114,8 @@ impl Membership {
         }
     }
 
-    /// Waits until the table was read anew by a look that began after this call. `false` if Redis could not be asked.
+    /// Waits until the table was read anew by a look that began after this call. Returns false if the Redis command
+    /// failed, or too many refreshes wait.
     pub async fn refresh(&self) -> bool {
         let (done, refreshed) = oneshot::channel();
         self.refresh.try_send(done).is_ok() && refreshed.await.is_ok()

@@ -1,11 +1,12 @@
-//! Several nodes that behave as one gateway: this node's regular word with Redis ([`Beat`]), who is a member
-//! ([`Membership`]), how nodes talk to each other ([`link`]), and where a call about another node's connection goes
+//! Several nodes that behave as one gateway: the heartbeat with Redis ([`Beat`]), the table of the cluster's nodes
+//! ([`Membership`]), the connections between nodes ([`link`]), and the way of a call about another node's connection
 //! ([`Cluster`]).
 //!
-//! A node registers in Redis, renews a lease, and looks at the others: `survey.rs` asks, `decide.rs` and `observe.rs` say
-//! what the answers mean; `times.rs` is the table of all times. While Redis is away the node serves its clients on; it is told apart from a dead one by what
-//! others can know: peers renew its lease for it ([`Peers`]). A node that is dead is condemned by the beat, and the
-//! [`Reaper`] takes over its connections.
+//! A node registers in Redis, renews its lease, and looks at the other nodes: `survey.rs` sends the commands,
+//! `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all times. While Redis is
+//! away the node goes on serving its clients. Other nodes can tell it from a dead one, because peers that reach Redis
+//! renew its lease for it ([`Peers`]). The heartbeat condemns a node that is dead, and the [`Reaper`] takes over its
+//! connections.
 
 mod beat;
 mod decide;

@@ -1,4 +1,4 @@
-//! What this node has seen of the others, and since when without a break. Pure: time comes in.
+//! The observations of this node on the others, and since when they hold without a break. Pure: time comes in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -8,27 +8,27 @@ use tokio::time::Instant;
 use super::{Member, NodeKey};
 use crate::id::NodeId;
 
-/// Most nodes whose departure is remembered. One that is forgotten is unknown, which is 410 as well once this node has
-/// been attached for a while.
+/// Most nodes whose departure is remembered. Beyond it the oldest is forgotten; a push to it is 410 as well, once this
+/// node has been attached for a while.
 const DEPARTED_MAX: usize = 4096;
 
-/// One look at another node.
+/// A look at another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) key: NodeKey,
     pub(super) lease_alive: bool,
-    /// Redis's own clock, in ms.
+    /// Time on Redis's own clock, in ms.
     pub(super) time_millis: u64,
 }
 
-/// What is known of the others from all looks so far.
+/// Everything that is known of the other nodes from all looks so far.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
     nodes: BTreeMap<NodeId, Watched>,
     departed: HashMap<NodeId, Instant>,
 }
 
-/// When a look was sent, and when its answer was there. It happened in between.
+/// The times when a look was sent and when its answer was there. The look happened in between.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Looked {
     pub(super) sent: Instant,
@@ -40,7 +40,7 @@ pub(super) struct Looked {
 pub(super) struct Doomed {
     pub(super) node: NodeId,
     pub(super) key: NodeKey,
-    /// Redis's own clock, in ms.
+    /// Time on Redis's own clock, in ms.
     pub(super) time_millis: u64,
 }
 
@@ -48,31 +48,33 @@ pub(super) struct Doomed {
 struct Watched {
     member: Member,
     in_index: bool,
-    /// Since when nothing has happened that would have to be watched anew.
+    /// Beginning of the watch: since then nothing has happened that makes it begin anew. `None` until the next look.
     since: Option<Instant>,
     looked: Instant,
     time_millis: u64,
 }
 
 impl Observations {
-    /// Nodes that are to be looked at, whether the index names them or not.
+    /// Returns the nodes to look at, whether the index names them or not.
     pub(super) fn known(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().collect()
     }
 
-    /// Every watch begins anew: this node could not see, or what it saw may have been lost.
+    /// Lets every watch begin anew: this node could not see, or what it saw may have been lost.
     pub(super) fn interrupt(&mut self) {
         self.nodes.values_mut().for_each(|watched| watched.since = None);
     }
 
-    /// Notes a look at all nodes: those that the `index` names, and those that were known before.
+    /// Notes a look at all nodes: those that `index` names, and those that were known before.
     ///
-    /// A node that has gone from the index and whose keys are gone for `watch` is gone for good. A clock of Redis that
-    /// jumps by more than `slack` may have let leases lapse early.
+    /// A node that has been neither in the index nor had a key for `watch` is gone for good. If Redis's clock jumps by
+    /// more than `slack` between two looks, the watch begins anew, because the jump may have let leases lapse early.
     pub(super) fn note(
         &mut self,
         looked: Looked,
         index: &HashMap<NodeId, Member>,
+        // A watch begins when the answer of its first look is there and ends when its last look is sent, so it is never
+        // taken to be longer than it was.
         looks: &HashMap<NodeId, Look>,
         watch: Duration,
         slack: Duration,
@@ -117,8 +119,8 @@ impl Observations {
         }
     }
 
-    /// Nodes that may be condemned by a look that was sent at `sent`: they are in the index, are not dead, have no lease,
-    /// and were watched for `watch` without a break.
+    /// Returns the nodes that may be condemned on a look that was sent at `sent`: they are in the index, are not dead,
+    /// have no lease, and were watched for `watch` without a break.
     pub(super) fn doomed(&self, sent: Instant, watch: Duration) -> Vec<Doomed> {
         let is_doomed = |watched: &Watched| {
             let member = &watched.member;
@@ -135,7 +137,7 @@ impl Observations {
             .collect()
     }
 
-    /// This node has condemned another.
+    /// Notes that this node has condemned `node`.
     pub(super) fn condemned(&mut self, node: &NodeId) {
         if let Some(watched) = self.nodes.get_mut(node) {
             let epoch = if let NodeKey::Live { epoch } = watched.member.key { epoch } else { 0 };
@@ -144,18 +146,18 @@ impl Observations {
         }
     }
 
-    /// Dead nodes that the index names.
+    /// Returns the dead nodes that the index names.
     pub(super) fn dead(&self) -> Vec<Member> {
         let is_dead = |watched: &&Watched| watched.in_index && matches!(watched.member.key, NodeKey::Dead { .. });
         self.nodes.values().filter(is_dead).map(|watched| watched.member.clone()).collect()
     }
 
-    /// All nodes that are not gone for good.
+    /// Returns all nodes that are not gone for good.
     pub(super) fn members(&self) -> HashMap<NodeId, Member> {
         self.nodes.iter().map(|(node, watched)| (*node, watched.member.clone())).collect()
     }
 
-    /// Those that are.
+    /// Returns the nodes that are gone for good, and when this was noticed.
     pub(super) fn departed(&self) -> HashMap<NodeId, Instant> {
         self.departed.clone()
     }
@@ -179,7 +181,7 @@ mod tests {
             Test { observations: Observations::default(), begin: Instant::now(), node: NodeId::random() }
         }
 
-        /// A look after so many seconds by our clock and by that of Redis.
+        /// Looks at the node at `second` on this node's clock, which is `redis_second` on that of Redis.
         fn look(&mut self, second: u64, redis_second: u64, key: NodeKey, in_index: bool) {
             self.look_at(second, redis_second, key, in_index, true);
         }

@@ -1,4 +1,5 @@
-//! What other nodes can do for one that does not reach Redis: renew its lease, or say that they do not reach it either.
+//! The help that a node gives to a peer that does not reach Redis: it renews the peer's lease, or says that it does not
+//! reach Redis either.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,35 +15,36 @@ use crate::id::NodeId;
 use crate::redis_client::{Call, Reach, read, scripts};
 use crate::registry::Mirror;
 
-/// Renewals that go to Redis in one go.
+/// Most renewals that go to Redis in one round trip.
 const BATCH: usize = 64;
 
-/// What a peer says that does not reach Redis itself.
+/// The answer of a peer that does not reach Redis itself.
 const DETACHED: &str = "DETACHED";
 
-/// The other nodes, as the beat needs them: through links, or as a simulation plays them.
+/// The other nodes, as the heartbeat needs them: reached through links, or played by a simulation.
 pub trait Peers: fmt::Debug + Send + Sync {
-    /// Asks every linked peer to renew the lease of this node, within a time.
+    /// Asks every linked peer to renew the lease of this node, and collects the answers that come within `within`.
     fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<Relayed>>;
 
-    /// How the addresses of all other nodes behave that are known and have not left, the dead among them.
+    /// Tries the addresses of all other nodes that are known and have not left, the condemned among them.
     fn reach(&self, within: Duration) -> BoxFuture<'_, Vec<Reach>>;
 
-    /// This node has another id: peers learn so by the end of the links.
+    /// Gives this node the id `node`. Peers learn of it when their links end.
     fn rename(&self, node: NodeId);
 }
 
-/// What one peer says to a renewal.
+/// The answer of one peer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Relayed {
-    /// It reached Redis: the answer of the script, and the server that gave it.
+    /// The peer reached Redis: the answer of the script, and the run id of the server that gave it. Or it has seen in
+    /// its table that the node is dead; then the run id is empty.
     Answered { renewal: String, run_id: String },
-    /// It does not reach Redis either, and has not seen this node dead.
+    /// The peer does not reach Redis either, and has not seen that the node is dead.
     Detached,
 }
 
 impl Relayed {
-    /// As it goes over a link.
+    /// Returns the text that goes over a link.
     pub fn to_text(&self) -> String {
         match self {
             Relayed::Answered { renewal, run_id } => format!("{renewal}\n{run_id}"),
@@ -50,7 +52,7 @@ impl Relayed {
         }
     }
 
-    /// The opposite of [`Relayed::to_text`].
+    /// Reads the text of [`Relayed::to_text`].
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('\n') {
             Some((renewal, run_id)) => {
@@ -86,7 +88,7 @@ impl Peers for Links {
     }
 }
 
-/// Renews leases for peers that do not reach Redis, until `stop`: all that wait in one go.
+/// Renews leases for peers that do not reach Redis, until `stop`. Up to 64 renewals that wait share a round trip.
 pub async fn serve_renewals(
     mut renewals: Renewals,
     mirror: Arc<Mirror>,
@@ -103,7 +105,7 @@ pub async fn serve_renewals(
     }
 }
 
-/// A lease that is to be renewed for another node.
+/// A lease to be renewed for another node.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     pub node: NodeId,
@@ -117,7 +119,7 @@ impl Wanted {
     }
 }
 
-/// What this node can say to each of these.
+/// Renews the leases of the `wanted` nodes, and returns the answer for each.
 pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wanted]) -> Vec<Relayed> {
     let keys = mirror.keys();
     let calls: Vec<Call> = wanted
@@ -127,7 +129,7 @@ pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wante
         })
         .collect();
     let answers = match mirror.connection() {
-        // If that fails this node does not reach Redis either; its own beat finds out too.
+        // If this fails, this node does not reach Redis either; its own heartbeat finds out too.
         Some(connection) => connection.run(&calls).await.unwrap_or_default(),
         None => Vec::new(),
     };
@@ -142,7 +144,7 @@ pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wante
     wanted.iter().map(&mut answer).collect()
 }
 
-/// What a node without Redis knows of another.
+/// Returns the answer of a node without Redis: what its table says of `node`.
 fn detached(membership: &Membership, node: &NodeId) -> Relayed {
     match membership.table().members.get(node).map(|member| member.key) {
         Some(key @ NodeKey::Dead { .. }) => Relayed::Answered { renewal: key.to_text(), run_id: String::new() },

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::secret::Secret;
 use crate::tls::PeerTlsSettings;
 
-/// How nodes reach each other. Only with `registry.type: redis`.
+/// The addresses, the secret and the times by which nodes form a cluster. Only with `registry.type: redis`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClusterSettings {
@@ -15,17 +15,18 @@ pub struct ClusterSettings {
     #[schemars(with = "String")]
     pub address: SocketAddr,
 
-    /// Host and port that it tells its peers; by default `address`.
+    /// Host and port that it advertises to its peers; by default `address`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub advertise: Option<String>,
 
-    /// What all nodes of a cluster know and nobody else: at least 16 characters.
+    /// The secret that all nodes of a cluster share and nobody else knows: at least 16 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 16, max = 1024))]
     pub secret: Option<Secret>,
 
-    /// How links are encrypted; without it the network between nodes has to be private. All nodes have it, or none.
+    /// TLS of the links between nodes; without it the network between nodes has to be private. All nodes have it, or
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<PeerTlsSettings>,
 
@@ -47,7 +48,7 @@ impl Default for ClusterSettings {
 }
 
 impl ClusterSettings {
-    /// The lease `L`, from which all other times of the cluster follow.
+    /// Returns the lease `L`, from which all other times of the cluster follow.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_millis.into())
     }

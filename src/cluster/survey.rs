@@ -1,4 +1,4 @@
-//! What one beat asks Redis, in one go, and how the answers are read.
+//! The commands that one heartbeat sends to Redis in one round trip, and the reading of the answers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,29 +12,30 @@ use super::observe::Look;
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, Value, read, scripts};
 
-/// All that one beat learns.
+/// Everything that one heartbeat learns.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// One start of the Redis server.
+    /// Run id of the Redis server, which is another one after every start.
     pub(super) run_id: String,
-    /// The answer to the renewal.
+    /// The answer of the script that renews the lease.
     pub(super) renewal: String,
     /// The nodes that the index names, this one among them.
     pub(super) index: HashMap<NodeId, Member>,
-    /// Entries of the index that cannot be used, and why.
+    /// Entries of the index that cannot be read, and why.
     pub(super) unreadable: Vec<(String, String)>,
-    /// Records in each bucket of this node.
+    /// Number of records in each bucket of this node.
     pub(super) counts: Vec<usize>,
     pub(super) looks: HashMap<NodeId, Look>,
 }
 
 #[derive(Debug, Error)]
 pub(super) enum SurveyError {
-    #[error("Redis was asked in vain")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
 }
 
-/// Renews the lease of `node` and looks at everything, in one round trip.
+/// Renews the `lease` of `node`, and reads the index, the sizes of the node's buckets and the keys of `others`, in one
+/// round trip.
 pub(super) async fn survey(
     connection: &RedisConnection,
     keys: &Keys,
@@ -54,7 +55,7 @@ pub(super) async fn survey(
     read_survey(answers, others).map_err(SurveyError::Redis)
 }
 
-/// Looks at some nodes.
+/// Looks at `nodes`.
 pub(super) async fn look_at(
     connection: &RedisConnection,
     keys: &Keys,
@@ -78,14 +79,14 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     Ok(Survey { run_id, renewal, index, unreadable, counts, looks })
 }
 
-/// The start of the server that gave this section of `INFO`.
+/// Returns the run id in the section `server` of `INFO`.
 pub(super) fn run_id_of(info: &str) -> String {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }
 
 type Index = (HashMap<NodeId, Member>, Vec<(String, String)>);
 
-/// Reads the index. An entry that cannot be read takes no other with it.
+/// Reads the index. An entry that cannot be read does not hide the others.
 pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
     let entries: HashMap<String, String> = read(answer)?;
     let (mut index, mut unreadable) = (HashMap::new(), Vec::new());

@@ -114,7 +114,7 @@ async fn two_nodes_with_one_address_are_told_apart() {
     let address = first.gateway.peer_address().unwrap();
     node.knows([first.member(), second.member_at(address)]);
     eventually("said", || {
-        let expected = format!("node {} answers there", first.id());
+        let expected = format!("another node, {}, answers at the address", first.id());
         node.gateway.peers().iter().any(|peer| {
             let PeerLink::NotLinked { error: Some(error), .. } = &peer.link else { return false };
             peer.node == second.id() && error.contains(&expected)

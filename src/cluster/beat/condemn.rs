@@ -1,4 +1,4 @@
-//! How a node that is silent is declared dead.
+//! Condemning the nodes that are silent.
 
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -9,8 +9,8 @@ use crate::redis_client::{Call, RedisConnection, read, reaping, scripts};
 use crate::telemetry::chain;
 
 impl Beat {
-    /// Condemns the nodes that have been silent for long enough at the look that was sent at `sent`, while this node has
-    /// itself proof that it may act. What one of them becomes is decided in Redis, by what is there then.
+    /// Condemns the nodes that were silent for long enough at the look that was sent at `sent`, if this node's own
+    /// serving lease has not run out. Redis decides each case in one atomic step, by what it holds at that moment.
     pub(super) async fn condemn(&mut self, connection: &RedisConnection, sent: Instant) {
         let times = self.settings.times;
         let doomed = self.observations.doomed(sent, times.watch());
@@ -24,16 +24,16 @@ impl Beat {
         let calls: Vec<Call> = doomed.iter().map(call).collect();
         let answers = match connection.run(&calls).await {
             Ok(answers) => answers,
-            // The lease is renewed all the same; if the connection is at fault, the next beat finds out.
-            Err(error) => return debug!(error = %chain(&error), "silent nodes could not be declared dead"),
+            // The lease is renewed all the same. If the connection is at fault, the next heartbeat finds out.
+            Err(error) => return debug!(error = %chain(&error), "could not declare silent nodes dead; trying again"),
         };
         for (Doomed { node, key, .. }, answer) in doomed.iter().zip(answers) {
             let answer: String = read(answer).unwrap_or_default();
             if answer == scripts::OK {
-                warn!(%node, key = key.to_text(), "a node is silent for longer than its lease; it is declared dead");
+                warn!(%node, key = key.to_text(), "a node was silent for longer than its lease; it is declared dead");
                 self.observations.condemned(node);
             } else {
-                debug!(%node, answer, "a silent node was not declared dead");
+                debug!(%node, answer, "a silent node was not declared dead; looking again soon");
             }
         }
     }

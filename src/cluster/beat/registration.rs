@@ -1,4 +1,4 @@
-//! How a node comes into Redis, goes out of it, and loses its id.
+//! Registering a node in Redis, taking it out again, and giving it another id after it was fenced.
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -13,11 +13,12 @@ use crate::redis_client::{Call, Keys, RedisConnection, RedisError, read, scripts
 use crate::registry::RegistryState;
 use crate::telemetry::chain;
 
-/// Epochs of this node that are remembered.
+/// Most former epochs of this node that are remembered.
 const EPOCHS_MAX: usize = 16;
 
 impl Beat {
-    /// Index first, so that a crash in between leaves an entry that can be found. `false` if another step is needed.
+    /// Registers this node: first its entry in the index, then its key, so that a crash in between leaves an entry that
+    /// other nodes can find. Returns false if another step is needed.
     pub(super) async fn register(&mut self, connection: &RedisConnection) -> Result<bool, BeatError> {
         let node = self.registry.node();
         let keys = self.mirror.keys();
@@ -29,7 +30,7 @@ impl Beat {
             Registration::Registered => {
                 self.is_registered = true;
                 self.observations.interrupt();
-                info!(%node, "registered");
+                info!(%node, "this node is registered in Redis");
                 Ok(true)
             }
             Registration::RolledBack { epoch } => {
@@ -38,7 +39,8 @@ impl Beat {
                 Ok(true)
             }
             Registration::Taken => {
-                // It is not known which server holds what was acknowledged under an earlier epoch.
+                // Nobody knows which server holds what was acknowledged under an earlier epoch. The empty run id equals
+                // none.
                 self.fence(&answer, "");
                 Ok(false)
             }
@@ -63,7 +65,7 @@ impl Beat {
     }
 
     pub(super) fn rolled_back(&mut self, epoch: u64) {
-        warn!("Redis came back with an older state; its records are compared and written back");
+        warn!("Redis came back with an older state; reconciling all records");
         self.former.retain(|former| *former != epoch);
         self.former.push(self.epoch);
         self.epoch = epoch;
@@ -71,21 +73,22 @@ impl Beat {
         self.observations.interrupt();
     }
 
-    /// This node's id belongs to others: its key was `found` so on the server `run_id`. Its sessions are closed and it
-    /// goes on under a new id; see [`Registry::fence`] for what becomes of the connections.
+    /// Gives up this node's id, which belongs to other nodes now: its key was found to be `found` on the server with
+    /// the run id `run_id`. Closes the sessions and goes on under another id; see [`Registry::fence`] for what becomes
+    /// of the connections.
     pub(super) fn fence(&mut self, found: &str, run_id: &str) {
         let fenced = self.registry.node();
         let is_same_run = self.run_id.as_deref() == Some(run_id);
         let others_have_records = others_have_records(found, self.epoch, is_same_run);
         let node = NodeId::from_bits(self.random.random::<u64>() >> (64 - 8 * NODE_ID_BYTES));
-        // Nothing is written under the old id, and no client is taken until the new one is registered.
+        // From here nothing is written under the old id, and no client is accepted until the new one is registered.
         self.mirror.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
         self.registry.fence(node, others_have_records);
         self.settings.peers.rename(node);
         if self.is_registered {
             error!(
                 %fenced, found, %node, others_have_records,
-                "this node was condemned by others; its sessions are closed"
+                "this node was condemned by others; closing its sessions and registering under another id"
             );
         }
         self.former.clear();
@@ -97,7 +100,7 @@ impl Beat {
 
     pub(super) async fn leave(&mut self) {
         if self.attached_since.is_none() && !self.beat().await {
-            warn!("Redis is away: this node leaves without a word, and others will find it dead");
+            warn!("Redis does not answer; leaving without deregistering, and other nodes will condemn this one");
             return;
         }
         let patience = self.settings.times.beat();
@@ -110,20 +113,21 @@ impl Beat {
             Ok(answer) if answer == scripts::OK => {
                 let index = Call::command("HDEL", keys.index()).arg(node.to_string());
                 if let Err(error) = connection.run_one(index).await {
-                    warn!(error = %chain(&error), "this node's entry stays in the index until others remove it");
+                    warn!(error = %chain(&error), "could not remove this node's index entry; others will do so");
                 }
             }
             Ok(answer) => warn!(
                 answer,
                 written = matches!(is_written, Ok(true)),
-                "connections remain whose backends do not know that they are over; they are left to other nodes"
+                "not every $disconnect was delivered; leaving the remaining connections to other nodes"
             ),
-            Err(error) => warn!(error = %chain(&error), "this node could not leave; others will find it dead"),
+            Err(error) => warn!(error = %chain(&error), "could not deregister this node; other nodes will condemn it"),
         }
     }
 }
 
-/// Epochs tell the registrations of a node apart. They are random, so that a key says whether it is of this process.
+/// Draws an epoch, which tells one registration of a node from another. Epochs are random, so that a key in Redis says
+/// whether this process wrote it.
 pub(super) fn epoch(random: &mut StdRng) -> u64 {
     u64::from(random.random::<u32>()).max(1)
 }

@@ -8,33 +8,33 @@ use crate::id::ConnectionId;
 use crate::session::Receipts;
 use crate::trace_context::TraceContext;
 
-/// What a queued call costs beside its data: its place in the queue and its head.
+/// Size of a queued call beside its data, in bytes: its place in the queue and its head.
 const CALL_OVERHEAD_BYTES: usize = 128;
 
-/// One call about a connection of another node.
+/// A call about a connection of another node.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub connection: ConnectionId,
-    /// The API in whose name it is made: a connection of another API is gone for it.
+    /// The API in whose name it is made. A connection of another API counts as gone.
     pub api_id: Arc<str>,
-    /// Where in a trace it is made.
+    /// The span in whose name it is made.
     pub trace: TraceContext,
     pub action: Action,
 }
 
-/// Whatever a peer may be asked.
+/// A request to a peer.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// About one connection.
+    /// A call about one connection.
     Call(Call),
-    /// About many: `head` says what, in the words of whoever asks, and `data` are shared, not copied. The answer is an
-    /// [`Answer::Info`] in the same words.
+    /// A question about many connections, in the format of the room that asks: `head` says what is asked, and `data`
+    /// are shared, not copied. The answer is an [`Answer::Info`] in the same format.
     Ask { head: Bytes, data: Bytes },
-    /// Renew my lease in Redis. Only to a peer that speaks protocol 2.
+    /// A request to renew this node's lease in Redis. Only to a peer that speaks protocol 2.
     Renew { epoch: u64, lease_millis: u32 },
 }
 
-/// What is asked of a connection.
+/// The operation on a connection.
 #[derive(Clone, Debug)]
 pub enum Action {
     Post { data: Bytes, binary: bool },
@@ -42,48 +42,48 @@ pub enum Action {
     Delete { code: u16, reason: Arc<str> },
 }
 
-/// What the owner answered.
+/// The answer of the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Outcome(Outcome),
-    /// The description that a GET asked for, or what became of a renewal.
+    /// The description that a GET asked for, or the answer to a question or a renewal.
     Info(Bytes),
 }
 
-/// Why there is no answer of the owner.
+/// The reason why there is no answer of the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CallError {
     #[error("the call did not leave this node")]
     NotSent,
-    #[error("the link was lost, or the time was over, before the owner answered")]
+    #[error("the link was lost, or the time was up, before the owner answered")]
     Unknown,
     #[error("the owner has left for good")]
     Gone,
 }
 
-/// A peer that waits for answers. Each call is answered once, by a receipt or in another way.
+/// A peer that waits for answers. Each call is answered once, by a receipt or by one of these methods.
 pub trait Caller: Receipts {
-    /// What became of call number `id`.
+    /// Answers call number `id` with its `outcome`.
     fn answer(&self, id: u64, outcome: Outcome);
 
-    /// The description that call number `id` asked for.
+    /// Answers call number `id` with the description that it asked for.
     fn answer_info(&self, id: u64, info: Bytes);
 }
 
-/// What a node does with the calls that its peers forward to it. It answers by its own connections alone and forwards
-/// nothing, and no method waits. Calls are begun in their order, and keep it, but for those that wait for the count of
-/// a quota.
+/// The operations by which a node answers the calls of its peers. It uses its own connections alone and forwards
+/// nothing, and no method waits. Calls are begun in their order and keep it, except for those that wait for the count
+/// of a quota.
 pub trait LocalConnections: Send + Sync {
-    /// Queues data for a connection.
+    /// Queues `data` for a connection.
     fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64);
 
-    /// Describes a connection, as its backend gets it.
+    /// Describes a connection, in the format that backends get.
     fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64);
 
-    /// Closes a connection after what was posted before is written.
+    /// Closes a connection after everything that was posted before is written.
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome;
 
-    /// Answers what is asked about many connections.
+    /// Answers a question about many connections.
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64);
 }
 

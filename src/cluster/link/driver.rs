@@ -18,31 +18,31 @@ use super::links::Registered;
 use super::renewal::Renewal;
 use super::wire::{Wire, WireError};
 
-/// About as much is written in one system call; a single larger frame goes alone.
+/// Bytes to write in one system call, about; a single larger frame goes alone.
 const WRITE_BATCH_BYTES: usize = 64 * 1024;
 
-/// How long the end of a link may take after goodbye.
+/// Longest time for a link to close after the goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a link is over.
+/// The reason why a link is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
     /// The connection was closed or failed.
     Lost,
-    /// The peer said nothing, although it was asked.
+    /// The peer sent nothing, although it was pinged.
     Silent,
-    /// The peer sent what is no frame, or more calls than it may.
+    /// The peer sent bytes that are no frame, or more calls than it may.
     Protocol,
     /// The peer has left for good.
     Goodbye,
     /// This node leaves.
     Left,
-    /// The peer dialled anew or is dead, or this process ends.
+    /// The peer dialled anew or is dead, or this node has another id or does not wait for the peer any longer.
     Stopped,
 }
 
 impl LinkEnd {
-    /// Its name in metrics.
+    /// Returns its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             LinkEnd::Lost => "lost",
@@ -55,10 +55,10 @@ impl LinkEnd {
     }
 }
 
-/// Moves the bytes of one link until it is over. One task does all of it: it reads calls and acts on them in their
+/// Moves the bytes of one link until it is over. One task does everything: it reads calls and acts on them in their
 /// order, and writes all that waits in as few system calls as it can.
 ///
-/// A peer that is silent for `quiet` is asked whether it is there; silent for as long again, it is not.
+/// A peer that is silent for `quiet` is sent a ping; if it stays silent for `quiet` again, the link is over.
 pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     wire: Wire<S>,
     registered: &mut Registered,
@@ -86,7 +86,8 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut timer = pin!(sleep_until(now + quiet));
     let end = poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
     if end == LinkEnd::Left {
-        // The peer closes when it has read the goodbye; unread bytes in a closed socket could take it away from it.
+        // The peer closes when it has read the goodbye. Closing a socket with unread bytes may reset it, and the peer
+        // would lose the goodbye; so read until the peer has closed.
         let _ = timeout(CLOSE_TIMEOUT, async {
             let _ = driver.wire.io.shutdown().await;
             while poll_fn(|cx| driver.wire.poll_read(cx)).await.is_ok() {
@@ -106,11 +107,11 @@ struct Driver<'a, S> {
     caller: Arc<dyn Caller>,
     local: &'a dyn LocalConnections,
     outbox: Batch,
-    /// The frames of all calls up to this one are in the socket whole.
+    /// Id of the last call whose frame is in the socket as a whole.
     left: u64,
-    /// When the peer was last heard.
+    /// Time when the peer was last heard.
     heard: Instant,
-    /// When it was asked whether it is there, if it has said nothing since.
+    /// Time when the peer was sent a ping, if it has been silent since.
     asked: Option<Instant>,
     quiet: Duration,
     ping_due: bool,
@@ -120,7 +121,7 @@ struct Driver<'a, S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<LinkEnd> {
-        // Before anything is looked at, so that nothing that comes later is missed.
+        // The waker is registered before anything is looked at, so that whatever comes later wakes this task.
         self.link.register(cx);
         loop {
             if self.link.is_stopped() {
@@ -146,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
     }
 
-    /// Reads once, and acts on all that came. `true` if there may be more.
+    /// Reads once, and acts on everything that came. Returns true if there may be more.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
         let read = match self.wire.poll_read(cx) {
             Poll::Ready(read) => read.map(|()| true),
@@ -156,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             self.heard = Instant::now();
             self.asked = None;
         }
-        // Before anything is written, so that the answers go out together.
+        // All frames are acted on before anything is written, so that their answers go out together.
         while let Some(frame) = self.wire.next_read().map_err(|error| end_of(&error))? {
             self.act(&frame)?;
         }
@@ -165,7 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
 
     fn act(&mut self, frame: &Bytes) -> Result<(), LinkEnd> {
         if self.link.is_stopped() {
-            // A newer link may have taken over; what is left here must not overtake what comes there.
+            // A newer link may have replaced this one; frames that are left here must not overtake those that come
+            // there.
             return Err(LinkEnd::Stopped);
         }
         let frame = Frame::decode(frame).map_err(|_| LinkEnd::Protocol)?;
@@ -198,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         Ok(())
     }
 
-    /// Writes all that waits. Ready when nothing does.
+    /// Writes everything that waits. Ready when nothing does.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         loop {
             if self.outbox.has_room() && !self.said_goodbye {
@@ -208,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 return Pin::new(&mut self.wire.io).poll_flush(cx).map_err(|_| LinkEnd::Lost);
             }
             let Ok(written) = ready!(self.outbox.poll_write(cx, &mut self.wire.io)) else {
-                // TLS may have sent a part of what it fails with.
+                // TLS may have sent a part of the bytes before it failed, so every call in the batch may have left.
                 self.left = self.outbox.last_call().unwrap_or(self.left);
                 return Poll::Ready(Err(LinkEnd::Lost));
             };
@@ -231,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
     }
 
-    /// When to look again, or that the peer is not there.
+    /// Returns when to look again, or that the peer is gone.
     fn liveness(&mut self, now: Instant) -> Result<Instant, LinkEnd> {
         match self.asked {
             Some(asked) if now >= asked + self.quiet => Err(LinkEnd::Silent),
@@ -253,20 +255,20 @@ fn end_of(error: &WireError) -> LinkEnd {
     }
 }
 
-/// What is being written: frames in one buffer, and at most one large body behind them.
+/// The bytes to be written: frames in one buffer, and at most one large body behind them.
 #[derive(Debug, Default)]
 struct Batch {
     frames: BytesMut,
     behind: Bytes,
-    /// Bytes that were ever added and that were ever written.
+    /// Bytes that were added and that were written, since the link began.
     added: u64,
     written: u64,
-    /// Where the frames of calls end, and their ids.
+    /// Positions at which the frames of calls end, counted in added bytes, and the ids of the calls.
     ends: VecDeque<(u64, u64)>,
 }
 
 impl Batch {
-    /// Adds a frame. Nothing may be added behind a large body.
+    /// Adds `frame`. Nothing may be added behind a large body.
     fn add(&mut self, frame: &Frame<'_>) {
         debug_assert!(self.behind.is_empty());
         let before = self.frames.len();
@@ -274,7 +276,7 @@ impl Batch {
         self.added += (self.frames.len() - before + self.behind.len()) as u64;
     }
 
-    /// The last call that is in it.
+    /// Returns the last call of the batch.
     fn last_call(&self) -> Option<u64> {
         self.ends.back().map(|(_, id)| *id)
     }
@@ -297,7 +299,8 @@ impl Batch {
         }
     }
 
-    /// So much of it is in the socket. The last call whose frame is there whole, if there is a new one.
+    /// Notes that `count` bytes are in the socket. Returns the last call whose frame is there as a whole, if there is a
+    /// new one.
     fn written(&mut self, count: usize) -> Option<u64> {
         let of_frames = count.min(self.frames.len());
         self.frames.advance(of_frames);

@@ -1,4 +1,4 @@
-//! What is said on a link, and how it is spelled. Pure: bytes in, values out.
+//! The frames of a link, and their bytes. Pure: bytes in, values out.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
@@ -8,11 +8,12 @@ use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
 use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
 
 /// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
-/// announces more ends the link before anything is read or reserved for it.
+/// announces more ends the link before anything of it is read or memory is reserved for it.
 pub const FRAME_MAX_BYTES: usize = 64 * 1024 * 1024 + 1024;
 
-/// Data up to this size are copied: on their way out into one buffer with their neighbours, on their way in out of the
-/// read buffer, which a slow client's frame would else keep alive whole.
+/// Largest data that are copied, in bytes. On their way out they are copied into one buffer with their neighbours. On
+/// their way in they are copied out of the read buffer, all of which a frame of a slow client would otherwise keep
+/// alive.
 pub(super) const COPY_MAX_BYTES: usize = 16 * 1024;
 
 /// Longest reason of a close frame, in bytes (RFC 6455, section 5.5).
@@ -33,28 +34,28 @@ const GOODBYE: u8 = 9;
 const RENEW: u8 = 10;
 const ASK: u8 = 32;
 
-/// One frame.
+/// A frame of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// Write these data to a connection.
+    /// Writes `data` to a connection.
     Post { id: u64, to: Target<'a>, binary: bool, data: Bytes },
-    /// Describe a connection.
+    /// Describes a connection.
     Get { id: u64, to: Target<'a> },
-    /// Close a connection.
+    /// Closes a connection.
     Delete { id: u64, to: Target<'a>, code: u16, reason: &'a str },
-    /// Renew my lease in Redis, which I do not reach. Answered as a GET. Since protocol 2.
+    /// Renews the sender's lease in Redis, which the sender does not reach. Answered like a GET. Since protocol 2.
     Renew { id: u64, epoch: u64, lease_millis: u32 },
-    /// Say or do something about many connections: the head says what, the data go to them.
+    /// Says or does something about many connections: `head` says what, and `data` go to them.
     Ask { id: u64, head: &'a [u8], data: Bytes },
-    /// What became of calls.
+    /// The outcomes of calls.
     Answers(Answers<'a>),
-    /// The description that a GET asked for, as the backend gets it; what an ask or a renewal is answered with.
+    /// The description that a GET asked for, in the format that backends get, or the answer to an ask or a renewal.
     Info { id: u64, info: Bytes },
-    /// Are you there?
+    /// Asks whether the peer is there.
     Ping,
-    /// I am.
+    /// Answers a ping.
     Pong,
-    /// This node leaves for good, and all that it was asked is answered. Nothing follows.
+    /// Says that the sender leaves for good and has answered every call. Nothing follows.
     Goodbye,
 }
 
@@ -63,18 +64,18 @@ pub enum Frame<'a> {
 pub struct Target<'a> {
     pub connection: ConnectionId,
     pub api_id: &'a str,
-    /// Where in a trace the call is; only traces that are made travel.
+    /// The place of the call in a trace. Only places in sampled traces are sent.
     pub trace: Option<TraceContext>,
 }
 
-/// What a call came to.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The frame is written whole, or the connection closes.
+    /// The frame is written as a whole, or the connection closes.
     Done,
     /// The connection is gone, or not there yet.
     Gone,
-    /// Its send buffer is full.
+    /// The connection's send buffer is full.
     Full,
     /// The data are larger than the owner allows.
     TooLarge,
@@ -90,7 +91,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answers<'a>(&'a [u8]);
 
-/// The bytes are no frame of this protocol.
+/// An error: the bytes are no frame of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a frame of the link protocol")]
 pub struct Malformed;
@@ -100,8 +101,8 @@ pub(super) fn delimiter(max: usize) -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().length_field_length(LENGTH_BYTES).max_frame_length(max).new_codec()
 }
 
-/// Writes one frame: its length, then what `write` writes, then the bytes that `write` returns, which the caller has to
-/// send behind it.
+/// Appends one frame to `out`: its length, then the bytes that `write` appends, then the bytes that `write` returns,
+/// which the caller has to send behind `out`.
 pub(super) fn delimit(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> Bytes) -> Bytes {
     let start = out.len();
     out.put_bytes(0, LENGTH_BYTES);
@@ -114,10 +115,10 @@ pub(super) fn delimit(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> B
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a frame, without its length.
+    /// Reads a frame, which comes without its length.
     ///
     /// # Errors
-    /// The kind is unknown, a field is cut short or has a value that it cannot have, or something follows the last one.
+    /// The kind is unknown, a field is cut short or has an impossible value, or something follows the last field.
     pub fn decode(frame: &'a Bytes) -> Result<Self, Malformed> {
         let mut rest: &'a [u8] = frame;
         let kind = rest.try_get_u8()?;
@@ -154,7 +155,8 @@ impl<'a> Frame<'a> {
         if rest.is_empty() { Ok(read) } else { Err(Malformed) }
     }
 
-    /// Appends the frame and its length to `out`. What is too large to be copied is returned: it has to be sent behind.
+    /// Appends the frame and its length to `out`. Returns the data that are too large to be copied: the caller has to
+    /// send them behind `out`.
     pub fn encode(&self, out: &mut BytesMut) -> Bytes {
         delimit(out, |out| {
             let mut behind = Bytes::new();
@@ -168,7 +170,7 @@ impl<'a> Frame<'a> {
                 Frame::Ask { id, head, data } => {
                     out.put_u8(ASK);
                     out.put_u64(*id);
-                    // Nothing that large is ever queued.
+                    // No head is that large: what is queued fits into a frame.
                     out.put_u32(u32::try_from(head.len()).unwrap_or(u32::MAX));
                     out.put_slice(head);
                     behind = put_data(out, data);
@@ -224,7 +226,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A place in a trace that is made: one byte that says whether there is one, then trace id and span id.
+/// Reads a place in a sampled trace: one byte that says whether there is one, then trace id and span id.
 fn decode_trace(rest: &mut &[u8]) -> Result<Option<TraceContext>, Malformed> {
     match rest.try_get_u8()? {
         0 => Ok(None),
@@ -258,7 +260,7 @@ impl<'a> Answers<'a> {
         }
     }
 
-    /// Each call's id and outcome.
+    /// Returns the id and the outcome of each call.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Outcome)> + use<'a> {
         self.0.as_chunks::<ANSWER_BYTES>().0.iter().filter_map(|answer| {
             let mut answer = answer.as_slice();
@@ -266,7 +268,7 @@ impl<'a> Answers<'a> {
         })
     }
 
-    /// Appends a frame with these answers and its length to `out`.
+    /// Appends a frame with `answers` and its length to `out`.
     pub fn encode(answers: &[(u64, Outcome)], out: &mut BytesMut) {
         delimit(out, |out| {
             out.put_u8(ANSWERS);
@@ -312,12 +314,12 @@ impl From<TryGetError> for Malformed {
     }
 }
 
-/// Data at the end of a frame, in memory of their own if they are small.
+/// Returns `rest`, the data at the end of `frame`, in memory of their own if they are small.
 fn data_of(frame: &Bytes, rest: &[u8]) -> Bytes {
     if rest.len() <= COPY_MAX_BYTES { Bytes::copy_from_slice(rest) } else { frame.slice(frame.len() - rest.len()..) }
 }
 
-/// Writes data, or gives back what is too large to be copied.
+/// Appends `data` to `out`, or returns them if they are too large to be copied.
 fn put_data(out: &mut BytesMut, data: &Bytes) -> Bytes {
     if data.len() > COPY_MAX_BYTES {
         return data.clone();
@@ -326,7 +328,7 @@ fn put_data(out: &mut BytesMut, data: &Bytes) -> Bytes {
     Bytes::new()
 }
 
-/// A text of at most 255 bytes behind its length.
+/// Reads a text of at most 255 bytes, which follows its length.
 pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::from(rest.try_get_u8().ok()?);
     let (text, behind) = rest.split_at_checked(length)?;
@@ -334,10 +336,10 @@ pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-/// Writes a text behind its length; what is beyond 255 bytes is cut off.
+/// Appends the length of `text` and `text`; bytes beyond the 255th are cut off.
 pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     let text = &text[..text.floor_char_boundary(u8::MAX.into())];
-    // The line above sees to it that the length fits.
+    // After the cut above the length fits.
     out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.put_slice(text.as_bytes());
 }

@@ -13,7 +13,7 @@ use super::{Links, handshake};
 use crate::id::NodeId;
 use crate::secret::Secret;
 
-/// What a node says of itself to every peer, and the secret that they share.
+/// The names by which a node introduces itself to every peer, and the secret that they share.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) introduction: Introduction,
@@ -21,16 +21,16 @@ pub(super) struct Identity {
     pub(super) secret: Secret,
 }
 
-/// Why a handshake came to nothing.
+/// The reason why a handshake failed.
 #[derive(Debug, Error)]
 pub(super) enum GreetError {
     #[error("refused")]
     Refused(#[source] Refusal),
-    #[error("no TLS came about; every node needs `cluster.tls`, and a certificate of the others' authorities")]
+    #[error("the TLS handshake failed; every node needs `cluster.tls`, and a certificate of the others' authorities")]
     Tls(#[source] io::Error),
     #[error("the connection failed during the handshake")]
     Wire(#[source] WireError),
-    #[error("node {answered} answers there")]
+    #[error("another node, {answered}, answers at the address")]
     OtherNode { answered: NodeId },
 }
 
@@ -41,14 +41,14 @@ impl Identity {
     }
 }
 
-/// The acceptor's side. The link is there before the dialler is told so.
+/// Plays the acceptor. The link exists before the dialler is told so.
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     links: &Arc<Links>,
 ) -> Result<Registered, GreetError> {
     let result = accept_unless_refused(wire, links).await;
     if let Err(GreetError::Refused(refusal)) = &result {
-        // A hint for the operator of the other side, who may have gone away.
+        // A hint for the operator of the other side, which may be gone.
         let _ = wire.send(&refusal.encode()).await;
     }
     result
@@ -61,7 +61,8 @@ async fn accept_unless_refused<S: AsyncRead + AsyncWrite + Unpin>(
     let identity = links.identity();
     let hello = wire.receive().await.map_err(GreetError::Wire)?;
     let (Hello { from: peer, .. }, protocol) = Hello::decode(&hello, identity.protocol).map_err(GreetError::Refused)?;
-    // What is known of this peer now is what it must have known when it proves itself.
+    // The link that this peer has now is one that it knows of, or has lost, when it proves itself. A link that is there
+    // later and was not there now is newer than this dial.
     let expected = links.expect(&peer.node).map_err(GreetError::Refused)?;
     let challenge = Challenge { protocol, nonce: nonce(), from: identity.introduction.clone() }.encode();
     wire.send(&challenge).await.map_err(GreetError::Wire)?;
@@ -74,7 +75,7 @@ async fn accept_unless_refused<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(registered)
 }
 
-/// The dialler's side.
+/// Plays the dialler.
 pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     links: &Arc<Links>,

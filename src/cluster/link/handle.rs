@@ -15,36 +15,36 @@ use super::frame::{Answers, Outcome};
 use super::handshake::Introduction;
 use crate::session::Receipts;
 
-/// Calls of one link that wait to be sent, in bytes. Beyond it a call is refused at once: 503. A single larger one is
-/// taken when nothing else waits. Their data are held by their callers anyway; this bounds how far a link lags behind.
+/// Most bytes of calls that wait to be sent on one link. A call beyond it is refused at once: 503. A single larger one
+/// is accepted when nothing else waits. The callers hold the data anyway; this bounds how far a link lags behind.
 pub(super) const QUEUE_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Calls of one link that are not answered yet. Beyond it a call is refused at once: 503. A peer that has more of its
-/// own breaks the protocol.
+/// Most calls of one link that are not answered yet. A call beyond it is refused at once: 503. A peer that sends more
+/// breaks the protocol.
 pub(super) const IN_FLIGHT_MAX: usize = 65_536;
 
-/// The first protocol in which leases can be renewed for others.
+/// The first protocol in which a node can renew leases for others.
 const RENEWAL_PROTOCOL: u16 = 2;
 
-/// Descriptions of connections that wait to be sent, in bytes. Beyond it a GET is refused: 503.
+/// Most bytes of descriptions of connections that wait to be sent. A GET beyond it is refused: 503.
 const INFO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 type CallResult = Result<Answer, CallError>;
 
-/// One link, as those who use it hold it. The bytes are moved by its driver alone, in the order of the calls.
+/// A link, as its users hold it. Only its driver moves the bytes, in the order of the calls.
 #[derive(Debug)]
 pub struct Link {
     pub peer: Introduction,
-    /// The protocol that is spoken.
+    /// Version of the protocol that both sides speak.
     pub protocol: u16,
-    /// This node dialled; otherwise the peer did.
+    /// True if this node dialled; otherwise the peer did.
     pub dialled: bool,
     pub since: Instant,
-    /// Tells it from earlier links to the same peer.
+    /// Number that tells this link from earlier ones to the same peer.
     pub(super) serial: u64,
     state: Mutex<State>,
     driver: AtomicWaker,
-    /// Calls of the peer that are not answered yet.
+    /// Number of calls of the peer that are not answered yet.
     owed: AtomicUsize,
     stopped: AtomicBool,
 }
@@ -65,17 +65,17 @@ struct State {
 enum Phase {
     #[default]
     Open,
-    /// This node leaves: nothing new, then goodbye.
+    /// This node leaves: it takes no new call, then says goodbye.
     Leaving,
     Ended,
 }
 
-/// How far a link is used, for operators.
+/// The load of a link, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkLoad {
     /// Calls of this node that the peer has not answered yet.
     pub in_flight: usize,
-    /// Of those, bytes that wait to be sent.
+    /// Bytes of those calls that wait to be sent.
     pub queued_bytes: usize,
 }
 
@@ -94,18 +94,20 @@ impl Link {
         })
     }
 
-    /// Makes a call and waits for its answer. Calls reach the owner in the order in which they are made.
+    /// Makes a call and waits for its answer for at most `within`. Calls reach the owner in the order in which they are
+    /// made.
     ///
     /// # Errors
-    /// It did not leave, it may have left and has no answer, or the owner has left for good.
+    /// [`CallError::NotSent`], [`CallError::Unknown`] if the call may have left, and [`CallError::Gone`].
     pub async fn call(self: &Arc<Self>, call: Call, within: Duration) -> Result<Answer, CallError> {
         self.start(call)?.within(within).await
     }
 
-    /// Asks the peer to renew this node's lease: what it says of that. A peer that does not know how is not asked.
+    /// Asks the peer to renew this node's lease, and returns its answer. A peer that speaks too old a protocol is not
+    /// asked.
     ///
     /// # Errors
-    /// As [`Link::call`].
+    /// [`CallError::NotSent`], [`CallError::Unknown`] and [`CallError::Gone`].
     pub(in crate::cluster) async fn renew(
         self: &Arc<Self>,
         epoch: u64,
@@ -118,10 +120,10 @@ impl Link {
         self.start(Question::Renew { epoch, lease_millis })?.within(within).await
     }
 
-    /// Makes a call, whose answer is to be waited for. Calls reach the owner in the order in which they are made.
+    /// Makes a call whose answer is to be waited for. Calls reach the owner in the order in which they are made.
     ///
     /// # Errors
-    /// It did not leave.
+    /// [`CallError::NotSent`]: the link is over or leaves, or too much waits on it.
     pub fn start(self: &Arc<Self>, call: impl Into<Question>) -> Result<Waiting, CallError> {
         let call = call.into();
         let cost = call.cost();
@@ -146,13 +148,13 @@ impl Link {
         Ok(Waiting { link: Arc::clone(self), id, answered, done: false })
     }
 
-    /// How far it is used.
+    /// Returns the load of the link.
     pub fn load(&self) -> LinkLoad {
         let state = self.lock();
         LinkLoad { in_flight: state.waiting.len(), queued_bytes: state.call_bytes }
     }
 
-    /// Ends the link at once. Nothing that the peer has sent and that is not read yet is acted on.
+    /// Ends the link at once. Bytes that the peer has sent and that are not read yet are ignored.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.driver.wake();
@@ -162,7 +164,7 @@ impl Link {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Takes no new call, answers what the peer has asked, says goodbye and ends.
+    /// Takes no new call, answers every call of the peer, says goodbye and ends.
     pub(super) fn leave(&self) {
         {
             let mut state = self.lock();
@@ -177,14 +179,14 @@ impl Link {
         self.driver.register(cx.waker());
     }
 
-    /// Hands what waits to be sent to `send`, as long as that returns `true`: all answers, then calls in their order.
-    /// `true` if now is the time to say goodbye.
+    /// Moves into `out` what waits to be sent: all answers and descriptions, then calls in their order, as long as
+    /// `out` has room. Returns true if it is time to say goodbye.
     pub(super) fn take(&self, out: &mut impl Outgoing) -> bool {
         let mut state = self.lock();
         if !state.answers.is_empty() {
             out.answers(&state.answers);
             state.answers.clear();
-            // A burst must not be remembered for the life of the link.
+            // The memory of a burst must not stay for the life of the link.
             state.answers.shrink_to(1024);
         }
         while let Some((id, info)) = state.infos.pop_front() {
@@ -197,16 +199,17 @@ impl Link {
             state.call_bytes -= call.cost();
             out.call(id, &call);
         }
-        // Asked after the answers were taken: whoever counts down has put his answer there before.
+        // Read last, under the lock under which an answer is queued and then counted: if the count is 0, every answer
+        // was queued before and taken above.
         state.phase == Phase::Leaving && state.waiting.is_empty() && self.owed.load(Ordering::Acquire) == 0
     }
 
-    /// A call of the peer came. `false` if it has more in flight than it may.
+    /// Counts a call of the peer that came. Returns false if the peer has more in flight than it may.
     pub(super) fn owe(&self) -> bool {
         self.owed.fetch_add(1, Ordering::AcqRel) < IN_FLIGHT_MAX
     }
 
-    /// The peer has answered. An id that nobody waits for any more is not minded.
+    /// Passes on outcomes from the peer. Unknown ids are ignored.
     pub(super) fn answered(&self, answers: Answers<'_>) {
         let mut state = self.lock();
         for (id, outcome) in answers.iter() {
@@ -216,16 +219,17 @@ impl Link {
         }
     }
 
-    /// The peer has described a connection.
+    /// Passes on a description from the peer. An unknown id is ignored.
     pub(super) fn answered_info(&self, id: u64, info: Bytes) {
         if let Some(waiting) = self.lock().waiting.remove(&id) {
             let _ = waiting.send(Ok(Answer::Info(info)));
         }
     }
 
-    /// The link is over, and the frames of all calls up to `left` were handed to the socket whole. What nobody answered
-    /// is then unknown; what came later never left. After the peer's goodbye it is gone: the peer answered all that it
-    /// had acted on before it said so.
+    /// Ends the calls that wait, because the link is over. `left` is the last call whose frame was handed to the socket
+    /// as a whole: that call and earlier ones are [`CallError::Unknown`], and later ones never left. After the peer's
+    /// goodbye all are [`CallError::Gone`], because the peer answered every call that it had acted on before it said
+    /// so.
     pub(super) fn end(&self, left: u64, said_goodbye: bool) {
         let waiting = {
             let mut state = self.lock();
@@ -249,12 +253,12 @@ impl Link {
     }
 }
 
-/// Where a driver collects what it sends next.
+/// A collector of the bytes that a driver sends next.
 pub(super) trait Outgoing {
     fn answers(&mut self, answers: &[(u64, Outcome)]);
     fn info(&mut self, id: u64, info: Bytes);
     fn call(&mut self, id: u64, call: &Question);
-    /// Whether another call may be added.
+    /// Returns true if another call may be added.
     fn has_room(&self) -> bool;
 }
 
@@ -298,7 +302,7 @@ impl Receipts for Link {
     }
 }
 
-/// A call that is under way. Dropped, it is forgotten, and withdrawn if it has not left.
+/// A call that is under way. Dropping it withdraws the call if it has not left; its answer is ignored.
 #[derive(Debug)]
 pub struct Waiting {
     link: Arc<Link>,
@@ -308,10 +312,10 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Waits for the answer.
+    /// Waits for the answer for at most `within`.
     ///
     /// # Errors
-    /// The call did not leave, it may have left and has no answer, or the owner has left for good.
+    /// [`CallError::NotSent`], [`CallError::Unknown`] if the call may have left, and [`CallError::Gone`].
     pub async fn within(mut self, within: Duration) -> Result<Answer, CallError> {
         match timeout(within, &mut self).await {
             Ok(result) => result,
@@ -320,7 +324,7 @@ impl Waiting {
         }
     }
 
-    /// Takes the call back. `false` if it has left, or may have.
+    /// Withdraws the call. Returns false if it has left, or may have.
     fn withdraw(&mut self) -> bool {
         self.done = true;
         let mut state = self.link.lock();
@@ -344,7 +348,7 @@ impl std::future::Future for Waiting {
         let answered = Pin::new(&mut self.answered).poll(cx);
         answered.map(|result| {
             self.done = true;
-            // The link answers everybody who waits, also when it ends.
+            // The link answers every call that waits, also when it ends.
             result.unwrap_or(Err(CallError::Unknown))
         })
     }

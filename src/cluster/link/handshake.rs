@@ -1,4 +1,5 @@
-//! How two nodes convince each other, before anything else is said. Pure: nonces come in, bytes go out.
+//! The handshake by which two nodes prove to each other that they know the secret, before anything else is said. Pure:
+//! nonces come in, bytes go out.
 //!
 //! ```text
 //! dialler                                     acceptor
@@ -9,9 +10,9 @@
 //!                                          or Refused   'R' reason
 //! ```
 //!
-//! Both codes cover the role of who computes them and every byte of Hello and Challenge, so both nonces, both node ids
-//! and all versions: nothing can be replayed, reflected or talked down. The dialler proves itself first, so a stranger
-//! on the port learns nothing that depends on the secret. Hello begins alike in every version of the protocol.
+//! Both HMACs cover the role of the side that computes them and every byte of Hello and Challenge, so both nonces, both
+//! node ids and all versions: nothing can be replayed, reflected or downgraded. The dialler proves itself first, so a
+//! stranger on the port learns nothing that depends on the secret. Hello begins alike in every version of the protocol.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -40,24 +41,24 @@ const REFUSED: u8 = b'R';
 
 pub(super) type Nonce = [u8; NONCE_BYTES];
 
-/// What a node tells of itself.
+/// The names by which a node introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introduction {
     pub node: NodeId,
-    /// Where its peers reach it.
+    /// Host and port at which its peers reach it.
     pub advertise: String,
     /// Version of its program.
     pub version: String,
 }
 
-/// Which side of the handshake one is on.
+/// The side of the handshake that computes a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Dialler,
     Acceptor,
 }
 
-/// Why there is no link.
+/// The reason why there is no link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Refusal {
     #[error("the other side does not speak the link protocol")]
@@ -68,7 +69,7 @@ pub enum Refusal {
     Secret,
     #[error("the other side has the id of this node")]
     OwnId,
-    #[error("there is a link already")]
+    #[error("the two nodes have a link already")]
     Linked,
     #[error("the node is dead or has left")]
     Departed,
@@ -80,7 +81,7 @@ pub enum Refusal {
     Busy,
 }
 
-/// The first words of a dialler.
+/// The first frame of a dialler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     pub(super) protocol: (u16, u16),
@@ -88,7 +89,7 @@ pub(super) struct Hello {
     pub(super) from: Introduction,
 }
 
-/// The acceptor's answer.
+/// The acceptor's answer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Challenge {
     pub(super) protocol: u16,
@@ -96,7 +97,7 @@ pub(super) struct Challenge {
     pub(super) from: Introduction,
 }
 
-/// Hello and Challenge as they were sent: what both sides prove that they have seen.
+/// Hello and Challenge, byte for byte as they were sent: both sides prove that they have seen the same.
 pub(super) struct Transcript {
     pub(super) hello: Bytes,
     pub(super) challenge: Bytes,
@@ -126,7 +127,7 @@ impl Hello {
             return Err(Refusal::Malformed);
         }
         let protocol = (rest.try_get_u16()?, rest.try_get_u16()?);
-        // What follows may look different in a version that is not spoken here.
+        // The following fields may look different in a version that this node does not speak.
         let common = common_protocol(own, protocol).ok_or(Refusal::Protocol)?;
         let mut nonce = [0; NONCE_BYTES];
         rest.try_copy_to_slice(&mut nonce)?;
@@ -182,7 +183,7 @@ impl Introduction {
 }
 
 impl Transcript {
-    /// The frame with which `role` proves that it knows the secret.
+    /// Returns the frame by which `role` proves that it knows the secret.
     pub(super) fn prove(&self, role: Role, secret: &Secret) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(role.frame());
@@ -190,7 +191,7 @@ impl Transcript {
         out.freeze()
     }
 
-    /// Whether `frame` is the one with which `role` proves itself. Takes the same time however much of it is right.
+    /// Checks that `frame` is the one by which `role` proves itself. Takes the same time however much of it is right.
     pub(super) fn verify(&self, role: Role, secret: &Secret, frame: &[u8]) -> Result<(), Refusal> {
         let mut rest = frame;
         let kind = rest.try_get_u8()?;
@@ -228,7 +229,7 @@ impl Role {
 }
 
 impl Refusal {
-    /// The frame that tells the dialler why.
+    /// Returns the frame that tells the dialler the reason.
     pub(super) fn encode(self) -> Bytes {
         Bytes::copy_from_slice(&[REFUSED, self.code()])
     }
@@ -247,7 +248,7 @@ impl Refusal {
         }
     }
 
-    /// Its name in metrics.
+    /// Returns its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Refusal::Malformed => "malformed",
@@ -263,7 +264,7 @@ impl Refusal {
     }
 }
 
-/// Why the acceptor refused, by its own word: nothing but a hint.
+/// Reads the reason that the acceptor gives for its refusal. It is not authenticated: only a hint.
 fn refusal(rest: &[u8]) -> Refusal {
     let all = [
         Refusal::Protocol,
@@ -278,7 +279,7 @@ fn refusal(rest: &[u8]) -> Refusal {
     all.into_iter().find(|refusal| rest == [refusal.code()]).unwrap_or(Refusal::Malformed)
 }
 
-/// The highest protocol in both ranges.
+/// Returns the highest protocol in both ranges.
 pub(super) fn common_protocol(own: (u16, u16), other: (u16, u16)) -> Option<u16> {
     let highest = own.1.min(other.1);
     (highest >= own.0.max(other.0)).then_some(highest)
@@ -330,7 +331,7 @@ mod tests {
         check((1, 3), (2, 5), Some(3));
         check((2, 2), (1, 1), None);
         check((3, 4), (5, 9), None);
-        check((2, 1), (1, 2), None); // a range that is none
+        check((2, 1), (1, 2), None); // an empty range
     }
 
     #[test]

@@ -19,40 +19,41 @@ use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
 
-/// Strangers and peers whose handshake is not done yet. A further one is turned away.
+/// Most handshakes at once that are not done yet, of strangers and peers. One more is refused.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Renewals for peers that wait at once. A further one is refused, and asked for again.
+/// Most renewals for peers that wait at once. One more is refused, and the peer asks again.
 const RENEWALS_MAX: usize = 256;
 
-/// Nodes that said goodbye, and nodes whose link was lost, that are remembered; then the table of members knows.
+/// Most nodes that said goodbye, and most whose link was lost, that are remembered. Beyond it the oldest is forgotten;
+/// by then the table of members knows of it.
 const DEPARTED_MAX: usize = 4096;
 
 /// All links of this node: at most one to each peer.
 ///
-/// Both nodes of a pair dial, each when it has no link, so two handshakes may run at once. Whoever has dialled looks
-/// again before it proves itself, and from then on is committed: a committed node with the lower id refuses the other's
-/// dial, one with the higher id takes it. So one of the two comes to nothing before it has carried anything.
+/// Both nodes of a pair dial when they have no link, so two handshakes may run at once. A dialler looks again before it
+/// proves itself, and from then on it is committed. A committed node with the lower id refuses the dial of the other,
+/// and one with the higher id accepts it. So one of the two dials fails before it has carried anything.
 ///
-/// A peer that proves itself has no link to us at that moment, so one that was here before it was asked to is stale:
-/// it is stopped, and nothing that it still holds is acted on.
+/// A peer that proves itself has no link to this node at that moment. A link to it that was here before it was
+/// challenged is therefore stale: it is stopped, and nothing that it still holds is acted on.
 #[derive(Debug)]
 pub struct Links {
     identity: ArcSwap<Identity>,
-    /// What peers want to have renewed, and who does it.
+    /// The queue of renewals that peers ask for, and its receiver until a task takes it.
     renewals: mpsc::Sender<Renewal>,
     renewals_wanted: Mutex<Option<Renewals>>,
     lease: Duration,
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: LinkMetrics,
     slots: RwLock<Slots>,
-    /// Told whenever a slot changes.
+    /// Notified whenever a slot changes.
     changed: watch::Sender<()>,
     serial: AtomicU64,
-    /// This node leaves: nothing new is dialled or accepted.
+    /// Cancelled when this node leaves: it dials and accepts nothing any more.
     pub(super) leaving: CancellationToken,
     pub(super) handshakes: Semaphore,
-    /// How links are encrypted, if they are.
+    /// TLS of the links, if they are encrypted.
     pub(super) tls: Option<Arc<PeerTls>>,
 }
 
@@ -60,13 +61,13 @@ pub struct Links {
 struct Slots {
     by_node: HashMap<NodeId, Slot>,
     departed: HashMap<NodeId, Instant>,
-    /// Where nodes are that were linked and that the table has not named yet.
+    /// Addresses of nodes that were linked and that the table has not named yet.
     met: HashMap<NodeId, String>,
-    /// Nodes whose link was lost without a goodbye, and that have no new one.
+    /// Nodes whose link was lost without a goodbye and that have no new one, and the time of the loss.
     lost: HashMap<NodeId, Instant>,
 }
 
-/// What is between this node and one other.
+/// The state between this node and one other.
 #[derive(Debug, Default)]
 struct Slot {
     link: Option<Arc<Link>>,
@@ -75,7 +76,7 @@ struct Slot {
     error: Option<String>,
 }
 
-/// Another node, for operators.
+/// Another node, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub node: NodeId,
@@ -84,7 +85,7 @@ pub struct Peer {
     pub link: PeerLink,
 }
 
-/// How this node stands to another.
+/// The state of the link to another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerLink {
     Linked {
@@ -97,12 +98,12 @@ pub enum PeerLink {
         dials_failed: u32,
         error: Option<String>,
     },
-    /// Dead, or it said goodbye.
+    /// The node is dead, or it said goodbye.
     Gone,
 }
 
 impl Links {
-    /// No link yet. `advertise` is where peers reach this node.
+    /// Returns no links yet. `advertise` is the address at which peers reach this node.
     pub fn new(
         node: NodeId,
         advertise: String,
@@ -139,7 +140,7 @@ impl Links {
         })
     }
 
-    /// This node.
+    /// Returns the id of this node.
     pub fn node(&self) -> NodeId {
         self.identity.load().introduction.node
     }
@@ -148,7 +149,7 @@ impl Links {
         self.identity.load_full()
     }
 
-    /// This node has another id from now on: the links of the old one are ended, and peers are dialled anew.
+    /// Gives this node another id: the links of the old one end, and peers are dialled anew.
     pub(in crate::cluster) fn rename(&self, node: NodeId) {
         let mut identity = Identity::clone(&self.identity());
         identity.introduction.node = node;
@@ -156,8 +157,9 @@ impl Links {
         self.all().iter().for_each(|link| link.stop());
     }
 
-    /// The addresses of all other nodes that are known and have not left, be it that they have linked themselves alone. One
-    /// that was condemned is among them: it may be back at its address under an id that was not heard of yet.
+    /// Returns the addresses of all other nodes that are known and have not left, including those that are known only
+    /// by a link. One that was condemned is among them: it may be back at its address under an id that nobody has heard
+    /// of yet.
     pub(in crate::cluster) fn addresses(&self) -> Vec<String> {
         let (table, mut slots) = (self.membership.table(), self.write());
         slots.met.retain(|node, _| !table.members.contains_key(node) && !table.departed.contains_key(node));
@@ -167,38 +169,39 @@ impl Links {
         others.map(|(_, advertise)| advertise.clone()).collect()
     }
 
-    /// What peers that do not reach Redis want to have renewed. There is one who does it.
+    /// Returns the renewals that peers ask for which do not reach Redis, to the one task that does them. Later calls
+    /// return `None`.
     pub fn renewals(&self) -> Option<Renewals> {
         self.renewals_wanted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The lease `L`, from which the times of links follow.
+    /// Returns the lease `L`, from which the times of links follow.
     pub fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// The link to a node, if there is one.
+    /// Returns the link to `node`, if there is one.
     pub fn get(&self, node: &NodeId) -> Option<Arc<Link>> {
         self.read().by_node.get(node)?.link.clone()
     }
 
-    /// Every link that there is.
+    /// Returns all links.
     pub fn all(&self) -> Vec<Arc<Link>> {
         self.read().by_node.values().filter_map(|slot| slot.link.clone()).collect()
     }
 
-    /// Nodes whose link was lost without a goodbye and that have no new one, and since when.
+    /// Returns the nodes whose link was lost without a goodbye and that have no new one, and since when.
     pub fn lost(&self) -> Vec<(NodeId, Instant)> {
         self.read().lost.iter().map(|(node, since)| (*node, *since)).collect()
     }
 
-    /// Waits for a link to a node, for at most `within`.
+    /// Waits for a link to `node`, for at most `within`.
     pub async fn linked(&self, node: &NodeId, within: Duration) -> Option<Arc<Link>> {
         self.wait(Instant::now() + within, || self.get(node)).await
     }
 
-    /// Waits until every living member has been dialled, successfully or not, for at most `within`: a node does so
-    /// before it is ready, so that all know of it.
+    /// Waits until every living member has been dialled, successfully or not, for at most `within`. A node does so
+    /// before it is ready, so that all others know of it.
     pub async fn announced(&self, within: Duration) {
         let all_dialled = || {
             let (table, slots) = (self.membership.table(), self.read());
@@ -210,14 +213,15 @@ impl Links {
         self.wait(Instant::now() + within, all_dialled).await;
     }
 
-    /// Waits until the link to a node is over.
+    /// Waits until the link to `node` is over.
     pub(super) async fn unlinked(&self, node: &NodeId) {
         let mut changed = self.changed.subscribe();
-        // The sender is part of self.
+        // This cannot fail: the sender is part of `self`.
         while self.get(node).is_some() && changed.changed().await.is_ok() {}
     }
 
     async fn wait<T>(&self, until: Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+        // Subscribed before the first look, so that no change is missed in between.
         let mut changed = self.changed.subscribe();
         loop {
             if let Some(found) = look() {
@@ -227,12 +231,12 @@ impl Links {
         }
     }
 
-    /// Whether a node said goodbye.
+    /// Returns true if `node` said goodbye.
     pub fn has_departed(&self, node: &NodeId) -> bool {
         self.read().departed.contains_key(node)
     }
 
-    /// All other nodes that are known, and how this node stands to them.
+    /// Returns all other nodes that are known, and the state of the link to each.
     pub fn peers(&self) -> Vec<Peer> {
         let (table, slots) = (self.membership.table(), self.read());
         let linked = slots.by_node.iter().filter_map(|(node, slot)| Some((*node, slot.link.as_ref()?)));
@@ -268,8 +272,8 @@ impl Links {
         peers
     }
 
-    /// Says goodbye on every link, once all that was asked is answered, and waits for the end of all for at most
-    /// `within`. Call it when no connection of this node is left.
+    /// Says goodbye on every link, once every call is answered, and waits until all links are over, for at most
+    /// `within`; those that are left are stopped. Call it when no connection of this node is left.
     pub async fn leave(&self, within: Duration) {
         self.leaving.cancel();
         self.read().by_node.values().filter_map(|slot| slot.link.as_ref()).for_each(|link| link.leave());
@@ -279,14 +283,14 @@ impl Links {
         }
     }
 
-    /// Ends the link to a node that is dead.
+    /// Ends the link to `node`, which is dead.
     pub(super) fn stop(&self, node: &NodeId) {
         if let Some(link) = self.get(node) {
             link.stop();
         }
     }
 
-    /// Notes that dialling a node failed.
+    /// Notes that dialling `node` failed with `error`. Returns the number of failures in a row.
     pub(super) fn dial_failed(&self, node: NodeId, error: String) -> u32 {
         let failed = {
             let mut slots = self.write();
@@ -299,7 +303,7 @@ impl Links {
         failed
     }
 
-    /// Forgets a node that is no member any more, unless it is linked.
+    /// Forgets `node`, which is no member any more, unless it is linked.
     pub(super) fn forget(&self, node: &NodeId) {
         let mut slots = self.write();
         if slots.by_node.get(node).is_some_and(|slot| slot.link.is_none() && !slot.committed) {
@@ -307,7 +311,8 @@ impl Links {
         }
     }
 
-    /// A dialler says that it is `node`. The serial of the link that is there already, if there is one.
+    /// Checks a dialler that says that it is `node`. Returns the serial of the link that is there already, if there is
+    /// one.
     pub(super) fn expect(&self, node: &NodeId) -> Result<Option<u64>, Refusal> {
         self.may_link(node)?;
         Ok(self.get(node).map(|link| link.serial))
@@ -328,7 +333,7 @@ impl Links {
         Ok(())
     }
 
-    /// A dialler has proved itself. `expected` is what [`Links::expect`] said before.
+    /// Accepts a dialler that has proved itself. `expected` is what [`Links::expect`] returned before.
     pub(super) fn accepted(
         self: &Arc<Self>,
         peer: Introduction,
@@ -343,7 +348,7 @@ impl Links {
         })
     }
 
-    /// This node is about to prove itself to a node that it has dialled.
+    /// Commits this node to prove itself to `node`, which it has dialled.
     pub(super) fn commit(self: &Arc<Self>, node: NodeId) -> Result<Commitment, Refusal> {
         self.may_link(&node)?;
         let mut slots = self.write();
@@ -355,6 +360,7 @@ impl Links {
         Ok(Commitment { links: Arc::clone(self), node })
     }
 
+    /// Puts a new link into its slot, in place of the one that is there, if `check` allows it.
     fn register(
         self: &Arc<Self>,
         peer: Introduction,
@@ -365,6 +371,8 @@ impl Links {
         let node = peer.node;
         let link = Link::new(peer, protocol, dialled, self.serial.fetch_add(1, Ordering::Relaxed));
         let replaced = {
+            // Checked and replaced under one lock: of two handshakes with one peer, the later sees what the earlier
+            // did.
             let mut slots = self.write();
             let slot = slots.by_node.entry(node).or_default();
             check(slot)?;
@@ -377,9 +385,13 @@ impl Links {
             slots.lost.remove(&node);
             replaced
         };
+        // Stopped before the driver of the new link begins, and before the peer knows that there is a new link: so
+        // nothing of the old link is acted on after anything of the new one.
         if let Some(replaced) = replaced {
             replaced.stop();
         }
+        // [`Links::leave`] cancels first and then walks over the slots. If its walk came before this link was in its
+        // slot, the cancellation is seen here.
         if self.leaving.is_cancelled() {
             link.leave();
         }
@@ -400,7 +412,7 @@ impl Links {
                 && is_current(slot.get())
             {
                 slot.get_mut().link = None;
-                // Whoever is no member, but has dialled, leaves nothing behind.
+                // A node that dialled and is no member leaves nothing behind.
                 if !slot.get().committed {
                     slot.remove();
                 }
@@ -422,7 +434,7 @@ impl Links {
     }
 }
 
-/// Notes a node, and forgets the oldest if there are too many.
+/// Notes `node`, and forgets the oldest if there are too many.
 fn remember(nodes: &mut HashMap<NodeId, Instant>, node: NodeId) {
     if nodes.len() >= DEPARTED_MAX {
         let oldest = nodes.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
@@ -431,14 +443,15 @@ fn remember(nodes: &mut HashMap<NodeId, Instant>, node: NodeId) {
     nodes.insert(node, Instant::now());
 }
 
-/// This node has proved itself to a node that it dialled, or is about to. Dropped, the dial came to nothing.
+/// The commitment of a dialler that is about to prove itself, or has done so. Dropping it ends the commitment, whether
+/// the dial became a link or failed.
 pub(super) struct Commitment {
     links: Arc<Links>,
     node: NodeId,
 }
 
 impl Commitment {
-    /// The other node has proved itself too.
+    /// Registers the link: the other node has proved itself too.
     pub(super) fn dialled(self, peer: Introduction, protocol: u16) -> Result<Registered, Refusal> {
         self.links.register(peer, protocol, true, |_| Ok(()))
     }
@@ -452,7 +465,7 @@ impl Drop for Commitment {
     }
 }
 
-/// A link that others can find. Dropped, it is over.
+/// A link that others can find. Dropping it ends the link.
 #[derive(Debug)]
 pub(super) struct Registered {
     links: Arc<Links>,
@@ -469,7 +482,8 @@ impl Registered {
         &self.links.renewals
     }
 
-    /// It is over: nobody finds it any more, and those who wait for an answer get theirs.
+    /// Ends the link: nobody finds it any more, and its calls get their answers. `left` is the last call that was sent
+    /// as a whole.
     pub(super) fn ended(&mut self, left: u64, said_goodbye: bool) {
         if !std::mem::replace(&mut self.is_over, true) {
             self.links.unregister(&self.link, said_goodbye);
@@ -480,7 +494,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // Its driver was cut off: any of its frames may have left.
+        // The driver was cancelled: any frame may have left.
         self.ended(u64::MAX, false);
     }
 }

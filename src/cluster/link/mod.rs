@@ -1,13 +1,13 @@
 //! Links between nodes: one long-lived TCP connection for each pair, over which calls of `@connections` reach the node
 //! that holds the connection.
 //!
-//! - [`Links`] keeps them: dials every member of the table, accepts, refuses, says goodbye.
+//! - [`Links`] keeps them: it dials every member of the table, accepts, refuses, and says goodbye.
 //! - [`Link`] is one of them, as callers hold it: [`Link::call`].
-//! - [`LocalConnections`] is what this node does with the calls of its peers.
+//! - [`LocalConnections`] is the trait by which this node answers the calls of its peers.
 //!
 //! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
-//! both send frames: four bytes of length, one byte of kind, and the fields of the kind; numbers are big-endian, a text
-//! stands behind one byte of length, a trace is one byte 0, or one byte 1, trace id (16) and span id (8).
+//! both send frames: four bytes of length, one byte of kind, and the fields of the kind. Numbers are big-endian, a text
+//! follows one byte that holds its length, and a trace is one byte 0, or one byte 1, trace id (16) and span id (8).
 //!
 //! | kind | frame | fields |
 //! | --- | --- | --- |
@@ -25,11 +25,11 @@
 //!
 //! - Calls reach the owner in the order in which they were made, and are acted on in that order.
 //! - Each call gets one answer, or one of three errors that say what may have become of it.
-//! - All that waits for a link goes out in one write, bodies of any size without a second copy in memory.
+//! - Everything that waits for a link goes out in one write, and large bodies are not copied.
 //! - Everything is bounded: frames, calls in flight, bytes queued, handshakes at once.
 //!
-//! With `cluster.tls` a link is TLS from its first byte, and both sides show certificates. Without it nothing is encrypted
-//! or sealed after the handshake: the network between nodes has to be private.
+//! With `cluster.tls` a link is TLS from its first byte, and both sides show certificates. Without it nothing is
+//! encrypted or authenticated after the handshake: the network between nodes has to be private.
 
 mod call;
 mod driver;

@@ -8,17 +8,17 @@ use super::call::Caller as _;
 use super::handle::Link;
 use crate::id::NodeId;
 
-/// Renewals that peers ask for.
+/// The renewals that peers ask for.
 pub type Renewals = mpsc::Receiver<Renewal>;
 
-/// A peer that does not reach Redis asks this node to renew its lease.
+/// A request of a peer that does not reach Redis: this node is to renew its lease.
 #[derive(Debug)]
 pub struct Renewal {
     link: Arc<Link>,
     id: u64,
-    /// Of the peer's registration.
+    /// Epoch of the peer's registration.
     pub epoch: u64,
-    /// How long its lease is to last.
+    /// Length of the lease.
     pub lease: Duration,
 }
 
@@ -27,12 +27,12 @@ impl Renewal {
         Renewal { link: Arc::clone(link), id, epoch, lease }
     }
 
-    /// Who asks. It has proved that it is this node.
+    /// Returns the node that asks. The handshake has proved its id.
     pub fn node(&self) -> NodeId {
         self.link.peer.node
     }
 
-    /// Says what became of it.
+    /// Answers the request with `text`, the outcome of the renewal.
     pub fn answer(self, text: String) {
         self.link.answer_info(self.id, Bytes::from(text));
     }

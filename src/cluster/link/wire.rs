@@ -10,7 +10,7 @@ use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
 use super::frame::{FRAME_MAX_BYTES, delimit, delimiter};
 use super::handshake::HANDSHAKE_FRAME_MAX_BYTES;
 
-/// What a link reads at once, and what it keeps for reading.
+/// Bytes that a link reads at once, and about as many that it keeps for reading.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A byte stream that is cut into frames.
@@ -21,7 +21,7 @@ pub(super) struct Wire<S> {
     buffer: BytesMut,
 }
 
-/// Why no further frame comes.
+/// The reason why no further frame comes.
 #[derive(Debug, Error)]
 pub(super) enum WireError {
     #[error("the connection was closed")]
@@ -30,43 +30,43 @@ pub(super) enum WireError {
     Io(#[source] io::Error),
     #[error("a frame is larger than allowed")]
     TooLarge,
-    #[error("the other side speaks TLS, this one does not: `cluster.tls` is for all nodes or for none")]
+    #[error("the other side speaks TLS and this one does not; set `cluster.tls` on all nodes or on none")]
     Tls,
 }
 
-/// What a TLS record of a handshake or an alert begins with.
+/// First bytes of a TLS record: of a handshake, and of an alert.
 const TLS_RECORDS: [[u8; 2]; 2] = [[22, 3], [21, 3]];
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// A stream on which the handshake is to come: until it is done, frames are small.
+    /// Returns a stream on which the handshake is to come: until it is done, frames are small.
     pub(super) fn new(io: S) -> Self {
         Wire { io, delimiter: delimiter(HANDSHAKE_FRAME_MAX_BYTES), buffer: BytesMut::new() }
     }
 
-    /// The handshake is done.
+    /// Allows frames of full size, because the handshake is done.
     pub(super) fn admit(&mut self) {
         self.delimiter.set_max_frame_length(FRAME_MAX_BYTES);
     }
 
-    /// A frame that has been read whole, if there is one.
+    /// Returns the next frame that has been read as a whole, if there is one.
     pub(super) fn next_read(&mut self) -> Result<Option<Bytes>, WireError> {
-        // Too much is the only thing that can be wrong with a length.
+        // A length can be wrong in only one way: it is too large.
         self.delimiter
             .decode(&mut self.buffer)
             .map(|frame| frame.map(BytesMut::freeze))
             .map_err(|_| WireError::TooLarge)
     }
 
-    /// Reads what is there. Call it when [`Wire::next_read`] has nothing more.
+    /// Reads the bytes that are there. Call it when [`Wire::next_read`] returns no more.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         if self.buffer.is_empty() && self.buffer.capacity() > 4 * READ_BUFFER_BYTES {
-            // One large frame must not be remembered for the life of the link.
+            // The memory of one large frame must not stay for the life of the link.
             self.buffer = BytesMut::new();
         }
         if self.buffer.capacity() - self.buffer.len() < READ_BUFFER_BYTES / 8 {
             self.buffer.reserve(READ_BUFFER_BYTES);
         }
-        // The future holds no state, so it may be made anew at each poll.
+        // The future holds no state, so it can be made anew at each poll.
         match ready!(pin!(self.io.read_buf(&mut self.buffer)).poll(cx)) {
             Ok(0) => Poll::Ready(Err(WireError::Closed)),
             Ok(_) => Poll::Ready(Ok(())),
@@ -74,13 +74,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The next frame of a handshake.
+    /// Waits for the next frame of a handshake.
     pub(super) async fn receive(&mut self) -> Result<Bytes, WireError> {
         loop {
             match self.next_read() {
                 Ok(Some(frame)) => return Ok(frame),
                 Ok(None) => {}
-                // As a length, this would be hundreds of megabytes.
+                // Read as a length, these bytes would be hundreds of megabytes.
                 Err(WireError::TooLarge) if TLS_RECORDS.iter().any(|begin| self.buffer.starts_with(begin)) => {
                     return Err(WireError::Tls);
                 }
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// A stranger costs no more than the largest frame of a handshake.
+    /// Reads bytes of a handshake. A stranger costs no more memory than the largest frame of a handshake.
     fn poll_handshake_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.buffer.reserve(HANDSHAKE_FRAME_MAX_BYTES);
         match ready!(pin!(self.io.read_buf(&mut self.buffer)).poll(cx)) {

@@ -50,7 +50,7 @@ async fn ten_thousand_calls_arrive_in_their_order() {
         assert_eq!(answer, outcome(Outcome::Done));
     }
     let posts = b.connections.posts.lock().unwrap().clone();
-    // FuturesUnordered polls the newest first; what counts is that the owner saw them as they were made.
+    // FuturesUnordered polls the newest first; the test is about the order in which the owner saw the calls.
     assert_eq!(posts.len(), 10_000);
     let numbers: Vec<u32> = posts.iter().map(|data| std::str::from_utf8(data).unwrap().parse().unwrap()).collect();
     assert!(numbers.is_sorted() || numbers.iter().rev().is_sorted());
@@ -139,7 +139,7 @@ async fn a_call_whose_time_is_over_is_unknown_if_it_left_and_withdrawn_if_not() 
     let (blocking, waiting) = tokio::join!(biased; blocking, waiting);
     assert_eq!((blocking, waiting), (Err(CallError::Unknown), Err(CallError::NotSent)));
     assert_eq!((link.load().in_flight, link.load().queued_bytes), (0, 0));
-    // What was withdrawn never arrives, and the late answer to what was given up disturbs nobody.
+    // A withdrawn call never arrives, and the late answer to a call that was given up is ignored.
     wire.admit();
     let left = wire.receive().await.unwrap();
     let Ok(Frame::Post { id, .. }) = Frame::decode(&left) else { panic!() };
@@ -169,7 +169,7 @@ async fn calls_in_flight_are_bounded_on_both_sides() {
     assert_eq!(calls.next().await, Some(Err(CallError::NotSent)), "one too many");
     drop(calls);
     assert_eq!(link.load().in_flight, 0);
-    // A peer that takes more than it may is no peer.
+    // A peer that sends more calls than it may is cut off.
     let connection = ConnectionId::random(a.id());
     let to = crate::cluster::link::Target { connection, api_id: "chat", trace: None };
     let (mut reader, mut writer) = tokio::io::split(wire.io);

@@ -43,7 +43,7 @@ async fn an_acceptor_without_the_secret_gets_no_link_either() {
     let (near, far) = duplex(4096);
     let impostor_id = impostor.id();
     impostor.tasks.spawn(async move {
-        // Takes any proof and answers with 32 bytes of its own.
+        // Accepts any proof and answers with 32 bytes of its own.
         let mut wire = Wire::new(far);
         let hello = wire.receive().await.unwrap();
         let introduction =
@@ -223,7 +223,7 @@ async fn of_two_dials_at_once_one_link_remains() {
 async fn a_peer_that_has_lost_its_link_dials_anew_and_the_stale_one_ends() {
     let a = TestNode::new();
     let (mut stale_wire, stale) = a.scripted_peer(4096).await;
-    // The same node, which knows of no link.
+    // The same node, but it knows of no link.
     let again = TestNode::with(stale.peer.node, SECRET, PROTOCOL);
     let fresh = again.link(&a).await;
     eventually("replaced", || a.links.get(&again.id()).is_some_and(|link| link.serial != stale.serial)).await;

@@ -1,4 +1,5 @@
-//! Nodes that are linked by streams in memory, a peer whose every byte is scripted, and connections that do as told.
+//! Nodes that are linked by streams in memory, a peer whose every byte is scripted, and connections that do what their
+//! data say.
 
 use std::io;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use crate::telemetry::LinkMetrics;
 use crate::trace_context::TraceContext;
 
 pub(super) const SECRET: &str = "0123456789abcdef";
-/// A trace that nobody makes.
+/// A trace that is not sampled.
 pub(super) const UNTRACED: TraceContext = TraceContext { trace_id: 1, span_id: 1, sampled: false };
 pub(super) const LEASE: Duration = Duration::from_secs(3);
 
@@ -51,13 +52,13 @@ impl TestNode {
         self.links.node()
     }
 
-    /// Takes what comes on a stream.
+    /// Accepts a link on `io`.
     pub(super) fn accept(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let connections: Arc<dyn LocalConnections> = self.connections.clone();
         self.tasks.spawn(Arc::clone(&self.links).accept(io, "test".to_owned(), connections));
     }
 
-    /// Dials `expected` over a stream, and runs the link in a task.
+    /// Dials `expected` over `io`, and runs the link in a task.
     pub(super) async fn dial(
         &self,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -70,7 +71,7 @@ impl TestNode {
         Ok(())
     }
 
-    /// Links to another node.
+    /// Links this node to `other`.
     pub(super) async fn link(&self, other: &TestNode) -> Arc<Link> {
         let (near, far) = duplex(64 * 1024);
         other.accept(far);
@@ -78,7 +79,7 @@ impl TestNode {
         self.links.get(&other.id()).unwrap()
     }
 
-    /// Links to a peer that is played by the test, on a stream that holds `buffer` bytes.
+    /// Links this node to a peer that the test plays, on a stream that holds `buffer` bytes.
     pub(super) async fn scripted_peer(&self, buffer: usize) -> (Wire<DuplexStream>, Arc<Link>) {
         let (near, far) = duplex(buffer);
         self.accept(far);
@@ -107,7 +108,7 @@ pub(super) async fn say(wire: &mut Wire<DuplexStream>, frame: &Frame<'_>) {
     wire.io.write_all(&behind).await.unwrap();
 }
 
-/// What a dialler says in a whole handshake, as one who listens would record it.
+/// Records the frames that a dialler sends in a whole handshake, as an eavesdropper would.
 pub(super) async fn record_handshake(acceptor: &TestNode, dialler: &TestNode) -> Vec<Bytes> {
     let (near, far) = duplex(64 * 1024);
     acceptor.accept(far);
@@ -125,8 +126,8 @@ pub(super) async fn record_handshake(acceptor: &TestNode, dialler: &TestNode) ->
     vec![hello, proof]
 }
 
-/// Connections that do what their data say: `hold` keeps the frame, `full` refuses it, `gone` is not there, anything
-/// else is written at once.
+/// Connections that do what their data say: `hold` keeps the frame, `full` refuses it, `gone` says that the connection
+/// is gone, anything else is written at once.
 #[derive(Debug, Default)]
 pub(super) struct Scripted {
     pub(super) posts: Mutex<Vec<Bytes>>,
@@ -138,7 +139,7 @@ impl Scripted {
         self.posts.lock().unwrap().len()
     }
 
-    /// Whether the frames that were held are written.
+    /// Settles the frames that were held: they are written or not.
     pub(super) fn release(&self, written: bool) {
         for (receipts, id) in std::mem::take(&mut *self.held.lock().unwrap()) {
             receipts.settle(id, written);
@@ -173,7 +174,7 @@ impl LocalConnections for Scripted {
     }
 }
 
-/// A stream that counts its writes: on a socket, system calls.
+/// A stream that counts its writes, each of which would be a system call on a socket.
 pub(super) struct Counting {
     io: DuplexStream,
     writes: Arc<AtomicUsize>,
@@ -207,7 +208,7 @@ impl AsyncWrite for Counting {
     }
 }
 
-/// Waits until something holds, for a while of the runtime's own time.
+/// Waits until `holds` returns true, for at most ten seconds of the runtime's own time.
 pub(super) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..2000 {
         if holds() {
