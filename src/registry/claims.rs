@@ -1,8 +1,7 @@
-//! Records of dead nodes that this node has claimed: their `$disconnect` events are sent from here as long as the claim is
-//! fresh.
+//! Records of dead nodes that this node has claimed. It sends their `$disconnect` events as long as the claim is fresh.
 //!
 //! The reaper claims, renews and gives back whole buckets; the flow of a `$disconnect` takes up, retries and settles
-//! single records. What became of them is kept until Redis has noted it.
+//! single records. The outcomes are kept until Redis has noted them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,27 +18,27 @@ use crate::session::Closing;
 /// A bucket of a dead node.
 pub type Bucket = (NodeId, usize);
 
-/// Who sends the events of records that were claimed, in the order in which they may be sent. As many wait there as are
-/// claimed.
+/// The queue of claimed records whose events this node sends, in the order in which it may send them. It never holds
+/// more records than are claimed.
 pub type Arrivals = mpsc::UnboundedReceiver<Arrival>;
 
-/// A record whose event is to be sent from here.
+/// A record whose event this node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     pub id: ConnectionId,
-    /// Its `$connect` may still be running at a backend: wait for as long as that may take.
+    /// True if its `$connect` may still be running at a backend: wait for as long as that may take.
     pub connecting: bool,
 }
 
-/// A record as it goes back to Redis: the connection id and the bytes.
+/// A record as it goes back to Redis: the connection id, and the bytes.
 pub type Encoded = (String, Vec<u8>);
 
-/// What is claimed.
+/// Everything that this node has claimed.
 #[derive(Debug)]
 pub struct Claims {
     inner: Mutex<Inner>,
     queue: mpsc::UnboundedSender<Arrival>,
-    /// There is something for Redis to note.
+    /// Notified when there is something for Redis to note.
     outcome: Notify,
     arrivals: Mutex<Option<Arrivals>>,
 }
@@ -50,16 +49,16 @@ struct Inner {
     records: HashMap<ConnectionId, Held>,
 }
 
-/// One bucket.
+/// The claim of one bucket.
 #[derive(Debug)]
 struct Claim {
-    /// From then on nothing is sent until it is renewed.
+    /// Time from which nothing is sent until the claim is renewed.
     fresh_until: Instant,
-    /// The start of the Redis server that granted it.
+    /// Run id of the Redis server that granted the claim.
     run_id: String,
-    /// Events that are over and stand in Redis still.
+    /// Events that are over and whose records are still in Redis.
     done: Vec<ConnectionId>,
-    /// Events that failed since Redis noted their attempt last.
+    /// Events that failed since Redis last noted their attempt.
     failed: Vec<ConnectionId>,
 }
 
@@ -68,32 +67,32 @@ struct Held {
     bucket: Bucket,
     ended: Ended,
     connecting: bool,
-    /// It waits for its turn, or is being sent.
+    /// True if the record waits for its turn, or its event is being sent.
     queued: bool,
 }
 
-/// How a claim stands, for the reaper.
+/// The state of a claim, for the reaper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimView {
     pub bucket: Bucket,
     pub is_fresh: bool,
     pub run_id: String,
-    /// Records whose event is not over.
+    /// Number of records whose event is not over.
     pub unfinished: usize,
 }
 
-/// What Redis is to note of a bucket.
+/// The outcomes of a bucket that Redis has to note.
 #[derive(Debug, Default)]
 pub struct Outcomes {
     pub done: Vec<ConnectionId>,
     pub failed: Vec<Encoded>,
     failed_count: usize,
-    /// Nothing else of the bucket is held.
+    /// True if nothing else of the bucket is held.
     pub is_last: bool,
 }
 
 impl Outcomes {
-    /// Whether there is nothing to note.
+    /// Returns true if there is nothing to note.
     pub fn is_empty(&self) -> bool {
         self.done.is_empty() && self.failed_count == 0
     }
@@ -105,23 +104,23 @@ impl Claims {
         Claims { inner: Mutex::default(), queue, outcome: Notify::new(), arrivals: Mutex::new(Some(arrivals)) }
     }
 
-    /// What is to be sent from here. There is one who sends.
+    /// Returns the queue of events to send, to the one task that sends them. Later calls return `None`.
     pub fn arrivals(&self) -> Option<Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Records that are held.
+    /// Returns the number of records that are held.
     pub fn len(&self) -> usize {
         self.lock().records.len()
     }
 
-    /// Whether nothing is held.
+    /// Returns true if nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A bucket was claimed, with what Redis holds of it. What was held of it before is replaced, but for the events that
-    /// are over: they stay over.
+    /// Takes in a bucket that was claimed, with the `records` that Redis holds of it. They replace what was held of it
+    /// before, except that events which are over stay over.
     pub fn take(&self, bucket: Bucket, run_id: &str, fresh_until: Instant, records: Vec<Record>) {
         let mut inner = self.lock();
         let done = inner.claims.remove(&bucket).map(|claim| claim.done).unwrap_or_default();
@@ -147,7 +146,7 @@ impl Claims {
         self.queue(&mut inner, bucket);
     }
 
-    /// A claim was renewed: what had to wait goes on.
+    /// Renews a claim until `fresh_until`. Events that had to wait are queued again.
     pub fn keep(&self, bucket: Bucket, run_id: &str, fresh_until: Instant) {
         let mut inner = self.lock();
         if let Some(claim) = inner.claims.get_mut(&bucket) {
@@ -157,14 +156,14 @@ impl Claims {
         }
     }
 
-    /// The bucket is another node's, or nothing of it is left.
+    /// Forgets a bucket, because another node has it or nothing of it is left.
     pub fn forget(&self, bucket: Bucket) {
         let mut inner = self.lock();
         inner.claims.remove(&bucket);
         inner.records.retain(|_, held| held.bucket != bucket);
     }
 
-    /// All claims.
+    /// Returns the state of all claims, in the order of their buckets.
     pub fn views(&self) -> Vec<ClaimView> {
         let (inner, now) = (self.lock(), Instant::now());
         let mut unfinished: HashMap<Bucket, usize> = HashMap::new();
@@ -187,12 +186,12 @@ impl Claims {
         self.outcome.notified().await;
     }
 
-    /// The records of a bucket whose event is not over, as they go back to Redis.
+    /// Returns the records of a bucket whose event is not over, as they go back to Redis.
     pub fn unfinished(&self, bucket: Bucket) -> Vec<Encoded> {
         self.lock().records.values().filter(|held| held.bucket == bucket).map(Held::encode).collect()
     }
 
-    /// At most `max` events that are over, and `max` that failed, which Redis does not know yet.
+    /// Returns at most `max` events that are over, and at most `max` that failed, which Redis does not know yet.
     pub fn outcomes(&self, bucket: Bucket, max: usize) -> Outcomes {
         let inner = self.lock();
         let Some(claim) = inner.claims.get(&bucket) else { return Outcomes::default() };
@@ -203,26 +202,28 @@ impl Claims {
         Outcomes { done: claim.done.iter().take(max).copied().collect(), failed, failed_count, is_last }
     }
 
-    /// Redis has noted these outcomes, which were given last.
+    /// Forgets `outcomes`, which were returned last, because Redis has noted them.
     pub fn noted(&self, bucket: Bucket, outcomes: &Outcomes) {
         if let Some(claim) = self.lock().claims.get_mut(&bucket) {
-            // Both only grow at their ends, or were made anew.
+            // Both lists grow only at their ends, so the outcomes are still at their beginnings; or the lists were made
+            // anew.
             claim.done.drain(..outcomes.done.len().min(claim.done.len()));
             claim.failed.drain(..outcomes.failed_count.min(claim.failed.len()));
         }
     }
 
-    /// Connections of all records that are held.
+    /// Returns the connections of all records that are held.
     pub(super) fn all(&self) -> Vec<Arc<Connection>> {
         self.lock().records.values().map(|held| Arc::clone(&held.ended.connection)).collect()
     }
 
-    /// The record, if it is held.
+    /// Returns the record of `id`, if it is held.
     pub(super) fn get(&self, id: &ConnectionId) -> Option<Ended> {
         self.lock().records.get(id).map(|held| held.ended.clone())
     }
 
-    /// The record, if its event may be sent now. Otherwise it is let go of until its claim is renewed.
+    /// Returns the record of `id`, if its event may be sent now. Otherwise it leaves the queue until its claim is
+    /// renewed.
     pub(super) fn take_up(&self, id: &ConnectionId) -> Option<Ended> {
         let mut inner = self.lock();
         let Inner { claims, records } = &mut *inner;
@@ -232,7 +233,7 @@ impl Claims {
         is_fresh.then(|| held.ended.clone())
     }
 
-    /// An attempt failed. The number of the next.
+    /// Notes that an attempt failed. Returns the number of the next one.
     pub(super) fn retry(&self, id: &ConnectionId) -> Option<u32> {
         let mut inner = self.lock();
         let Inner { claims, records } = &mut *inner;
@@ -247,7 +248,7 @@ impl Claims {
         Some(held.ended.attempt)
     }
 
-    /// The event is over.
+    /// Notes that the event is over. Returns false if no record of `id` is held.
     pub(super) fn settle(&self, id: &ConnectionId) -> bool {
         let mut inner = self.lock();
         let Some(held) = inner.records.remove(id) else { return false };
@@ -261,7 +262,7 @@ impl Claims {
     fn queue(&self, inner: &mut Inner, bucket: Bucket) {
         for (id, held) in &mut inner.records {
             if held.bucket == bucket && !std::mem::replace(&mut held.queued, true) {
-                // Without anybody who sends, the process ends.
+                // The receiver is gone only when the process ends.
                 let _ = self.queue.send(Arrival { id: *id, connecting: held.connecting });
             }
         }
@@ -273,7 +274,7 @@ impl Claims {
 }
 
 impl Held {
-    /// As it goes back: what its node's records shared may be gone, so it stands alone.
+    /// Encodes the record as it goes back. The texts that its node's records shared may be gone, so it contains them.
     fn encode(&self) -> Encoded {
         let Ended { connection, closing, attempt, .. } = &self.ended;
         let state = match self.connecting {

@@ -13,16 +13,16 @@ pub(super) struct Entry {
     pub(super) acknowledged: Acknowledged,
 }
 
-/// The state that the mirror last acknowledged.
+/// The state that the Redis replica last acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Acknowledged {
-    /// What it acknowledged before an older incarnation it may have forgotten.
+    /// The replica's incarnation at that time. In a later one Redis may have lost the record.
     pub(super) incarnation: u32,
-    /// [`Entry::mark`]; 0 for none.
+    /// [`Entry::mark`] of that state; 0 for none.
     pub(super) mark: u32,
 }
 
-/// What is to be recorded of an entry now.
+/// The present state of an entry, as it is to be recorded.
 #[derive(Debug)]
 pub(super) struct Present {
     pub(super) connection: Arc<Connection>,
@@ -31,7 +31,7 @@ pub(super) struct Present {
 }
 
 impl Entry {
-    /// Tells the states of one entry apart.
+    /// Returns a number that tells the states of one entry apart.
     pub(super) fn mark(&self) -> u32 {
         match &self.state {
             State::Connecting => 1,
@@ -63,9 +63,9 @@ pub(super) enum State {
 pub struct Ended {
     pub connection: Arc<Connection>,
     pub closing: Closing,
-    /// The number of the next attempt to deliver the event, from 1.
+    /// Number of the next attempt to deliver the event, from 1.
     pub attempt: u32,
-    /// When this node took the event, by its own clock.
+    /// Time when this node took over the event, by its own clock.
     pub since: Instant,
 }
 

@@ -6,61 +6,63 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Whether this node may serve its clients: until a deadline that is put off whenever there is proof that nobody can
-/// have condemned the node. It shuts by itself, also while the process is stopped.
+/// The serving lease: the time until which this node may serve its clients. Each proof that nobody can have condemned
+/// the node extends it. It runs out by itself, even while the process is stopped.
 ///
-/// While it is shut nothing is dispatched, written to a socket or answered.
+/// The gate is open while the lease lasts, and shut when it has run out. While it is shut, nothing is dispatched,
+/// written to a socket or answered.
 #[derive(Debug)]
 pub struct Gate {
     begin: Instant,
-    /// Microseconds after `begin`; [`FOREVER`] for none.
+    /// Microseconds after `begin`; [`FOREVER`] if the lease never runs out.
     deadline: AtomicU64,
     opened: Arc<Notify>,
-    /// How long clients are held while it is shut; then they are closed.
+    /// Longest time for which clients are held while the gate is shut; then they are closed.
     hold: Duration,
 }
 
 const FOREVER: u64 = u64::MAX;
 
 impl Gate {
-    /// A gate without a deadline.
+    /// Returns a serving lease that never runs out.
     pub fn open_forever() -> Self {
         Gate { begin: Instant::now(), deadline: AtomicU64::new(FOREVER), opened: Arc::default(), hold: Duration::MAX }
     }
 
-    /// A gate that was never open. While it is shut, clients are held for `hold`.
+    /// Returns a serving lease that has not begun. While the gate is shut, clients are held for `hold`.
     pub fn shut(hold: Duration) -> Self {
         Gate { deadline: AtomicU64::new(0), hold, ..Gate::open_forever() }
     }
 
-    /// Whether it is open. Costs one look at the clock, and none if there is no deadline.
+    /// Returns true if the gate is open. Reads the clock once, and not at all if the lease never runs out.
     pub fn is_open(&self) -> bool {
         let deadline = self.deadline.load(Ordering::Acquire);
         deadline == FOREVER || micros(self.begin.elapsed()) < deadline
     }
 
-    /// How long it stays open without another proof; nothing if it is shut, or open for ever.
+    /// Returns the time for which the gate stays open without another proof; `None` if it is shut, or open for ever.
     pub fn open_for(&self) -> Option<Duration> {
         let deadline = self.deadline.load(Ordering::Acquire);
         let left = deadline.checked_sub(micros(self.begin.elapsed()));
         left.filter(|_| deadline != FOREVER).map(Duration::from_micros)
     }
 
-    /// For how long it has been shut; nothing if it is open.
+    /// Returns the time for which the gate has been shut; `None` if it is open.
     pub fn shut_for(&self) -> Option<Duration> {
         let deadline = self.deadline.load(Ordering::Acquire);
         let now = micros(self.begin.elapsed());
         (deadline != FOREVER && now >= deadline).then(|| Duration::from_micros(now - deadline))
     }
 
-    /// Open until then, unless it is open for longer. Those who wait go on.
+    /// Extends the serving lease to `deadline`, unless it lasts longer. Opens a gate that is shut; tasks that wait for
+    /// it go on.
     pub fn open_until(&self, deadline: Instant) {
         let deadline = micros(deadline.saturating_duration_since(self.begin));
         self.deadline.fetch_max(deadline, Ordering::AcqRel);
         self.opened.notify_waiters();
     }
 
-    /// Open until then if it is open still; a gate that has shut stays so.
+    /// Extends the serving lease to `deadline` if it has not run out. A gate that is shut stays shut.
     pub fn prolong_until(&self, deadline: Instant) {
         let deadline = micros(deadline.saturating_duration_since(self.begin));
         let prolonged = |before: u64| (micros(self.begin.elapsed()) < before).then_some(before.max(deadline));
@@ -69,19 +71,19 @@ impl Gate {
         }
     }
 
-    /// Shuts it at once, whatever was before.
+    /// Ends the serving lease at once, however long it would last.
     pub fn close(&self) {
         self.deadline.store(micros(self.begin.elapsed()), Ordering::Release);
-        // Whoever waits for the deadline looks again.
+        // Tasks that wait for the old deadline read the new one.
         self.opened.notify_waiters();
     }
 
-    /// Resolves at the next [`Gate::open_until`] after this call; ask [`Gate::is_open`] then, and before waiting.
+    /// Resolves at the next [`Gate::open_until`] after this call. Ask [`Gate::is_open`] then, and before waiting.
     pub fn next_opening(&self) -> OwnedNotified {
         Arc::clone(&self.opened).notified_owned()
     }
 
-    /// Waits until it is open.
+    /// Waits until the gate is open.
     pub async fn opened(&self) {
         loop {
             let opening = self.next_opening();
@@ -92,13 +94,13 @@ impl Gate {
         }
     }
 
-    /// Waits until it is open, as long as clients are held. `false` if it is not by then.
+    /// Waits until the gate is open, for as long as clients are held. Returns false if it is still shut then.
     pub async fn opened_in_time(&self) -> bool {
         let left = self.hold.saturating_sub(self.shut_for().unwrap_or_default());
         timeout(left, self.opened()).await.is_ok()
     }
 
-    /// Waits until it has been shut for as long as clients are held.
+    /// Waits until the gate has been shut for as long as clients are held.
     pub async fn given_up(&self) {
         loop {
             let deadline = self.deadline.load(Ordering::Acquire);
@@ -112,7 +114,7 @@ impl Gate {
                 () = opening => continue,
                 () = sleep_until(shuts_at) => {}
             }
-            // A process that was stopped holds its clients from when it runs again, until a proof is there or not.
+            // After a process was stopped, the hold counts from when it runs again: only now can a proof arrive.
             tokio::select! {
                 biased;
                 () = self.opened() => {}

@@ -6,7 +6,7 @@ use super::record::{Record, RecordState};
 use super::{Entry, Registry};
 use crate::id::{ConnectionId, NodeId};
 
-/// Which connections an operator wants to see.
+/// The connections that an operator asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     pub api: Option<String>,
@@ -14,41 +14,42 @@ pub struct Query {
     pub node: Option<NodeId>,
 }
 
-/// A connection as an operator sees it.
+/// A connection, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionView {
     pub connection_id: String,
-    /// The node whose record it is.
+    /// Node that has its record.
     pub node: String,
     pub api_id: String,
     pub stage: String,
-    /// `connecting`, `open` or `ended`; an ended one waits until its backend knows.
+    /// State of the connection: `connecting`, `open` or `ended`. An ended one waits until its `$disconnect` is
+    /// delivered.
     pub state: String,
-    /// ISO 8601.
+    /// Time in ISO 8601.
     pub connected_at: String,
     pub source_ip: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disconnect_status_code: Option<u16>,
-    /// The number of the next attempt to tell the backend.
+    /// Number of the next attempt to deliver the `$disconnect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
 }
 
-/// Some connections, and where the next ones begin.
+/// A page of connections, and the place where the next page begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
     pub connections: Vec<ConnectionView>,
-    /// Give it back to see more; nothing if this was all.
+    /// Cursor for the next page; `None` if this is the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
 
 impl Query {
-    /// Whether a connection is asked for. Its node is not looked at.
+    /// Returns true if `record` is one that the query asks for. Its node is not compared.
     pub fn matches(&self, record: &Record) -> bool {
         let connection = &record.connection;
         self.api.as_deref().is_none_or(|api| *connection.api_id == *api)
@@ -57,7 +58,7 @@ impl Query {
 }
 
 impl ConnectionView {
-    /// What is shown of a record of `node`.
+    /// Returns the view of `record`, which belongs to `node`.
     pub fn new(node: NodeId, record: &Record) -> Self {
         let Record { connection, state } = record;
         let (name, code, attempt) = match state {
@@ -81,7 +82,8 @@ impl ConnectionView {
 }
 
 impl Registry {
-    /// The first `limit` connections of this node behind the id in `cursor` that are asked for.
+    /// Returns the first `limit` connections of this node that match `query`, in the order of their ids, behind
+    /// `cursor`.
     pub fn page(&self, query: &Query, cursor: Option<&ConnectionId>, limit: usize) -> Page {
         let node = self.node();
         if query.node.is_some_and(|asked| asked != node) {

@@ -1,5 +1,5 @@
-//! The mirror in Redis, seen from this node: what is not yet written ([`Mirror`]), and the link to the beat, which says
-//! where and under which epoch it is written. `writer.rs` is the one task that writes.
+//! The Redis replica, seen from this node: the changes that are not written yet ([`Mirror`]), and the attachment, by
+//! which the heartbeat says where and under which epoch they are written. `writer.rs` is the only task that writes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,29 +13,29 @@ use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
 use crate::telemetry::RegistryMetrics;
 
-/// Most records of one write.
+/// Most records in one write.
 const BATCH: usize = 256;
 
 /// All buckets, as a set of bits.
 const ALL_BUCKETS: u16 = u16::MAX;
 
-/// Which entries differ from their records, and where the records go.
+/// The entries that differ from their records, and the place where the records go.
 ///
-/// The map of the registry is the journal: what is here are ids alone. While the node is detached nothing is kept, and
-/// when it is attached again the whole map is compared with Redis.
+/// The map of the registry is the journal: only ids are kept here. While the node is detached nothing is kept, and when
+/// it is attached again the whole map is reconciled with Redis.
 #[derive(Debug)]
 pub struct Mirror {
     pub(super) keys: Keys,
     pub(super) rebuild_per_second: u32,
-    /// Most records of one write.
+    /// Most records in one write.
     pub(super) batch: usize,
     when_unavailable: WhenUnavailable,
     inner: Mutex<Inner>,
-    /// There is something for the writer.
+    /// Notified when there is something for the writer.
     pub(super) work: Notify,
-    /// The writer failed: the beat looks at once.
+    /// Notified when the writer failed, so that the heartbeat looks at once.
     trouble: Notify,
-    /// Entries of each bucket.
+    /// Number of entries in each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
     metrics: RegistryMetrics,
@@ -44,49 +44,49 @@ pub struct Mirror {
 #[derive(Debug, Default)]
 struct Inner {
     attachment: Option<Attachment>,
-    /// Counts the times that Redis may have forgotten what it acknowledged.
+    /// Number of times that Redis may have lost what it acknowledged.
     incarnation: u32,
     /// Ids in the order of their changes, each once.
     dirty: VecDeque<ConnectionId>,
     queued: HashSet<ConnectionId>,
     waiting: HashMap<ConnectionId, oneshot::Sender<()>>,
-    /// Buckets that are to be compared with Redis.
+    /// Buckets to reconcile with Redis, as bits.
     unreconciled: u16,
-    /// The writer has taken something and not yet come back.
+    /// Set while the writer works on something.
     writing: bool,
     flushes: Vec<oneshot::Sender<()>>,
 }
 
-/// Where records go at the moment.
+/// The place where records go at the moment.
 #[derive(Clone, Debug)]
 pub struct Attachment {
     pub connection: RedisConnection,
     pub node: NodeId,
     pub epoch: u64,
-    /// Counts the connections of this process, so that two of them are told apart.
+    /// Number of the connection to Redis, which tells it from earlier ones of this process.
     pub serial: u64,
 }
 
-/// What the writer is to do next.
+/// The next step of the writer.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Write the present state of these.
+    /// Write the present state of these entries.
     Write(Attachment, u32, Vec<ConnectionId>),
-    /// Compare these buckets with Redis.
+    /// Reconcile these buckets with Redis.
     Reconcile(Attachment, u32, u16),
     /// Wait for [`Mirror::work`].
     Nothing,
 }
 
 impl Mirror {
-    /// One that is not attached yet.
+    /// Returns a replica that is not attached yet.
     pub fn new(
         keys: Keys,
         rebuild_per_second: u32,
         when_unavailable: WhenUnavailable,
         metrics: RegistryMetrics,
     ) -> Self {
-        let state = RegistryState::Starting { why: "Redis was not asked yet".to_owned() };
+        let state = RegistryState::Starting { why: "no heartbeat has reached Redis yet".to_owned() };
         metrics.set(state.name());
         Mirror {
             keys,
@@ -102,60 +102,65 @@ impl Mirror {
         }
     }
 
-    /// Writes so many records at once instead of 256, so that little shows what happens between batches.
+    /// Writes at most `batch` records at once instead of 256, so that tests can look between batches.
     pub fn set_batch(&mut self, batch: usize) {
         self.batch = batch.max(1);
     }
 
-    /// The keys of all nodes.
+    /// Returns the names of the keys of all nodes.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// What is counted of Redis.
+    /// Returns the metrics of Redis commands and of the registry's state.
     pub fn metrics(&self) -> &RegistryMetrics {
         &self.metrics
     }
 
-    /// What new connections meet while Redis is away.
+    /// Returns the setting that decides about new connections while Redis is away.
     pub fn when_unavailable(&self) -> WhenUnavailable {
         self.when_unavailable
     }
 
-    /// The state, and every change of it.
+    /// Returns a receiver of the state, which is notified of every change.
     pub fn state(&self) -> watch::Receiver<RegistryState> {
         self.state.subscribe()
     }
 
-    /// Where records go, and how often Redis may have forgotten them so far.
+    /// Returns the place where records go, and the number of times that Redis may have lost data so far.
     pub(super) fn attachment(&self) -> Option<(Attachment, u32)> {
         let inner = self.lock();
         inner.attachment.clone().map(|attachment| (attachment, inner.incarnation))
     }
 
-    /// How often Redis may have forgotten what it acknowledged so far.
+    /// Returns the number of times that Redis may have lost what it acknowledged.
     pub(super) fn incarnation(&self) -> u32 {
         self.lock().incarnation
     }
 
-    /// The connection to Redis, while there is one.
+    /// Returns the connection to Redis, while there is one.
     pub fn connection(&self) -> Option<RedisConnection> {
         self.lock().attachment.as_ref().map(|attachment| attachment.connection.clone())
     }
 
-    /// The last renewal was answered on this connection. With `forgotten` Redis may have lost what it acknowledged.
-    /// Whenever that is so, or something broke before, the whole map is compared with Redis.
+    /// Attaches the replica, because a renewal was answered on this connection. The heartbeat calls this every time.
+    /// Set `forgotten` if Redis may have lost what it acknowledged.
+    ///
+    /// If nothing has changed since the last call, this does nothing. Otherwise all buckets are reconciled: on another
+    /// connection the last writes of the old one may be lost, and under another node id or epoch Redis holds other
+    /// records, or older ones.
     pub fn attach(&self, attachment: Attachment, forgotten: bool) {
         {
             let mut inner = self.lock();
             if inner.is_attached_as(&attachment) && !forgotten {
                 return;
             }
+            // A new incarnation makes every earlier acknowledgement worthless, so that all entries are written again.
             inner.incarnation = inner.incarnation.wrapping_add(u32::from(forgotten));
             inner.unreconciled = ALL_BUCKETS;
             inner.attachment = Some(attachment);
         }
-        // Degraded stays until a record was taken: the lease can be renewed while records are refused.
+        // A degraded replica stays so until a record is accepted: Redis can renew the lease while it refuses records.
         let is_degraded = matches!(&*self.state.borrow(), RegistryState::Degraded { .. });
         if !is_degraded {
             self.set_state(RegistryState::Rebuilding);
@@ -163,7 +168,7 @@ impl Mirror {
         self.work.notify_one();
     }
 
-    /// The last renewal failed.
+    /// Detaches the replica, because the last heartbeat failed. `why` is the reason for operators.
     pub fn detach(&self, why: String) {
         self.let_go();
         let is_starting = matches!(&*self.state.borrow(), RegistryState::Starting { .. });
@@ -173,16 +178,16 @@ impl Mirror {
         });
     }
 
-    /// This node takes part no longer: it has left, or it was condemned and is not registered anew yet.
+    /// Detaches the replica, because this node has left, or was condemned and is not registered anew yet.
     pub fn leave(&self, state: RegistryState) {
         self.let_go();
         self.set_state(state);
     }
 
-    /// A write failed. The beat is told, and attaches again if it can.
+    /// Detaches the replica, because a write failed. The heartbeat is told, and attaches it again if it can.
     pub(super) fn fail(&self, failed: &Attachment, why: String) {
         if !self.is_current(failed) {
-            // The beat knows already.
+            // The heartbeat has attached or detached the replica since, so it knows already.
             return;
         }
         self.let_go();
@@ -195,7 +200,8 @@ impl Mirror {
         self.trouble.notified().await;
     }
 
-    /// Forgets what was to be written: the comparison finds it again. Who waits for a record learns that there is none.
+    /// Forgets what was to be written, because reconciling finds it again. Tasks that wait for a record learn that
+    /// there is none.
     fn let_go(&self) {
         let mut inner = self.lock();
         inner.attachment = None;
@@ -206,7 +212,7 @@ impl Mirror {
         inner.flushes = Vec::new();
     }
 
-    /// An entry has changed, or gone.
+    /// Notes that an entry has changed or was removed.
     pub(super) fn mark(&self, id: &ConnectionId) {
         let mut inner = self.lock();
         if inner.attachment.is_some() {
@@ -216,7 +222,8 @@ impl Mirror {
         }
     }
 
-    /// [`Mirror::mark`], and a way to wait until the record is acknowledged. The wait fails if the node is detached.
+    /// Does the same as [`Mirror::mark`]. The receiver resolves when the record is acknowledged, and fails if the node
+    /// is detached.
     pub(super) fn mark_and_wait(&self, id: &ConnectionId) -> oneshot::Receiver<()> {
         let (written, wait) = oneshot::channel();
         let mut inner = self.lock();
@@ -229,35 +236,35 @@ impl Mirror {
         wait
     }
 
-    /// Whether records go anywhere at the moment.
+    /// Returns true if records are written at the moment.
     pub(super) fn is_attached(&self) -> bool {
         self.lock().attachment.is_some()
     }
 
-    /// Whether a connection may begin that could not be recorded.
+    /// Returns true if a connection may begin that cannot be recorded.
     pub(super) fn takes_unrecorded(&self) -> bool {
         let is_member = !matches!(&*self.state.borrow(), RegistryState::Starting { .. } | RegistryState::Left);
         is_member && self.when_unavailable == WhenUnavailable::Accept
     }
 
-    /// An entry came into the map.
+    /// Counts an entry that was added to the map.
     pub(super) fn added(&self, id: &ConnectionId) {
         self.counts[Keys::bucket_of(id)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An entry left the map.
+    /// Counts an entry that was removed from the map, and notes the change.
     pub(super) fn removed(&self, id: &ConnectionId) {
         self.counts[Keys::bucket_of(id)].fetch_sub(1, Ordering::Relaxed);
         self.mark(id);
     }
 
-    /// How many records each bucket should have; `None` while something is on its way.
+    /// Returns the number of records that each bucket should have; `None` while something is on its way.
     pub fn settled_counts(&self) -> Option<[usize; BUCKETS]> {
         let counts = std::array::from_fn(|bucket| self.counts[bucket].load(Ordering::Relaxed));
         self.lock().is_idle().then_some(counts)
     }
 
-    /// These buckets are not what they should be.
+    /// Reconciles `buckets`, which are not as they should be.
     pub fn reconcile(&self, buckets: u16) {
         if buckets != 0 {
             self.lock().unreconciled |= buckets;
@@ -265,7 +272,7 @@ impl Mirror {
         }
     }
 
-    /// Waits until everything is written. `false` if the node was detached meanwhile.
+    /// Waits until everything is written. Returns false if the node is detached meanwhile.
     pub async fn flush(&self) -> bool {
         let (done, flushed) = oneshot::channel();
         {
@@ -279,8 +286,8 @@ impl Mirror {
         flushed.await.is_ok()
     }
 
-    /// The next thing to do: first what has changed just now, then comparisons. `rebuilding` says that the writer has more
-    /// of its own.
+    /// Returns the next step of the writer: first the changes that have just been made, then reconciling. Set
+    /// `rebuilding` if the writer still has ids of its own to write.
     pub(super) fn next(&self, rebuilding: bool) -> Work {
         let mut inner = self.lock();
         let Some(attachment) = inner.attachment.clone() else { return Work::Nothing };
@@ -301,33 +308,33 @@ impl Mirror {
         if !rebuilding {
             inner.writing = false;
             for flush in std::mem::take(&mut inner.flushes) {
-                // Who flushed may have given up.
+                // The caller of `flush` may have given up.
                 let _ = flush.send(());
             }
         }
         Work::Nothing
     }
 
-    /// These are written: whoever waits for them goes on.
+    /// Wakes the tasks that wait for the records of `ids`, which are written.
     pub(super) fn written(&self, ids: &[ConnectionId]) {
         let mut inner = self.lock();
         if inner.waiting.is_empty() {
             return;
         }
         for id in ids {
-            // Marked again meanwhile, the waiter still got what it waited for.
+            // The entry may have been marked again meanwhile; the waiter still got what it waited for.
             if let Some(waiter) = inner.waiting.remove(id) {
                 let _ = waiter.send(());
             }
         }
     }
 
-    /// Whether this is still where records go.
+    /// Returns true if records still go to `attachment`.
     pub(super) fn is_current(&self, attachment: &Attachment) -> bool {
         self.lock().is_attached_as(attachment)
     }
 
-    /// Redis took what it was given, and has everything if `all_equal`.
+    /// Notes that Redis accepted a write. Set `all_equal` if the writer knows of no other difference.
     pub(super) fn wrote(&self, all_equal: bool) {
         let all_equal = {
             let inner = self.lock();
@@ -347,7 +354,7 @@ impl Mirror {
                 let other = known.name() != state.name();
                 *known = state;
                 if !other {
-                    // Another reason of the same state; probes see it, the log does not repeat itself.
+                    // Another reason for the same state: probes see it, and the log does not repeat the state.
                     return false;
                 }
             }
@@ -358,11 +365,11 @@ impl Mirror {
         }
         self.metrics.set(name);
         match name {
-            "attached" => info!("Redis holds what this node holds"),
-            "left" => info!("this node has left"),
-            "rebuilding" => info!("Redis is there; records are compared and written"),
-            "starting" => info!(why, "this node is not registered in Redis yet"),
-            _ => warn!(state = name, why, "Redis cannot be used; connections are served on"),
+            "attached" => info!("Redis has all records of this node"),
+            "left" => info!("this node has left the cluster"),
+            "rebuilding" => info!("Redis answers; reconciling the records"),
+            "starting" => info!(why, "this node is not registered in Redis yet and accepts no clients"),
+            _ => warn!(state = name, why, "Redis cannot be used; serving clients without it and trying again"),
         }
     }
 

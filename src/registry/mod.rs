@@ -1,11 +1,12 @@
-//! This node's own map of its connections: the truth about which exist, which are open, and which have ended while
-//! their backend does not know it yet.
+//! This node's own map of its connections: the truth about which exist, which are open, and which have ended and wait
+//! for their `$disconnect` to be delivered.
 //!
-//! An entry is *connecting* until its `$connect` is answered, *open* while it is served, *ended* until its `$disconnect`
-//! has been delivered; then it is gone. Every change goes through a method of [`Registry`], in one place and under the
-//! lock of one shard, never across an await, and there a [`Mirror`] in Redis follows it, if there is one. Nobody reads the
-//! mirror while this node lives: Redis may be away, or forget, and is made equal later. A [`Roster`] beside it tells other
-//! nodes of which groups and users there are members here.
+//! An entry is *connecting* until its `$connect` is answered, *open* while it is served, and *ended* until its
+//! `$disconnect` has been delivered; then it is removed. Every change goes through a method of [`Registry`], in one
+//! place and under the lock of one shard, never across an await. If there is a Redis replica ([`Mirror`]), it follows
+//! each change there. Nothing reads the replica while this node is alive: Redis may be down or lose data, and the
+//! writer reconciles it afterwards. Beside it, the group index ([`Roster`]) tells other nodes of which groups and users
+//! this node has members.
 
 pub mod claims;
 mod entry;
@@ -44,12 +45,13 @@ pub use state::RegistryState;
 
 use entry::{Acknowledged, Entry, Present, State};
 
-/// Closes all clients whenever the gate has been shut for as long as they are held, until `stop`.
+/// Closes all clients whenever the serving lease has run out and they were held for as long as they may be, until
+/// `stop`.
 pub async fn watch_gate(registry: Arc<Registry>, stop: CancellationToken) {
     while stop.run_until_cancelled(registry.gate.given_up()).await.is_some() {
         let connections = registry.isolate();
         if connections > 0 {
-            error!(connections, "nobody says that this node may serve its clients; they are closed");
+            error!(connections, "this node lost its lease and no peer could renew it; closing its clients");
         }
         if stop.run_until_cancelled(registry.gate.opened()).await.is_none() {
             return;
@@ -60,28 +62,28 @@ pub async fn watch_gate(registry: Arc<Registry>, stop: CancellationToken) {
 /// The connections of this node.
 #[derive(Debug)]
 pub struct Registry {
-    /// The bits of the node's id.
+    /// Id of the node, as bits.
     node: AtomicU64,
     entries: DashMap<ConnectionId, Entry>,
-    /// Entries that are connecting or open.
+    /// Number of entries that are connecting or open.
     live: AtomicUsize,
     gate: Gate,
     mirror: Option<Arc<Mirror>>,
     claims: Claims,
 }
 
-/// A connection was not recorded, and may not begin without.
+/// The error of a connection that was not recorded and may not begin without a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRecorded;
 
 impl Registry {
-    /// An empty one for a new node, without a mirror.
+    /// Returns an empty registry for a new node, without a Redis replica.
     pub fn new() -> Self {
         Self::with(NodeId::random(), Gate::open_forever(), None)
     }
 
-    /// An empty one for `node`, that `mirror` follows. Its gate is shut until there is proof that it may serve, and holds
-    /// clients for `hold` whenever it shuts.
+    /// Returns an empty registry for `node`, with the Redis replica `mirror`. Its serving lease begins with the first
+    /// proof of life. Whenever that lease runs out, clients are held for `hold`.
     pub fn mirrored(node: NodeId, hold: Duration, mirror: Arc<Mirror>) -> Self {
         Self::with(node, Gate::shut(hold), Some(mirror))
     }
@@ -97,42 +99,43 @@ impl Registry {
         }
     }
 
-    /// The node that the ids of new connections begin with.
+    /// Returns the node with whose id the ids of new connections begin.
     pub fn node(&self) -> NodeId {
         NodeId::from_bits(self.node.load(Ordering::Acquire))
     }
 
-    /// Whether clients may be served now.
+    /// Returns the serving lease: it says whether clients may be served now.
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// What follows this registry in Redis.
+    /// Returns the replica of this registry in Redis, if there is one.
     pub fn mirror(&self) -> Option<&Arc<Mirror>> {
         self.mirror.as_ref()
     }
 
-    /// How it stands with the mirror.
+    /// Returns the state of the Redis replica.
     pub fn state(&self) -> RegistryState {
         self.mirror.as_ref().map_or(RegistryState::Memory, |mirror| mirror.state().borrow().clone())
     }
 
-    /// Whether a connection may be served at this moment: the gate is open, and the connection is of this node and not of
-    /// one that was fenced.
+    /// Returns true if `id` may be served at this moment: the serving lease has not run out, and the connection is of
+    /// this node and not of the id that it had before it was fenced.
     pub fn may_serve(&self, id: &ConnectionId) -> bool {
         id.node() == self.node() && self.gate.is_open()
     }
 
-    /// What was claimed of dead nodes.
+    /// Returns the records of dead nodes that this node has claimed.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// The old node id belongs to others, from now on this node is `node`. The gate is shut, every session of the old one
-    /// is closed, and a client whose `$connect` is under way is refused when it is answered.
+    /// Gives this node the id `node`, because the old id belongs to other nodes. The serving lease ends, every session
+    /// of the old id is closed, and a client whose `$connect` is under way is refused when it is answered.
     ///
-    /// With `others_have_records` the others hold every record that the mirror has acknowledged: those entries are
-    /// dropped. Of the rest nobody may know: their `$disconnect` events are sent from here, recorded under the new id.
+    /// With `others_have_records` the other nodes hold every record that the Redis replica has acknowledged: those
+    /// entries are dropped here. No other node may know of the rest: this node sends their `$disconnect` events, and
+    /// records them under the new id.
     pub fn fence(&self, node: NodeId, others_have_records: bool) {
         self.gate.close();
         self.node.store(node.to_bits(), Ordering::Release);
@@ -156,7 +159,8 @@ impl Registry {
         }
     }
 
-    /// Closes every session: this node must not serve, and does not hope any more that it may soon.
+    /// Closes every session, because this node must not serve and does not expect to be able to soon. Returns their
+    /// number.
     pub fn isolate(&self) -> usize {
         let open = self.all_open();
         for outbox in &open {
@@ -165,17 +169,17 @@ impl Registry {
         open.len()
     }
 
-    /// Connections that are connecting or open.
+    /// Returns the number of connections that are connecting or open.
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// All entries.
+    /// Returns the number of all entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Begins a connection, unless there are `limit` already: none → connecting.
+    /// Begins a connection, unless `limit` connections are live: none → connecting. Returns false if it did not.
     pub fn connect(&self, connection: &Arc<Connection>, limit: Option<usize>) -> bool {
         let within = |live: usize| limit.is_none_or(|limit| live < limit).then_some(live + 1);
         if self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_err() {
@@ -188,17 +192,17 @@ impl Registry {
         };
         self.entries.insert(connection.id, entry);
         if let Some(mirror) = &self.mirror {
-            // It is written when somebody waits for it, see `record`.
+            // Its record is written when `record` waits for it.
             mirror.added(&connection.id);
         }
         true
     }
 
-    /// Waits until a connection that has begun is recorded. Without a mirror, or while Redis is away and that is
-    /// accepted, there is nothing to wait for.
+    /// Waits until the connection `id`, which has begun, is recorded. Without a Redis replica there is nothing to wait
+    /// for, nor while Redis is away and unrecorded connections are accepted.
     ///
     /// # Errors
-    /// It is not recorded and may not go on.
+    /// [`NotRecorded`]: there is no record, and the connection may not go on without one.
     pub async fn record(&self, id: &ConnectionId) -> Result<(), NotRecorded> {
         let Some(mirror) = &self.mirror else { return Ok(()) };
         if mirror.is_attached() && mirror.mark_and_wait(id).await.is_ok() {
@@ -207,8 +211,8 @@ impl Registry {
         if mirror.takes_unrecorded() { Ok(()) } else { Err(NotRecorded) }
     }
 
-    /// `$connect` was accepted: connecting → open. From now on posts are taken. `false` if this node has been fenced
-    /// meanwhile: then the connection is not to be served.
+    /// Opens a connection, because `$connect` was accepted: connecting → open. From now on posts reach it. Returns
+    /// false if this node has been fenced meanwhile: then the connection must not be served.
     pub fn open(&self, id: &ConnectionId, outbox: Arc<Outbox>) -> bool {
         {
             let Some(mut entry) = self.entries.get_mut(id) else { return false };
@@ -218,11 +222,12 @@ impl Registry {
             entry.state = State::Open(outbox);
         }
         self.changed(id);
-        // Looked at afterwards: whoever fences closes all that is open.
+        // Checked after the entry is open. `fence` first changes the node's id and then closes all open connections, so
+        // either `fence` closes this one or the new id is seen here.
         id.node() == self.node()
     }
 
-    /// Who is on a connection has changed: its record is written anew.
+    /// Writes the record of a connection anew, because its principal has changed.
     pub fn rewrite(&self, id: &ConnectionId) {
         if let Some(mut entry) = self.entries.get_mut(id) {
             entry.acknowledged = Acknowledged::default();
@@ -230,7 +235,7 @@ impl Registry {
         self.changed(id);
     }
 
-    /// `$connect` was refused, or never sent: connecting → none.
+    /// Removes a connection whose `$connect` was refused or never sent: connecting → none.
     pub fn refuse(&self, id: &ConnectionId) {
         if self.entries.remove_if(id, |_, entry| matches!(entry.state, State::Connecting)).is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -238,7 +243,7 @@ impl Registry {
         }
     }
 
-    /// The connection is over: connecting or open → ended. `false` if it was before.
+    /// Ends a connection: connecting or open → ended. Returns false if it had ended before.
     pub fn end(&self, id: &ConnectionId, closing: Closing) -> bool {
         {
             let Some(mut entry) = self.entries.get_mut(id) else { return false };
@@ -253,7 +258,7 @@ impl Registry {
         true
     }
 
-    /// An attempt to deliver the `$disconnect` failed: attempt n → n + 1, which is returned.
+    /// Notes that an attempt to deliver the `$disconnect` failed: attempt n → n + 1, which is returned.
     pub fn retry(&self, id: &ConnectionId) -> Option<u32> {
         let attempt = match self.entries.get_mut(id).as_deref_mut() {
             Some(Entry { state: State::Ended(ended), .. }) => {
@@ -267,7 +272,7 @@ impl Registry {
         Some(attempt)
     }
 
-    /// The `$disconnect` is delivered, or nobody wants it: ended → none.
+    /// Removes a connection whose `$disconnect` is delivered, or is not wanted by any backend: ended → none.
     pub fn settle(&self, id: &ConnectionId) -> bool {
         match self.entries.entry(*id) {
             MapEntry::Occupied(entry) if matches!(entry.get().state, State::Ended(_)) => {
@@ -277,12 +282,12 @@ impl Registry {
             MapEntry::Vacant(_) => return self.claims.settle(id),
         }
         self.removed(id);
-        // Of a node that was fenced it may be held twice: as its own, and as claimed.
+        // A connection of a node that was fenced may be held twice: as its own, and as claimed.
         self.claims.settle(id);
         true
     }
 
-    /// The connection, if it is open.
+    /// Returns the connection, if it is open.
     pub fn get_open(&self, id: &ConnectionId) -> Option<Open> {
         let entry = self.entries.get(id)?;
         match &entry.state {
@@ -291,7 +296,8 @@ impl Registry {
         }
     }
 
-    /// The connection, if it has ended and its `$disconnect` is not yet delivered. It may be one of a dead node.
+    /// Returns the connection, if it has ended and its `$disconnect` is not delivered yet. It may be one of a dead
+    /// node.
     pub fn get_ended(&self, id: &ConnectionId) -> Option<Ended> {
         match self.entries.get(id).as_deref() {
             Some(Entry { state: State::Ended(ended), .. }) => Some(ended.clone()),
@@ -300,8 +306,8 @@ impl Registry {
         }
     }
 
-    /// As [`Registry::get_ended`], if the event may be sent from here now. One of a dead node whose claim is not fresh
-    /// comes back by itself when the claim is renewed.
+    /// Does the same as [`Registry::get_ended`], if this node may send the event now. An event of a dead node whose
+    /// claim is not fresh is queued again when the claim is renewed.
     pub fn take_up(&self, id: &ConnectionId) -> Option<Ended> {
         match self.entries.get(id).as_deref() {
             Some(Entry { state: State::Ended(ended), .. }) => Some(ended.clone()),
@@ -310,14 +316,14 @@ impl Registry {
         }
     }
 
-    /// The state of an entry as it is to be recorded.
+    /// Returns the state of an entry, as it is to be recorded.
     fn present(&self, id: &ConnectionId) -> Option<Present> {
         let entry = self.entries.get(id)?;
         let connection = Arc::clone(&entry.connection);
         Some(Present { connection, state: entry.record_state(), mark: entry.mark() })
     }
 
-    /// The mirror has this state of an entry.
+    /// Notes that the Redis replica has the state `mark` of an entry.
     fn acknowledge(&self, id: &ConnectionId, mark: u32, incarnation: u32) {
         if let Some(mut entry) = self.entries.get_mut(id) {
             entry.acknowledged = Acknowledged { incarnation, mark };
@@ -336,7 +342,7 @@ impl Registry {
         }
     }
 
-    /// Whether every connection is over and its backend knows it.
+    /// Returns true if every connection is over and every `$disconnect` is delivered.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

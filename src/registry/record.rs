@@ -1,7 +1,8 @@
-//! What Redis holds of one connection: all that its `$disconnect` needs, whoever sends it.
+//! The record of one connection in Redis: everything that its `$disconnect` needs, whichever node sends it.
 //!
-//! A format number, then MessagePack. An array without names: a field more is a new format. Each record is written in
-//! the oldest format that has all of it, so that nodes of the version before read what they can.
+//! A record is a format number and then MessagePack: an array without names, so that one more field is a new format.
+//! Each record is written in the oldest format that can hold it, so that nodes of the version before read what they
+//! can.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -23,14 +24,14 @@ pub const RECORD_FORMAT: u8 = 2;
 /// The format of records without a client's certificate.
 const WITHOUT_CERTIFICATE: u8 = 1;
 
-/// A connection as Redis knows it.
+/// A connection, as Redis knows it.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub connection: Arc<Connection>,
     pub state: RecordState,
 }
 
-/// Where the connection is in its life.
+/// The stage of a connection's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordState {
     Connecting,
@@ -38,23 +39,23 @@ pub enum RecordState {
     Ended {
         code: u16,
         reason: Arc<str>,
-        /// The number of the next attempt to deliver the event.
+        /// Number of the next attempt to deliver the event.
         attempt: u32,
     },
 }
 
-/// A record that cannot be used. Its neighbours can.
+/// The reason why a record cannot be used. Other records can.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    #[error("it is of format {0}, and {RECORD_FORMAT} is the newest that this version reads")]
+    #[error("the record has format {0}, and {RECORD_FORMAT} is the newest that this version reads")]
     Newer(u8),
-    #[error("it is not a record")]
+    #[error("the bytes are not a record")]
     Corrupt(#[source] Option<rmp_serde::decode::Error>),
-    #[error("it refers to text number {0}, which is not there")]
+    #[error("the record refers to text number {0}, which is missing")]
     NoText(u32),
 }
 
-/// Text that stands in the record itself, or once for all records of the node.
+/// A text that stands in the record itself, or once for all records of the node.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Text<'a> {
@@ -81,22 +82,22 @@ struct Encoded<'a> {
     source_ip: IpAddr,
     #[serde(borrow)]
     user_agent: Option<Text<'a>>,
-    /// Who is on the connection; the value of an API key is left out.
+    /// The principal of the connection; the value of an API key is left out.
     principal: Option<Cow<'a, Principal>>,
-    /// The client's certificate in PEM, from which all else is read again.
+    /// The client's certificate in PEM, from which its fields are read again.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     client_cert: Option<Text<'a>>,
 }
 
-/// The texts of a record that others may share: each stands in it, or there is its number.
+/// The texts of a record that other records may share: each stands in the record, or is referred to by its number.
 #[derive(Default)]
 pub(super) struct Texts<'a> {
     pub(super) user_agent: Option<Text<'a>>,
-    /// In PEM.
+    /// The client's certificate in PEM.
     pub(super) client_cert: Option<Text<'a>>,
 }
 
-/// The bytes of a record. The texts are the connection's own.
+/// Encodes a record. `texts` are the connection's own.
 pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<'_>) -> Vec<u8> {
     let (state, attempt, code, reason) = match state {
         RecordState::Connecting => (b'c', 0, 0, ""),
@@ -125,10 +126,10 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<
     bytes
 }
 
-/// Reads a record. `text` knows the texts that the node's records share.
+/// Reads a record. `text` returns the texts that the records of its node share.
 ///
 /// # Errors
-/// The record is of a later version, or damaged.
+/// [`RecordError::Newer`] if a later version wrote the record, [`RecordError::Corrupt`], and [`RecordError::NoText`].
 pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<str>>) -> Result<Record, RecordError> {
     let encoded: Encoded<'_> = match bytes {
         [WITHOUT_CERTIFICATE..=RECORD_FORMAT, encoded @ ..] => {
@@ -222,7 +223,7 @@ mod tests {
             let record = decode(connection.id, &bytes, |number| (number == 3).then(|| pem.into())).unwrap();
             assert_eq!(record.connection.client_cert, connection.client_cert);
         }
-        // Nodes of the version before read all other records.
+        // Nodes of the version before can read all other records.
         assert_eq!(encode(&connection, &RecordState::Open, Texts::default())[0], WITHOUT_CERTIFICATE);
     }
 

@@ -1,11 +1,11 @@
-//! Which nodes have members of a group or of a user, as they have written in Redis: then a message for a group goes only
-//! to those. Redis is believed only as far as nobody can be missed:
+//! The group index: the keys in Redis that say which nodes have members of a group or a user, so that a message for a
+//! group goes only to those. The index may be stale, so it is trusted only when it cannot hide a member:
 //!
-//! - A node that has written down all of its members says so, for [`PROMISED`] at a time, by Redis's clock. Whoever has
-//!   not, or not lately, is asked whatever is written.
-//! - Whoever joins waits until that is written, or until the node's last word has run out. So whatever a backend was told
-//!   to be a member gets what is sent afterwards, from any node.
-//! - When Redis cannot be asked, every node is.
+//! - A node whose part of the index is complete says so by a freshness lease, which lasts for [`PROMISED`] by Redis's
+//!   clock. A node without one is always asked, whatever the index says of it.
+//! - A join waits until it is written in the index, or until the node's freshness lease has run out. So a member that a
+//!   backend has been told of gets what is sent afterwards, from any node.
+//! - When Redis does not answer, every node is asked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,42 +25,43 @@ use crate::redis_client::{Call, RedisConnection, RedisError, read, scripts};
 use crate::telemetry::chain;
 use crate::topic::{Topic, TopicName};
 
-/// How long a node's word lasts that all of its members are written.
+/// Length of a freshness lease.
 const PROMISED: Duration = Duration::from_secs(1);
 
-/// How long whoever gave it waits for its end: Redis's clock may go slower than his.
+/// Longest time that this node counts on its freshness lease being seen by others. It is longer than [`PROMISED`],
+/// because Redis's clock may be slower than this node's.
 const BELIEVED: Duration = Duration::from_millis(1100);
 
-/// How often it is given again.
+/// Time between two renewals of the freshness lease.
 const PROMISE_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Most groups and users of one write.
+/// Most groups and users in one write.
 const BATCH: usize = 256;
 
-/// Most groups and users that Redis is asked for at once. For more, every node is asked.
+/// Most groups and users that one lookup asks Redis for. For more, every node is asked.
 const FIND_MAX: usize = 256;
 
-/// How long a message waits for Redis to say where its members are; then every node is asked.
+/// Longest time that a message waits for Redis to name the nodes; then every node is asked.
 const FIND_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// For how long Redis is not asked after it did not answer.
+/// Time for which Redis is not asked again after it did not answer.
 const BLIND: Duration = Duration::from_secs(1);
 
-/// What this node's own members are made known by, and other nodes' found.
+/// The group index, seen from this node: it writes the node's own members, and finds the nodes that have others.
 #[derive(Debug)]
 pub struct Roster {
     groups: Arc<Groups>,
     mirror: Arc<Mirror>,
-    /// How many changes are written, of all that were ever marked; see [`Changes`].
+    /// Number of the last change that is written, of all that were ever marked; see [`Changes`].
     written: watch::Sender<u64>,
-    /// Until then others may believe what is written of this node.
+    /// Time until which other nodes may trust what the index says of this node.
     believed_until: Mutex<Option<Instant>>,
     blind_until: Mutex<Option<Instant>>,
     leaving: CancellationToken,
     left: CancellationToken,
 }
 
-/// Who may have members of some groups and users.
+/// The nodes that may have members of some groups and users.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
     sure: HashSet<NodeId>,
@@ -69,34 +70,34 @@ pub struct Holders {
 
 #[derive(Debug, Error)]
 enum RosterError {
-    #[error("Redis was asked in vain")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
-    #[error("Redis says of this node: `{0}`")]
+    #[error("this node's key in Redis is `{0}`")]
     NotOurs(String),
 }
 
-/// What the writing task knows.
+/// The state of the writing task.
 #[derive(Debug, Default)]
 struct State {
     current: Option<Current>,
     generation: u64,
-    /// It was said that it cannot write.
+    /// Set when a warning was logged that the task cannot write.
     is_failing: bool,
 }
 
-/// Where it writes.
+/// The place where the task writes.
 #[derive(Debug)]
 struct Current {
     attachment: Attachment,
     incarnation: u32,
     writer: Writer,
-    /// Nothing counts as written before so many changes are: all that there was when it began.
+    /// Number of the last change that existed when the task began here. Until it is written, the index is not complete.
     complete_at: u64,
     promise_at: Instant,
     clock: RedisClock,
 }
 
-/// Redis's clock, as it was when an answer came.
+/// A reading of Redis's clock, and the time when it arrived.
 #[derive(Clone, Copy, Debug)]
 struct RedisClock {
     millis: u64,
@@ -104,7 +105,8 @@ struct RedisClock {
 }
 
 impl Roster {
-    /// Of the members in `groups`, written where `mirror` writes. [`Roster::run`] is its one task.
+    /// Returns the index of the members in `groups`, which is written where `mirror` writes. [`Roster::run`] is its
+    /// only task.
     pub fn new(groups: Arc<Groups>, mirror: Arc<Mirror>) -> Self {
         let written = watch::Sender::new(0);
         Roster {
@@ -118,7 +120,8 @@ impl Roster {
         }
     }
 
-    /// Who may have members of these, of one API. `None` if nobody can tell: then all may.
+    /// Finds the nodes that may have members of `names`, which belong to `api_id`. Returns `None` if that is unknown:
+    /// then every node may have some.
     pub async fn find(&self, api_id: &Arc<str>, names: HashSet<&TopicName>) -> Option<Holders> {
         if names.len() > FIND_MAX || lock(&self.blind_until).is_some_and(|until| until > Instant::now()) {
             return None;
@@ -133,19 +136,20 @@ impl Roster {
         match answer.and_then(roster::found) {
             Ok(found) => Some(Holders::new(names, &found)),
             Err(error) => {
-                debug!(error = %chain(&error), "Redis does not say who has members; every node is asked");
+                debug!(error = %chain(&error), "could not read the group index; asking every node");
                 *lock(&self.blind_until) = Some(Instant::now() + BLIND);
                 None
             }
         }
     }
 
-    /// Waits until whatever has joined on this node before this call is found by all nodes.
+    /// Waits until all nodes can find everything that joined on this node before this call.
     pub async fn recorded(&self) {
         let mut written = self.written.subscribe();
         let mut marked = None;
         loop {
-            // While nothing was collected it has no number yet; it gets one as soon as all members are written anew.
+            // While no changes are collected, the join has no number. It gets one as soon as all members are written
+            // anew.
             marked = marked.or_else(|| self.groups.changes().marked());
             if marked.is_some_and(|marked| *written.borrow_and_update() >= marked) {
                 return;
@@ -159,7 +163,7 @@ impl Roster {
         }
     }
 
-    /// Writes what changes until `stop`, or until this node has left.
+    /// Writes changes until `stop`, or until this node has left.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let _left = self.left.clone().drop_guard();
         let mut state = State::default();
@@ -176,7 +180,7 @@ impl Roster {
         let Some(Current { attachment, .. }) = state.current else { return };
         let word = Call::command("HDEL", self.mirror.keys().roster()).arg(attachment.node.to_string());
         if let Err(error) = attachment.connection.run_one(word).await {
-            debug!(error = %chain(&error), "this node's word in Redis runs out by itself");
+            debug!(error = %chain(&error), "could not give up the freshness lease; it runs out by itself");
         }
     }
 
@@ -186,7 +190,7 @@ impl Roster {
         self.left.cancelled().await;
     }
 
-    /// Writes all that has changed. `false` if it cannot.
+    /// Writes everything that has changed. Returns false if it cannot.
     async fn pass(&self, state: &mut State) -> bool {
         let is_current = match self.mirror.attachment() {
             Some((attachment, incarnation)) if attachment.connection.is_one_server() => {
@@ -194,7 +198,7 @@ impl Roster {
                 if let Err(error) = &worked
                     && !std::mem::replace(&mut state.is_failing, true)
                 {
-                    warn!(error = %chain(error), "members of groups are not written in Redis; this node is always asked");
+                    warn!(error = %chain(error), "could not write the group index; every push asks this node");
                 }
                 worked.is_ok()
             }
@@ -242,12 +246,11 @@ impl Roster {
         }
     }
 
-    /// Begins anew: all members are to be written, and what is written of others that this node does not have is taken
-    /// away.
+    /// Begins anew: marks all members to be written, and removes what the index says of this node and is not so.
     async fn begin(&self, attachment: Attachment, incarnation: u32, generation: u64) -> Result<Current, RosterError> {
         let changes: &Changes = self.groups.changes();
         let writer = Writer { node: attachment.node, epoch: attachment.epoch, generation };
-        // The old word is still waited for: a Redis that is rolled back may have it again.
+        // The old freshness lease still counts for [`Roster::recorded`]: a Redis that is rolled back may have it again.
         let clock = self.say(&attachment, &writer, 0).await?;
         changes.collect(true);
         self.groups.mark_all();
@@ -257,7 +260,7 @@ impl Roster {
         Ok(current)
     }
 
-    /// What is written of this node and is not so.
+    /// Removes what the index says of this node and is not so.
     async fn remove_strangers(&self, current: &Current) -> Result<(), RosterError> {
         let keys = self.mirror.keys();
         let own: HashSet<String> = self.groups.topics().iter().map(|topic| keys.topic(topic)).collect();
@@ -269,7 +272,7 @@ impl Roster {
                 .arg(BATCH.to_string());
             let answer = current.attachment.connection.run_one(scan).await;
             let (next, written): (u64, Vec<String>) = answer.and_then(read).map_err(RosterError::Redis)?;
-            // One that has come meanwhile is written afterwards.
+            // A group that came meanwhile is not removed for good: it is written afterwards.
             let strangers: Vec<_> = written.into_iter().filter(|key| !own.contains(key)).map(|key| (key, 0)).collect();
             if !strangers.is_empty() {
                 self.put(current, &strangers).await?;
@@ -290,9 +293,11 @@ impl Roster {
         if answer == scripts::OK { Ok(()) } else { Err(RosterError::NotOurs(answer)) }
     }
 
-    /// From when others may believe what is written, now that so many changes are. `None` if they may not.
+    /// Returns the time from which a new freshness lease counts, now that the changes up to `taken` are written.
+    /// Returns `None` if no lease may be given.
     ///
-    /// Since the last word ran out nobody who joined has waited: all of that must be written before the next is given.
+    /// Since the last lease ran out, joins have not waited. Everything that joined meanwhile must be written before the
+    /// next lease.
     fn begin_promise(&self, taken: u64) -> Option<Instant> {
         let mut believed_until = lock(&self.believed_until);
         let sent = Instant::now();
@@ -301,7 +306,7 @@ impl Roster {
         if !may {
             return None;
         }
-        // Before Redis has answered: it may have taken it.
+        // Set before Redis has answered: Redis may have accepted the lease even if the answer is lost.
         *believed_until = Some(sent + BELIEVED);
         Some(sent)
     }
@@ -325,7 +330,7 @@ impl Holders {
         Holders { sure: nodes(&found.sure).into_iter().collect(), by_name }
     }
 
-    /// Whether this node may have members of one of these.
+    /// Returns true if `node` may have members of one of `names`.
     pub fn may_have(&self, node: &NodeId, names: &[TopicName]) -> bool {
         let has = |name: &TopicName| self.by_name.get(name).is_none_or(|nodes| nodes.contains(node));
         !self.sure.contains(node) || names.iter().any(has)
@@ -340,7 +345,7 @@ impl Current {
 }
 
 impl RedisClock {
-    /// What it shows at `when`, or a little less: it was read before the answer came.
+    /// Returns the clock's value at `when`, or a little less, because it was read before the answer came.
     fn at(&self, when: Instant) -> u64 {
         let since = when.saturating_duration_since(self.answered).as_millis();
         self.millis.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))

@@ -3,34 +3,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::redis_client::{Password, RedisSettings, RedisUrls};
 
-/// Where the truth about connections is kept beside this node's memory.
+/// The place where records of connections are kept beside this node's memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RegistrySettings {
-    /// `memory`: this node alone. `redis`: mirrored in Redis, for several nodes.
+    /// `memory`: this node alone. `redis`: with a replica in Redis, for several nodes.
     #[serde(rename = "type")]
     pub registry_type: RegistryType,
 
-    /// Where Redis is: `redis://HOST:PORT/DATABASE`, `rediss://` for TLS; a list of them is a Redis Cluster.
+    /// Address of Redis: `redis://HOST:PORT/DATABASE`, `rediss://` for TLS; a list of them is a Redis Cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<RedisUrls>,
 
-    /// Instead of the user name in the URL.
+    /// User name, instead of the one in the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
 
-    /// Instead of the password in the URL.
+    /// Password, instead of the one in the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Password>,
 
-    /// Begins all keys, so that several gateways can share one Redis.
+    /// Beginning of all keys, so that several gateways can share one Redis.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.:-]{1,64}$"))]
     pub key_prefix: String,
 
-    /// What becomes of new connections while Redis is away.
+    /// Treatment of new connections while Redis is away.
     pub when_unavailable: WhenUnavailable,
 
-    /// Most records a second that are written back after Redis forgot.
+    /// Most records a second that are written back after Redis has lost data.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub rebuild_per_second: u32,
 }
@@ -50,7 +50,7 @@ impl Default for RegistrySettings {
 }
 
 impl RegistrySettings {
-    /// How to reach Redis, if the registry is mirrored there.
+    /// Returns the settings of the connection to Redis, if the registry has a replica there.
     pub fn redis(&self) -> Option<RedisSettings> {
         let urls = self.url.clone().filter(|_| self.registry_type == RegistryType::Redis)?;
         Some(RedisSettings { urls, username: self.username.clone(), password: self.password.clone() })
@@ -66,13 +66,13 @@ pub enum RegistryType {
     Redis,
 }
 
-/// What becomes of new connections while Redis is away.
+/// Treatment of new connections while Redis is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenUnavailable {
-    /// They are accepted and recorded later.
+    /// New connections are accepted, and recorded later.
     #[default]
     Accept,
-    /// They get 503.
+    /// New connections get 503.
     Refuse,
 }

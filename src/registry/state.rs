@@ -1,21 +1,21 @@
 use std::fmt;
 
-/// What this node's registry is worth to others at the moment.
+/// The state of the Redis replica, and with it what other nodes know of this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryState {
-    /// There is no mirror.
+    /// There is no Redis replica.
     Memory,
-    /// This node is not registered yet and takes no connections.
+    /// This node is not registered yet and accepts no connections.
     Starting { why: String },
-    /// Redis holds what this node holds.
+    /// Redis has all records of this node.
     Attached,
-    /// Redis is there and the mirror is being made equal.
+    /// Redis answers, and the records are being reconciled.
     Rebuilding,
-    /// Redis renews the lease and does not take records.
+    /// Redis renews the lease but refuses records.
     Degraded { why: String },
-    /// Redis is away.
+    /// Redis does not answer.
     Detached { why: String },
-    /// This node has left.
+    /// This node has left the cluster.
     Left,
 }
 
@@ -24,7 +24,7 @@ impl RegistryState {
     pub const NAMES: [&'static str; 7] =
         ["memory", "starting", "attached", "rebuilding", "degraded", "detached", "left"];
 
-    /// The name of the state, without its reason.
+    /// Returns the name of the state, without its reason.
     pub fn name(&self) -> &'static str {
         match self {
             RegistryState::Memory => "memory",
@@ -37,7 +37,7 @@ impl RegistryState {
         }
     }
 
-    /// What is not as it should be, while connections are served.
+    /// Returns what is wrong, in a state in which connections are served all the same.
     pub fn degraded(&self) -> Option<&str> {
         match self {
             RegistryState::Memory | RegistryState::Attached | RegistryState::Left => None,

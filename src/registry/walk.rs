@@ -8,16 +8,16 @@ use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
 use crate::session::Outbox;
 
-/// What looks at every connection.
+/// The methods that look at every connection.
 impl Registry {
-    /// Outboxes of all open connections.
+    /// Returns the outboxes of all open connections.
     pub fn all_open(&self) -> Vec<Arc<Outbox>> {
         let outbox =
             |entry: &Entry| if let State::Open(outbox) = &entry.state { Some(Arc::clone(outbox)) } else { None };
         self.entries.iter().filter_map(|entry| outbox(entry.value())).collect()
     }
 
-    /// All open connections of a stage.
+    /// Returns all open connections of a stage.
     pub fn open_in(&self, api_id: &str, stage: &str) -> Vec<Member> {
         let member = |entry: &Entry| match &entry.state {
             State::Open(outbox) if *entry.connection.api_id == *api_id && *entry.connection.stage == *stage => {
@@ -28,26 +28,26 @@ impl Registry {
         self.entries.iter().filter_map(|entry| member(entry.value())).collect()
     }
 
-    /// Bytes that wait to be written in all send buffers, and in the fullest one.
+    /// Returns the bytes that wait to be written in all send buffers together, and in the fullest one.
     pub fn buffered_bytes(&self) -> (usize, usize) {
         let bytes = |entry: &Entry| if let State::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
         let all = self.entries.iter().map(|entry| bytes(entry.value()));
         all.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)))
     }
 
-    /// Connections that are over while their backends do not know it, those of dead nodes among them.
+    /// Returns the connections that are over and whose `$disconnect` is not delivered, those of dead nodes among them.
     pub fn all_ended(&self) -> Vec<Arc<Connection>> {
         let ended = |entry: &Entry| matches!(entry.state, State::Ended(_)).then(|| Arc::clone(&entry.connection));
         let own = self.entries.iter().filter_map(|entry| ended(entry.value()));
         own.chain(self.claims.all()).collect()
     }
 
-    /// All connections whose backend does not know yet that they are over, or will be.
+    /// Returns all connections of this node, open or not, whose `$disconnect` is not delivered.
     pub fn all(&self) -> Vec<ConnectionId> {
         self.entries.iter().map(|entry| *entry.key()).collect()
     }
 
-    /// All entries by the bucket of their record, and whether the mirror has their present state.
+    /// Returns all entries by the bucket of their record, and whether the Redis replica has their present state.
     pub(super) fn by_bucket(&self, incarnation: u32) -> [Vec<(ConnectionId, bool)>; BUCKETS] {
         let mut buckets: [Vec<_>; BUCKETS] = std::array::from_fn(|_| Vec::new());
         for entry in &self.entries {

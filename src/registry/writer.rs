@@ -1,5 +1,5 @@
-//! The one task that writes records. It always writes the present state of an entry, so puts and deletes of one id
-//! coalesce and nothing is written out of order.
+//! The only task that writes records. It always writes the present state of an entry, so puts and deletes of one id
+//! coalesce, and nothing is written out of order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::redis_client::scripts::{self, Change};
 use crate::redis_client::{BUCKETS, Call, Keys, RedisError, read};
 use crate::telemetry::chain;
 
-/// Most texts that the records of a node share. Others stand in their records.
+/// Most texts that the records of a node share. Other texts stand in their records.
 const TEXTS_MAX: usize = 4096;
 
-/// A text that is shorter than this stands in its record.
+/// Length of the shortest text that is shared. Shorter ones stand in their records.
 const TEXT_MIN_BYTES: usize = 8;
 
-/// Writes until `stop`. Run it once for each registry.
+/// Writes records until `stop`. Run it once for each registry.
 pub async fn run(registry: Arc<Registry>, mirror: Arc<Mirror>, stop: CancellationToken) {
     let mut writer = Writer { registry, mirror, texts: Texts::default(), rebuild: VecDeque::new(), rebuild_at: None };
     tokio::select! {
@@ -37,16 +37,16 @@ struct Writer {
     registry: Arc<Registry>,
     mirror: Arc<Mirror>,
     texts: Texts,
-    /// What the last comparison found and is not written yet.
+    /// Ids that differ according to the last reconciling and are not written yet.
     rebuild: VecDeque<ConnectionId>,
-    /// When the next of them may be written.
+    /// Time when the next of them may be written.
     rebuild_at: Option<Instant>,
 }
 
-/// Why a write came to nothing.
+/// The reason why a write failed.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
-    #[error("a write failed")]
+    #[error("could not write records")]
     Redis(#[source] RedisError),
     #[error("this node's key in Redis is `{0}`")]
     NotOurs(String),
@@ -79,7 +79,7 @@ impl Writer {
         }
     }
 
-    /// Writes these, and as many others as there is room and pace for.
+    /// Writes `ids`, and with `due` as many ids of the rebuild as fit into the batch and the pace.
     async fn write(&mut self, attachment: &Attachment, incarnation: u32, mut ids: Vec<ConnectionId>, due: bool) {
         let fresh = ids.len();
         if due {
@@ -90,9 +90,9 @@ impl Writer {
         }
         match self.write_batch(attachment, incarnation, &ids).await {
             Ok(puts) => {
-                // Also what a comparison found: a batch that failed unnoticed may have had somebody who waits.
+                // The waiters of rebuilt ids too: a batch that failed without being noticed may have had one of them.
                 self.mirror.written(&ids);
-                // Deletes alone say nothing: Redis takes them even when it is full.
+                // Deletes alone prove nothing: Redis accepts them even when its memory is full.
                 if puts > 0 {
                     self.mirror.wrote(self.rebuild.is_empty());
                 }
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// Writes the present state of these; returns how many were put and not deleted.
+    /// Writes the present state of `ids`. Returns the number of records that were put, not deleted.
     async fn write_batch(
         &mut self,
         attachment: &Attachment,
@@ -121,7 +121,7 @@ impl Writer {
             });
             changes.push(Change { bucket: Keys::bucket_of(id), id: id.to_string(), record });
         }
-        // Deletes first: they need no memory, and once a script has written, Redis lets it go on.
+        // Deletes come first, because they need no memory: once a script has written something, Redis lets it finish.
         changes.sort_by_key(|change| change.record.is_some());
         let call = scripts::write(&self.mirror.keys, attachment.node, attachment.epoch, &strings, changes);
         self.call(attachment, call).await?;
@@ -132,7 +132,7 @@ impl Writer {
         Ok(states.len())
     }
 
-    /// One `write`, whose answer says whether the records are ours.
+    /// Runs a `write` script, and checks by its answer that the records are still this node's.
     async fn call(&self, attachment: &Attachment, call: Call) -> Result<(), WriteError> {
         let started = Instant::now();
         let answer = attachment.connection.run_one(call).await;
@@ -147,8 +147,8 @@ impl Writer {
         self.mirror.fail(attachment, chain(error).to_string());
     }
 
-    /// Finds the ids that are on one side only, or whose present state is not the acknowledged one. What is too much in
-    /// Redis goes at once, the rest is written at its pace.
+    /// Finds the ids that are on one side only, or whose present state was not acknowledged. Surplus records in Redis
+    /// are deleted at once; the rest is written at the pace of the rebuild.
     async fn reconcile(&mut self, attachment: &Attachment, incarnation: u32, buckets: u16) {
         let mut own = self.registry.by_bucket(incarnation);
         for bucket in (0..BUCKETS).filter(|bucket| buckets & 1 << bucket != 0) {
@@ -158,7 +158,7 @@ impl Writer {
                 Err(error) => return self.fail(attachment, &error),
             }
         }
-        debug!(differences = self.rebuild.len(), "the mirror was compared");
+        debug!(differences = self.rebuild.len(), "the records in Redis were compared with this node's");
         if self.rebuild.is_empty() {
             self.mirror.wrote(true);
         }
@@ -187,12 +187,12 @@ impl Writer {
         for fields in foreign.chunks(self.mirror.batch) {
             let mut changes = Vec::with_capacity(fields.len());
             for field in fields {
-                // One that began since the map was read is no stranger.
+                // A connection that began since the map was read is not a surplus one.
                 match ConnectionId::parse(field) {
                     Ok(id) if self.registry.present(&id).is_some() => {}
                     Ok(_) => changes.push(Change { bucket, id: (*field).clone(), record: None }),
                     Err(_) => {
-                        warn!(bucket, "a record without a connection id was removed from Redis");
+                        warn!(bucket, "the key of a record is not a connection id; removed it from Redis");
                         changes.push(Change { bucket, id: (*field).clone(), record: None });
                     }
                 }
@@ -206,14 +206,14 @@ impl Writer {
     }
 }
 
-/// Texts that many records share, and whether Redis has them.
+/// The texts that many records share, and the incarnation in which Redis has them.
 #[derive(Debug, Default)]
 struct Texts {
     numbers: HashMap<Box<str>, (u32, Option<u32>)>,
 }
 
 impl Texts {
-    /// The text as it stands in a record. A text that Redis does not have yet is added to `strings`.
+    /// Returns the text as it stands in a record. A text that Redis does not have yet is added to `strings`.
     fn intern<'a>(&mut self, text: &'a str, incarnation: u32, strings: &mut Vec<(u32, String)>) -> Text<'a> {
         let is_new = !self.numbers.contains_key(text);
         if is_new && (self.numbers.len() >= TEXTS_MAX || text.len() < TEXT_MIN_BYTES) {
