@@ -13,34 +13,34 @@ use super::{Reach, RedisError, RedisSettings, RedisUrls};
 
 pub use redis::Value;
 
-/// Redirections that a call to a Redis Cluster follows.
+/// Most redirections that a call to a Redis Cluster follows.
 const CLUSTER_RETRIES: u32 = 3;
 
-/// What an answer holds.
+/// Reads a value from an answer.
 ///
 /// # Errors
-/// It is of another shape.
+/// [`RedisError::Unexpected`]: the answer has another shape.
 pub fn read<T: FromRedisValue>(answer: Value) -> Result<T, RedisError> {
     redis::from_redis_value(answer).map_err(|_| RedisError::Unexpected)
 }
 
-/// Where connections to Redis come from: the real one, or what plays it in a simulation.
+/// The source of connections to Redis: the real one, or a simulation.
 pub trait Redis: fmt::Debug + Send + Sync {
     /// Connects. `timeout` bounds this and every later call on the connection.
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisConnection, RedisError>>;
 
-    /// How its address behaves, whatever is behind it.
+    /// Tries the address of Redis with a TCP connection, whatever is behind it.
     fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach>;
 }
 
-/// Carries pipelines to something that plays Redis.
+/// A transport that carries pipelines to a simulation of Redis.
 pub trait Transport: Send + Sync {
-    /// Sends all calls and waits for all answers, in their order.
+    /// Sends all calls and waits for all answers, in the order of the calls.
     fn run(&self, calls: Vec<Call>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>>;
 }
 
-/// One multiplexed connection; clones share it. Once it has failed it is to be dropped: what was sent on it may or may
-/// not have happened.
+/// A multiplexed connection; clones share it. Drop it once it has failed: the calls that were sent on it may or may not
+/// have been executed.
 #[derive(Clone)]
 pub struct RedisConnection {
     link: Link,
@@ -54,7 +54,7 @@ enum Link {
     Played(Arc<dyn Transport>),
 }
 
-/// One command.
+/// A command or a script, with its keys and arguments.
 #[derive(Clone, Debug)]
 pub struct Call {
     name: &'static str,
@@ -81,44 +81,44 @@ impl ScriptText {
 }
 
 impl Call {
-    /// A command of Redis's own on one key.
+    /// Returns a command of Redis's own on one key.
     pub fn command(name: &'static str, key: String) -> Self {
         Call { name, script: None, keys: vec![key], arguments: Vec::new() }
     }
 
-    /// A script of ours.
+    /// Returns a call of a script.
     pub(super) fn script(script: &'static ScriptText, keys: Vec<String>) -> Self {
         Call { name: "EVALSHA", script: Some(script), keys, arguments: Vec::new() }
     }
 
-    /// With one more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<[u8]>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
-    /// The command, if it is no script.
+    /// Returns the name of the command; `EVALSHA` for a script.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The text of the script, if it is one.
+    /// Returns the text of the script, if the call is one.
     pub fn script_text(&self) -> Option<&'static str> {
         self.script.map(|script| script.text)
     }
 
-    /// The keys that it touches.
+    /// Returns the keys that the call touches.
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
 
-    /// What follows the keys.
+    /// Returns the arguments, which follow the keys.
     pub fn arguments(&self) -> &[Vec<u8>] {
         &self.arguments
     }
 
-    /// As it goes to Redis: a script by its hash.
+    /// Encodes the call for Redis: a script by its hash.
     fn encode(&self) -> Cmd {
         match self.script {
             Some(script) => self.encode_script("EVALSHA", script.hash()),
@@ -130,7 +130,7 @@ impl Call {
         }
     }
 
-    /// A script with its whole text, if it is one.
+    /// Encodes a script with its whole text; `None` if the call is a command.
     fn encode_text(&self) -> Option<Cmd> {
         self.script.map(|script| self.encode_script("EVAL", script.text))
     }
@@ -146,38 +146,39 @@ impl RedisConnection {
     /// Connects, and authenticates. `timeout` bounds this and every later [`RedisConnection::run`].
     ///
     /// # Errors
-    /// Redis cannot be reached, or does not let us in.
+    /// Every variant of [`RedisError`] but [`RedisError::Unexpected`], by the reason: Redis cannot be reached, or it
+    /// refuses the connection.
     pub async fn open(settings: &RedisSettings, timeout: Duration) -> Result<Self, RedisError> {
         if settings.urls.all().iter().any(super::RedisUrl::is_tls) {
-            // The first one stands; it fails when there is one already, which does as well.
+            // The first provider that is installed stays. This fails if there is one already, which does as well.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let link = tokio::time::timeout(timeout, connect(settings, timeout)).await;
         Ok(RedisConnection { link: link.map_err(|_| RedisError::TimedOut)??, timeout })
     }
 
-    /// A connection to something that plays Redis.
+    /// Returns a connection to a simulation of Redis.
     pub fn played(transport: Arc<dyn Transport>, timeout: Duration) -> Self {
         RedisConnection { link: Link::Played(transport), timeout }
     }
 
-    /// Whether a script may touch any keys: there is one server, and no slots.
+    /// Returns true if a script may touch any keys, because there is one server and no slots.
     pub fn is_one_server(&self) -> bool {
         !matches!(self.link, Link::Cluster(_))
     }
 
-    /// Sends all calls in one go and waits for all answers, in the order of the calls.
+    /// Sends all calls in one round trip and waits for all answers, in the order of the calls.
     ///
     /// # Errors
-    /// The first failure of any. Calls that are not named by it may have been carried out.
+    /// The first failure of any call. The other calls may have been executed.
     pub async fn run(&self, calls: &[Call]) -> Result<Vec<Value>, RedisError> {
         timeout(self.timeout, self.send(calls)).await.map_err(|_| RedisError::TimedOut)?
     }
 
-    /// [`RedisConnection::run`] of one call.
+    /// Runs one call, as [`RedisConnection::run`] does.
     ///
     /// # Errors
-    /// It failed.
+    /// The failure of the call.
     pub async fn run_one(&self, call: Call) -> Result<Value, RedisError> {
         self.run(&[call]).await?.pop().ok_or(RedisError::Unexpected)
     }
@@ -187,7 +188,7 @@ impl RedisConnection {
             return transport.run(calls.to_vec()).await;
         }
         let mut answers = self.pipeline(calls.iter().map(Call::encode).collect()).await?;
-        // A script that this server does not know yet is sent whole, once.
+        // A script that this server does not know yet is sent again, once, with its whole text.
         let is_unknown = |answer: &RedisResult<Value>| {
             answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
         };
@@ -206,7 +207,7 @@ impl RedisConnection {
 
     async fn pipeline(&self, commands: Vec<Cmd>) -> Result<Vec<RedisResult<Value>>, RedisError> {
         if commands.is_empty() {
-            // The library takes an empty pipeline for a mistake.
+            // The library takes an empty pipeline for an error.
             return Ok(Vec::new());
         }
         match &self.link {
@@ -217,7 +218,8 @@ impl RedisConnection {
                 }
                 Ok(pipeline.ignore_errors().query_async(&mut connection.clone()).await?)
             }
-            // A pipeline there must stay within one slot, so calls go side by side, and share the wire all the same.
+            // A pipeline must stay within one slot there. So the calls run side by side, and still share the
+            // connection.
             Link::Cluster(connection) => {
                 let run = |command: Cmd| {
                     let mut connection = connection.clone();

@@ -1,12 +1,12 @@
 use redis::{ErrorKind, ServerErrorKind};
 use thiserror::Error;
 
-/// What the library or the server said, causes included.
+/// The text of the library or of the server, causes included.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct Cause(String);
 
-/// Why Redis did not do what it was asked.
+/// The reason why a Redis command failed.
 #[derive(Debug, Error)]
 pub enum RedisError {
     #[error("nothing listens at the address of Redis")]
@@ -51,7 +51,7 @@ impl From<redis::RedisError> for RedisError {
     }
 }
 
-/// Whether the error is of this code, also when it happened inside of a script and only its text says so.
+/// Returns true if the error has this code. An error inside a script has it in its text alone.
 fn says(error: &redis::RedisError, code: &str) -> bool {
     error.code() == Some(code) || error.detail().is_some_and(|detail| detail.contains(code))
 }

@@ -3,60 +3,62 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::id::{ConnectionId, NodeId};
 use crate::topic::{Topic, TopicKind};
 
-/// What stands escaped in a name that a configuration chose: such a name neither ends a hash tag nor runs into the next.
+/// Characters that are escaped in a name from the configuration, so that the name neither ends a hash tag nor runs into
+/// the next name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// Hashes that the records of one node are spread over, so that none grows too large to be looked at in one step.
+/// Number of hashes over which the records of one node are spread, so that none is too large to be looked at in one
+/// step.
 pub const BUCKETS: usize = 16;
 
-/// The names of all keys. The braces are the hash tag of Redis Cluster: all keys of a node lie in one slot.
+/// The names of all keys. The braces are the hash tag of Redis Cluster: all keys of a node are in one slot.
 #[derive(Clone, Debug)]
 pub struct Keys {
     prefix: String,
 }
 
 impl Keys {
-    /// Keys below `prefix`, which holds no braces.
+    /// Returns the keys below `prefix`, which contains no braces.
     pub fn new(prefix: &str) -> Self {
         Keys { prefix: prefix.to_owned() }
     }
 
-    /// Hash: node id → what the node says of itself.
+    /// Returns the hash: node id → entry of the node in the index.
     pub fn index(&self) -> String {
         format!("{}:nodes", self.prefix)
     }
 
-    /// String: `live <epoch>` or `dead <epoch>`.
+    /// Returns the string: `live <epoch>` or `dead <epoch>`.
     pub fn node(&self, node: NodeId) -> String {
         self.of(node, "node")
     }
 
-    /// String that is there while the node renews it.
+    /// Returns the string that exists while the node renews its lease.
     pub fn lease(&self, node: NodeId) -> String {
         self.of(node, "lease")
     }
 
-    /// Hash: connection id → record.
+    /// Returns the hash: connection id → record.
     pub fn bucket(&self, node: NodeId, bucket: usize) -> String {
         format!("{}:{{{node}}}:c:{bucket:x}", self.prefix)
     }
 
-    /// Hash: number → text that many records share.
+    /// Returns the hash: number → text that many records share.
     pub fn strings(&self, node: NodeId) -> String {
         self.of(node, "s")
     }
 
-    /// String: the node that reaps this bucket of a dead node.
+    /// Returns the string: the node that has claimed this bucket of a dead node.
     pub fn claim(&self, node: NodeId, bucket: usize) -> String {
         format!("{}:{{{node}}}:r:{bucket:x}", self.prefix)
     }
 
-    /// Hash: node id → until when all that the node has members of is written.
+    /// Returns the hash: node id → end of the node's freshness lease.
     pub fn roster(&self) -> String {
         format!("{}:roster", self.prefix)
     }
 
-    /// Hash: node id → how many members of this group or user the node has.
+    /// Returns the hash: node id → number of members of this group or user on the node.
     pub fn topic(&self, topic: &Topic) -> String {
         let kind = match topic.name.kind() {
             TopicKind::Group => "g",
@@ -66,23 +68,23 @@ impl Keys {
         format!("{}:{kind}:{{{api_id}/{name}}}", self.prefix)
     }
 
-    /// Set: the keys of all groups and users of which the node has members.
+    /// Returns the set: keys of all groups and users of which the node has members.
     pub fn topics(&self, node: NodeId) -> String {
         self.of(node, "t")
     }
 
-    /// String: how much of a quota is used up. Each lies in a slot of its own.
+    /// Returns the string: used part of a quota. Each is in a slot of its own.
     pub fn quota(&self, plan: &str, api_key: &str, period: &str) -> String {
         let [plan, api_key] = [plan, api_key].map(|name| utf8_percent_encode(name, ESCAPED));
         format!("{}:quota:{{{plan}/{api_key}}}:{period}", self.prefix)
     }
 
-    /// All that a node's records are made of: its buckets, then its strings.
+    /// Returns the keys of all records of a node: its buckets, then its strings.
     pub fn records(&self, node: NodeId) -> impl Iterator<Item = String> + '_ {
         (0..BUCKETS).map(move |bucket| self.bucket(node, bucket)).chain([self.strings(node)])
     }
 
-    /// The bucket of a connection.
+    /// Returns the bucket of a connection.
     pub fn bucket_of(id: &ConnectionId) -> usize {
         usize::from(id.bucket())
     }

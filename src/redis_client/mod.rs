@@ -1,12 +1,12 @@
-//! The way to Redis: where it is, what is kept there under which keys, and the scripts that change it.
+//! The client of Redis: the connection, the names of all keys, and the scripts that change them.
 //!
-//! [`RedisConnection`] carries pipelines to one server or to a Redis Cluster, each within one deadline; [`Keys`] names
-//! every key; [`scripts`] holds the text of every script of a living node, [`reaping`] those for dead ones and [`roster`]
-//! those for groups, since whatever belongs together happens in one step there.
-//! Whoever holds a connection decides what a failure means: this room never retries and never reconnects.
+//! [`RedisConnection`] carries pipelines to one server or to a Redis Cluster, each within one deadline. [`Keys`] names
+//! every key. [`scripts`] holds the text of every script of a living node, [`reaping`] those for dead nodes and
+//! [`roster`] those of the group index; a script changes in one atomic step what belongs together. The user of a
+//! connection decides what a failure means: this room never retries and never reconnects.
 //!
 //! Invariants: a script touches the keys of one node alone, or of one quota, so one slot of a Redis Cluster; those of
-//! [`roster`] are never sent to one. No URL and no password is printed.
+//! [`roster`] are never sent to a cluster. No URL and no password is printed.
 
 mod connection;
 mod error;

@@ -5,19 +5,19 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How an address behaves when a connection to it is tried.
+/// The reaction of an address to a new TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Its host answers that nobody listens there.
+    /// The host answers that nothing listens there.
     Refused,
-    /// The connection was accepted; nothing is known of who did.
+    /// The connection was accepted; nothing is known about the program that did.
     Accepted,
-    /// Nothing was heard at all.
+    /// There was no answer.
     Silent,
 }
 
 impl Reach {
-    /// Tries `host:port`.
+    /// Tries the address `host:port`, for at most `within`.
     pub async fn of(address: &str, within: Duration) -> Reach {
         match timeout(within, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Reach::Accepted,
@@ -28,7 +28,7 @@ impl Reach {
         }
     }
 
-    /// Tries all of some addresses. Silent if any is, or if there are none.
+    /// Tries all `addresses`. Silent if any of them is, or if there are none.
     pub async fn of_all(addresses: Vec<String>, within: Duration) -> Reach {
         let all = join_all(addresses.iter().map(|address| Reach::of(address, within))).await;
         match all.iter().all(|reach| *reach == Reach::Refused) {

@@ -1,7 +1,7 @@
-//! The scripts by which nodes take over what a dead one left. The keys of each are all of the dead node.
+//! The scripts by which nodes take over the connections of a dead node. The keys of each script are all of that node.
 //!
-//! Each deletes something, there or not, before it sets anything: once a script has written, Redis lets it go on, also
-//! when its memory is used up.
+//! Each script deletes something, whether it exists or not, before it sets anything: once a script has written, Redis
+//! lets it finish, even when its memory is used up.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use super::connection::ScriptText;
 use super::{BUCKETS, Call, Keys};
 use crate::id::NodeId;
 
-/// What [`claim`] and [`restore`] answer when the bucket belongs to the caller.
+/// Answer of [`claim`] and [`restore`] if the bucket belongs to the caller.
 pub const MINE: &str = "MINE";
 
-/// What [`claim`], [`keep`] and [`restore`] answer when another node has the bucket.
+/// Answer of [`claim`], [`keep`] and [`restore`] if another node has the bucket.
 pub const TAKEN: &str = "TAKEN";
 
-/// What [`keep`] answers when nobody has the bucket.
+/// Answer of [`keep`] if no node has the bucket.
 pub const GONE: &str = "GONE";
 
-/// What [`finish`] answers when nothing is left in the bucket and the claim was given back.
+/// Answer of [`finish`] if nothing is left in the bucket and the claim was given back.
 pub const EMPTY: &str = "EMPTY";
 
-/// How long it is remembered that a node is dead, once nothing of it is left.
+/// Lifetime of a tombstone, once nothing is left of its node.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
 
-/// KEYS: node, lease. ARGV: the node key as it was seen, Redis's time in ms after which it is too late. The key is
-/// compared, since what was seen may have been lost meanwhile, and the lease with it.
+/// Condemns a node. KEYS: node, lease. ARGV: the node key as it was seen, Redis's time in ms after which it is too
+/// late. The key is compared, because what was seen may have been lost meanwhile, and the lease with it.
 static CONDEMN: ScriptText = ScriptText::new(
     "if redis.call('EXISTS', KEYS[2]) == 1 then return 'ALIVE' end
         local t = redis.call('TIME')
@@ -37,7 +37,7 @@ static CONDEMN: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, claim, bucket. ARGV: who claims, how long in ms.
+/// Claims a bucket. KEYS: node, claim, bucket. ARGV: node that claims, lease in ms.
 static CLAIM: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1]) or 'MISSING'
         if string.sub(v, 1, 4) ~= 'dead' then return { v, {} } end
@@ -48,7 +48,8 @@ static CLAIM: ScriptText = ScriptText::new(
         return { 'MINE', redis.call('HGETALL', KEYS[3]) }",
 );
 
-/// KEYS: node, claim. ARGV: who claims, how long in ms. Answers what became of the claim, and the node key.
+/// Renews a claim. KEYS: node, claim. ARGV: node that claims, lease in ms. Answers what became of the claim, and the
+/// node key.
 static KEEP: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1]) or 'MISSING'
         if string.sub(v, 1, 4) ~= 'dead' then return { 'GONE', v } end
@@ -59,7 +60,7 @@ static KEEP: ScriptText = ScriptText::new(
         return { 'OK', v }",
 );
 
-/// KEYS: node, lease, claim, bucket. ARGV: who claims, how long in ms, then (id, record)…
+/// Writes records back. KEYS: node, lease, claim, bucket. ARGV: node that claims, lease in ms, then (id, record)…
 static RESTORE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         redis.call('DEL', KEYS[2])
@@ -72,8 +73,8 @@ static RESTORE: ScriptText = ScriptText::new(
         return 'MINE'",
 );
 
-/// KEYS: claim, bucket. ARGV: who claims, whether it wants to keep an empty bucket, how many are done, their ids, then
-/// (id, record)… of those that are tried again.
+/// Notes outcomes. KEYS: claim, bucket. ARGV: node that claims, 1 to keep the claim of an empty bucket, number of ids
+/// whose event is over, these ids, then (id, record)… of those that are tried again.
 static FINISH: ScriptText = ScriptText::new(
     "local n = tonumber(ARGV[3])
         redis.call('HDEL', KEYS[2], '')
@@ -91,7 +92,8 @@ static FINISH: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, the buckets, strings, the claims, topics. ARGV: who buries, how long the tombstone stays in ms.
+/// Removes a dead node. KEYS: node, the buckets, strings, the claims, topics. ARGV: node that removes it, lifetime of
+/// the tombstone in ms.
 static BURY: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
@@ -108,12 +110,12 @@ static BURY: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// Declares a node dead whose key was `seen` without a lease, until `not_after`, in ms by Redis's clock.
+/// Condemns a node whose key was `seen` without a lease, unless it is later than `not_after`, in ms by Redis's clock.
 pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> Call {
     Call::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
 }
 
-/// Takes a bucket of a dead node for `lease`, with its records.
+/// Claims a bucket of a dead node for `lease`, and reads its records.
 pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> Call {
     let keys = vec![keys.node(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
     of_claim(Call::script(&CLAIM, keys), by, lease)
@@ -136,7 +138,8 @@ pub fn restore(
     with_records(of_claim(Call::script(&RESTORE, keys), by, lease), records)
 }
 
-/// Notes which events are `done`, and which are tried again. With `keeps` the claim stays although nothing may be left.
+/// Notes the events that are `done`, and the records of those that are tried again. With `keeps` the claim stays even
+/// if nothing is left in the bucket.
 pub fn finish(
     keys: &Keys,
     (node, bucket): (NodeId, usize),
@@ -152,7 +155,8 @@ pub fn finish(
     with_records(done.iter().fold(call, Call::arg), failed)
 }
 
-/// Removes all keys of a dead node of which nothing is left. Its entry in the index goes afterwards.
+/// Removes all keys of a dead node of which nothing is left, except its tombstone. Its entry in the index is removed
+/// afterwards.
 pub fn bury(keys: &Keys, node: NodeId, by: NodeId) -> Call {
     let claims = (0..BUCKETS).map(|bucket| keys.claim(node, bucket));
     let all =

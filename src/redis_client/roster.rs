@@ -1,18 +1,19 @@
-//! The scripts by which nodes know who has members of a group or of a user. They touch keys of several slots, so they
-//! are for a single server, where they see and change everything at one moment; a Redis Cluster is never sent them.
+//! The scripts of the group index. They touch keys of several slots, so they are for a single server, where each sees
+//! and changes everything at one moment; they are never sent to a Redis Cluster.
 //!
-//! What a node has written here counts for as long as its word in [`Keys::roster`] lasts: `<generation> <ms>`, by Redis's
-//! clock. Writes of an older generation, late ones of a connection that was given up, change nothing.
+//! The entries of a node count for as long as its freshness lease in [`Keys::roster`] lasts: `<generation> <ms>`, by
+//! Redis's clock. Writes of an older generation, which come late on a connection that was given up, change nothing.
 
 use super::connection::ScriptText;
 use super::{Call, Keys, RedisError, Value, read};
 use crate::id::NodeId;
 use crate::topic::Topic;
 
-/// What [`clear`] answers while something is left.
+/// Answer of [`clear`] while something is left.
 pub const MORE: &str = "MORE";
 
-/// KEYS: node, roster. ARGV: epoch, node id, generation, until when in ms (0: not yet). Answers Redis's time in ms.
+/// Gives or renews a freshness lease. KEYS: node, roster. ARGV: epoch, node id, generation, end in ms (0: none yet).
+/// Answers Redis's time in ms.
 static PROMISE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return { v or 'MISSING', 0 } end
@@ -25,8 +26,8 @@ static PROMISE: ScriptText = ScriptText::new(
         return { 'OK', t[1] * 1000 + math.floor(t[2] / 1000) }",
 );
 
-/// KEYS: node, topics, roster, then groups and users. ARGV: epoch, node id, generation, then how many members each has.
-/// What is taken away comes first: it needs no memory.
+/// Writes entries. KEYS: node, topics, roster, then groups and users. ARGV: epoch, node id, generation, then the number
+/// of members of each. Entries are removed first, because that needs no memory.
 static WRITE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
@@ -47,8 +48,8 @@ static WRITE: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: roster, then groups and users. Answers the nodes whose word lasts, then for each group or user the nodes that
-/// have members.
+/// Finds nodes. KEYS: roster, then groups and users. Answers the nodes whose freshness lease lasts, then for each group
+/// or user the nodes that have members.
 static FIND: ScriptText = ScriptText::new(
     "local t = redis.call('TIME')
         local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -62,7 +63,7 @@ static FIND: ScriptText = ScriptText::new(
         return found",
 );
 
-/// KEYS: node, topics, roster. ARGV: node id, how many at once.
+/// Removes entries of a dead node. KEYS: node, topics, roster. ARGV: node id, most entries to remove at once.
 static CLEAR: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
@@ -72,7 +73,7 @@ static CLEAR: ScriptText = ScriptText::new(
         return redis.call('EXISTS', KEYS[2]) == 1 and 'MORE' or 'OK'",
 );
 
-/// In whose name something is written: a node, its epoch, and how often it began anew.
+/// The writer of entries: a node, its epoch, and the number of times that it began anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Writer {
     pub node: NodeId,
@@ -80,30 +81,30 @@ pub struct Writer {
     pub generation: u64,
 }
 
-/// Who may have members.
+/// The nodes that may have members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Nodes that have written down all that they have.
+    /// Nodes whose entries are complete, because their freshness lease lasts.
     pub sure: Vec<String>,
-    /// For each group or user that was asked for, the nodes that have written that they have members.
+    /// Nodes with members, by their entries, for each group or user that was asked for.
     pub holders: Vec<Vec<String>>,
 }
 
-/// Until `until`, in ms by Redis's clock, all that this node has is written; 0 begins a generation, whose writes count
-/// from then on. The answer is [`super::scripts::OK`] or not, and Redis's time.
+/// Declares that all entries of this node are complete until `until`, in ms by Redis's clock. With 0 it begins a
+/// generation, whose writes count from then on. The answer is [`super::scripts::OK`] or another text, and Redis's time.
 pub fn promise(keys: &Keys, by: &Writer, until: u64) -> Call {
     let call = Call::script(&PROMISE, vec![keys.node(by.node), keys.roster()]);
     signed(call, by).arg(until.to_string())
 }
 
-/// Writes how many members this node has of each; 0 takes the entry away.
+/// Writes the number of members that this node has of each group or user; 0 removes the entry.
 pub fn write(keys: &Keys, by: &Writer, counts: &[(String, usize)]) -> Call {
     let own = [keys.node(by.node), keys.topics(by.node), keys.roster()];
     let all = own.into_iter().chain(counts.iter().map(|(key, _)| key.clone())).collect();
     counts.iter().fold(signed(Call::script(&WRITE, all), by), |call, (_, count)| call.arg(count.to_string()))
 }
 
-/// Asks who may have members of these.
+/// Finds the nodes that may have members of `topics`.
 pub fn find(keys: &Keys, topics: impl Iterator<Item = Topic>) -> Call {
     let topics = topics.map(|topic| keys.topic(&topic));
     Call::script(&FIND, [keys.roster()].into_iter().chain(topics).collect())
@@ -112,7 +113,7 @@ pub fn find(keys: &Keys, topics: impl Iterator<Item = Topic>) -> Call {
 /// Reads the answer of [`find`].
 ///
 /// # Errors
-/// It is of another shape.
+/// [`RedisError::Unexpected`]: the answer has another shape.
 pub fn found(answer: Value) -> Result<Found, RedisError> {
     let mut lists: Vec<Vec<String>> = read(answer)?;
     if lists.is_empty() {
@@ -122,7 +123,7 @@ pub fn found(answer: Value) -> Result<Found, RedisError> {
     Ok(Found { sure, holders: lists })
 }
 
-/// Takes away up to `count` entries of a dead node, and its word. Answers [`MORE`] while something is left.
+/// Removes up to `count` entries of a dead node, and its freshness lease. Answers [`MORE`] while something is left.
 pub fn clear(keys: &Keys, node: NodeId, count: usize) -> Call {
     Call::script(&CLEAR, vec![keys.node(node), keys.topics(node), keys.roster()])
         .arg(node.to_string())

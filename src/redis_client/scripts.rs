@@ -1,6 +1,7 @@
-//! The scripts: what happens in Redis in one step. The keys of each are all of one node, or of one quota.
+//! The scripts of living nodes: each is one atomic step in Redis. The keys of each are all of one node, or of one
+//! quota.
 //!
-//! Scripts of different versions live side by side, since each is known by the hash of its text.
+//! Scripts of different versions exist side by side, because Redis knows each by the hash of its text.
 
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use super::{BUCKETS, Call, Keys};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
 
-/// What a script answers when there is no node key.
+/// Answer of a script if there is no node key.
 pub const MISSING: &str = "MISSING";
 
-/// What a script answers when it did what it was asked.
+/// Answer of a script that did what it was asked to.
 pub const OK: &str = "OK";
 
-/// KEYS: node, lease. ARGV: epoch, lease in ms. The key that is there, if there is one.
+/// Registers a node. KEYS: node, lease. ARGV: epoch, lease in ms. Answers the key that is there already, if there is
+/// one.
 static REGISTER: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v then return v end
@@ -24,7 +26,8 @@ static REGISTER: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, lease. ARGV: epoch, lease in ms. `PEXPIRE` first: unlike `SET` it works while Redis is out of memory.
+/// Renews a lease. KEYS: node, lease. ARGV: epoch, lease in ms. `PEXPIRE` comes first: unlike `SET` it works while
+/// Redis is out of memory.
 static RENEW: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
@@ -34,8 +37,8 @@ static RENEW: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, the buckets, strings. ARGV: epoch, how many strings, (number, text)…, then (bucket from 1, id, record or
-/// nothing to delete)…
+/// Writes records. KEYS: node, the buckets, strings. ARGV: epoch, number of strings, (number, text)…, then (bucket from
+/// 1, id, record or an empty text to delete)…
 static WRITE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
@@ -56,15 +59,15 @@ static WRITE: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, lease. Answers the node key, whether the lease is there, and Redis's time in ms.
+/// Looks at a node. KEYS: node, lease. Answers the node key, whether the lease exists, and Redis's time in ms.
 static LOOK: ScriptText = ScriptText::new(
     "local t = redis.call('TIME')
         return { redis.call('GET', KEYS[1]) or 'MISSING', redis.call('EXISTS', KEYS[2]),
             t[1] * 1000 + math.floor(t[2] / 1000) }",
 );
 
-/// KEYS: node, lease, the buckets, topics, strings. ARGV: epoch. Nothing remains of a node without records and members;
-/// otherwise it is dead.
+/// Takes a node out of the cluster. KEYS: node, lease, the buckets, topics, strings. ARGV: epoch. If the node has
+/// neither records nor members, nothing of it remains; otherwise it is condemned.
 static LEAVE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
@@ -79,12 +82,12 @@ static LEAVE: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: node, which only says which server is meant. ARGV: a section of `INFO`.
+/// Reads `INFO`. KEYS: node, which only chooses the server. ARGV: a section of `INFO`.
 static INFO: ScriptText = ScriptText::new("return redis.call('INFO', ARGV[1])");
 
-/// KEYS: quota. ARGV: limit, what to add whatever the limit is, the count that is taken for the present one if Redis has
-/// none, how many to take, how many more if then as many as the sixth argument are left, the end in ms since 1970.
-/// Answers how many were taken, and the count.
+/// Takes from a quota. KEYS: quota. ARGV: limit; number to add first, whatever the limit is; count to assume if Redis has
+/// none; number to take; further number to take, unless fewer than the next argument would be left; that number; end of
+/// the period in ms since 1970. Answers the number taken, and the count.
 static TAKE: ScriptText = ScriptText::new(
     "local before = redis.call('GET', KEYS[1])
         local used = math.max(tonumber(before or ARGV[3]) + tonumber(ARGV[2]), 0)
@@ -101,22 +104,22 @@ static TAKE: ScriptText = ScriptText::new(
         return { take, used + take }",
 );
 
-/// What is asked of the count of one quota.
+/// A request to the count of one quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaAsk {
     pub limit: u64,
-    /// Added first, whatever the limit is.
+    /// Number that is added first, whatever the limit is.
     pub owed: i64,
-    /// The count, as this node last heard of it: what Redis has forgotten is not used up anew.
+    /// The count, as this node last saw it. If Redis has lost the count, it goes on from here, not from 0.
     pub known: u64,
-    /// How many to take, as far as the limit allows.
+    /// Number to take, as far as the limit allows.
     pub take: u64,
-    /// How many to take beside those, if `left` remain afterwards.
+    /// Number to take beside `take`, if at least `left` remain afterwards.
     pub more: u64,
     pub left: u64,
 }
 
-/// Takes from a quota. The answer is how many were taken, then the count.
+/// Takes from a quota. The answer is the number taken, then the count.
 pub fn take(key: String, ask: &QuotaAsk, expires_at: Timestamp) -> Call {
     let QuotaAsk { limit, owed, known, take, more, left } = ask;
     let numbers = [owed.to_string(), known.to_string(), take.to_string(), more.to_string(), left.to_string()];
@@ -124,12 +127,12 @@ pub fn take(key: String, ask: &QuotaAsk, expires_at: Timestamp) -> Call {
     numbers.iter().fold(call, |call, number| call.arg(number)).arg(expires_at.millis().to_string())
 }
 
-/// Makes this node known. Its entry in the index comes before.
+/// Registers this node. Its entry in the index is written before.
 pub fn register(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
     of_lease(&REGISTER, keys, node, epoch, lease)
 }
 
-/// Renews the lease.
+/// Renews the lease of a node.
 pub fn renew(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
     of_lease(&RENEW, keys, node, epoch, lease)
 }
@@ -140,12 +143,12 @@ fn of_lease(script: &'static ScriptText, keys: &Keys, node: NodeId, epoch: u64, 
         .arg(lease.as_millis().to_string())
 }
 
-/// One change of a record.
+/// A change of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub bucket: usize,
     pub id: String,
-    /// What is put; nothing deletes.
+    /// The record to put; `None` deletes it.
     pub record: Option<Vec<u8>>,
 }
 
@@ -168,7 +171,7 @@ pub fn look(keys: &Keys, node: NodeId) -> Call {
     Call::script(&LOOK, vec![keys.node(node), keys.lease(node)])
 }
 
-/// Takes this node away. Its entry in the index goes afterwards.
+/// Takes this node out of the cluster. Its entry in the index is removed afterwards.
 pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
     let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
     let others = [keys.topics(node), keys.strings(node)];
@@ -176,7 +179,7 @@ pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
     Call::script(&LEAVE, keys).arg(epoch.to_string())
 }
 
-/// A section of `INFO` of the server that holds this node's keys.
+/// Reads a section of `INFO` of the server that holds the keys of `node`.
 pub fn info(keys: &Keys, node: NodeId, section: &str) -> Call {
     Call::script(&INFO, vec![keys.node(node)]).arg(section)
 }

@@ -4,17 +4,17 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Where Redis is and who we are there. Made from the settings of the registry.
+/// The addresses of Redis, and this gateway's user there. Made from the settings of the registry.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     pub urls: RedisUrls,
-    /// Instead of what the URLs say.
+    /// User name, instead of the one in the URLs.
     pub username: Option<String>,
-    /// Instead of what the URLs say.
+    /// Password, instead of the one in the URLs.
     pub password: Option<Password>,
 }
 
-/// One URL, or those of some nodes of a Redis Cluster.
+/// A URL, or the URLs of some nodes of a Redis Cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RedisUrls {
@@ -23,7 +23,7 @@ pub enum RedisUrls {
 }
 
 impl RedisUrls {
-    /// All of them.
+    /// Returns all URLs.
     pub fn all(&self) -> &[RedisUrl] {
         match self {
             RedisUrls::One(url) => std::slice::from_ref(url),
@@ -42,25 +42,26 @@ impl JsonSchema for RedisUrls {
     }
 }
 
-/// `redis://user:password@host:port/database`, or `rediss://` for TLS. It may hold a password, so it is never printed.
+/// A URL, `redis://user:password@host:port/database`, or `rediss://` for TLS. It may contain a password, so it is never
+/// printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// Whether it can be used: a URL of a scheme that we speak, over TCP, with TLS that is checked.
+    /// Returns true if the URL can be used: it has a known scheme, over TCP, and any TLS checks certificates.
     pub fn is_valid(&self) -> bool {
         let scheme = self.0.split("://").next().unwrap_or_default();
-        // `#insecure` would switch the check of certificates off.
+        // `#insecure` would switch off the check of certificates.
         matches!(scheme, "redis" | "rediss") && !self.0.contains('#') && self.info().is_ok()
     }
 
-    /// Whether it asks for TLS.
+    /// Returns true if the URL asks for TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.0.starts_with("rediss://")
     }
 
-    /// `host:port`, if it is reached over TCP.
+    /// Returns `host:port`, if Redis is reached over TCP.
     pub(super) fn address(&self) -> Option<String> {
         match self.info().ok()?.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
