@@ -12,23 +12,23 @@ const X_TIDEGATE_JOIN: &str = "x-tidegate-join";
 const X_TIDEGATE_LEAVE: &str = "x-tidegate-leave";
 const X_TIDEGATE_USER: &str = "x-tidegate-user";
 
-/// What a backend asks for in its answer to an event, beside its answer. It is done in this order.
+/// The requests of a backend in its answer to an event, beside the answer itself. They are carried out in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actions {
-    /// The connection leaves these groups,
+    /// The groups that the connection leaves.
     pub leave: Vec<TopicName>,
-    /// joins these,
+    /// The groups that it joins.
     pub join: Vec<TopicName>,
-    /// has these users on it from now on, if anything is said of them,
+    /// The users that are on it from now on; `None` leaves them as they are.
     pub users: Option<Vec<TopicName>>,
-    /// and these messages are sent.
+    /// The messages that are sent.
     pub send: Vec<Message>,
 }
 
-/// What is wrong with what a backend asks for in its answer.
+/// The reason why the requests in an answer cannot be carried out.
 #[derive(Debug, Error)]
 pub enum InvalidActions {
-    #[error("`tidegate` has another shape")]
+    #[error("`tidegate` does not have the documented form")]
     Shape(#[source] serde_json::Error),
     #[error("the header {0} is not text")]
     NotText(&'static str),
@@ -65,11 +65,11 @@ enum OneOrMany {
 }
 
 impl Actions {
-    /// Reads what stands in an answer's headers, and in its `tidegate` key if it has one. `own` is the connection of the
-    /// event.
+    /// Reads the requests in the headers of an answer, and in its `tidegate` key if it has one. `own` is the connection
+    /// of the event.
     ///
     /// # Errors
-    /// Something in it cannot be used; then nothing is done.
+    /// A part of the requests cannot be used; then none is carried out.
     pub fn read(
         headers: &HeaderMap,
         tidegate: Option<Value>,
@@ -111,14 +111,14 @@ impl Actions {
         Ok(actions)
     }
 
-    /// Whether nothing is asked for.
+    /// Returns true if nothing is requested.
     pub fn is_empty(&self) -> bool {
         let Actions { leave, join, users, send } = self;
         leave.is_empty() && join.is_empty() && users.is_none() && send.is_empty()
     }
 }
 
-/// The names in a header, with commas between them.
+/// Reads the names in a header, which are separated by commas.
 fn listed(
     headers: &HeaderMap,
     header: &'static str,
@@ -135,7 +135,7 @@ fn listed(
     Ok(names)
 }
 
-/// A user in a header: percent-encoded, since a header holds ASCII alone.
+/// Reads a user in a header. It is percent-encoded, because a header holds only ASCII.
 fn user(encoded: &str) -> Result<TopicName, InvalidName> {
     let decoded = percent_decode_str(encoded).decode_utf8().map_err(|_| InvalidName::User)?;
     TopicName::user(&decoded)
@@ -195,8 +195,8 @@ mod tests {
         check(&[("x-tidegate-user", "%ff")], Value::Null, "a name cannot be used");
         check(&[("x-tidegate-join", "ä")], Value::Null, "the header x-tidegate-join is not text");
         check(&[], json!({ "join": ["ä"] }), "a name cannot be used");
-        check(&[], json!({ "join": "a" }), "`tidegate` has another shape");
-        check(&[], json!({ "joins": ["a"] }), "`tidegate` has another shape");
+        check(&[], json!({ "join": "a" }), "`tidegate` does not have the documented form");
+        check(&[], json!({ "joins": ["a"] }), "`tidegate` does not have the documented form");
         check(&[], json!({ "send": [{ "data": "x" }] }), "message 1 of `tidegate.send` cannot be used");
         check(&[], json!({ "send": vec![json!({}); 1001] }), "more than 1000 messages");
     }

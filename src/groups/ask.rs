@@ -19,62 +19,62 @@ const CLOSE: u8 = 6;
 /// Flags of a push.
 const BINARY: u8 = 1;
 const EVERYBODY: u8 = 2;
-/// A place in a trace stands behind all else.
+/// Flag: a place in a trace follows at the end.
 const TRACED: u8 = 4;
 
-/// What a node asks of another, about that one's own connections. The data of a push travel beside it.
+/// A question from one node to another about the other's own connections. The data of a push are sent beside it.
 ///
-/// Numbers are big-endian; a list stands behind four bytes with its length, a text behind two.
+/// Numbers are big-endian; a list follows four bytes with its length, a text two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Send a message. Answered with [`Pushed`]. Only traces that are made travel.
+    /// Sends a message. Answered with [`Pushed`]. Only places in sampled traces are sent.
     Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, binary: bool, trace: Option<TraceContext> },
-    /// Put connections into a group, or take them out. Answered with [`Changed`].
+    /// Puts connections into a group, or takes them out. Answered with [`Changed`].
     Change { api_id: Arc<str>, group: TopicName, connections: Vec<ConnectionId>, join: bool },
-    /// How many members there are, and up to `limit` behind `after`. Answered with [`Listed`].
+    /// Asks for the number of members, and up to `limit` ids behind `after`. Answered with [`Listed`].
     List { api_id: Arc<str>, name: TopicName, after: Option<ConnectionId>, limit: u32 },
-    /// Which groups a connection is in. Answered with [`Names`].
+    /// Asks for the groups of a connection. Answered with [`Names`].
     Names { api_id: Arc<str>, connection: ConnectionId },
-    /// Close all connections of a user. Answered with [`Listed`], which then names nobody.
+    /// Closes all connections of a user. Answered with [`Listed`], without ids.
     Close { api_id: Arc<str>, user: TopicName, code: u16, reason: Arc<str> },
 }
 
-/// What became of a message on one node.
+/// The result of a push on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pushed {
     pub counts: Counts,
-    /// Of the connections that were named, those that are gone.
+    /// The named connections that are gone.
     pub gone: Vec<ConnectionId>,
 }
 
-/// What became of connections that were to join or to leave.
+/// The result of a change of members on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     pub gone: Vec<ConnectionId>,
-    /// In as many groups as they may be.
+    /// Connections that are in as many groups as they may be.
     pub full: Vec<ConnectionId>,
 }
 
-/// Members of a group, or connections of a user.
+/// A page of the members of a group, or of the connections of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
     pub count: u64,
     pub ids: Vec<ConnectionId>,
 }
 
-/// Groups of a connection; none if it is gone.
+/// Groups of a connection; `None` if it is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names(pub Option<Vec<TopicName>>);
 
-/// The bytes are nothing that nodes ask or answer.
+/// An error: the bytes are no question or answer about groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("not what nodes ask of each other about groups")]
+#[error("not a valid question or answer about groups")]
 pub struct MalformedAsk;
 
 type Read<T> = Result<T, MalformedAsk>;
 
 impl Ask {
-    /// Its bytes.
+    /// Encodes the question.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {
@@ -120,10 +120,10 @@ impl Ask {
         out.freeze()
     }
 
-    /// Reads it.
+    /// Reads a question.
     ///
     /// # Errors
-    /// The bytes are nothing that is asked, or something follows.
+    /// [`MalformedAsk`]: the bytes are not a valid question, or something follows it.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let kind = rest.try_get_u8()?;
@@ -156,7 +156,7 @@ impl Ask {
 }
 
 impl Pushed {
-    /// Its bytes.
+    /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         let Counts { delivered, gone, full, pending } = self.counts;
@@ -165,10 +165,10 @@ impl Pushed {
         out.freeze()
     }
 
-    /// Reads it.
+    /// Reads the answer.
     ///
     /// # Errors
-    /// It is another answer, or none.
+    /// [`MalformedAsk`]: the bytes are not a valid `Pushed`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let mut count = || usize::try_from(rest.try_get_u64()?).map_err(|_| MalformedAsk);
@@ -179,7 +179,7 @@ impl Pushed {
 }
 
 impl Changed {
-    /// Its bytes.
+    /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         put_ids(&mut out, &self.gone);
@@ -187,10 +187,10 @@ impl Changed {
         out.freeze()
     }
 
-    /// Reads it.
+    /// Reads the answer.
     ///
     /// # Errors
-    /// It is another answer, or none.
+    /// [`MalformedAsk`]: the bytes are not a valid `Changed`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let changed = Changed { gone: ids(rest)?, full: ids(rest)? };
@@ -199,7 +199,7 @@ impl Changed {
 }
 
 impl Listed {
-    /// Its bytes.
+    /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u64(self.count);
@@ -207,10 +207,10 @@ impl Listed {
         out.freeze()
     }
 
-    /// Reads it.
+    /// Reads the answer.
     ///
     /// # Errors
-    /// It is another answer, or none.
+    /// [`MalformedAsk`]: the bytes are not a valid `Listed`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let listed = Listed { count: rest.try_get_u64()?, ids: ids(rest)? };
@@ -219,7 +219,7 @@ impl Listed {
 }
 
 impl Names {
-    /// Its bytes.
+    /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(self.0.is_some().into());
@@ -227,10 +227,10 @@ impl Names {
         out.freeze()
     }
 
-    /// Reads it.
+    /// Reads the answer.
     ///
     /// # Errors
-    /// It is another answer, or none.
+    /// [`MalformedAsk`]: the bytes are not a valid `Names`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let is_there = rest.try_get_u8()? != 0;
@@ -243,7 +243,7 @@ fn end<T>(rest: &[u8], read: T) -> Read<T> {
     if rest.is_empty() { Ok(read) } else { Err(MalformedAsk) }
 }
 
-/// A text of at most 65 535 bytes: ids, names and reasons are all far shorter.
+/// Appends a text of at most 65 535 bytes after its length. Ids, names and reasons are all far shorter.
 fn put_text(out: &mut BytesMut, text: &str) {
     let text = &text[..text.floor_char_boundary(u16::MAX.into())];
     out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
@@ -275,7 +275,7 @@ fn name(rest: &mut &[u8]) -> Read<TopicName> {
 }
 
 fn put_names(out: &mut BytesMut, names: &[TopicName]) {
-    // A frame of the link cannot hold as many as would not fit.
+    // More names than that do not fit into a frame of the link.
     out.put_u32(u32::try_from(names.len()).unwrap_or(u32::MAX));
     names.iter().for_each(|name| put_name(out, name));
 }

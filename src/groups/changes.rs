@@ -6,13 +6,13 @@ use tokio::sync::Notify;
 
 use crate::topic::Topic;
 
-/// Groups and users whose members on this node have changed, in the order in which they first did, each once. Nothing is
-/// collected until somebody wants it.
+/// The groups and users whose members on this node have changed, in the order of their first change, each once. Nothing
+/// is collected until a collector asks for it.
 #[derive(Debug, Default)]
 pub struct Changes {
     is_collecting: AtomicBool,
     inner: Mutex<Inner>,
-    /// There is something to take.
+    /// Notified when there is something to take.
     work: Notify,
 }
 
@@ -20,22 +20,23 @@ pub struct Changes {
 struct Inner {
     queue: VecDeque<Arc<Topic>>,
     queued: HashSet<Arc<Topic>>,
-    /// Only the number of members is another.
+    /// Groups and users of which only the number of members has changed.
     counts: HashSet<Arc<Topic>>,
-    /// How many were ever put into the queue. None leaves it before those that came earlier.
+    /// Number of all that were ever put into the queue. None leaves the queue before those that came earlier.
     queued_ever: u64,
 }
 
 impl Changes {
-    /// Collects from now on, or no longer; what was collected before is forgotten.
+    /// Begins to collect, or stops. Forgets what was collected before.
     pub fn collect(&self, collect: bool) {
         let mut inner = self.lock();
         *inner = Inner { queued_ever: inner.queued_ever, ..Inner::default() };
-        // Whoever changed something before looks at this afterwards, and whoever collects looks at all members then.
+        // A change of members is made before `mark` reads this, and the collector walks over all members after it has
+        // set this. So each change is seen by `mark` or by the walk.
         self.is_collecting.store(collect, Ordering::SeqCst);
     }
 
-    /// This node has the first member of it, or none any more.
+    /// Notes that this node has the first member of `topic`, or has lost the last one.
     pub(super) fn mark(&self, topic: &Arc<Topic>) {
         if self.is_collecting.load(Ordering::SeqCst) {
             self.lock().put(Arc::clone(topic));
@@ -43,7 +44,7 @@ impl Changes {
         }
     }
 
-    /// It has more members or fewer.
+    /// Notes that `topic` has more members or fewer.
     pub(super) fn mark_count(&self, topic: &Arc<Topic>) {
         if self.is_collecting.load(Ordering::SeqCst) {
             let mut inner = self.lock();
@@ -53,14 +54,14 @@ impl Changes {
         }
     }
 
-    /// Those of which only the number is another are to be taken as well.
+    /// Puts into the queue the groups and users of which only the number of members has changed.
     pub fn put_counts(&self) {
         let mut inner = self.lock();
         let counts = std::mem::take(&mut inner.counts);
         counts.into_iter().for_each(|topic| inner.put(topic));
     }
 
-    /// Up to `most` of the oldest, and how many have been taken then of all that ever were there.
+    /// Takes up to `most` of the oldest. Returns them, and the number of all that have left the queue so far.
     pub fn take(&self, most: usize) -> (Vec<Arc<Topic>>, u64) {
         let mut inner = self.lock();
         let count = inner.queue.len().min(most);
@@ -73,13 +74,13 @@ impl Changes {
         (taken, inner.queued_ever - rest)
     }
 
-    /// How many ever were there. `None` while nothing is collected.
+    /// Returns the number of all that were ever put into the queue; `None` while nothing is collected.
     pub fn marked(&self) -> Option<u64> {
         let inner = self.lock();
         self.is_collecting.load(Ordering::SeqCst).then_some(inner.queued_ever)
     }
 
-    /// Resolves when something was marked since the last time.
+    /// Resolves when something was marked since the last call.
     pub async fn work(&self) {
         self.work.notified().await;
     }

@@ -10,20 +10,20 @@ use super::Member;
 use crate::clock::Timestamp;
 use crate::session::{Frame, PostRefused, Receipts};
 
-/// What became of one message on its way to many connections of this node.
+/// The result of sending one message to many connections of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Written whole.
+    /// Frames that were written as a whole.
     pub delivered: usize,
-    /// The connection ended before, or was not there.
+    /// Connections that ended before, or did not exist.
     pub gone: usize,
-    /// The send buffer was full; nothing was queued.
+    /// Connections whose send buffer was full; nothing was queued for them.
     pub full: usize,
-    /// Queued, and neither written nor given up when the time was over.
+    /// Frames that were queued, and neither written nor given up by the deadline.
     pub pending: usize,
 }
 
-/// One message on its way to many connections of this node. Its bytes are shared by all of them.
+/// A message on its way to many connections of this node. All of them share its bytes.
 #[derive(Debug)]
 pub struct FanOut {
     tally: Arc<Tally>,
@@ -31,20 +31,21 @@ pub struct FanOut {
     refused: Counts,
 }
 
-/// Counts frames as sessions are done with them.
+/// Counters of the frames that sessions are done with.
 #[derive(Debug, Default)]
 struct Tally {
     delivered: AtomicUsize,
     gone: AtomicUsize,
-    /// Frames whose fate is known, of `expected`.
+    /// Number of frames whose outcome is known, of `expected`.
     settled: AtomicUsize,
-    /// How many there are; none is known to be the last before all are queued.
+    /// Number of frames that were queued; `usize::MAX` until all are, so that none is taken for the last before.
     expected: AtomicUsize,
     waiting: AtomicWaker,
 }
 
 impl FanOut {
-    /// Queues a frame for each member, in the order of these calls for each of them. Never waits.
+    /// Queues `frame` for each member. Two calls queue their frames for a member in the order of the calls. Never
+    /// waits.
     pub fn queue(members: impl IntoIterator<Item = Member>, frame: &Frame, now: Timestamp) -> Self {
         let tally = Arc::new(Tally { expected: AtomicUsize::new(usize::MAX), ..Tally::default() });
         let receipts: Arc<dyn Receipts> = Arc::clone(&tally) as Arc<dyn Receipts>;
@@ -60,14 +61,14 @@ impl FanOut {
         FanOut { tally, queued, refused }
     }
 
-    /// What became of it by `deadline`, or as soon as all is known.
+    /// Waits until every outcome is known, but not beyond `deadline`, and returns the counts.
     pub async fn settled(self, deadline: Instant) -> Counts {
         let Tally { settled, waiting, .. } = &*self.tally;
         let all_known = poll_fn(|cx| {
             waiting.register(cx.waker());
             if settled.load(Ordering::SeqCst) >= self.queued { Poll::Ready(()) } else { Poll::Pending }
         });
-        // Who is not done by then is pending.
+        // The frames that are not done by then are pending.
         let _ = timeout_at(deadline, all_known).await;
         let delivered = self.tally.delivered.load(Ordering::Acquire);
         let gone = self.tally.gone.load(Ordering::Acquire);
@@ -84,7 +85,7 @@ impl Receipts for Tally {
     fn settle(&self, _: u64, written: bool) {
         let count = if written { &self.delivered } else { &self.gone };
         count.fetch_add(1, Ordering::Relaxed);
-        // In one order with what `FanOut` does: either this sees how many are expected, or that sees this one.
+        // Sequentially consistent with `FanOut`: either this sees the expected number, or `FanOut` sees this frame.
         if self.settled.fetch_add(1, Ordering::SeqCst) + 1 >= self.expected.load(Ordering::SeqCst) {
             self.waiting.wake();
         }
@@ -92,7 +93,7 @@ impl Receipts for Tally {
 }
 
 impl Counts {
-    /// Both together.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: Counts) {
         self.delivered += other.delivered;
         self.gone += other.gone;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::id::ConnectionId;
 use crate::session::Outbox;
 
-/// Up to so many members lie side by side in exactly the memory that they need; more lie in a tree.
+/// Most members that are kept side by side, in exactly the memory that they need; more are kept in a tree.
 const FEW_MAX: usize = 16;
 
-/// A connection that is in something, and the way to its socket.
+/// A connection that is a member of something, and the way to its socket.
 #[derive(Clone, Debug)]
 pub struct Member {
     pub id: ConnectionId,
@@ -34,7 +34,7 @@ impl Members {
         }
     }
 
-    /// `false` if it was there before.
+    /// Adds a member. Returns false if it was there before.
     pub(super) fn insert(&mut self, member: Member) -> bool {
         match self {
             Members::Few(few) => match few.binary_search_by_key(&member.id, |member| member.id) {
@@ -54,7 +54,7 @@ impl Members {
         }
     }
 
-    /// `false` if it was not there.
+    /// Removes a member. Returns false if it was not there.
     pub(super) fn remove(&mut self, id: &ConnectionId) -> bool {
         let removed = match self {
             Members::Few(few) => match few.binary_search_by_key(id, |member| member.id) {
@@ -76,7 +76,7 @@ impl Members {
         removed
     }
 
-    /// All of them.
+    /// Returns all members.
     pub(super) fn all(&self) -> Vec<Member> {
         match self {
             Members::Few(few) => few.clone(),
@@ -86,7 +86,7 @@ impl Members {
         }
     }
 
-    /// Up to `limit` ids behind `after`, in their order.
+    /// Returns up to `limit` ids behind `after`, in their order.
     pub(super) fn page(&self, after: Option<&ConnectionId>, limit: usize) -> Vec<ConnectionId> {
         match self {
             Members::Few(few) => {

@@ -11,20 +11,20 @@ use crate::id::ConnectionId;
 use crate::session::Frame;
 use crate::topic::{InvalidName, TopicName};
 
-/// Most messages of one call or answer.
+/// Most messages in one call or answer.
 pub const MESSAGES_MAX: usize = 1000;
 
-/// What stands for the connection of an event in its answer.
+/// The word for the connection of an event in its answer.
 const SELF: &str = "self";
 
-/// What a backend wants to be sent, and to whom.
+/// A message that a backend wants to send, and its receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub audience: Audience,
     pub frame: Frame,
 }
 
-/// What is wrong with a message, or with a batch of them.
+/// The reason why a message, or a batch of them, cannot be used.
 #[derive(Debug, Error)]
 pub enum InvalidMessage {
     #[error("not a message")]
@@ -37,22 +37,22 @@ pub enum InvalidMessage {
     NotBase64,
     #[error("a message needs `targets`, `group`, `user` or `connection`")]
     NoTarget,
-    /// Over one of the limits of the configuration.
+    /// A limit of the configuration is exceeded.
     #[error("more than {max} {what}, which is the limit")]
     TooMuch { what: &'static str, max: usize },
 }
 
-/// How much one message may be.
+/// The limits of one message.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageLimits {
-    /// Names and ids in its targets and exceptions.
+    /// Most names and ids in its targets and exceptions.
     pub targets: usize,
-    /// Bytes of its data.
+    /// Largest data, in bytes.
     pub data_bytes: usize,
 }
 
-/// `{"targets":{"connections":[…],"groups":[…],"users":[…]},"except":[…],"data":"…"}`, or with `group`, `user` or
-/// `connection` in place of `targets`.
+/// A message as backends write it: `{"targets":{"connections":[…],"groups":[…],"users":[…]},"except":[…],"data":"…"}`,
+/// or with `group`, `user` or `connection` in place of `targets`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
@@ -85,11 +85,11 @@ enum WrittenType {
 }
 
 impl Message {
-    /// Reads messages, one behind the other as JSON Lines has them, or a single one in any layout. `binary` is how data
-    /// go unless a message says otherwise.
+    /// Reads messages: one after another as in JSON Lines, or a single one in any layout. `binary` decides the type of
+    /// frame for messages that do not name one.
     ///
     /// # Errors
-    /// One is malformed or too much, and how many were read before it.
+    /// The error of the first message that is malformed or exceeds a limit, and the number of messages before it.
     pub fn parse_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
         let mut messages = Vec::new();
         for written in serde_json::Deserializer::from_slice(text).into_iter::<Written>() {
@@ -106,10 +106,10 @@ impl Message {
         Ok(messages)
     }
 
-    /// Reads a message of an answer to an event of connection `own`, which may be called `self`.
+    /// Reads a message in an answer to an event of connection `own`, which the message may call `self`.
     ///
     /// # Errors
-    /// It is malformed or too much.
+    /// The message is malformed or exceeds a limit.
     pub fn of_answer(
         value: serde_json::Value,
         own: ConnectionId,
@@ -161,7 +161,7 @@ fn connection_id(text: &str, own: Option<ConnectionId>) -> Result<ConnectionId, 
     }
 }
 
-/// As much of a wrong id as helps to find it.
+/// Returns as much of a wrong id as helps to find it.
 fn shown(text: &str) -> String {
     text.chars().take(32).collect()
 }

@@ -1,13 +1,12 @@
-//! Who is in which group and who is on which connection, as far as this node's own connections go, and how one message
-//! goes to all of them.
+//! The groups and users of this node's connections, and the sending of one message to all members.
 //!
-//! - [`Groups`] holds the members of every group and every user ([`crate::topic::Topic`]); a connection itself holds
-//!   what it is in, so that it leaves without a search when it ends.
-//! - [`Changes`] are the groups and users whose members have changed, for whoever tells others.
-//! - [`FanOut`] queues one frame for many sockets and learns what becomes of each.
-//! - [`Message`] is what a backend wants to be sent, and to whom ([`Audience`]).
-//! - [`Actions`] are what a backend asks for in its answer to an event.
-//! - [`Ask`] is what nodes ask of each other: each answers for its own connections.
+//! - [`Groups`] holds the members of every group and every user ([`crate::topic::Topic`]). A connection itself holds
+//!   the list of what it is in, so that it leaves without a search when it ends.
+//! - [`Changes`] are the groups and users whose members have changed, for the task that writes the group index.
+//! - [`FanOut`] queues one frame for many sockets, and learns what becomes of each.
+//! - [`Message`] is a message that a backend wants to send, with its [`Audience`].
+//! - [`Actions`] are the requests of a backend in its answer to an event.
+//! - [`Ask`] is a question from one node to another: each answers for its own connections.
 //!
 //! Invariants: a group exists while it has members; a connection that is over is in nothing and joins nothing; the lock
 //! of a connection is taken before that of a group, and no lock is held while a frame is queued.

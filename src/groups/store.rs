@@ -20,15 +20,15 @@ pub struct Groups {
     changes: Changes,
 }
 
-/// How much is in it.
+/// The size of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Groups and users that have a member.
+    /// Number of groups and users that have a member.
     pub topics: usize,
     pub memberships: usize,
 }
 
-/// Why a connection did not join.
+/// The reason why a connection did not join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum JoinRefused {
     #[error("the connection is over")]
@@ -38,11 +38,11 @@ pub enum JoinRefused {
 }
 
 impl Groups {
-    /// Puts an open connection into a group, or a user onto it; a second time changes nothing. A connection is in at
-    /// most `most` things.
+    /// Puts an open connection into a group, or a user on it. If it is there already, nothing changes. A connection is
+    /// in at most `most` groups, the users on it included.
     ///
     /// # Errors
-    /// It is over, or in as many as it may.
+    /// [`JoinRefused::Gone`] and [`JoinRefused::TooMany`].
     pub fn join(
         &self,
         connection: &Connection,
@@ -59,7 +59,7 @@ impl Groups {
             }
             if let Some(shared) = self.insert(topic, member) {
                 if topics.is_empty() {
-                    // Most connections are in one thing.
+                    // Most connections are in a single group.
                     topics.reserve_exact(1);
                 }
                 topics.push(shared);
@@ -69,7 +69,7 @@ impl Groups {
         joined.unwrap_or(Err(JoinRefused::Gone))
     }
 
-    /// The name that is shared from now on, unless the member was there before.
+    /// Adds a member. Returns the name for the connection to share, or `None` if the member was there before.
     fn insert(&self, topic: Topic, member: Member) -> Option<Arc<Topic>> {
         let (shared, is_new, is_first) = match self.topics.entry(Arc::new(topic)) {
             Entry::Occupied(mut entry) => {
@@ -94,7 +94,7 @@ impl Groups {
         Some(shared)
     }
 
-    /// Takes a connection out of a group. `false` if the connection is over.
+    /// Takes a connection out of a group. Returns false if the connection is over.
     pub fn leave(&self, connection: &Connection, name: &TopicName) -> bool {
         let left = connection.topics.with(|topics| {
             if let Some(at) = topics.iter().position(|topic| topic.name == *name) {
@@ -106,10 +106,10 @@ impl Groups {
         left.is_some()
     }
 
-    /// From now on exactly these users are on an open connection.
+    /// Sets the users on an open connection to exactly `users`.
     ///
     /// # Errors
-    /// As [`Groups::join`].
+    /// [`JoinRefused::Gone`] and [`JoinRefused::TooMany`].
     pub fn set_users(
         &self,
         connection: &Connection,
@@ -125,7 +125,7 @@ impl Groups {
         users.iter().try_for_each(|user| self.join(connection, outbox, user.clone(), most))
     }
 
-    /// The connection is over: it leaves everything.
+    /// Takes a connection that is over out of everything.
     pub fn end(&self, connection: &Connection) {
         for topic in connection.topics.end() {
             self.remove(&topic, &connection.id);
@@ -146,27 +146,28 @@ impl Groups {
         }
     }
 
-    /// What has changed since somebody asked.
+    /// Returns the changes, which are collected for the group index.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// All that have members.
+    /// Returns all groups and users that have members.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
         self.topics.iter().map(|entry| Arc::clone(entry.key())).collect()
     }
 
-    /// Everything that has members counts as changed.
+    /// Marks every group and user that has members as changed.
     pub fn mark_all(&self) {
         self.topics.iter().for_each(|entry| self.changes.mark(entry.key()));
     }
 
-    /// How many members there are.
+    /// Returns the number of members of `topic`.
     pub fn count(&self, topic: &Topic) -> usize {
         self.topics.get(topic).map_or(0, |members| members.len())
     }
 
-    /// The groups that a connection is in, or the users that are on it, by name. `None` if it is over.
+    /// Returns the groups that a connection is in, or the users that are on it, sorted. `None` if the connection is
+    /// over.
     pub fn names(&self, connection: &Connection, kind: TopicKind) -> Option<Vec<TopicName>> {
         connection.topics.with(|topics| {
             let names = topics.iter().map(|topic| &topic.name).filter(|name| name.kind() == kind);
@@ -176,18 +177,18 @@ impl Groups {
         })
     }
 
-    /// All members.
+    /// Returns all members of `topic`.
     pub fn members(&self, topic: &Topic) -> Vec<Member> {
         self.topics.get(topic).map(|members| members.all()).unwrap_or_default()
     }
 
-    /// How many members there are, and up to `limit` of them behind `after`, in the order of their ids.
+    /// Returns the number of members of `topic`, and up to `limit` of them behind `after`, in the order of their ids.
     pub fn page(&self, topic: &Topic, after: Option<&ConnectionId>, limit: usize) -> (usize, Vec<ConnectionId>) {
         let found = self.topics.get(topic);
         found.map(|members| (members.len(), members.page(after, limit))).unwrap_or_default()
     }
 
-    /// How much is in it.
+    /// Returns the size of the store.
     pub fn size(&self) -> Size {
         Size { topics: self.topics.len(), memberships: self.memberships.load(Ordering::Relaxed) }
     }

@@ -1,5 +1,6 @@
-//! Any interleaving of connects, joins, leaves, pushes, disconnects and node deaths ends with exactly the members that a
-//! simple model has, and each push is heard by those who were members when it was made, once and in order.
+//! A test of the groups against a simple model. Any interleaving of connects, joins, leaves, pushes, disconnects and
+//! node deaths ends with exactly the members of the model, and each push reaches the connections that were members when
+//! it was made, once and in order.
 
 mod model;
 mod world;
@@ -12,10 +13,10 @@ use world::{World, group, steps};
 
 use super::{Groups, JoinRefused, Size};
 
-/// Groups that a connection may be in.
+/// Most groups of a connection.
 const MOST: usize = 3;
 const NODES: usize = 2;
-/// So many that a node keeps large groups in another way than small ones.
+/// Enough that a node keeps large groups in another way than small ones.
 const CLIENTS: usize = 32;
 const NAMES: usize = 4;
 

@@ -9,16 +9,16 @@ use crate::request_context::Connection;
 use crate::session::{Frame, Outbox};
 use crate::topic::TopicName;
 
-/// One life of a client's connection.
+/// A life of a client's connection.
 pub(super) struct Life {
     pub(super) node: usize,
     pub(super) connection: Connection,
     pub(super) outbox: Arc<Outbox>,
     pub(super) is_lost: bool,
-    /// By the model: pushes that wait for its socket, and those that it has.
+    /// Pushes that wait for its socket, and those that it has received, by the model.
     pub(super) waiting: Vec<usize>,
     pub(super) heard: Vec<usize>,
-    /// What was in truth written.
+    /// Frames that were really written.
     pub(super) written: Vec<Frame>,
 }
 
@@ -31,11 +31,11 @@ impl Life {
     }
 }
 
-/// Who is in what, and what becomes of pushes, said as simply as it can be.
+/// The members and the outcomes of pushes, computed as simply as possible.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) members: BTreeMap<TopicName, BTreeSet<ConnectionId>>,
-    /// By push and node.
+    /// Counts by push and node.
     pub(super) counts: BTreeMap<(usize, usize), Counts>,
 }
 
@@ -44,7 +44,7 @@ impl Model {
         self.members.iter().filter(|(_, ids)| ids.contains(id)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether there was room for it.
+    /// Adds a member. Returns false if the connection is in as many groups as it may be.
     pub(super) fn join(&mut self, id: ConnectionId, name: TopicName) -> bool {
         let names = self.of(&id);
         let fits = names.contains(&name) || names.len() < MOST;

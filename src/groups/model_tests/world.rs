@@ -20,7 +20,7 @@ pub(super) enum Step {
         client: usize,
         name: usize,
     },
-    /// A join whose connection was looked up, and that is carried out whenever [`Step::Apply`] comes.
+    /// A join whose connection was looked up, and that is carried out when [`Step::Apply`] comes.
     Decide {
         client: usize,
         name: usize,
@@ -34,15 +34,15 @@ pub(super) enum Step {
         client: usize,
         name: usize,
     },
-    /// To the members of two groups, which may be the same.
+    /// A push to the members of two groups, which may be the same.
     Push {
         names: [usize; 2],
     },
-    /// A client's socket takes all that waits for it.
+    /// A client's socket accepts everything that waits for it.
     Write {
         client: usize,
     },
-    /// A client's socket is lost, which its node does not know yet.
+    /// A client's socket is lost, but its node does not know yet.
     Lose {
         client: usize,
     },
@@ -69,7 +69,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => client.prop_map(|client| Step::Disconnect { client }),
         1 => (0..NODES).prop_map(|node| Step::Die { node }),
     ];
-    // Half of them begin with a crowd in one group.
+    // Half of the cases begin with a crowd in one group.
     let crowd = prop_oneof![Just(0), Just(CLIENTS)].prop_map(|clients| {
         let enter = |client| [Step::Connect { node: 0, client }, Step::Join { client, name: 0 }];
         (0..clients).flat_map(enter).collect::<Vec<_>>()
@@ -85,7 +85,7 @@ fn topic(name: &TopicName) -> Topic {
     Topic { api_id: "chat".into(), name: name.clone() }
 }
 
-/// None, one or two of a few.
+/// Returns none, one or two of a few users.
 fn users(number: usize) -> Vec<TopicName> {
     (0..number % 3).map(|offset| TopicName::user(&format!("u{}", (number + offset) % NAMES)).unwrap()).collect()
 }
@@ -98,7 +98,7 @@ pub(super) struct World {
     /// The life that each client has, as a place in `lives`.
     now: Vec<Option<usize>>,
     decided: Vec<(usize, TopicName)>,
-    /// By push and node.
+    /// Fan-outs by push and node.
     fan_outs: BTreeMap<(usize, usize), FanOut>,
     pushes: usize,
     model: Model,
@@ -152,7 +152,7 @@ impl World {
                 self.end(at);
             }
             Step::Die { node } => {
-                // Its memory is gone: whoever waits for what it would have said hears nothing.
+                // The memory of the node is gone, so pushes that wait for its answer get none.
                 for slot in &mut self.now {
                     if let Some(at) = slot.take_if(|at| self.lives[*at].node == node) {
                         self.model.leave_if(&self.lives[at].connection.id, |_| true);
@@ -167,7 +167,7 @@ impl World {
         Ok(())
     }
 
-    /// A life that is over joins nothing, however long ago it was asked to.
+    /// Joins a group. A life that is over joins nothing, however long ago the join was decided.
     fn join(&mut self, at: usize, name: TopicName) -> Result<(), TestCaseError> {
         let life = &self.lives[at];
         let joined = self.nodes[life.node].join(&life.connection, &life.outbox, name.clone(), MOST);
@@ -198,7 +198,7 @@ impl World {
         self.model.leave_if(&life.connection.id, |_| true);
     }
 
-    /// All that is said of members, here and in the model.
+    /// Compares all members in the stores with those of the model.
     pub(super) fn check_members(&self) -> Result<(), TestCaseError> {
         for name in (0..NAMES).map(group).chain((0..NAMES).flat_map(users)).collect::<BTreeSet<_>>() {
             let found = self.nodes.iter().flat_map(|node| node.members(&topic(&name))).map(|member| member.id);
@@ -217,7 +217,7 @@ impl World {
         Ok(())
     }
 
-    /// What was heard, and what each push was told of it.
+    /// Compares the frames that were written, and the counts of each push, with the model.
     pub(super) async fn check_pushes(mut self) -> Result<(), TestCaseError> {
         (0..self.lives.len())
             .filter(|at| self.now.contains(&Some(*at)))
