@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use super::{AddressLimitSettings, Bucket};
 
-/// Addresses that are remembered although nothing of theirs is open. What is remembered beyond is the least recently
-/// used; forgetting an address fills its buckets.
+/// Most addresses that are remembered although they have nothing open. Beyond it the least recently used are forgotten,
+/// which fills their buckets.
 pub const ADDRESSES_MAX: usize = 64 * 1024;
 
 const SHARDS: usize = 64;
 const SHARD_MAX: usize = ADDRESSES_MAX / SHARDS;
 
-/// What each client address has open, and its buckets. An IPv6 client is counted by its /64: that is what one client
-/// gets.
+/// The open connections and the buckets of each client address. An IPv6 client is counted by its /64, because that is
+/// what one client gets.
 ///
 /// Memory: about 100 bytes for each address that has something open, and for [`ADDRESSES_MAX`] others.
 #[derive(Debug)]
@@ -33,18 +33,19 @@ struct Entry {
     used: Instant,
 }
 
-/// What becomes of a connection that has just been accepted.
+/// The decision on a connection that has just been accepted.
 #[derive(Debug)]
 pub enum Admission {
-    /// It may ask.
+    /// The connection may send a request.
     Admitted { handshake: Option<Slot>, connection: Option<Slot> },
-    /// Its address has as many connections as it may: it may hear that, and keeps its place among the handshakes.
+    /// The address has as many connections as it may. The client is told so, and the connection keeps its place among
+    /// the handshakes.
     Over { handshake: Option<Slot> },
-    /// Its address has as many handshakes in flight as it may.
+    /// The address has as many handshakes in flight as it may.
     Refused,
 }
 
-/// One thing that an address has open; dropped when it is closed.
+/// A place of an address among its connections or handshakes. Drop it when it is closed.
 #[derive(Debug)]
 pub struct Slot {
     addresses: Arc<Addresses>,
@@ -65,7 +66,7 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// A connection was accepted.
+    /// Counts a connection of `ip` that was accepted, unless `settings` forbid it.
     pub fn accept(self: &Arc<Self>, ip: IpAddr, settings: &AddressLimitSettings) -> Admission {
         if settings.connections == 0 && settings.handshakes_in_flight == 0 {
             return Admission::Admitted { handshake: None, connection: None };
@@ -88,7 +89,8 @@ impl Addresses {
         }
     }
 
-    /// A connection came through a proxy, from this client. `None` if the client has as many as it may.
+    /// Counts a connection that came through a proxy, from the client `ip`. Returns `None` if the client has as many as
+    /// it may, and `Some(None)` if connections are not counted.
     pub fn hold(self: &Arc<Self>, ip: IpAddr, settings: &AddressLimitSettings) -> Option<Option<Slot>> {
         if settings.connections == 0 {
             return Some(None);
@@ -103,13 +105,13 @@ impl Addresses {
         Some(Some(Slot { addresses: Arc::clone(self), key, kind: Kind::Connection }))
     }
 
-    /// A client asks to connect: takes a token.
+    /// Takes a token for the upgrade request of a client. Returns false if there is none.
     pub fn admit_connect(&self, ip: IpAddr, settings: &AddressLimitSettings) -> bool {
         let rate = settings.connects_per_second;
         rate == 0 || self.admit(ip, settings, |entry, now| entry.connects.admit(rate, rate, now))
     }
 
-    /// A client sent a message: takes a token.
+    /// Takes a token for a message of a client. Returns false if there is none.
     pub fn admit_message(&self, ip: IpAddr, settings: &AddressLimitSettings) -> bool {
         let rate = settings.messages_per_second;
         rate == 0 || self.admit(ip, settings, |entry, now| entry.messages.admit(rate, rate, now))
@@ -127,12 +129,12 @@ impl Addresses {
         take(entry, entry.used)
     }
 
-    /// Addresses that are remembered.
+    /// Returns the number of addresses that are remembered.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    /// Whether no address is remembered.
+    /// Returns true if no address is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -142,7 +144,7 @@ impl Addresses {
         self.shards[hash].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entry of an address, as used now.
+    /// Returns the entry of an address, which counts as used now.
     fn entry<'a>(shard: &'a mut HashMap<IpAddr, Entry>, key: IpAddr, settings: &AddressLimitSettings) -> &'a mut Entry {
         let now = Instant::now();
         if shard.len() >= SHARD_MAX && !shard.contains_key(&key) {
@@ -160,8 +162,9 @@ impl Addresses {
     }
 }
 
-/// Forgets the addresses that lose nothing by it; if that is not enough, the half of the idle ones that was not used
-/// for longest. Entries with something open stay: sockets bound their number.
+/// Forgets the idle addresses whose buckets are full, because that changes nothing. If that is not enough, it forgets
+/// the half of the idle ones that was not used for longest. Entries with something open stay: the number of sockets
+/// bounds them.
 fn make_room(shard: &mut HashMap<IpAddr, Entry>, settings: &AddressLimitSettings, now: Instant) {
     let is_open = |entry: &Entry| entry.connections > 0 || entry.handshakes > 0;
     shard.retain(|_, entry| {
@@ -177,7 +180,7 @@ fn make_room(shard: &mut HashMap<IpAddr, Entry>, settings: &AddressLimitSettings
     let oldest_kept = idle[idle.len() / 2];
     let mut room = idle.len() / 2;
     shard.retain(|_, entry| {
-        // Many may have been used at one instant.
+        // Many may have been used at the same instant.
         let goes = !is_open(entry) && entry.used <= oldest_kept && room > 0;
         room -= usize::from(goes);
         !goes
@@ -195,7 +198,7 @@ impl Drop for Slot {
     }
 }
 
-/// What an address is counted by.
+/// Returns the address under which `ip` is counted.
 fn key(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

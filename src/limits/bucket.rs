@@ -2,29 +2,29 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket whose rate is told at each use, so that another configuration is in force at once. Its owner sees to
-/// it that nobody else uses it meanwhile.
+/// A token bucket that is told its rate at each use, so that a new configuration is in force at once. Its owner makes
+/// sure that nobody else uses it at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// Tokens that were missing from a full bucket at `at`.
+    /// Number of tokens that were missing from a full bucket at `at`.
     missing: f64,
     at: Instant,
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Returns a full bucket.
     pub fn new(now: Instant) -> Self {
         Bucket { missing: 0.0, at: now }
     }
 
-    /// Takes one token from a bucket of `burst` tokens that gets `rate` tokens a second; `false` if there is none. A rate
-    /// of 0 is no bound.
+    /// Takes a token from a bucket of `burst` tokens that gets `rate` tokens a second. Returns false if there is none.
+    /// A rate of 0 is no bound.
     pub fn admit(&mut self, rate: u32, burst: u32, now: Instant) -> bool {
         if rate == 0 {
             return true;
         }
         let missing = self.missing_at(rate, now);
-        // A hair of a token is the rounding of the clock.
+        // The tiny margin allows for the rounding of the clock.
         if missing + 1.0 > f64::from(burst.max(1)) + 1e-6 {
             return false;
         }
@@ -32,7 +32,7 @@ impl Bucket {
         true
     }
 
-    /// Whether forgetting this bucket changes nothing.
+    /// Returns true if the bucket is full, so that forgetting it changes nothing.
     pub fn is_full(&self, rate: u32, now: Instant) -> bool {
         rate == 0 || self.missing_at(rate, now) <= 0.0
     }

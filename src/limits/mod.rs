@@ -1,7 +1,7 @@
-//! Bounds: sizes and times ([`quota`]) and rates ([`throttle`] for what everybody shares, [`Bucket`] for what one client
-//! has, [`Addresses`] for what all clients of one address have together).
+//! Bounds: sizes and times ([`quota`]), and rates ([`throttle`] for what everybody shares, [`Bucket`] for one client,
+//! and [`Addresses`] for all clients of one address together).
 //!
-//! Every bound is of this node alone, as everything here is in its memory.
+//! Every bound is of this node alone, because everything here is in its memory.
 
 mod address;
 mod bucket;

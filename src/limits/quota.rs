@@ -48,11 +48,12 @@ pub struct LimitSettings {
     #[schemars(range(max = 31_536_000))]
     pub connection_duration_seconds: u32,
 
-    /// For TLS and the head of a request; a slower client is cut off.
+    /// Longest time for TLS and the head of a request; a slower client is cut off.
     #[schemars(range(min = 1, max = 3600))]
     pub handshake_timeout_seconds: u32,
 
-    /// Frames of one connection that are not yet written, in bytes. A post that does not fit is 429.
+    /// Largest total of the frames of one connection that are not yet written, in bytes. A post that does not fit is
+    /// 429.
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub send_buffer_bytes: usize,
 
@@ -84,15 +85,15 @@ pub struct LimitSettings {
     #[schemars(range(min = 1024, max = 67_108_864))]
     pub bulk_bytes: usize,
 
-    /// What the clients of one address may do together.
+    /// The bounds of all clients of one address together.
     pub per_address: AddressLimitSettings,
 
-    /// What one connection may do.
+    /// The bounds of one connection.
     pub per_connection: ConnectionLimitSettings,
 }
 
-/// What the clients of one address may do together, on this node; an IPv6 client is counted by its /64. Every bound is
-/// off by default: behind a proxy that `trustedProxies` does not name, all clients are one address.
+/// The bounds of all clients of one address together, on this node; an IPv6 client is counted by its /64. Every bound
+/// is off by default: behind a proxy that `trustedProxies` does not name, all clients are one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AddressLimitSettings {
@@ -109,7 +110,7 @@ pub struct AddressLimitSettings {
     pub messages_per_second: u32,
 }
 
-/// What one connection may do.
+/// The bounds of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConnectionLimitSettings {
@@ -150,28 +151,28 @@ impl Default for LimitSettings {
 }
 
 impl LimitSettings {
-    /// How long a connection may be idle, if that is bounded.
+    /// Returns the longest time that a connection may be idle, if that is bounded.
     pub fn idle_timeout(&self) -> Option<Duration> {
         positive_seconds(self.idle_timeout_seconds)
     }
 
-    /// How old a connection may get, if that is bounded.
+    /// Returns the longest life of a connection, if that is bounded.
     pub fn connection_duration(&self) -> Option<Duration> {
         positive_seconds(self.connection_duration_seconds)
     }
 
-    /// How long TLS and the head of a request may take.
+    /// Returns the longest time for TLS and the head of a request.
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_secs(self.handshake_timeout_seconds.into())
     }
 
-    /// How long a socket may take nothing.
+    /// Returns the longest time that a socket may accept nothing.
     pub fn slow_client_timeout(&self) -> Duration {
         Duration::from_secs(self.slow_client_timeout_seconds.into())
     }
 }
 
-/// How the gateway notices that a peer is gone.
+/// The pings by which the gateway notices that a peer is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KeepAliveSettings {
@@ -192,12 +193,12 @@ impl Default for KeepAliveSettings {
 }
 
 impl KeepAliveSettings {
-    /// Time between pings, unless they are off.
+    /// Returns the time between pings, unless they are off.
     pub fn ping_interval(&self) -> Option<Duration> {
         positive_seconds(self.ping_interval_seconds)
     }
 
-    /// How long a peer may be silent after a ping.
+    /// Returns the longest time that a peer may be silent after a ping.
     pub fn pong_timeout(&self) -> Duration {
         Duration::from_secs(self.pong_timeout_seconds.into())
     }

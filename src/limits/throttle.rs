@@ -1,4 +1,4 @@
-//! Rate bounds: token buckets with AWS's rate and burst.
+//! Bounds of rates: token buckets with AWS's rate and burst.
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -31,19 +31,19 @@ pub struct ThrottleSettings {
     pub burst_limit: Option<u32>,
 }
 
-/// A token bucket of this node. Exact, lock-free, and about 100 bytes whatever its traffic.
+/// A token bucket of this node: exact, lock-free, and about 100 bytes large whatever its traffic.
 #[derive(Debug)]
 pub struct Throttle {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Moment>>,
 }
 
 impl Throttle {
-    /// The bucket that the settings ask for, or `None` if they set no rate.
+    /// Returns the bucket that `settings` ask for, or `None` if they set no rate.
     pub fn new(settings: RouteSettings) -> Option<Self> {
         Self::build(settings.throttling_rate_limit, settings.throttling_burst_limit)
     }
 
-    /// The bucket of all APIs, or `None` if the settings set no rate.
+    /// Returns the bucket of all APIs, or `None` if `settings` set no rate.
     pub fn of_account(settings: ThrottleSettings) -> Option<Self> {
         Self::build(settings.rate_limit, settings.burst_limit)
     }
@@ -56,7 +56,7 @@ impl Throttle {
         Some(Throttle { limiter: RateLimiter::direct_with_clock(quota, TokioClock) })
     }
 
-    /// Takes one token; `false` if there is none.
+    /// Takes a token. Returns false if there is none.
     pub fn admit(&self) -> bool {
         self.limiter.check().is_ok()
     }
@@ -95,7 +95,7 @@ impl Add<Nanos> for Moment {
     }
 }
 
-/// The rate as a whole number of tokens, at least one.
+/// Returns the number of tokens in one second, rounded up to a whole number, at least one.
 fn one_second_of(rate: f64) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of u32")]
     let tokens = rate.ceil().clamp(1.0, f64::from(u32::MAX)) as u32;

@@ -1,8 +1,8 @@
-//! One live socket: what is to be written ([`Outbox`]), the framing around it ([`Socket`]), the times that matter
-//! ([`Deadlines`]) and why it ends ([`Closing`]).
+//! A live socket: the frames to be written ([`Outbox`]), the framing around them ([`Socket`]), the times that matter
+//! ([`Deadlines`]) and the reason why it ends ([`Closing`]).
 //!
-//! A session knows no route and no backend. It is driven by one task, which owns the [`Socket`]; everybody else
-//! holds the [`Outbox`]. An idle session holds one small read buffer, one timer and an empty outbox.
+//! A session knows no route and no backend. One task drives it and owns the [`Socket`]; all others hold the [`Outbox`].
+//! An idle session holds one small read buffer, one timer and an empty outbox.
 
 mod closing;
 mod deadlines;

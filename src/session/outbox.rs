@@ -12,11 +12,10 @@ use tokio::sync::oneshot;
 use super::Closing;
 use crate::clock::Timestamp;
 
-/// What a frame costs the send buffer beside its data: its place in the queue and its header.
+/// Size of a queued frame beside its data, in bytes: its place in the queue and its header.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// All that is to be written to one socket, shared by everybody who writes to it. Its bytes are bounded; while it is
-/// empty it holds no buffer.
+/// The bounded queue of frames for one socket, shared by everything that writes to it. An empty outbox holds no buffer.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -28,14 +27,14 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Queued>,
-    /// Bytes queued here or handed to the socket and not yet written.
+    /// Bytes that are queued here, or were handed to the socket and are not written yet.
     bytes: usize,
     closing: Option<Closing>,
-    /// The socket is gone; nothing will be written any more.
+    /// Set when the socket is gone: nothing will be written any more.
     gone: bool,
 }
 
-/// One message on its way to a client. Its bytes are shared, never copied on their way to the socket.
+/// A message on its way to a client. Its bytes are shared, and never copied on their way to the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub(super) data: Bytes,
@@ -49,12 +48,12 @@ pub(super) enum FrameKind {
 }
 
 impl Frame {
-    /// A text frame.
+    /// Returns a text frame.
     pub fn text(text: String) -> Self {
         Frame { data: text.into(), kind: FrameKind::Text }
     }
 
-    /// A text frame of any bytes; what is not UTF-8 becomes U+FFFD, as on AWS.
+    /// Returns a text frame of `bytes`. Bytes that are not UTF-8 become U+FFFD, as on AWS.
     pub fn text_lossy(bytes: Bytes) -> Self {
         let data = match std::str::from_utf8(&bytes) {
             Ok(_) => bytes,
@@ -63,27 +62,27 @@ impl Frame {
         Frame { data, kind: FrameKind::Text }
     }
 
-    /// Bytes of its data.
+    /// Returns the size of its data, in bytes.
     pub fn len(&self) -> usize {
         self.data.len()
     }
 
-    /// Whether it has no data.
+    /// Returns true if it has no data.
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
-    /// Its data, shared.
+    /// Returns its data, shared.
     pub fn bytes(&self) -> Bytes {
         self.data.clone()
     }
 
-    /// Whether it is a binary frame.
+    /// Returns true if it is a binary frame.
     pub fn is_binary(&self) -> bool {
         self.kind == FrameKind::Binary
     }
 
-    /// A binary frame.
+    /// Returns a binary frame.
     pub fn binary(data: Bytes) -> Self {
         Frame { data, kind: FrameKind::Binary }
     }
@@ -97,18 +96,19 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    /// Tells the poster that the whole frame is in the socket.
+    /// Tells the poster that the frame is in the socket as a whole.
     pub(super) fn written(self) {
         match self.poster {
             Poster::Nobody => {}
-            // A poster that has gone away does not need the answer.
+            // A poster that has gone does not need the answer.
             Poster::Waiting(written) => drop(written.send(())),
             Poster::Receipt(receipt) => receipt.written(),
         }
     }
 }
 
-/// Who learns what became of a frame. Dropped unwritten, the frame never will be.
+/// The poster that is told the outcome of a frame. If it is dropped before the frame is written, the frame never will
+/// be.
 #[derive(Debug)]
 enum Poster {
     Nobody,
@@ -116,10 +116,10 @@ enum Poster {
     Receipt(Receipt),
 }
 
-/// Learns what became of many frames, without a task or an allocation for each.
+/// A receiver of the outcomes of many frames, without a task or an allocation for each.
 pub trait Receipts: fmt::Debug + Send + Sync {
-    /// The frame that was posted as number `id` was written whole, or never will be. Called once for each frame that
-    /// was taken, from the session's task.
+    /// Notes that frame number `id` was written as a whole, or never will be. Called once for each frame that was
+    /// queued, from the session's task.
     fn settle(&self, id: u64, written: bool);
 }
 
@@ -142,10 +142,10 @@ impl Drop for Receipt {
     }
 }
 
-/// Resolves when a frame's fate is known: `Ok` once it was written whole, an error if the connection ended first.
+/// The outcome of a frame: `Ok` once it was written as a whole, an error if the connection ended before.
 pub type Delivery = oneshot::Receiver<()>;
 
-/// Why a frame was not taken.
+/// The reason why a frame was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PostRefused {
     #[error("the connection is closed or closing")]
@@ -155,7 +155,8 @@ pub enum PostRefused {
 }
 
 impl Outbox {
-    /// An empty one that takes up to `limit_bytes`. A single larger frame is taken when nothing else waits.
+    /// Returns an empty outbox that accepts up to `limit_bytes`. A single larger frame is accepted when nothing else
+    /// waits.
     pub fn new(limit_bytes: usize, now: Timestamp) -> Self {
         Outbox {
             state: Mutex::default(),
@@ -168,18 +169,18 @@ impl Outbox {
     /// Queues a frame from a backend. Frames are written in the order of these calls.
     ///
     /// # Errors
-    /// The connection is closing, or its buffer is full.
+    /// [`PostRefused::Gone`] and [`PostRefused::Full`].
     pub fn post(&self, frame: Frame, now: Timestamp) -> Result<Delivery, PostRefused> {
         let (written, delivery) = oneshot::channel();
         self.take(frame, now, || Poster::Waiting(written))?;
         Ok(delivery)
     }
 
-    /// As [`Outbox::post`], for one who posts for many others: `receipts` learns what became of frame number `id`, if
-    /// it was taken.
+    /// Queues a frame as [`Outbox::post`] does, for a poster of many frames: `receipts` is told the outcome of frame
+    /// number `id`.
     ///
     /// # Errors
-    /// As [`Outbox::post`]; then `receipts` hears nothing.
+    /// [`PostRefused::Gone`] and [`PostRefused::Full`]; then `receipts` is told nothing.
     pub fn post_for(
         &self,
         frame: Frame,
@@ -207,8 +208,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a frame of the gateway's own or a route's reply. It may exceed the limit: the session reads no further
-    /// message until there is room, so the excess is bounded by its dispatches in flight.
+    /// Queues a frame of the gateway itself or the reply of a route. It may exceed the limit: the session reads no
+    /// further message until there is room, so its dispatches in flight bound the excess.
     pub fn reply(&self, frame: Frame) {
         let cost = frame.data.len() + FRAME_OVERHEAD_BYTES;
         {
@@ -221,8 +222,9 @@ impl Outbox {
         self.writer.wake();
     }
 
-    /// Asks the session to close after what is queued was written, or without if nothing more may be. The first reason
-    /// stands, unless a later one forbids to write; `false` if there was one.
+    /// Asks the session to close: after the queued frames are written, or at once if `closing` forbids to write any
+    /// more. The first reason stands, unless a later one forbids to write. Returns false if an earlier reason stands,
+    /// or the socket is gone.
     pub fn close(&self, closing: Closing) -> bool {
         let dropped = {
             let mut state = self.lock();
@@ -234,13 +236,13 @@ impl Outbox {
             state.closing = Some(closing);
             dropped
         };
-        // Their posters learn that they are not written, which may want this lock.
+        // The posters of these frames are told that they are not written, and may take this lock: it must be free.
         drop(dropped);
         self.writer.wake();
         true
     }
 
-    /// Ready with the reason if the session has to close without writing anything more.
+    /// Returns the reason if the session has to close without writing anything more.
     pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<Closing> {
         self.writer.register(cx.waker());
         match &self.lock().closing {
@@ -249,36 +251,37 @@ impl Outbox {
         }
     }
 
-    /// Whether posts can still be taken.
+    /// Returns true if the outbox still accepts posts.
     pub fn is_open(&self) -> bool {
         let state = self.lock();
         !state.gone && state.closing.is_none()
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the number of bytes that wait to be written.
     pub fn buffered_bytes(&self) -> usize {
         self.lock().bytes
     }
 
-    /// Whether the buffer is full.
+    /// Returns true if the buffer is full.
     pub fn is_full(&self) -> bool {
         self.lock().bytes >= self.limit_bytes
     }
 
-    /// Notes that data went in or out.
+    /// Notes that data came in or went out at `now`.
     pub fn touch(&self, now: Timestamp) {
         self.last_active.fetch_max(now.millis(), Ordering::Relaxed);
     }
 
-    /// When data last went in or out.
+    /// Returns the time when data last came in or went out.
     pub fn last_active(&self) -> Timestamp {
         Timestamp(self.last_active.load(Ordering::Relaxed))
     }
 
-    /// Moves all that is queued into `sending`, which is empty. Ready with the reason to close once everything was taken
-    /// and somebody asked for it.
+    /// Moves all queued frames into `sending`, which is empty. Returns the reason to close once everything was moved
+    /// and somebody has asked to close.
     pub(super) fn poll_take(&self, cx: &mut Context<'_>, sending: &mut VecDeque<Queued>) -> Poll<Option<Closing>> {
         self.writer.register(cx.waker());
+        // The waker is registered before the queue is looked at, so that no frame is missed.
         let mut state = self.lock();
         if !state.frames.is_empty() {
             std::mem::swap(&mut state.frames, sending);
@@ -290,12 +293,12 @@ impl Outbox {
         }
     }
 
-    /// Frames of this cost are in the socket.
+    /// Frees the space of frames of this `cost`, which are in the socket.
     pub(super) fn release(&self, cost: usize) {
         self.lock().bytes -= cost;
     }
 
-    /// The socket is gone: whatever is queued will not be written, and its posters learn so.
+    /// Notes that the socket is gone. The queued frames are dropped, which tells their posters.
     pub(crate) fn end(&self) {
         let frames = {
             let mut state = self.lock();
@@ -312,7 +315,7 @@ impl Outbox {
 
 #[cfg(test)]
 impl Outbox {
-    /// Writes all that is queued, as a session does whose socket takes everything.
+    /// Writes all queued frames, as the session of a socket does that accepts everything.
     pub(crate) fn write_all(&self) -> Vec<Frame> {
         let frames = std::mem::take(&mut self.lock().frames);
         let write = |queued: Queued| {

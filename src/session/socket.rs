@@ -18,40 +18,41 @@ use super::outbox::{FrameKind, Queued};
 use super::wire::Wire;
 use super::{Closing, Observed, Outbox};
 
-/// What an idle connection keeps for reading. A larger buffer is zeroed anew at each read and costs every connection.
+/// Size of the read buffer of an idle connection. A larger buffer is zeroed anew at each read, and every connection
+/// pays for it.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
 
-/// Control frames that wait for a blocked socket; pongs beyond are not sent.
+/// Most bytes of control frames that wait for a blocked socket; pongs beyond them are not sent.
 const CONTROL_BUFFER_BYTES: usize = 2 * 1024;
 
-/// Most pieces of one vectored write: two for each frame.
+/// Most pieces in one vectored write: two for each frame.
 const WRITE_SLICES: usize = 64;
 
-/// How long a close frame may take to be written.
+/// Longest time for writing a close frame.
 const CLOSE_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the client may take to answer a close frame and to close its side.
+/// Longest time for the client to answer a close frame and to close its side.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client may still send after a close frame before it is cut off.
+/// Most bytes that a client may still send after a close frame before it is cut off.
 const LINGER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Sizes of one socket.
+/// The limits of one socket.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketSettings {
     pub message_max_bytes: usize,
     pub frame_max_bytes: usize,
 }
 
-/// What came from the client.
+/// An event from the client.
 #[derive(Debug)]
 pub enum Incoming {
     Text(Utf8Bytes),
     Binary(Bytes),
-    /// A ping; its pong is on its way.
+    /// A ping; its pong is queued already.
     Ping,
     Pong,
-    /// Nothing more will come. [`Socket::close`] tells the client, if it can be told.
+    /// The end: nothing more comes. [`Socket::close`] tells the client, if it can be told.
     End(Closing),
 }
 
@@ -63,15 +64,15 @@ pub struct Socket<S> {
     websocket: WebSocketStream<Wire<S>>,
     outbox: Arc<Outbox>,
     sending: VecDeque<Queued>,
-    /// Bytes of `sending` that the stream has accepted.
+    /// Number of bytes of `sending` that the stream has accepted.
     accepted: usize,
-    /// A ping was handed to the library and may not be written yet.
+    /// Set when a ping was handed to the library and may not be written yet.
     control: bool,
     frames_sent: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Takes over a stream on which the handshake is done and `already_read` came behind it.
+    /// Takes over a stream after the handshake. `already_read` are bytes that were read behind it.
     pub async fn new(io: S, already_read: Bytes, outbox: Arc<Outbox>, settings: SocketSettings) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -88,18 +89,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Socket { websocket, outbox, sending: VecDeque::new(), accepted: 0, control: false, frames_sent: 0 }
     }
 
-    /// What [`super::Deadlines`] wants to know.
+    /// Returns what [`super::Deadlines`] needs to know.
     pub fn observe(&self, reading: bool) -> Observed {
         let wire = self.websocket.get_ref();
         Observed { read: wire.read, written: wire.written, writing: !self.sending.is_empty() || wire.owed, reading }
     }
 
-    /// Data frames that were written whole so far.
+    /// Returns the number of data frames that were written as a whole so far.
     pub fn frames_sent(&self) -> u64 {
         self.frames_sent
     }
 
-    /// The next thing from the client.
+    /// Returns the next event from the client.
     pub fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         loop {
             let incoming = match ready!(Pin::new(&mut self.websocket).poll_next(cx)) {
@@ -111,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     let frame = frame.as_ref().map(|frame| (u16::from(frame.code), frame.reason.as_str()));
                     Incoming::End(Closing::by_client(frame))
                 }
-                // The library never gives raw frames when it reads.
+                // The library never returns raw frames when it reads.
                 Some(Ok(Message::Frame(_))) => continue,
                 Some(Err(error)) => Incoming::End(end_of(&error)),
                 None => Incoming::End(Closing::lost()),
@@ -120,8 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Writes what is in the outbox. Ready only when the connection has to end: somebody asked for it and all before it
-    /// is written, or the socket failed.
+    /// Writes the frames of the outbox. Ready only when the connection has to end: somebody has asked for it and all
+    /// earlier frames are written, or the socket failed.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Closing> {
         match ready!(self.poll_send_all(cx)) {
             Ok(closing) => Poll::Ready(closing),
@@ -143,16 +144,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Writes all of `sending`, and tells each poster when its frame is out.
+    /// Writes all of `sending`, and tells each poster when its frame is written.
     fn poll_send_frames(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.websocket.get_ref().held && self.websocket.get_ref().owed {
-            // Half a control frame is out: it goes first.
+            // Half a control frame is written: the rest goes first.
             ready!(self.poll_flush_control(cx))?;
         }
         self.websocket.get_mut().held = true;
         loop {
             if self.accepted > 0 {
-                // A TLS stream may hold back what it accepted; only what is flushed counts as written.
+                // A TLS stream may hold back what it has accepted; only flushed bytes count as written.
                 ready!(Pin::new(self.websocket.get_mut().io()).poll_flush(cx))?;
                 self.settle();
             }
@@ -193,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Pin::new(self.websocket.get_mut().io()).poll_write_vectored(cx, &slices[..count])
     }
 
-    /// Lets go of the frames that are in the socket whole.
+    /// Removes the frames that are in the socket as a whole.
     fn settle(&mut self) {
         while let Some(queued) = self.sending.front() {
             let length = FrameHeader::new(queued).bytes().len() + queued.frame.data.len();
@@ -215,15 +216,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Queues a ping. It is written by the next [`Socket::poll_send`].
+    /// Queues a ping. The next [`Socket::poll_send`] writes it.
     pub fn ping(&mut self) {
-        // A full control buffer means a blocked socket: what waits there does as well as a ping.
+        // The control buffer is full only if the socket is blocked: the frames that wait there do as well as a ping.
         let _ = Pin::new(&mut self.websocket).start_send(Message::Ping(Bytes::new()));
         self.control = true;
     }
 
-    /// Tells the client why the connection ends, as far as it can still be told. Afterwards nothing is written, and
-    /// posters of what was queued learn that it was not.
+    /// Tells the client why the connection ends, if it can still be told. Afterwards nothing is written, and the
+    /// posters of queued frames are told that they were not written.
     pub async fn close(&mut self, closing: &Closing) {
         self.outbox.end();
         if !closing.can_be_told() {
@@ -233,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if closing.is_cut() {
             self.sending = VecDeque::new();
             if self.accepted > 0 {
-                // Half a frame is out, and the rest of it may not follow.
+                // Half a frame is written, and the rest of it may not follow.
                 return;
             }
             self.websocket.get_mut().held = false;
@@ -252,8 +253,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.sending = VecDeque::new();
     }
 
-    /// Gives the client time to read the close frame and to answer it: closing a socket with unread input would reset the
-    /// connection and could take the close frame away from the client.
+    /// Gives the client time to read the close frame and to answer it. Closing a socket with unread input would reset
+    /// the connection, and the client could lose the close frame.
     pub async fn linger(mut self, closing: &Closing) {
         if !closing.can_be_told() {
             return;
@@ -275,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-/// How reading ended, when it was not by a close frame.
+/// Returns the reason why reading ended without a close frame.
 fn end_of(error: &tungstenite::Error) -> Closing {
     use tungstenite::error::ProtocolError;
     match error {
@@ -287,7 +288,7 @@ fn end_of(error: &tungstenite::Error) -> Closing {
     }
 }
 
-/// Head of an unmasked, final frame (RFC 6455, section 5.2).
+/// Header of an unmasked, final frame (RFC 6455, section 5.2).
 #[derive(Clone, Copy, Default)]
 struct FrameHeader {
     bytes: [u8; 10],

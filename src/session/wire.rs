@@ -4,19 +4,19 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The byte stream below a WebSocket: counts what passes, and lets only one side write at a time.
+/// The byte stream below a WebSocket. It counts the bytes that pass, and lets only one side write at a time.
 ///
-/// Data frames are written by [`super::Socket`] straight from their shared bytes; the WebSocket library writes its own
-/// control frames (pong, ping, close) through [`AsyncWrite`]. While a data frame is half written the wire is held and
-/// the library has to wait; while one of its frames is half written [`Wire::owed`] says so.
+/// [`super::Socket`] writes data frames straight from their shared bytes; the WebSocket library writes its own control
+/// frames (pong, ping, close) through [`AsyncWrite`]. While a data frame is half written the wire is held, and the
+/// library has to wait; while one of the library's frames is half written, [`Wire::owed`] is set.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     io: S,
     pub(super) read: u64,
     pub(super) written: u64,
-    /// A data frame is being written.
+    /// Set while a data frame is being written.
     pub(super) held: bool,
-    /// The library still has bytes of its own to write.
+    /// Set while the library still has bytes of its own to write.
     pub(super) owed: bool,
 }
 
@@ -25,7 +25,7 @@ impl<S> Wire<S> {
         Wire { io, read: 0, written: 0, held: false, owed: false }
     }
 
-    /// The stream itself, for writing data frames.
+    /// Returns the stream itself, for writing data frames.
     pub(super) fn io(&mut self) -> &mut S {
         &mut self.io
     }
@@ -43,7 +43,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.held {
-            // No waker: the socket flushes the library itself as soon as the data frame is out.
+            // No waker is registered: the socket flushes the library itself as soon as the data frame is written.
             self.owed = true;
             return Poll::Pending;
         }
