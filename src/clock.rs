@@ -1,4 +1,4 @@
-//! Wall time as a seam. Waiting uses tokio's own clock, which tests can pause.
+//! Wall time, which tests can replace. Waiting uses tokio's own clock, which tests can pause.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,12 +7,12 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcDateTime};
 
-/// Tells the time of day.
+/// A clock that tells the time of day.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// Returns the present time.
     fn now(&self) -> Timestamp;
 
-    /// Now, in nanoseconds since 1970, for what compares times of several programs.
+    /// Returns the present time in nanoseconds since 1970, to compare with times of other programs.
     fn now_nanos(&self) -> u64 {
         self.now().millis() * 1_000_000
     }
@@ -47,15 +47,15 @@ const ISO_8601: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 impl Timestamp {
-    /// Milliseconds since 1970.
+    /// Returns the milliseconds since 1970.
     pub fn millis(self) -> u64 {
         self.0
     }
 
-    /// As access logs write it: `25/Sep/2026:00:23:03 +0000`.
+    /// Formats the time for access logs: `25/Sep/2026:00:23:03 +0000`.
     pub fn clf(self) -> String {
         thread_local! {
-            /// The second that was written last: many events happen in one.
+            /// The second that was formatted last: many events happen in the same one.
             static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
         }
         let second = self.0 / 1000;
@@ -67,7 +67,7 @@ impl Timestamp {
         })
     }
 
-    /// As AWS answers it: `2026-09-25T00:22:29.887Z`.
+    /// Formats the time as AWS does: `2026-09-25T00:22:29.887Z`.
     pub fn iso_8601(self) -> String {
         self.format(ISO_8601)
     }

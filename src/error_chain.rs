@@ -1,4 +1,4 @@
-//! An error with all its causes, for people.
+//! Errors with all their causes, for people.
 
 use std::error::Error;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Identifiers that the gateway makes: nodes, connections, events.
 //!
 //! Differs from AWS: a connection id is 20 characters (14 bytes) and begins with the id of the node that holds the
-//! connection, so that a push finds its way without a look-up.
+//! connection, so that a push finds its way without a lookup.
 
 use std::fmt;
 
@@ -12,47 +12,48 @@ use rand::{Rng as _, TryRng as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// Length of a node id.
+/// Length of a node id, in bytes.
 pub const NODE_ID_BYTES: usize = 6;
 const NODE_ID_CHARS: usize = 8;
-/// Length of a connection id before it is text.
+/// Length of a connection id before it is text, in bytes.
 pub const CONNECTION_ID_BYTES: usize = 14;
 const CONNECTION_ID_CHARS: usize = 20;
 const EVENT_ID_BYTES: usize = 11;
 const EVENT_ID_CHARS: usize = 16;
 
-/// One start of the process: 48 random bits. In text 8 base64url characters.
+/// The id of one start of the process: 48 random bits. As text it is 8 base64url characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId([u8; NODE_ID_BYTES]);
 
-/// A connection: the id of its node and 64 random bits. In text 20 base64url characters, the last one `=`.
+/// The id of a connection: the id of its node and 64 random bits. As text it is 20 base64url characters, the last one
+/// `=`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId([u8; CONNECTION_ID_BYTES]);
 
-/// An event, message or request: 11 bytes, in text 16 base64url characters, the last one `=`.
+/// The id of an event, message or request: 11 bytes. As text it is 16 base64url characters, the last one `=`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventId([u8; EVENT_ID_CHARS]);
 
-/// The text is no connection id of this gateway.
+/// An error: the text is no connection id of this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a connection id: 20 base64url characters ending in `=`")]
 pub struct InvalidConnectionId;
 
-/// The text is no node id.
+/// An error: the text is no node id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a node id: 8 base64url characters")]
 pub struct InvalidNodeId;
 
 impl NodeId {
-    /// A new one from the system's generator.
+    /// Draws a new id from the system's generator.
     pub fn random() -> Self {
         NodeId(system_random())
     }
 
-    /// Reads its text, which has one spelling.
+    /// Parses an id. Each id has one spelling.
     ///
     /// # Errors
-    /// Another length, or a character outside base64url.
+    /// [`InvalidNodeId`]: the text has another length, or a character outside base64url.
     pub fn parse(text: &str) -> Result<Self, InvalidNodeId> {
         let mut bytes = [0; NODE_ID_BYTES];
         match URL_SAFE.decode_slice(text, &mut bytes) {
@@ -61,23 +62,23 @@ impl NodeId {
         }
     }
 
-    /// Its 48 bits, in the lower part.
+    /// Returns the 48 bits of the id, in the lower part.
     pub fn to_bits(self) -> u64 {
         self.0.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
     }
 
-    /// The opposite of [`NodeId::to_bits`].
+    /// Returns the id with the 48 lower bits of `bits`.
     pub fn from_bits(bits: u64) -> Self {
         let mut bytes = [0; NODE_ID_BYTES];
         bytes.copy_from_slice(&bits.to_be_bytes()[8 - NODE_ID_BYTES..]);
         NodeId(bytes)
     }
-    /// The id with these bytes.
+    /// Returns the id with these bytes.
     pub fn from_bytes(bytes: [u8; NODE_ID_BYTES]) -> Self {
         NodeId(bytes)
     }
 
-    /// Its bytes, as peers tell them to each other.
+    /// Returns the bytes of the id, as they are sent to peers.
     pub fn to_bytes(self) -> [u8; NODE_ID_BYTES] {
         self.0
     }
@@ -90,7 +91,7 @@ impl fmt::Display for NodeId {
 }
 
 impl ConnectionId {
-    /// A new one for a connection of `node`, from the system's generator.
+    /// Draws a new id for a connection of `node`, from the system's generator.
     pub fn random(node: NodeId) -> Self {
         let mut bytes = [0; CONNECTION_ID_BYTES];
         bytes[..NODE_ID_BYTES].copy_from_slice(&node.0);
@@ -98,45 +99,46 @@ impl ConnectionId {
         ConnectionId(bytes)
     }
 
-    /// Reads the one spelling that an id has.
+    /// Parses an id. Each id has one spelling.
     ///
     /// # Errors
-    /// Another length, a character outside base64url, or unused bits that are not zero.
+    /// [`InvalidConnectionId`]: the text has another length, a character outside base64url, or unused bits that are not
+    /// zero.
     pub fn parse(text: &str) -> Result<Self, InvalidConnectionId> {
         if text.len() != CONNECTION_ID_CHARS {
             return Err(InvalidConnectionId);
         }
         let mut bytes = [0; CONNECTION_ID_BYTES];
-        // The engine wants exact padding and refuses trailing bits, so one connection has one spelling.
+        // The engine requires exact padding and refuses trailing bits, so one connection has one spelling.
         match URL_SAFE.decode_slice(text, &mut bytes) {
             Ok(CONNECTION_ID_BYTES) => Ok(ConnectionId(bytes)),
             Ok(_) | Err(_) => Err(InvalidConnectionId),
         }
     }
 
-    /// The id with these bytes.
+    /// Returns the id with these bytes.
     pub fn from_bytes(bytes: [u8; CONNECTION_ID_BYTES]) -> Self {
         ConnectionId(bytes)
     }
 
-    /// Its bytes, as peers tell them to each other.
+    /// Returns the bytes of the id, as they are sent to peers.
     pub fn to_bytes(self) -> [u8; CONNECTION_ID_BYTES] {
         self.0
     }
 
-    /// The node that holds the connection.
+    /// Returns the node that holds the connection.
     pub fn node(&self) -> NodeId {
         let mut bytes = [0; NODE_ID_BYTES];
         bytes.copy_from_slice(&self.0[..NODE_ID_BYTES]);
         NodeId(bytes)
     }
 
-    /// Which of 16 buckets its record lies in: the upper half of the first random byte.
+    /// Returns the bucket of the connection's record, from 0 to 15: the upper half of the first random byte.
     pub fn bucket(&self) -> u8 {
         self.0[NODE_ID_BYTES] >> 4
     }
 
-    /// The id of the connection's `$disconnect` event. It is computed, so nothing can produce a second one.
+    /// Returns the id of the connection's `$disconnect` event. It is computed, so nothing can produce a second one.
     pub fn disconnect_event(&self) -> EventId {
         let mut hash = Sha256::new();
         hash.update(b"tidegate/disconnect/1");
@@ -163,14 +165,14 @@ impl fmt::Debug for ConnectionId {
 }
 
 impl EventId {
-    /// A new one.
+    /// Draws a new id.
     pub fn random() -> Self {
         let mut bytes = [0; EVENT_ID_BYTES];
         rand::rng().fill_bytes(&mut bytes);
         EventId::encode(bytes)
     }
 
-    /// The text.
+    /// Returns the text of the id.
     pub fn as_str(&self) -> &str {
         ascii(&self.0)
     }

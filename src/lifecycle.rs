@@ -1,4 +1,4 @@
-//! Who owns the tasks of this process, and how they learn that it ends.
+//! The owner of all tasks of this process, which tells them when it ends.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Every task of the process is spawned here, so that shutdown can wait for all of them.
+/// The place where every task of the process is spawned, so that shutdown can wait for all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     tasks: TaskTracker,
@@ -15,7 +15,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Runs a task that ends by itself, at the latest when [`Lifecycle::aborting`] says so.
+    /// Runs a task that ends by itself, at the latest when [`Lifecycle::aborting`] is cancelled.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -24,17 +24,17 @@ impl Lifecycle {
         self.tasks.spawn(task)
     }
 
-    /// Where other rooms spawn what they own.
+    /// Returns the tracker on which other rooms spawn their tasks.
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 
-    /// Finish what you have, take nothing new.
+    /// Returns the token that is cancelled when the node drains: tasks finish what they have and take nothing new.
     pub fn draining(&self) -> &CancellationToken {
         &self.draining
     }
 
-    /// Stop now.
+    /// Returns the token that is cancelled when tasks must stop now.
     pub fn aborting(&self) -> &CancellationToken {
         &self.aborting
     }

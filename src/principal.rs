@@ -1,5 +1,5 @@
-//! What is known of who is on a connection, beside its address: what an authorizer said, which key it came with, which
-//! credential signed.
+//! The principal of a connection: everything known about its user beside the address, which is the answer of an
+//! authorizer, the API key, and the credential that signed.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
-/// Who is on a connection. A connection whose route asks for nothing has none.
+/// The identity behind a connection. A connection whose route requires no authorization has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Principal {
-    /// What stands as `requestContext.authorizer` in every event.
+    /// Value of `requestContext.authorizer` in every event.
     pub authorizer: Option<AuthorizerContext>,
     /// The API key that the client came with.
     pub api_key: Option<Arc<ApiKeyIdentity>>,
     /// The credential that signed the client's request.
     pub iam: Option<Arc<IamIdentity>>,
-    /// How long the authorizer took, in milliseconds.
+    /// Time that the authorizer took, in milliseconds.
     pub integration_latency: Option<u64>,
-    /// What the token's end means for the connection; only the node that holds it minds it.
+    /// Expiry of the token. Only the node that holds the connection acts on it.
     #[serde(skip)]
     pub expiry: Option<Expiry>,
 }
 
-/// What an authorizer said of a client, all values as text.
+/// The answer of an authorizer about a client, all values as text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AuthorizerContext {
     /// `principalId` and `context` of a REQUEST authorizer's answer.
@@ -39,7 +39,7 @@ pub enum AuthorizerContext {
 pub struct ApiKeyIdentity {
     /// Its key in `apiKeys`.
     pub id: Box<str>,
-    /// Never leaves the process but in events; empty in what was read from a record.
+    /// The key itself. It leaves the process only in events, and is empty in a principal that was read from a record.
     #[serde(skip)]
     pub value: Secret,
 }
@@ -54,18 +54,18 @@ pub struct IamIdentity {
     pub user_arn: Box<str>,
 }
 
-/// When a token expires, and what happens then.
+/// The expiry of a token, and what happens then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub at: Timestamp,
-    /// When the client is told.
+    /// Time when the client is notified.
     pub notice_at: Option<Timestamp>,
-    /// The code that the connection is closed with, if it is closed.
+    /// Code with which the connection is closed, if it is closed.
     pub close_code: Option<u16>,
 }
 
 impl Principal {
-    /// The value of `$context.authorizer.{name}`.
+    /// Returns the value of `$context.authorizer.{name}`.
     pub fn authorizer_variable(&self, name: &str) -> Option<Cow<'_, str>> {
         let find = |entries: &'_ [(Box<str>, Box<str>)], name: &str| -> Option<usize> {
             entries.iter().position(|(key, _)| **key == *name)
@@ -86,7 +86,7 @@ impl Principal {
         }
     }
 
-    /// Who the client is, in its authorizer's word: `principalId`, or the `sub` of its token.
+    /// Returns the name of the client's user: `principalId`, or the `sub` of its token.
     pub fn user(&self) -> Option<&str> {
         match self.authorizer.as_ref()? {
             AuthorizerContext::Request { principal_id, .. } => principal_id.as_deref(),
@@ -96,12 +96,12 @@ impl Principal {
         }
     }
 
-    /// Whether the client came with a token.
+    /// Returns true if the client came with a token.
     pub fn has_token(&self) -> bool {
         matches!(self.authorizer, Some(AuthorizerContext::Jwt { .. }))
     }
 
-    /// The value of `$context.identity.{name}`, as far as it is about keys.
+    /// Returns the value of `$context.identity.{name}`, if that is about keys.
     pub fn identity_variable(&self, name: &str) -> Option<&str> {
         match name {
             "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()).filter(|value| !value.is_empty()),

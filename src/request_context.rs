@@ -1,5 +1,5 @@
-//! The `$context` of one event: what is known about a connection and about what just happened on it. It feeds
-//! integration events, request parameters and headers of backend calls.
+//! The `$context` of one event: everything that is known about a connection and about the event. It feeds integration
+//! events, request parameters and headers of backend calls.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,20 +14,21 @@ use crate::principal::Principal;
 use crate::topic::Topics;
 use crate::trace_context::TraceContext;
 
-/// What is known of a connection for its whole life. A fresh token replaces the principal; all else stays the same.
+/// Everything that is known of a connection for its whole life. A fresh token replaces the principal; all else stays
+/// the same.
 #[derive(Debug)]
 pub struct Connection {
     pub id: ConnectionId,
     pub api_id: Arc<str>,
     pub stage: Arc<str>,
     pub connected_at: Timestamp,
-    /// Host and port as the client wrote them.
+    /// Host and port, as the client wrote them.
     pub host: Box<str>,
-    /// Whether the client used `wss`, as far as the gateway or a trusted proxy knows.
+    /// True if the client used `wss`, as far as the gateway or a trusted proxy knows.
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<Box<str>>,
-    /// Who is on it, once that was asked.
+    /// The principal, once the client was authorized.
     pub principal: ArcSwapOption<Principal>,
     /// The certificate that the client showed to the gateway itself.
     pub client_cert: Option<Arc<ClientCert>>,
@@ -36,7 +37,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// One that tests can do with: of the API `chat` and the stage `prod`, plain, from this machine, and in nothing.
+    /// Returns a connection for tests: of the API `chat` and the stage `prod`, without TLS, from this machine, and in
+    /// no group.
     #[doc(hidden)]
     pub fn sample(id: ConnectionId) -> Self {
         Connection {
@@ -68,7 +70,7 @@ pub struct ClientCert {
     pub validity: Validity,
 }
 
-/// When a certificate is valid, as OpenSSL writes times: `May 28 12:30:02 2019 GMT`.
+/// The time for which a certificate is valid, written as OpenSSL does: `May 28 12:30:02 2019 GMT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Validity {
@@ -77,7 +79,7 @@ pub struct Validity {
 }
 
 impl ClientCert {
-    /// The value of `$context.identity.clientCert.{name}`.
+    /// Returns the value of `$context.identity.clientCert.{name}`.
     fn variable(&self, name: &str) -> Option<&str> {
         Some(match name {
             "clientCertPem" => &self.client_cert_pem,
@@ -91,7 +93,7 @@ impl ClientCert {
     }
 }
 
-/// What just happened on a connection.
+/// An event on a connection.
 #[derive(Clone, Debug)]
 pub enum Event {
     Connect,
@@ -100,7 +102,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// AWS's name of the kind.
+    /// Returns AWS's name of the kind.
     pub fn event_type(&self) -> &'static str {
         match self {
             Event::Connect => "CONNECT",
@@ -110,26 +112,26 @@ impl Event {
     }
 }
 
-/// One event on one connection, with all that an integration may want to know about it.
+/// An event on a connection, with everything that an integration may need to know about it.
 #[derive(Clone, Debug)]
 pub struct RequestContext<'a> {
     pub connection: &'a Connection,
-    /// Who was on the connection when the event happened.
+    /// The principal of the connection when the event happened.
     pub principal: Option<Arc<Principal>>,
     pub event: Event,
     pub route_key: &'a str,
     pub request_id: EventId,
     pub request_time: Timestamp,
-    /// The API's own `domainName`, else the Host that the client used.
+    /// Domain name: the API's own `domainName`, else the Host that the client used.
     pub domain_name: &'a str,
-    /// Where a backend posts to reach this connection; ready to use.
+    /// URL to which a backend posts to reach this connection; ready to use.
     pub callback_url: String,
     /// The trace that calls of backends continue; a new one for each if there is none.
     pub trace: Option<TraceContext>,
 }
 
 impl RequestContext<'_> {
-    /// The value of `$context.{name}`, or `None` if this event has no such value.
+    /// Returns the value of `$context.{name}`, or `None` if this event has no such value.
     ///
     /// Source: AWS, "WebSocket API mapping template reference for API Gateway".
     pub fn variable(&self, name: &str) -> Option<Cow<'_, str>> {

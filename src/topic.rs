@@ -1,4 +1,5 @@
-//! What connections are found by beside their ids: the groups that they joined, and the users that are on them.
+//! The groups and users by which connections are found, beside their ids: groups that they joined, and users that are
+//! on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,14 +11,14 @@ pub const GROUP_NAME_MAX_BYTES: usize = 128;
 /// Longest name of a user, in bytes.
 pub const USER_NAME_MAX_BYTES: usize = 256;
 
-/// The name of a group or of a user. They are two worlds: a group and a user of one name have nothing in common.
+/// The name of a group or of a user. A group and a user with the same name have nothing in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName {
     kind: TopicKind,
     text: Box<str>,
 }
 
-/// What a name is the name of.
+/// The kind of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TopicKind {
     Group,
@@ -31,7 +32,7 @@ pub struct Topic {
     pub name: TopicName,
 }
 
-/// The text cannot be a name.
+/// The reason why a text cannot be a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InvalidName {
     #[error("a group is named by 1 to 128 characters of A-Z a-z 0-9 _ . : @ = -")]
@@ -41,10 +42,10 @@ pub enum InvalidName {
 }
 
 impl TopicName {
-    /// The name of a group: `[A-Za-z0-9_.:@=-]{1,128}`.
+    /// Parses the name of a group: `[A-Za-z0-9_.:@=-]{1,128}`.
     ///
     /// # Errors
-    /// It is empty or too long, or has another character.
+    /// [`InvalidName::Group`]: the text is empty or too long, or has another character.
     pub fn group(text: &str) -> Result<Self, InvalidName> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@=-".contains(&byte);
         if (1..=GROUP_NAME_MAX_BYTES).contains(&text.len()) && text.bytes().all(is_allowed) {
@@ -54,10 +55,10 @@ impl TopicName {
         }
     }
 
-    /// The name of a user: any text of 1 to 256 bytes.
+    /// Parses the name of a user: any text of 1 to 256 bytes.
     ///
     /// # Errors
-    /// It is empty or too long.
+    /// [`InvalidName::User`]: the text is empty or too long.
     pub fn user(text: &str) -> Result<Self, InvalidName> {
         if (1..=USER_NAME_MAX_BYTES).contains(&text.len()) {
             Ok(TopicName { kind: TopicKind::User, text: text.into() })
@@ -66,18 +67,18 @@ impl TopicName {
         }
     }
 
-    /// What it is the name of.
+    /// Returns the kind of the name.
     pub fn kind(&self) -> TopicKind {
         self.kind
     }
 
-    /// The name as it is written.
+    /// Returns the text of the name.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
-/// What one connection is in. It holds eight bytes for each; the names are shared.
+/// The groups and users that one connection is in. Each costs the connection eight bytes; the names are shared.
 #[derive(Debug)]
 pub struct Topics(Mutex<Option<Vec<Arc<Topic>>>>);
 
@@ -88,12 +89,13 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// Looks at them, or changes them. `None` once the connection is over: nothing can be added then.
+    /// Calls `act` with the groups and users, to read or to change them. Returns `None` once the connection is over:
+    /// nothing can be added then.
     pub fn with<R>(&self, act: impl FnOnce(&mut Vec<Arc<Topic>>) -> R) -> Option<R> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
     }
 
-    /// The connection is over. What it was in; nothing the second time.
+    /// Ends the list, because the connection is over. Returns what the connection was in; nothing the second time.
     pub fn end(&self) -> Vec<Arc<Topic>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }

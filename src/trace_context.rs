@@ -1,4 +1,4 @@
-//! Where something is in a trace, and how that is written in headers.
+//! Places in a trace, and how they are written in headers.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use http::{HeaderMap, HeaderName};
 use crate::clock::Timestamp;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// X-Ray's header.
+/// Header of AWS X-Ray.
 pub const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
-/// The place in a trace from which something continues: what goes over the wire to a backend, and to another node with
-/// a forwarded post or push.
+/// The place in a trace from which something continues. It goes to a backend with a call, and to another node with a
+/// forwarded post or push.
 ///
 /// W3C's trace id and the root of `X-Amzn-Trace-Id` are the same 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub struct TraceContext {
     pub sampled: bool,
 }
 
-/// Bytes of a trace id and a span id.
+/// Length of a trace id and a span id together, in bytes.
 pub const TRACE_PLACE_BYTES: usize = 24;
 
 impl TraceContext {
-    /// Its trace id and span id, as nodes tell each other of a trace that is made.
+    /// Returns the trace id and the span id, as they are sent to peers of a sampled trace.
     pub fn to_bytes(self) -> [u8; TRACE_PLACE_BYTES] {
         let mut bytes = [0; TRACE_PLACE_BYTES];
         let (trace_id, span_id) = bytes.split_at_mut(size_of::<u128>());
@@ -34,21 +34,21 @@ impl TraceContext {
         bytes
     }
 
-    /// The place in a trace that is made. `None` if an id is zero, which stands for none in every spelling.
+    /// Reads a place in a sampled trace. Returns `None` if an id is zero, which stands for none in every format.
     pub fn from_bytes(bytes: [u8; TRACE_PLACE_BYTES]) -> Option<Self> {
         let (trace_id, span_id) = bytes.split_first_chunk()?;
         let (trace_id, span_id) = (u128::from_be_bytes(*trace_id), u64::from_be_bytes(*span_id.first_chunk()?));
         (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id, sampled: true })
     }
 
-    /// The beginning of a new trace. X-Ray wants the time in front of a trace id.
+    /// Begins a new trace. X-Ray requires the time at the beginning of a trace id.
     pub fn new(now: Timestamp, sampled: bool) -> Self {
         let seconds = (now.millis() / 1000) & 0xffff_ffff;
         let trace_id = (u128::from(seconds) << 96) | (rand::random::<u128>() >> 32);
         TraceContext { trace_id, span_id: random_span_id(), sampled }
     }
 
-    /// Where the sender of these headers is: `traceparent`, else `X-Amzn-Trace-Id`.
+    /// Reads the sender's place from its headers: from `traceparent`, else from `X-Amzn-Trace-Id`.
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let traceparent = text(&TRACEPARENT).and_then(Self::parse_traceparent);
@@ -93,34 +93,34 @@ impl TraceContext {
         Some(TraceContext { trace_id, span_id, sampled: field("Sampled") == Some("1") })
     }
 
-    /// The next span of this trace.
+    /// Returns a new span in this trace.
     pub fn child(self) -> Self {
         TraceContext { span_id: random_span_id(), ..self }
     }
 
-    /// Value of `traceparent`.
+    /// Returns the value of `traceparent`.
     pub fn traceparent(&self) -> String {
         format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 
-    /// Value of `X-Amzn-Trace-Id`.
+    /// Returns the value of `X-Amzn-Trace-Id`.
     pub fn amzn(&self) -> String {
         format!("{};Parent={:016x};Sampled={}", self.root(), self.span_id, u8::from(self.sampled))
     }
 
-    /// The trace alone, as `X-Amzn-Trace-Id` names it.
+    /// Returns the trace without a span, as `X-Amzn-Trace-Id` names it.
     pub fn root(&self) -> impl fmt::Display {
         let trace_id = self.trace_id;
         fmt::from_fn(move |f| write!(f, "Root=1-{:08x}-{:024x}", trace_id >> 96, trace_id & ((1 << 96) - 1)))
     }
 
-    /// The trace alone, as W3C names it.
+    /// Returns the trace without a span, as W3C names it.
     pub fn trace_id_hex(&self) -> String {
         format!("{:032x}", self.trace_id)
     }
 }
 
-/// Zero stands for none.
+/// Draws a span id. Zero stands for none, so it is never drawn.
 fn random_span_id() -> u64 {
     rand::random::<u64>().max(1)
 }
