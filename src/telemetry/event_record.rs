@@ -13,44 +13,44 @@ use crate::principal::IamIdentity;
 use crate::request_context::RequestContext;
 use crate::trace_context::TraceContext;
 
-/// All that is known of one event when it is over. Its flow fills it in and hands it over once
+/// Everything that is known of one event when it is over. The event's flow fills it in and hands it over once
 /// ([`super::Telemetry::record`]); metrics, access log, execution log and span are made from it.
 pub struct EventRecord<'a> {
     pub subject: Subject<'a>,
     pub outcome: Outcome,
     pub labels: &'a StageLabels,
     pub stage: &'a StageTelemetry,
-    /// Of the event's route; its stage's where it has none.
+    /// Telemetry of the event's route; that of its stage if the event has no route.
     pub route: &'a RouteTelemetry,
-    /// What was answered, as an HTTP status.
+    /// Status of the answer, as in HTTP.
     pub status: u16,
-    /// Why it went another way than asked for, if it did.
+    /// Reason why the event was not handled as requested, if it was not.
     pub reason: Option<Reason>,
-    /// What the client was told instead of what it asked for.
+    /// Text that the client got instead of what it asked for.
     pub client_text: Option<&'a str>,
     pub error: Option<&'a (dyn Error + 'static)>,
-    /// What was decided about a client that connects, if somebody was asked.
+    /// Decision about a client that connects, if an authorizer was asked.
     pub authorizer: Option<AuthorizerRecord>,
-    /// The call of a backend, if there was one.
+    /// Call of a backend, if there was one.
     pub integration: Option<IntegrationRecord>,
     pub request_bytes: usize,
     pub response_bytes: usize,
-    /// What was sent and answered, for `dataTraceEnabled` alone.
+    /// Payloads of the request and the answer, for `dataTraceEnabled` alone.
     pub data: Option<Data>,
     pub started: Instant,
     pub trace: TraceContext,
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
-    /// Something that a client did.
+    /// An action of a client.
     Event(&'a RequestContext<'a>),
     /// A call of `@connections`.
     Callback(&'a Callback<'a>),
 }
 
-/// What became of it, in the words of its metric.
+/// The outcome of an event, in the words of its metric.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome {
     Connect {
@@ -66,34 +66,34 @@ pub enum Outcome {
         outcome: &'static str,
         path: &'static str,
     },
-    /// Another call of `@connections`.
+    /// A call of `@connections` that is no push.
     Call,
 }
 
-/// A call of `@connections` or beside it, by a backend or by whoever may.
+/// A call of `@connections` or another operation of the backend API, by any caller.
 #[derive(Clone, Debug)]
 pub struct Callback<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
     pub domain_name: &'a str,
     pub method: &'a str,
-    /// Below the stage, with names in place of values.
+    /// Path below the stage, with names in place of values.
     pub path: &'static str,
-    /// What was to be done; none if there is no such method.
+    /// Operation; `None` if there is no such method.
     pub operation: Option<&'static str>,
-    /// To how many connections a message to many was delivered.
+    /// Number of connections to which a message to many was delivered.
     pub delivered: Option<usize>,
-    /// None if what was typed is no id.
+    /// Id of the connection; `None` if the path has no valid one.
     pub connection_id: Option<ConnectionId>,
     pub request_id: EventId,
     pub request_time: Timestamp,
     pub source_ip: Option<IpAddr>,
     pub user_agent: Option<&'a str>,
-    /// Who signed it.
+    /// Identity that signed the call.
     pub signer: Option<&'a IamIdentity>,
 }
 
-/// Which kind of authorizer decided.
+/// The kind of an authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizerKind {
     Request,
@@ -101,28 +101,28 @@ pub enum AuthorizerKind {
     Iam,
 }
 
-/// What an authorizer decided about a client.
+/// The decision of an authorizer about a client.
 #[derive(Clone, Debug)]
 pub struct AuthorizerRecord {
     pub kind: AuthorizerKind,
-    /// As `tidegate_authorizer_results_total` says.
+    /// Outcome, as in `tidegate_authorizer_results_total`.
     pub outcome: &'static str,
-    /// Why it let nobody in, with all causes, for people.
+    /// Error because of which the client was refused, with all causes, for people.
     pub error: Option<String>,
-    /// Of `AWS_IAM`: the signature counts, whatever the policy says.
+    /// True if the signature of an `AWS_IAM` request is valid, whatever the policy says.
     pub is_signed: bool,
     pub latency: Duration,
-    /// The call of an authorizer that is an HTTP server; none if its answer was known.
+    /// Call of an authorizer that is an HTTP server; `None` if its answer was known.
     pub call: Option<AuthorizerCall>,
 }
 
 /// A call of an authorizer that is an HTTP server.
 #[derive(Clone, Debug)]
 pub struct AuthorizerCall {
-    /// Of its answer, if there was one.
+    /// Status of the answer, if there was one.
     pub status: Option<u16>,
     pub latency: Duration,
-    /// What the authorizer calls the request.
+    /// Id that the authorizer gave to the request.
     pub request_id: Option<String>,
 }
 
@@ -130,19 +130,20 @@ pub struct AuthorizerCall {
 #[derive(Clone, Debug)]
 pub struct IntegrationRecord {
     pub integration_id: Arc<str>,
-    /// Of its answer, if there was one.
+    /// Status of the answer, if there was one.
     pub status: Option<u16>,
-    /// Of its failure, as `tidegate_integration_errors_total` says, and with all causes for people.
+    /// Kind of the failure, as in `tidegate_integration_errors_total`. `error` is the failure with all causes, for
+    /// people.
     pub error_kind: Option<&'static str>,
     pub error: Option<String>,
     pub latency: Duration,
-    /// What the backend calls the request.
+    /// Id that the backend gave to the request.
     pub request_id: Option<String>,
-    /// A request parameter had no value and was left out.
+    /// Set when a request parameter had no value and was left out.
     pub left_out: bool,
 }
 
-/// Payloads, as they are.
+/// The payloads of an event, unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Data {
     pub request: Bytes,
@@ -150,7 +151,7 @@ pub struct Data {
 }
 
 impl Subject<'_> {
-    /// AWS's name of the kind of event.
+    /// Returns AWS's name of the kind of event.
     pub fn event_type(&self) -> &'static str {
         match self {
             Subject::Event(context) => context.event.event_type(),
@@ -158,7 +159,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The connection that it is about, if it is about one.
+    /// Returns the connection that the event is about, if it is about one.
     pub fn connection_id(&self) -> Option<ConnectionId> {
         match self {
             Subject::Event(context) => Some(context.connection.id),

@@ -1,8 +1,8 @@
-//! The execution log: what happened to each event of a stage that asks for it, in the process's own log.
+//! The execution log: the course of each event of a stage that asks for it, in the process's own log.
 //!
 //! Lines are at level `info` with target `tidegate::execution`, so that they are there when a stage asks for them.
 //! Payloads are at level `debug` with target `tidegate::data_trace`, shortened: they need both `dataTraceEnabled` and
-//! an operator who lets that level through. Headers, query strings and tokens are in neither.
+//! an operator who enables that level. Neither contains headers, query strings or tokens.
 
 use tracing::{Span, debug, debug_span, info, info_span};
 
@@ -11,13 +11,13 @@ use crate::apigatewayv2::LoggingLevel;
 use crate::id::EventId;
 use crate::request_context::Connection;
 
-/// So much of a payload is logged, in bytes. AWS cuts its log events there too.
+/// Most bytes of a payload that are logged. AWS cuts its log events there too.
 const PAYLOAD_MAX_BYTES: usize = 1024;
 
-/// The span around all that happens on one connection.
+/// Returns the span around everything that happens on one connection.
 pub fn connection_span(logging_level: LoggingLevel, connection: &Connection) -> Span {
     let Connection { id, api_id, stage, .. } = connection;
-    // Off, it is let through by nobody, and costs a look at the filter.
+    // With the log off, no usual filter enables the span, and it costs one look at the filter.
     if logging_level == LoggingLevel::Off {
         debug_span!(target: "tidegate::execution", "connection", connection_id = %id, api_id = &**api_id, stage = &**stage)
     } else {
@@ -25,7 +25,7 @@ pub fn connection_span(logging_level: LoggingLevel, connection: &Connection) -> 
     }
 }
 
-/// The span around one event on a connection.
+/// Returns the span around one event on a connection.
 pub fn event_span(route: &RouteTelemetry, route_key: &str, request_id: &EventId) -> Span {
     if route.logging_level == LoggingLevel::Off {
         debug_span!(target: "tidegate::execution", "event", route_key, request_id = %request_id)
@@ -34,7 +34,7 @@ pub fn event_span(route: &RouteTelemetry, route_key: &str, request_id: &EventId)
     }
 }
 
-/// Writes what the record's route asks for.
+/// Writes the lines that the record's route asks for.
 pub(super) fn write(record: &EventRecord<'_>) {
     let failed = record.status >= 400;
     let wanted = match record.route.logging_level {
@@ -64,11 +64,11 @@ pub(super) fn write(record: &EventRecord<'_>) {
             "{}", if failed { "an event failed" } else { "an event is done" }
         );
     } else if reason.is_some() {
-        // Always in the log, for whoever lets this level through.
+        // Always logged, for operators who enable this level.
         debug!(
             request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
             error = record.error.map(|error| tracing::field::display(super::chain(error))),
-            "an event went another way than asked for"
+            "an event was not handled as requested"
         );
     }
     if let Some(data) = record.data.as_ref().filter(|_| record.route.data_trace) {

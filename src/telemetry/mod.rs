@@ -1,11 +1,12 @@
-//! What an operator sees: logs, metrics, traces.
+//! The telemetry for operators: logs, metrics, traces.
 //!
-//! A flow fills in one [`EventRecord`] for each event and hands it to [`Telemetry::record`], from which metrics
-//! (`metrics/`), the access log of the stage (`access_log/`), the execution log and the event's span (`trace/`) are
-//! made. [`Reason`] says why an event went another way than asked for.
+//! A flow fills in one [`EventRecord`] for each event and hands it to [`Telemetry::record`], which makes metrics
+//! (`metrics/`), the line in the access log of the stage (`access_log/`), the execution log and the event's span
+//! (`trace/`) from it. [`Reason`] says why an event was not handled as requested.
 //!
-//! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
-//! or sent is lost, counted, and said once; no payload, header, token or query string is in a log at `info` or above.
+//! Invariants: labels of metrics come from the configuration. Nothing here makes an event wait: what cannot be written
+//! or sent is lost, counted, and reported once. No payload, header, token or query string is in a log at `info` or
+//! above.
 
 mod reason;
 pub mod metrics;

@@ -1,9 +1,11 @@
 /// Declares the reasons: their codes, AWS's gateway response type for each, and what they mean.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $response_type:literal, $meaning:literal;)+) => {
-        /// Why an event went another way than asked for: it was refused, it fell back to another route, or it failed.
+        /// The reason why an event was not handled as requested: it was refused, it took the default route, or it
+        /// failed.
         ///
-        /// Its code is in the log and in `tidegate_reasons_total`, and with `explain: true` in what the client gets.
+        /// Its code is in the log and in `tidegate_reasons_total`, and with `explain: true` also in the answer to the
+        /// client.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])* #[doc = $meaning] $name,)+
@@ -13,17 +15,17 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
 
-            /// Its name for programs.
+            /// Returns its name for programs.
             pub fn code(self) -> &'static str {
                 match self { $(Reason::$name => $code,)+ }
             }
 
-            /// What it means, for people.
+            /// Returns its meaning, for people.
             pub fn meaning(self) -> &'static str {
                 match self { $(Reason::$name => $meaning,)+ }
             }
 
-            /// `$context.error.responseType`; empty if the event was not refused.
+            /// Returns `$context.error.responseType`; empty if the event was not refused.
             ///
             /// Source: AWS, "Gateway response types for API Gateway".
             pub fn response_type(self) -> &'static str {
@@ -37,22 +39,22 @@ reasons! {
     // Requests that lead nowhere.
     UnknownApi = "unknownApi", "RESOURCE_NOT_FOUND", "neither Host nor path name a configured API";
     UnknownStage = "unknownStage", "RESOURCE_NOT_FOUND", "the API has no stage of that name";
-    UnknownResource = "unknownResource", "RESOURCE_NOT_FOUND", "the path goes on behind the stage";
+    UnknownResource = "unknownResource", "RESOURCE_NOT_FOUND", "the path continues behind the stage";
     NoUpgrade = "noUpgrade", "RESOURCE_NOT_FOUND", "a plain HTTP request to a WebSocket stage";
     ClientsNotHere = "clientsNotHere", "ACCESS_DENIED", "clients connect to the public listener only";
     BadHandshake = "badHandshake", "BAD_REQUEST_PARAMETERS", "the request is not a correct WebSocket handshake";
     HeadTooLarge = "headTooLarge", "REQUEST_TOO_LARGE", "the URL or the headers are longer than allowed";
     HostNotAllowed = "hostNotAllowed", "ACCESS_DENIED", "the listener does not answer for this Host";
-    OriginNotAllowed = "originNotAllowed", "ACCESS_DENIED", "the page may not connect";
-    Draining = "draining", "DEFAULT_5XX", "the node goes down";
+    OriginNotAllowed = "originNotAllowed", "ACCESS_DENIED", "the origin of the page is not allowed";
+    Draining = "draining", "DEFAULT_5XX", "the node drains";
 
     // Connects and messages that the gateway itself refuses.
     MissingParameter = "missingParameter", "BAD_REQUEST_PARAMETERS", "a required request parameter is missing";
     Throttled = "throttled", "THROTTLED", "a bucket is empty, or an address has as many connections as it may";
     NodeFull = "nodeFull", "DEFAULT_5XX", "the node has as many connections as it may";
-    RegistryUnavailable = "registryUnavailable", "DEFAULT_5XX", "the node may take no connections now";
+    RegistryUnavailable = "registryUnavailable", "DEFAULT_5XX", "the node may accept no connections now";
     NoRoute = "noRoute", "ACCESS_DENIED", "no route has the selected key and there is no $default route";
-    ApiRemoved = "apiRemoved", "RESOURCE_NOT_FOUND", "a reload took the API or its stage away";
+    ApiRemoved = "apiRemoved", "RESOURCE_NOT_FOUND", "a reload removed the API or its stage";
     ReplyTooLarge = "replyTooLarge", "DEFAULT_5XX", "the backend's reply is larger than allowed";
 
     // Messages that take $default although it was not their key.
@@ -69,9 +71,9 @@ reasons! {
     AuthorizerUnauthorized = "authorizerUnauthorized", "UNAUTHORIZED", "the authorizer said Unauthorized";
     AuthorizerDenied = "authorizerDenied", "ACCESS_DENIED", "the authorizer's policy denies";
     AuthorizerNotAllowed = "authorizerNotAllowed", "ACCESS_DENIED", "the authorizer's policy does not allow";
-    AuthorizerFailed = "authorizerFailed", "AUTHORIZER_FAILURE", "the authorizer gave no answer that counts";
+    AuthorizerFailed = "authorizerFailed", "AUTHORIZER_FAILURE", "the authorizer gave no valid answer";
     ApiKeyInvalid = "apiKeyInvalid", "INVALID_API_KEY", "no valid API key";
-    TokenInvalid = "tokenInvalid", "UNAUTHORIZED", "the token does not count";
+    TokenInvalid = "tokenInvalid", "UNAUTHORIZED", "the token is not valid";
     ScopeMissing = "scopeMissing", "ACCESS_DENIED", "the token has none of the scopes that the route asks for";
     UsageThrottled = "usageThrottled", "THROTTLED", "the bucket of the API key's usage plan is empty";
     QuotaExceeded = "quotaExceeded", "QUOTA_EXCEEDED", "the quota of the API key's usage plan is used up";
@@ -81,7 +83,7 @@ reasons! {
     IamDenied = "iamDenied", "ACCESS_DENIED", "the policy of the signing key does not allow it";
 
     // Backends.
-    BackendRefused = "backendRefused", "", "the backend said no";
+    BackendRefused = "backendRefused", "", "the backend refused the client";
     BackendUnreachable = "backendUnreachable", "INTEGRATION_FAILURE", "the backend cannot be reached";
     BackendOverloaded = "backendOverloaded", "INTEGRATION_FAILURE", "too many calls wait for the backend";
     BackendTimeout = "backendTimeout", "INTEGRATION_TIMEOUT", "the backend did not answer in time";

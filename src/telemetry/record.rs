@@ -6,7 +6,7 @@ use super::{
 };
 use crate::request_context::Event;
 
-/// What flows hand their records to.
+/// The receiver of the records that flows hand over.
 #[derive(Debug)]
 pub struct Telemetry {
     pub tracer: Tracer,
@@ -14,7 +14,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Makes metrics, access log, execution log and span from one event, and ends the span.
+    /// Makes metrics, access log, execution log and span from `record`, and ends the span.
     pub fn record(&self, metrics: &Metrics, record: &EventRecord<'_>, mut span: Span) {
         count(metrics, record);
         if let Some(access_log) = &record.stage.access_log {
@@ -26,7 +26,7 @@ impl Telemetry {
         }
     }
 
-    /// Says why a request leads nowhere: no stage knows of it.
+    /// Counts and logs a request that leads nowhere, because it belongs to no stage.
     pub fn refused(&self, metrics: &Metrics, reason: Reason) {
         metrics.reason(&StageLabels::none(), "REQUEST", reason);
         debug!(reason = reason.code(), "a request leads nowhere: {}", reason.meaning());
@@ -60,7 +60,7 @@ fn count(metrics: &Metrics, record: &EventRecord<'_>) {
         Outcome::Disconnect | Outcome::Call => {}
     }
     if let Some(authorizer) = &record.authorizer {
-        // An answer that was known took no time that anybody waits for.
+        // Nobody waited for an answer that was known.
         let is_known = authorizer.kind == AuthorizerKind::Request && authorizer.call.is_none();
         metrics.authorizer(record.labels, authorizer.outcome, Some(authorizer.latency).filter(|_| !is_known));
     }

@@ -4,45 +4,45 @@ use super::access_log::{AccessLog, InvalidFormat};
 use super::metrics::{Metrics, RouteMeters, StageLabels};
 use crate::apigatewayv2::{self, LoggingLevel};
 
-/// What an operator wants to see of one stage, compiled with it.
+/// The telemetry that the configuration asks for in one stage, compiled with it.
 #[derive(Debug)]
 pub struct StageTelemetry {
     pub access_log: Option<AccessLog>,
-    /// Of what has no route: connects without a `$connect` route, messages that no route takes, calls of
+    /// Telemetry of events without a route: connects without a `$connect` route, messages that no route takes, calls of
     /// `@connections`.
     pub default: RouteTelemetry,
 }
 
-/// What an operator wants to see of one route of a stage.
+/// The telemetry that the configuration asks for in one route of a stage.
 #[derive(Debug)]
 pub struct RouteTelemetry {
     pub logging_level: LoggingLevel,
-    /// Payloads may be logged.
+    /// True if payloads may be logged.
     pub data_trace: bool,
     detailed_metrics: bool,
     route_key: Arc<str>,
-    /// Looked up when the first event comes.
+    /// Metrics of the route, looked up when the first event comes.
     meters: OnceLock<RouteMeters>,
 }
 
 impl StageTelemetry {
-    /// Compiles what the settings of a stage say.
+    /// Compiles the settings of a stage.
     ///
     /// # Errors
-    /// The format of its access log cannot be used.
+    /// [`InvalidFormat`]: the format of its access log cannot be used.
     pub fn compile(stage: &apigatewayv2::Stage) -> Result<Self, InvalidFormat> {
         let access_log = stage.access_log_settings.as_ref().map(AccessLog::compile).transpose()?;
         Ok(StageTelemetry { access_log, default: RouteTelemetry::new(stage, "-") })
     }
 
-    /// A stage of which nobody wants to see anything but metrics.
+    /// Returns the telemetry of a stage that has nothing but metrics.
     pub fn silent() -> Self {
         StageTelemetry { access_log: None, default: RouteTelemetry::new(&apigatewayv2::Stage::default(), "-") }
     }
 }
 
 impl RouteTelemetry {
-    /// What the settings of a stage say of one of its routes.
+    /// Returns the telemetry that the settings of a stage ask for in one of its routes.
     pub fn new(stage: &apigatewayv2::Stage, route_key: &str) -> Self {
         let (of_stage, of_route) = (stage.default_route_settings.as_ref(), stage.route_settings.get(route_key));
         let logging_level = of_route.and_then(|settings| settings.logging_level);
@@ -59,7 +59,7 @@ impl RouteTelemetry {
         }
     }
 
-    /// What events on this route count.
+    /// Returns the metrics of events on this route.
     pub fn meters(&self, metrics: &Metrics, labels: &StageLabels) -> &RouteMeters {
         self.meters.get_or_init(|| metrics.meters(labels, &self.route_key, self.detailed_metrics))
     }

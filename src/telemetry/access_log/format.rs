@@ -12,21 +12,21 @@ const PREFIX: &str = "$context.";
 /// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
 const FORMAT_MAX_BYTES: usize = 3 * 1024;
 
-/// Longest value that is written, in bytes; what clients send may be longer.
+/// Longest value that is written, in bytes; values from clients may be longer.
 const VALUE_MAX_BYTES: usize = 1024;
 
-/// About as long as most values are, in bytes: so much is reserved for each.
+/// Bytes that are reserved for each value: about the length of most.
 const VALUE_BYTES: usize = 24;
 
-/// What stands for a variable without a value.
+/// Text in place of a variable without a value.
 const NO_VALUE: &str = "-";
 
-/// Why a format cannot be used.
+/// The reason why a format cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum InvalidFormat {
     #[error("the format has {0} bytes; allowed: 1 to {FORMAT_MAX_BYTES}")]
     Length(usize),
-    #[error("the format is no single line")]
+    #[error("the format has more than one line")]
     Lines,
     #[error("there is no variable `$context.{name}`{}", hint(nearest))]
     UnknownVariable { name: String, nearest: Option<&'static str> },
@@ -36,12 +36,12 @@ fn hint(nearest: &Option<&'static str>) -> String {
     nearest.map(|nearest| format!(" (did you mean `$context.{nearest}`?)")).unwrap_or_default()
 }
 
-/// A format, taken apart.
+/// A format, split into its parts.
 #[derive(Debug)]
 pub(super) struct LineFormat {
     parts: Vec<Part>,
     escape: Escape,
-    /// About as long as a line is.
+    /// Length of a line, about.
     line_bytes: usize,
 }
 
@@ -51,14 +51,15 @@ enum Part {
     Variable(Box<str>),
 }
 
-/// How a value is kept from being more than a value, by how the format begins.
+/// The escaping of values, which keeps a value from being read as more than a value. The first character of the format
+/// decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Escape {
     /// `{`: quotes, backslashes and control characters as in JSON.
     Json,
     /// `<`: `&`, `<`, `>` and quotes as in XML.
     Xml,
-    /// Everything else: as JSON, which also keeps a quoted field of CLF whole.
+    /// Everything else: as in JSON, which also keeps a quoted field of CLF whole.
     Text,
 }
 
@@ -100,7 +101,7 @@ impl LineFormat {
         Ok(LineFormat { parts, escape, line_bytes })
     }
 
-    /// The line of one event, with its line break.
+    /// Returns the line of an event, with its line break.
     pub(super) fn line(&self, record: &EventRecord<'_>) -> String {
         let mut line = String::with_capacity(self.line_bytes);
         for part in &self.parts {

@@ -1,12 +1,12 @@
-//! Access logs: one line for each connect, message, disconnect and call of `@connections`, in the words of its stage.
+//! Access logs: one line for each connect, message, disconnect and call of `@connections`, in the format of its stage.
 //!
 //! A format is compiled with its stage ([`AccessLog`]). An event appends its line to a buffer in memory and goes on;
-//! one task for each destination (`writer.rs`) writes what has come together. What finds the buffer full, or cannot be
-//! written, is lost and counted.
+//! one task for each destination (`writer.rs`) writes the collected lines. A line that finds the buffer full, or cannot
+//! be written, is lost and counted.
 //!
 //! Differs from AWS: `integration.*`, `responseLength` and `responseLatency` have values, which AWS leaves out for
-//! WebSocket APIs; `tidegate.*` are additions; a format need not hold `$context.requestId`. The line of a disconnect is
-//! written when its backend knows of it.
+//! WebSocket APIs; `tidegate.*` are additions; a format need not contain `$context.requestId`. The line of a disconnect
+//! is written when its `$disconnect` has been delivered.
 
 mod format;
 mod variables;
@@ -23,7 +23,7 @@ use writer::Sink;
 pub use format::InvalidFormat;
 pub use writer::AccessLogs;
 
-/// Where lines go.
+/// The destination of lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Destination {
     Stdout,
@@ -44,7 +44,7 @@ impl AccessLog {
     /// Compiles the settings of a stage.
     ///
     /// # Errors
-    /// The format has a variable that there is not, or is no single line.
+    /// [`InvalidFormat`]: the format is empty or too long, has more than one line, or names an unknown variable.
     pub fn compile(settings: &AccessLogSettings) -> Result<Self, InvalidFormat> {
         let destination = match settings.destination.as_str() {
             "stdout" => Destination::Stdout,

@@ -4,7 +4,7 @@ use crate::id::ConnectionId;
 use crate::request_context::Event;
 use crate::telemetry::event_record::{AuthorizerKind, AuthorizerRecord, EventRecord, Subject};
 
-/// Every `$context` variable of access logs, beside `authorizer.NAME` for what an authorizer returned.
+/// Every `$context` variable of access logs, except `authorizer.NAME` for the values that an authorizer returned.
 ///
 /// Source: AWS, "API Gateway WebSocket API mapping template reference" and "Variables for access logging"; the last
 /// ones are tidegate's own.
@@ -79,7 +79,7 @@ pub(super) const VARIABLES: [&str; 68] = [
     "xrayTraceId",
 ];
 
-/// Whether there is such a variable.
+/// Returns true if there is a variable `name`.
 pub(super) fn exists(name: &str) -> bool {
     let authorizers = name.strip_prefix("authorizer.").is_some_and(|property| !property.is_empty());
     authorizers || VARIABLES.contains(&name)
@@ -87,15 +87,15 @@ pub(super) fn exists(name: &str) -> bool {
 
 /// The value of a variable.
 pub(super) enum Value<'r> {
-    /// Anything; it has to be kept from being more than a value.
+    /// Any text; it has to be escaped.
     Text(Cow<'r, str>),
-    /// The one variable that brings its own quotes, as on AWS.
+    /// A text that brings its own quotes; only one variable does, as on AWS.
     Quoted(String),
     Number(u128),
     Id(ConnectionId),
 }
 
-/// The value of a variable for one event.
+/// Returns the value of a variable for one event.
 pub(super) fn value<'r>(record: &'r EventRecord<'_>, name: &str) -> Option<Value<'r>> {
     let number = |number: u128| Some(Value::Number(number));
     let integration = record.integration.as_ref();
@@ -139,8 +139,8 @@ pub(super) fn value<'r>(record: &'r EventRecord<'_>, name: &str) -> Option<Value
     }
 }
 
-/// What is known of a decision: `authenticate` is the signature and `authorize` the policy of `AWS_IAM`, `authorizer` any
-/// other. What was refused has the status that the client got.
+/// Returns the value of a variable about the decision of an authorizer: `authenticate` is the signature and `authorize`
+/// the policy of `AWS_IAM`, `authorizer` any other. A step that refused the client has the status that the client got.
 fn of_authorizer<'r>(authorizer: &'r AuthorizerRecord, refused: u16, name: &str) -> Option<Value<'r>> {
     let (step, name) = name.split_once('.')?;
     let is_iam = authorizer.kind == AuthorizerKind::Iam;

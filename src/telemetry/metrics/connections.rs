@@ -1,7 +1,7 @@
 use super::labels::{CauseLabels, CodeLabels, OutcomeLabels, StageLabels};
 use super::register::{Counters, Gauges, Register};
 
-/// The life of connections.
+/// The metrics of the life of connections.
 #[derive(Debug)]
 pub(super) struct ConnectionMetrics {
     pub(super) open: Gauges<StageLabels>,
@@ -16,17 +16,17 @@ impl ConnectionMetrics {
     pub(super) fn declare(register: &mut Register<'_>) -> Self {
         ConnectionMetrics {
             open: register.gauge("connections_open", "Connections that are served now"),
-            connects: register.counter("connects", "Clients that asked to connect, by what became of it"),
-            disconnects: register.counter("disconnects", "Connections that ended, by what ended them"),
+            connects: register.counter("connects", "Clients that asked to connect, by outcome"),
+            disconnects: register.counter("disconnects", "Connections that ended, by cause"),
             disconnect_codes: register.counter("disconnect_codes", "Connections that ended, by close code"),
             disconnect_events_pending: register
-                .gauge("disconnect_events_pending", "$disconnect events that the backend has not taken yet"),
+                .gauge("disconnect_events_pending", "$disconnect events that are not delivered yet"),
             disconnect_events_lost: register.counter("disconnect_events_lost", "$disconnect events that were given up"),
         }
     }
 }
 
-/// A close code as a label. Clients choose codes, so only those that mean something have one of their own.
+/// Returns the label of a close code. Clients choose codes, so only codes with a meaning have a label of their own.
 pub(super) fn code_label(code: u16) -> &'static str {
     match code {
         1000 => "1000",

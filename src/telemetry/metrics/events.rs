@@ -10,7 +10,7 @@ use super::labels::{
 };
 use super::register::{Counters, Gauges, Histograms, Register};
 
-/// What happens on connections: messages, posts, calls of backends and of authorizers.
+/// The metrics of events on connections: messages, posts, calls of backends and of authorizers.
 #[derive(Debug)]
 pub(super) struct EventMetrics {
     pub(super) messages: Counters<RouteLabels>,
@@ -42,18 +42,18 @@ impl EventMetrics {
             pushes: register.counter("pushes", "Posts to connections, by outcome and path"),
             fan_out_deliveries: register.counter(
                 "fan_out_deliveries",
-                "Connections of this node that a message to a group, a user or many was for, by what became of it",
+                "Connections of this node that a message to a group, a user or many was for, by outcome",
             ),
             fan_out_duration: register.durations(
                 "fan_out_duration_seconds",
-                "Time until all was known of a message to a group, a user or many, on all nodes",
+                "Time until the outcome of a message to a group, a user or many was known on all nodes",
             ),
-            throttled: register.counter("throttled", "What was turned away, by whose bucket was empty"),
-            reasons: register.counter("reasons", "Events that went another way than asked for, by why"),
+            throttled: register.counter("throttled", "Requests that were throttled, by the level of the empty bucket"),
+            reasons: register.counter("reasons", "Events that were not handled as requested, by reason"),
             integration_duration: register
                 .durations("integration_duration_seconds", "Time that backends took to answer"),
             integration_errors: register.counter("integration_errors", "Failed calls of backends, by kind"),
-            authorizer_results: register.counter("authorizer_results", "What authorizers decided, by outcome"),
+            authorizer_results: register.counter("authorizer_results", "Decisions of authorizers, by outcome"),
             authorizer_duration: register.durations("authorizer_duration_seconds", "Time that authorizers took"),
             aws_connect_count: register
                 .counter("aws_connect_count", "AWS ConnectCount: connects that reached the $connect integration"),
@@ -69,7 +69,7 @@ impl EventMetrics {
         }
     }
 
-    /// Looks up what an event on this route counts, once for the life of a deployment.
+    /// Looks up the metrics of events on one route, once for the life of a deployment.
     pub(super) fn meters(&self, labels: &StageLabels, route_key: &Arc<str>, detailed: bool) -> RouteMeters {
         let aws = RouteLabels::new(labels, if detailed { Arc::clone(route_key) } else { "".into() });
         let class = |class| {
@@ -95,7 +95,7 @@ impl EventMetrics {
     }
 }
 
-/// What events on one route count, looked up once: an event then costs a few atomic additions.
+/// The metrics of events on one route, looked up once: an event then costs a few atomic additions.
 #[derive(Debug)]
 pub struct RouteMeters {
     pub(super) labels: StageLabels,
@@ -120,7 +120,7 @@ impl RouteMeters {
         })
     }
 
-    /// A message is on its way to its backend until this is dropped.
+    /// Counts a message as being at its backend until the returned value is dropped.
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())

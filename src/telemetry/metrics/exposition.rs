@@ -6,13 +6,14 @@ pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Content type of Prometheus's own text format.
 pub const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether who asks wants OpenMetrics, by its `Accept` header. Prometheus names it; `curl` and `promtool` do not.
+/// Returns true if the `Accept` header of a request asks for OpenMetrics. Prometheus asks for it; `curl` and `promtool`
+/// do not.
 pub fn wants_open_metrics(accept: Option<&str>) -> bool {
     accept.is_some_and(|accept| accept.contains("application/openmetrics-text"))
 }
 
 /// Turns OpenMetrics into Prometheus's text format. They differ in how a counter is described: with `_total` in its
-/// name here and without it there. Samples are the same.
+/// name in Prometheus's format, and without it in OpenMetrics. Samples are the same.
 pub(super) fn prometheus_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 1024);
     let mut help: Option<(&str, &str)> = None;

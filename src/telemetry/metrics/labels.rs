@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// The API and the stage that something happened in.
+/// The API and the stage of an event.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct StageLabels {
     pub api_id: Arc<str>,
@@ -10,7 +10,7 @@ pub struct StageLabels {
 }
 
 impl StageLabels {
-    /// What stands for no API and no stage: a request that leads nowhere.
+    /// Returns the labels of a request that leads to no API and no stage.
     pub fn none() -> Self {
         StageLabels { api_id: "-".into(), stage: "-".into() }
     }
@@ -45,7 +45,7 @@ stage_labels!(LevelLabels { level: &'static str });
 stage_labels!(DirectionLabels { direction: &'static str });
 stage_labels!(ReasonLabels { event_type: &'static str, reason: &'static str });
 
-/// One of several states, outcomes or operations of the whole process.
+/// A state, outcome or operation of the whole process, out of several.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct StateLabels {
     pub(super) state: &'static str,

@@ -10,10 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::register::Register;
 
-/// At most one log line in this time for each reason why a link was refused: anybody can knock at a port.
+/// Shortest time between two log lines about refused links with the same reason: anybody can connect to a port.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Metrics of the links to other nodes. Clones count together.
+/// Metrics of the links to other nodes. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct LinkMetrics {
     open: Gauge<i64, AtomicI64>,
@@ -38,33 +38,33 @@ impl LinkMetrics {
         LinkMetrics {
             open: register.single("links_open", "Links to other nodes that are up"),
             refused: register.counter("link_refusals", "Connections to the peer port that got no link"),
-            ended: register.counter("link_ends", "Links that are over, by what ended them"),
-            asked: register.single_counter("link_asks", "What other nodes asked about groups and users of this one"),
+            ended: register.counter("link_ends", "Links that ended, by cause"),
+            asked: register.single_counter("link_asks", "Questions of other nodes about groups and users of this one"),
             logged: Arc::default(),
         }
     }
 
-    /// A link is up.
+    /// Counts a link that is up.
     pub fn opened(&self) {
         self.open.inc();
     }
 
-    /// A link is no longer up.
+    /// Uncounts a link that is no longer up.
     pub fn closed(&self) {
         self.open.dec();
     }
 
-    /// What ended a link.
+    /// Counts a link that ended, by its cause.
     pub fn ended(&self, end: &'static str) {
         self.ended.get_or_create(&EndLabels { end }).inc();
     }
 
-    /// Another node asked about groups or users.
+    /// Counts a question of another node about groups or users.
     pub fn asked(&self) {
         self.asked.inc();
     }
 
-    /// Somebody got no link. `true` if it is time to log that.
+    /// Counts a connection to the peer port that got no link. Returns true if it is time to log one.
     pub fn refused(&self, reason: &'static str) -> bool {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
         let now = Instant::now();
@@ -76,7 +76,7 @@ impl LinkMetrics {
         is_due
     }
 
-    /// Connections to the peer port that got no link, for this reason.
+    /// Returns the number of connections to the peer port that got no link, for this reason.
     pub fn refusals(&self, reason: &'static str) -> u64 {
         self.refused.get_or_create(&RefusalLabels { reason }).get()
     }

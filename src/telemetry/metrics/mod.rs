@@ -1,8 +1,7 @@
 //! Metrics: each is declared once, with its name, in the file of its subject.
 //!
-//! Labels come from the configuration alone, never from clients, so the number of series is bounded. What events on a
-//! route count is looked up once for each deployment ([`RouteMeters`]); afterwards an event costs a few atomic
-//! additions.
+//! Labels come from the configuration alone, never from clients, so the number of series is bounded. The metrics of a
+//! route are looked up once for each deployment ([`RouteMeters`]); afterwards an event costs a few atomic additions.
 
 mod connections;
 mod events;
@@ -47,24 +46,24 @@ pub struct Metrics {
     links: LinkMetrics,
 }
 
-/// What is looked at only when somebody asks: how full this node is.
+/// Values that are read only when somebody asks for metrics: how full this node is.
 #[derive(Clone, Debug, Default)]
 pub struct Fill {
-    /// Bytes that wait in all send buffers, and in the fullest.
+    /// Bytes that wait in all send buffers, and in the fullest one.
     pub send_buffer_bytes: usize,
     pub send_buffer_largest_bytes: usize,
     /// Groups and users that have a member, and all memberships.
     pub groups: usize,
     pub group_memberships: usize,
     pub backends: Vec<BackendFill>,
-    /// `$disconnect` events that no backend has taken yet, of each stage.
+    /// `$disconnect` events that are not delivered yet, of each stage.
     pub pending: Vec<(StageLabels, usize)>,
 }
 
 /// The pool of one backend.
 #[derive(Clone, Debug)]
 pub struct BackendFill {
-    /// Its address as the configuration writes it.
+    /// Address of the backend, as the configuration writes it.
     pub backend: String,
     pub open: usize,
     pub idle: usize,
@@ -72,7 +71,7 @@ pub struct BackendFill {
 }
 
 impl Metrics {
-    /// All at zero. `registry_state` is the state of the registry that this process starts with.
+    /// Returns all metrics at zero. `registry_state` is the state of the registry at the start of this process.
     pub fn new(registry_state: &'static str) -> Self {
         let mut registry = Registry::default();
         let mut names: Vec<String> = process::NAMES.map(str::to_owned).to_vec();
@@ -86,71 +85,71 @@ impl Metrics {
         Metrics { registry, names, connections, events, node, links }
     }
 
-    /// OpenMetrics text.
+    /// Returns all metrics as OpenMetrics text.
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a String does not fail.
+        // Writing to a `String` does not fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
 
-    /// The Prometheus text format.
+    /// Returns all metrics in the Prometheus text format.
     pub fn encode_prometheus(&self) -> String {
         exposition::prometheus_text(&self.encode())
     }
 
-    /// The name of every metric, as it is read, whether it has a value yet or not.
+    /// Returns the name of every metric, as it is read, whether it has a value yet or not.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// What events on a route count. Look it up once and keep it.
+    /// Looks up the metrics of events on one route. Keep the result.
     pub fn meters(&self, labels: &StageLabels, route_key: &Arc<str>, detailed: bool) -> RouteMeters {
         self.events.meters(labels, route_key, detailed)
     }
 
-    /// A connection was opened.
+    /// Counts a connection that was opened.
     pub fn opened(&self, stage: &StageLabels) {
         self.connections.open.get_or_create(stage).inc();
     }
 
-    /// An open connection ended.
+    /// Counts an open connection that ended.
     pub fn closed(&self, stage: &StageLabels, cause: &'static str, code: u16) {
         self.connections.open.get_or_create(stage).dec();
         self.connections.disconnects.get_or_create(&CauseLabels::new(stage, cause)).inc();
         self.connections.disconnect_codes.get_or_create(&CodeLabels::new(stage, code_label(code))).inc();
     }
 
-    /// A client asked to connect.
+    /// Counts a client that asked to connect.
     pub fn connect(&self, stage: &StageLabels, outcome: &'static str) {
         self.connections.connects.get_or_create(&OutcomeLabels::new(stage, outcome)).inc();
     }
 
-    /// A client sent a message that took this route.
+    /// Counts a message from a client that took this route.
     pub fn message(&self, meters: &RouteMeters, bytes: usize) {
         meters.messages(&self.events).inc();
         meters.aws_message_count.inc();
         meters.bytes_in.inc_by(bytes as u64);
     }
 
-    /// A client sent a message that no route took.
+    /// Counts a message from a client that no route took.
     pub fn message_without_route(&self, stage: &StageLabels) {
         self.events.messages.get_or_create(&RouteLabels::new(stage, "-".into())).inc();
     }
 
-    /// A client is sent the reply of its route.
+    /// Counts the reply of a route to a client.
     pub fn reply(&self, meters: &RouteMeters, bytes: usize) {
         meters.aws_message_count.inc();
         meters.bytes_out.inc_by(bytes as u64);
     }
 
-    /// A backend posted to a connection: how it went, by which path, and how many bytes are with the client now.
+    /// Counts a post of a backend to a connection, by its outcome and its path.
     pub fn push(&self, stage: &StageLabels, outcome: &'static str, path: &'static str) {
         self.events.pushes.get_or_create(&PushLabels::new(stage, outcome, path)).inc();
     }
 
-    /// A message went to many connections of this node: to how many it was delivered, how many were gone, had a full
-    /// buffer, or are still pending.
+    /// Counts a message to many connections of this node. `counts` are the connections to which it was delivered, that
+    /// were gone, that had a full buffer, and that are still pending.
     pub fn fanned_out(&self, meters: &RouteMeters, counts: [usize; 4], bytes: usize) {
         for (outcome, count) in ["ok", "gone", "full", "pending"].into_iter().zip(counts) {
             if count > 0 {
@@ -163,12 +162,13 @@ impl Metrics {
         meters.bytes_out.inc_by((delivered * bytes) as u64);
     }
 
-    /// All is known of a message to many.
+    /// Records the time until the outcome of a message to many was known.
     pub fn fan_out_took(&self, stage: &StageLabels, took: Duration) {
         self.events.fan_out_duration.get_or_create(stage).observe(took.as_secs_f64());
     }
 
-    /// A backend was called on behalf of this route. `status` is that of its answer, `error` the kind of a failure.
+    /// Counts the call of a backend on behalf of this route. `status` is that of the answer, and `error` the kind of a
+    /// failure.
     pub fn integration(&self, meters: &RouteMeters, took: Duration, status: Option<u16>, error: Option<&'static str>) {
         let seconds = took.as_secs_f64();
         meters.integration_duration.observe(seconds);
@@ -184,28 +184,28 @@ impl Metrics {
         }
     }
 
-    /// A connect reached its integration.
+    /// Counts a connect that reached its integration.
     pub fn connect_reached_integration(&self, meters: &RouteMeters) {
         meters.aws_connect_count.inc();
     }
 
-    /// The gateway itself refused what a client asked for.
+    /// Counts a request of a client that the gateway itself refused.
     pub fn client_error(&self, meters: &RouteMeters) {
         meters.aws_client_error.inc();
     }
 
-    /// A bucket was empty.
+    /// Counts a request that found a bucket empty.
     pub fn throttled(&self, stage: &StageLabels, level: &'static str) {
         self.events.throttled.get_or_create(&LevelLabels::new(stage, level)).inc();
     }
 
-    /// An event went another way than asked for.
+    /// Counts an event that was not handled as requested.
     pub fn reason(&self, stage: &StageLabels, event_type: &'static str, reason: Reason) {
         let labels = ReasonLabels::new(stage, event_type, reason.code());
         self.events.reasons.get_or_create(&labels).inc();
     }
 
-    /// An authorizer decided, or failed to. `took` is none if its answer was known before.
+    /// Counts a decision or a failure of an authorizer. `took` is `None` if the answer was known before.
     pub fn authorizer(&self, stage: &StageLabels, outcome: &'static str, took: Option<Duration>) {
         self.events.authorizer_results.get_or_create(&OutcomeLabels::new(stage, outcome)).inc();
         if let Some(took) = took {
@@ -213,47 +213,48 @@ impl Metrics {
         }
     }
 
-    /// A `$disconnect` was given up.
+    /// Counts a `$disconnect` that was given up.
     pub fn disconnect_lost(&self, stage: &StageLabels) {
         self.connections.disconnect_events_lost.get_or_create(stage).inc();
     }
 
-    /// Metrics of the registry.
+    /// Returns the metrics of the registry.
     pub fn registry(&self) -> RegistryMetrics {
         self.node.registry.clone()
     }
 
-    /// Metrics of the links to other nodes.
+    /// Returns the metrics of the links to other nodes.
     pub fn links(&self) -> &LinkMetrics {
         &self.links
     }
 
-    /// How long this node's lease lasts from now.
+    /// Sets the time until this node's serving lease runs out.
     pub fn lease_remaining(&self, remaining: Duration) {
         self.node.lease_remaining.set(remaining.as_secs_f64());
     }
 
-    /// Connections of dead nodes whose backends do not know it yet, as far as this node sees.
+    /// Returns the gauge of connections of dead nodes whose `$disconnect` is not delivered yet, as far as this node
+    /// sees.
     pub fn reaping(&self) -> ReapingGauge {
         self.node.reaping.clone()
     }
 
-    /// A connection of a lost node was taken over.
+    /// Counts a connection of a dead node that was taken over.
     pub fn reaped(&self, stage: &StageLabels) {
         self.node.reaped.get_or_create(stage).inc();
     }
 
-    /// A TLS handshake with a client ended.
+    /// Counts a TLS handshake with a client that ended.
     pub fn tls_handshake(&self, outcome: &'static str) {
         self.node.tls_handshakes.get_or_create(&ResultLabels { outcome }).inc();
     }
 
-    /// The configuration was read again.
+    /// Counts a reload of the configuration.
     pub fn reload(&self, outcome: &'static str) {
         self.node.reloads.get_or_create(&ResultLabels { outcome }).inc();
     }
 
-    /// How full this node is; called before the metrics are read.
+    /// Sets the values that say how full this node is. Called before the metrics are read.
     pub fn fill(&self, fill: Fill) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.node.send_buffer_bytes.set(gauge(fill.send_buffer_bytes));
@@ -265,7 +266,8 @@ impl Metrics {
         }
         self.node.groups.set(gauge(fill.groups));
         self.node.group_memberships.set(gauge(fill.group_memberships));
-        // A reload may have taken a backend away. What is left is added up: HTTP/1.1 and HTTP/2 to one address are two.
+        // A reload may have removed a backend. The values are added up, because HTTP/1.1 and HTTP/2 to one address have
+        // a pool each.
         for family in
             [&self.node.backend_connections, &self.node.backend_connections_idle, &self.node.backend_calls_waiting]
         {
@@ -279,17 +281,17 @@ impl Metrics {
         }
     }
 
-    /// Counts access log lines that are lost for this cause.
+    /// Returns the counter of access log lines that are lost for this cause.
     pub(super) fn access_log_lines_lost(&self, cause: &'static str) -> Counter {
         self.node.access_log_lines_lost.get_or_create_owned(&LossLabels { cause })
     }
 
-    /// Counts spans that the collector took.
+    /// Returns the counter of spans that the collector accepted.
     pub(super) fn trace_spans_exported(&self) -> Counter {
         self.node.trace_spans_exported.clone()
     }
 
-    /// Counts spans that are lost for this cause.
+    /// Returns the counter of spans that are lost for this cause.
     pub(super) fn trace_spans_lost(&self, cause: &'static str) -> Counter {
         self.node.trace_spans_lost.get_or_create_owned(&LossLabels { cause })
     }

@@ -8,7 +8,7 @@ use super::labels::{
 };
 use super::register::{Counters, Gauges, Histograms, Register};
 
-/// Metrics of the registry. Clones count together.
+/// Metrics of the registry. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct RegistryMetrics {
     state: Gauges<StateLabels>,
@@ -19,34 +19,35 @@ impl RegistryMetrics {
     fn declare(register: &mut Register<'_>) -> Self {
         RegistryMetrics {
             state: register.gauge("registry_state", "1 for the state that the registry is in"),
-            duration: register.durations("registry_duration_seconds", "Time that the registry's store took"),
+            duration: register
+                .durations("registry_duration_seconds", "Time that commands to the registry's Redis took"),
         }
     }
 
-    /// The registry is in this state now: 1 for that one, and no other is there.
+    /// Sets the state of the registry: its gauge is 1, and there is no other.
     pub fn set(&self, state: &'static str) {
         self.state.clear();
         self.state.get_or_create(&StateLabels { state }).set(1);
     }
 
-    /// The registry's store did something, or failed to.
+    /// Records the time that a command to the registry's Redis took, even if it failed.
     pub fn took(&self, operation: &'static str, duration: Duration) {
         self.duration.get_or_create(&OperationLabels { operation }).observe(duration.as_secs_f64());
     }
 }
 
-/// How much of dead nodes is not taken over yet.
+/// The gauge of connections of dead nodes that are not taken over yet.
 #[derive(Clone, Debug, Default)]
 pub struct ReapingGauge(Gauge);
 
 impl ReapingGauge {
-    /// So many connections are left.
+    /// Sets the number of connections that are left.
     pub fn set(&self, connections: usize) {
         self.0.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 }
 
-/// This node: what waits in it, what it shares with others, and what telemetry itself loses.
+/// The metrics of this node: what waits in it, what it shares with others, and what telemetry itself loses.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
     pub(super) registry: RegistryMetrics,
@@ -73,10 +74,12 @@ impl NodeMetrics {
         build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         NodeMetrics {
             registry: RegistryMetrics::declare(register),
-            lease_remaining: register.single("node_lease_remaining_seconds", "Time until this node's lease ends"),
-            reaped: register.counter("reaped_connections", "Connections of lost nodes that this node took over"),
+            lease_remaining: register
+                .single("node_lease_remaining_seconds", "Time until this node's serving lease runs out"),
+            reaped: register.counter("reaped_connections", "Connections of dead nodes that this node took over"),
             reaping: ReapingGauge(
-                register.single("reaping_connections", "Connections of lost nodes whose backends do not know it yet"),
+                register
+                    .single("reaping_connections", "Connections of dead nodes whose $disconnect is not delivered yet"),
             ),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
             groups: register.single("groups", "Groups and users that have a member on this node"),
@@ -90,9 +93,9 @@ impl NodeMetrics {
             backend_calls_waiting: register.gauge("backend_calls_waiting", "Calls that wait for a socket to a backend"),
             reloads: register.counter("reloads", "Reloads of the configuration, by outcome"),
             access_log_lines_lost: register
-                .counter("access_log_lines_lost", "Lines that are in no access log, by what lost them"),
-            trace_spans_exported: register.single_counter("trace_spans_exported", "Spans that the collector took"),
-            trace_spans_lost: register.counter("trace_spans_lost", "Spans that no collector has, by what lost them"),
+                .counter("access_log_lines_lost", "Access log lines that were lost, by cause"),
+            trace_spans_exported: register.single_counter("trace_spans_exported", "Spans that the collector accepted"),
+            trace_spans_lost: register.counter("trace_spans_lost", "Spans that were lost, by cause"),
         }
     }
 }

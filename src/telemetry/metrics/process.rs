@@ -5,10 +5,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Ticks of `/proc/*/stat` a second: Linux shows 100 to programs whatever its own clock.
+/// Ticks of `/proc/*/stat` in a second: Linux reports 100 to programs, whatever its own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Names of the metrics of [`Process`], as they are read: those of every Prometheus client library.
+/// Names of the metrics of [`Process`], as they are read. Every Prometheus client library has the same ones.
 pub(super) const NAMES: [&str; 6] = [
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
@@ -18,7 +18,7 @@ pub(super) const NAMES: [&str; 6] = [
     "process_start_time_seconds",
 ];
 
-/// The process itself, read from `/proc` when it is asked for. What cannot be read is left out.
+/// The metrics of the process itself, read from `/proc` on demand. Values that cannot be read are left out.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -63,7 +63,8 @@ impl Stat {
         Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// The program's name stands in brackets and may hold anything; what follows is counted from the last bracket.
+    /// Parses the text. The program's name stands in brackets and may contain anything, so fields are counted from the
+    /// last bracket.
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
@@ -86,7 +87,8 @@ fn resident_bytes() -> Option<f64> {
     Some(kibibytes.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0)
 }
 
-/// New kernels say the number as the size of the folder; old ones are counted, which takes a while with many.
+/// Returns the number of open files. New kernels report it as the size of the folder; on old ones the entries are
+/// counted, which takes a while if there are many.
 fn open_files() -> Option<f64> {
     let size = fs::metadata("/proc/self/fd").ok()?.len();
     let count = if size > 0 { size } else { fs::read_dir("/proc/self/fd").ok()?.count() as u64 };

@@ -15,15 +15,15 @@ pub(super) type Gauges<L> = Family<L, Gauge<i64, AtomicI64>>;
 pub(super) type Counters<L> = Family<L, Counter>;
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// Where metrics are declared: each once, with its name and what it says. Remembers the names, so that dashboards and
-/// alerts can be checked against them.
+/// A register in which each metric is declared once, with its name and its help text. It remembers the names, so that
+/// dashboards and alerts can be checked against them.
 pub(super) struct Register<'a> {
     pub(super) registry: &'a mut Registry,
     pub(super) names: &'a mut Vec<String>,
 }
 
 impl Register<'_> {
-    /// A counter; its name ends in `_total` where it is read.
+    /// Declares a counter; its name ends in `_total` where it is read.
     pub(super) fn counter<L>(&mut self, name: &'static str, help: &'static str) -> Counters<L>
     where
         L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
@@ -42,21 +42,21 @@ impl Register<'_> {
         family
     }
 
-    /// A gauge of the process as a whole.
+    /// Declares a gauge of the process as a whole.
     pub(super) fn single<M: Metric + Clone + Default>(&mut self, name: &'static str, help: &'static str) -> M {
         let metric = M::default();
         self.add(name, "", help, metric.clone());
         metric
     }
 
-    /// A counter of the process as a whole.
+    /// Declares a counter of the process as a whole.
     pub(super) fn single_counter(&mut self, name: &'static str, help: &'static str) -> Counter {
         let counter = Counter::default();
         self.add(name, "_total", help, counter.clone());
         counter
     }
 
-    /// A histogram of durations.
+    /// Declares a histogram of durations.
     pub(super) fn durations<L>(&mut self, name: &'static str, help: &'static str) -> Histograms<L>
     where
         L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,

@@ -30,30 +30,30 @@ const BATCH_SPANS: usize = 512;
 /// Largest answer of a collector that is read, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// How long the last spans may take when the process ends.
+/// Longest time for exporting the last spans when the process ends.
 const LAST_EXPORT: Duration = Duration::from_millis(300);
 
-/// Where spans go, checked.
+/// The destination of spans, checked.
 #[derive(Debug)]
 pub struct ExportTarget {
     uri: Uri,
     headers: HeaderMap,
 }
 
-/// Settings that name no collector. Values are not quoted: they may be keys.
+/// The reason why the settings name no collector. Values are not quoted, because they may be keys.
 #[derive(Debug, Error)]
 pub enum InvalidEndpoint {
     #[error("not an `http://` or `https://` URL with a host, such as `http://127.0.0.1:4318/v1/traces`")]
     Endpoint,
-    #[error("`{0}` is no header that a request can have, or its value is none")]
+    #[error("`{0}` is not a valid header name, or its value is not valid")]
     Header(String),
 }
 
 impl ExportTarget {
-    /// Checks the settings. `None`: traces are off.
+    /// Checks the settings. Returns `None` if traces are off.
     ///
     /// # Errors
-    /// The endpoint is no URL, or a header no header.
+    /// [`InvalidEndpoint::Endpoint`] and [`InvalidEndpoint::Header`].
     pub fn parse(settings: &TracingSettings) -> Result<Option<Self>, InvalidEndpoint> {
         let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
         let uri: Uri = endpoint.parse().map_err(|_| InvalidEndpoint::Endpoint)?;
@@ -72,10 +72,10 @@ impl ExportTarget {
         Ok(Some(ExportTarget { uri, headers }))
     }
 
-    /// Starts the task that posts spans, and gives what makes them.
+    /// Starts the task that posts spans, and returns the tracer that makes them.
     ///
     /// # Errors
-    /// The collector cannot be called at this address.
+    /// [`InvalidEndpoint::Endpoint`]: the collector cannot be called at this address.
     pub fn start(
         self,
         settings: &TracingSettings,
@@ -116,7 +116,7 @@ fn resource(service_name: &str) -> Resource {
     Resource { attributes, ..Resource::default() }
 }
 
-/// The way of a finished span to the task that posts it. Never waits.
+/// The queue of finished spans to the task that posts them. Never waits.
 #[derive(Clone, Debug)]
 pub(super) struct SpanQueue {
     sender: mpsc::Sender<Span>,
@@ -147,8 +147,8 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// Collects spans for an interval, or until there are enough, and posts them. One post at a time: while it takes
-    /// long, spans wait in the queue, and then are lost.
+    /// Collects spans for an interval, or until there are enough, and posts them. There is one post at a time: while it
+    /// takes long, spans wait in the queue, and are lost when it is full.
     async fn run(self, mut spans: mpsc::Receiver<Span>, aborting: CancellationToken) {
         let mut batch = Vec::new();
         loop {
@@ -173,12 +173,13 @@ impl Exporter {
             batch.push(span);
         }
         if !batch.is_empty() {
-            // What the deadline of the process leaves; an unfinished post is lost with it.
+            // The process allows only this much time; an unfinished post is lost with it.
             let _ = timeout(LAST_EXPORT, self.export(batch, LAST_EXPORT)).await;
         }
     }
 
-    /// `false` once nobody makes spans any more. Cancelling loses nothing: what was taken stays in the batch.
+    /// Collects spans into `batch`. Returns false once nobody makes spans any more. Cancelling loses nothing: spans
+    /// that were received stay in the batch.
     async fn collect(&self, spans: &mut mpsc::Receiver<Span>, batch: &mut Vec<Span>) -> bool {
         if spans.recv_many(batch, BATCH_SPANS).await == 0 {
             return false;

@@ -1,12 +1,13 @@
-//! Traces: from a client's message over its backend to the post that it caused.
+//! Traces: from a client's message through its backend to the post that it caused.
 //!
-//! A flow starts a [`Span`] for its event and a child for each call of a backend; [`TraceContext`](crate::trace_context::TraceContext) is what travels, as
-//! `traceparent` and `X-Amzn-Trace-Id`, and between nodes with a forwarded post. Finished spans go through a bounded
-//! queue to one task (`exporter.rs`) that posts them to a collector; a span that finds the queue full is lost and
-//! counted, and nobody waits.
+//! A flow starts a [`Span`] for its event and a child for each call of a backend.
+//! [`TraceContext`](crate::trace_context::TraceContext) is the part that is sent on, as `traceparent` and
+//! `X-Amzn-Trace-Id`, and between nodes with a forwarded post. Finished spans go through a bounded queue to one task
+//! (`exporter.rs`) that posts them to a collector. A span that finds the queue full is lost and counted, and nothing
+//! waits.
 //!
-//! A trace that comes from outside is made if its sender makes it; of those that begin here a share is. Without a
-//! collector no span is made, and what comes from outside is passed on as it is.
+//! A trace from outside is recorded if its sender sampled it; of the traces that begin here, a share is. Without a
+//! collector no span is recorded, and the context from outside is passed on unchanged.
 
 mod exporter;
 mod settings;

@@ -4,12 +4,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Traces: where they go, and how many are made.
+/// The destination of traces, and the share of them that is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TracingSettings {
-    /// Where spans are posted, OTLP over HTTP with protobuf: `http://collector:4318/v1/traces`. Not set: no traces are
-    /// made; those of clients and backends are passed on.
+    /// URL to which spans are posted, OTLP over HTTP with protobuf: `http://collector:4318/v1/traces`. Not set: no
+    /// traces are made; those of clients and backends are passed on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub otlp_endpoint: Option<String>,
@@ -22,8 +22,8 @@ pub struct TracingSettings {
     #[schemars(length(min = 1, max = 256))]
     pub service_name: String,
 
-    /// Share of traces that are made of those that begin here; one that comes from a client or a backend is made if its
-    /// sender makes it.
+    /// Share of the traces that begin here and are recorded; one that comes from a client or a backend is recorded if
+    /// its sender recorded it.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling_ratio: f64,
 
@@ -31,11 +31,11 @@ pub struct TracingSettings {
     #[schemars(range(min = 16, max = 1_000_000))]
     pub queue_spans: usize,
 
-    /// How often spans are posted, or as soon as there are 512.
+    /// Time between posts of spans; there is one earlier when 512 spans wait.
     #[schemars(range(min = 10, max = 60_000))]
     pub export_interval_millis: u32,
 
-    /// How long the collector may take for one post; then its spans are lost and counted.
+    /// Longest time that the collector may take for one post; then its spans are lost and counted.
     #[schemars(range(min = 10, max = 60_000))]
     pub export_timeout_millis: u32,
 }

@@ -13,18 +13,18 @@ use crate::trace_context::TraceContext;
 /// Most attributes of one span.
 const ATTRIBUTES_MAX: usize = 32;
 
-/// Which side of a call a span is.
+/// The side of a call that a span stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
-    /// The gateway answers somebody.
+    /// The gateway answers a caller.
     Server,
-    /// The gateway asks a backend or another node.
+    /// The gateway calls a backend or another node.
     Client,
     /// The gateway does something that nobody waits for.
     Internal,
 }
 
-/// Starts spans.
+/// A tracer that starts spans.
 #[derive(Clone)]
 pub struct Tracer {
     clock: Arc<dyn Clock>,
@@ -32,8 +32,7 @@ pub struct Tracer {
     queue: Option<SpanQueue>,
 }
 
-/// One piece of work, from its start until it is dropped or finished. Costs nothing but its context unless its trace is
-/// made.
+/// A piece of work, from its start until it is dropped. A span that is not recorded costs only its context.
 pub struct Span {
     context: TraceContext,
     recording: Option<Box<Recording>>,
@@ -46,17 +45,17 @@ struct Recording {
 }
 
 impl Tracer {
-    /// Makes no span and passes on what comes from outside.
+    /// Returns a tracer that records no span and passes on the context from outside.
     pub fn off(clock: Arc<dyn Clock>) -> Self {
         Tracer { clock, sampling_ratio: 0.0, queue: None }
     }
 
-    /// Puts finished spans into `queue`.
+    /// Returns a tracer that puts finished spans into `queue`.
     pub(super) fn new(clock: Arc<dyn Clock>, sampling_ratio: f64, queue: SpanQueue) -> Self {
         Tracer { clock, sampling_ratio, queue: Some(queue) }
     }
 
-    /// Starts the first span of this node in a trace: `parent`'s, or a new one.
+    /// Starts the first span of this node in a trace: in that of `parent`, or in a new one.
     pub fn start(&self, name: &'static str, kind: SpanKind, parent: Option<TraceContext>) -> Span {
         let sampled = match parent {
             Some(parent) => parent.sampled,
@@ -89,7 +88,7 @@ impl Span {
             span_id: context.span_id.to_be_bytes().to_vec(),
             parent_span_id: parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
             name: name.to_owned(),
-            // The enumeration of the protocol.
+            // The numbers of the OTLP enumeration.
             kind: match kind {
                 SpanKind::Internal => 1,
                 SpanKind::Server => 2,
@@ -103,12 +102,12 @@ impl Span {
         Span { context, recording: Some(Box::new(recording)) }
     }
 
-    /// What comes next in the trace continues from here.
+    /// Returns the place from which the next span of the trace continues.
     pub fn context(&self) -> TraceContext {
         self.context
     }
 
-    /// Whether the span will be exported, so that it is worth to look for attributes.
+    /// Returns true if the span will be exported, so that it is worth computing attributes.
     pub fn is_recording(&self) -> bool {
         self.recording.is_some()
     }
@@ -124,24 +123,24 @@ impl Span {
         }
     }
 
-    /// Says something about the work, as text.
+    /// Sets an attribute, as text.
     pub fn set(&mut self, key: &'static str, value: impl fmt::Display) {
         if self.is_recording() {
             self.push(key, Value::StringValue(value.to_string()));
         }
     }
 
-    /// Says something about the work, as a number.
+    /// Sets an attribute, as a number.
     pub fn set_number(&mut self, key: &'static str, value: i64) {
         self.push(key, Value::IntValue(value));
     }
 
-    /// Says how many there were of something.
+    /// Sets an attribute that counts something.
     pub fn set_count(&mut self, key: &'static str, count: usize) {
         self.set_number(key, i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// The work failed.
+    /// Marks the work as failed.
     pub fn fail(&mut self, why: impl fmt::Display) {
         if let Some(recording) = &mut self.recording {
             recording.span.status = Some(Status { message: why.to_string(), code: StatusCode::Error.into() });
@@ -158,7 +157,7 @@ impl Span {
 }
 
 impl Drop for Span {
-    /// The work is over.
+    /// Ends the span, and queues it if it is recorded.
     fn drop(&mut self) {
         if let Some(recording) = self.recording.take() {
             let Recording { mut span, clock, queue } = *recording;
