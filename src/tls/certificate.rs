@@ -14,7 +14,7 @@ use super::files::Files;
 use super::{CertificateFiles, TlsError};
 use crate::clock::Timestamp;
 
-/// A certificate that can be served: checked, with its key.
+/// A certificate that can be served: checked, and with its key.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
@@ -25,7 +25,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Checks a certificate and its key.
+    /// Reads and checks a certificate and its key.
     pub(super) fn parse(settings: &CertificateFiles, files: &Files, now: Timestamp) -> Result<Self, TlsError> {
         let path = settings.certificate.as_path();
         let chain = chain(path, files.get(path))?;
@@ -43,7 +43,7 @@ impl Certificate {
         Ok(Certificate { key: Arc::new(key), names, not_after })
     }
 
-    /// Whether it is for this host.
+    /// Returns true if the certificate is for `host`.
     pub(super) fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| match name.strip_prefix("*.") {
             Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
@@ -52,7 +52,7 @@ impl Certificate {
     }
 }
 
-/// Reads a chain and its key, as a client or a server shows them.
+/// Reads a chain and its key, which a client or a server shows.
 pub(super) fn certified_key(
     settings: &CertificateFiles,
     files: &Files,
@@ -70,14 +70,14 @@ pub(super) fn certified_key(
     }
 }
 
-/// The certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file. There is at least one.
 pub(super) fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let chain = chain.map_err(|error| TlsError::NotPem { path: path.to_owned(), why: error.to_string() })?;
     if chain.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(chain) }
 }
 
-/// The first key of a PEM file.
+/// Reads the first key of a PEM file.
 pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
         let path = path.to_owned();
@@ -92,7 +92,7 @@ pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'st
     })
 }
 
-/// The authorities of a PEM file.
+/// Reads the authorities of a PEM file.
 pub(super) fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(path, bytes)? {
@@ -101,7 +101,7 @@ pub(super) fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, Tl
     Ok(roots)
 }
 
-/// Reads each certificate of a chain.
+/// Parses each certificate of a chain.
 pub(super) fn parse_all<'a>(
     path: &Path,
     chain: &'a [CertificateDer<'static>],
@@ -126,14 +126,14 @@ pub(super) fn check_validity(path: &Path, leaf: &X509Certificate<'_>, now: Times
     Ok(())
 }
 
-/// The side of a connection that a certificate is shown on.
+/// The side of a connection on which a certificate is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Client,
     Server,
 }
 
-/// Who says what a certificate is for must say that it is for this: the other side would refuse it.
+/// Checks that a certificate with an extendedKeyUsage is for the use `shown`; the other side would refuse it otherwise.
 pub(super) fn check_use(path: &Path, leaf: &X509Certificate<'_>, shown: Use) -> Result<(), TlsError> {
     let Ok(Some(uses)) = leaf.extended_key_usage() else { return Ok(()) };
     let (is_for, name) = match shown {
@@ -143,8 +143,9 @@ pub(super) fn check_use(path: &Path, leaf: &X509Certificate<'_>, shown: Use) -> 
     if is_for || uses.value.any { Ok(()) } else { Err(TlsError::WrongUse { path: path.to_owned(), name }) }
 }
 
-/// Each certificate must be of the next one's subject. The last may be of one that clients know; but a lone certificate
-/// that says where its issuer's can be fetched is of an intermediate authority, which they do not.
+/// Checks that each certificate was issued by the subject of the next one. The last may be issued by an authority that
+/// clients know. But a lone certificate that says where its issuer's certificate can be fetched was issued by an
+/// intermediate authority, which clients do not know.
 fn check_chain(path: &Path, chain: &[X509Certificate<'_>]) -> Result<(), TlsError> {
     for (index, pair) in chain.windows(2).enumerate() {
         if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {

@@ -10,13 +10,13 @@ use super::files::Files;
 use super::{CertificateFiles, TlsError};
 use crate::clock::{Clock as _, SystemClock};
 
-/// TLS of the calls of one integration: whom they trust and who they are.
+/// TLS of the calls of one integration: the authorities that it trusts, and its own certificate.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     pub(crate) config: Arc<ClientConfig>,
-    /// The name that the backend's certificate must have, if it is not its host.
+    /// Name that the backend's certificate must have, if that is not the host.
     pub(crate) server_name: Option<ServerName<'static>>,
-    /// Tells these settings from others, by the content of their files.
+    /// Hash of the files and the name, which tells these settings from others.
     pub(crate) fingerprint: [u8; 32],
 }
 
@@ -24,7 +24,7 @@ impl ClientTls {
     /// Reads the files. With `ca` only its authorities are trusted, without it `roots`.
     ///
     /// # Errors
-    /// One of them is wrong.
+    /// A [`TlsError`] that says which file has which fault.
     pub fn load(
         ca: Option<&PathBuf>,
         identity: Option<&CertificateFiles>,
@@ -36,7 +36,7 @@ impl ClientTls {
         Self::from_files(ca, identity, server_name, roots, &files)
     }
 
-    /// As [`ClientTls::load`], of files that were read.
+    /// Does the same as [`ClientTls::load`], with files that were read already.
     pub(super) fn from_files(
         ca: Option<&PathBuf>,
         identity: Option<&CertificateFiles>,
@@ -69,16 +69,16 @@ pub(super) fn own_identity(settings: &CertificateFiles, files: &Files) -> Result
     let parsed = parse_all(path, &chain)?;
     check_validity(path, &parsed[0], SystemClock.now())?;
     check_use(path, &parsed[0], Use::Client)?;
-    // Says whether the key is the certificate's.
+    // Checks that the key is the certificate's.
     certified_key(settings, files, chain.clone())?;
     let key = private_key(&settings.private_key, files.get(&settings.private_key))?;
     Ok((chain, key))
 }
 
-/// How this process is a TLS client: TLS 1.2 and 1.3 by ring.
+/// Returns the settings of a TLS client: TLS 1.2 and 1.3 by ring.
 ///
 /// # Errors
-/// The key does not fit.
+/// The key does not belong to the certificate.
 pub fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -12,11 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::request_context::{ClientCert, Validity};
 
-/// `May 28 12:30:02 2019 GMT`
+/// The format `May 28 12:30:02 2019 GMT`.
 const OPENSSL_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[month repr:short] [day padding:space] [hour]:[minute]:[second] [year] GMT");
 
-/// What events say about a client's certificate, or `None` if it cannot be read.
+/// Returns the certificate of a client as events describe it, or `None` if it cannot be read.
 ///
 /// Names are written by RFC 4514, the most specific part first.
 ///
@@ -35,7 +35,7 @@ pub fn client_cert(der: &CertificateDer<'_>) -> Option<ClientCert> {
     })
 }
 
-/// As [`client_cert`], of a certificate in PEM.
+/// Returns the same as [`client_cert`], for a certificate in PEM.
 pub fn client_cert_of_pem(pem: &str) -> Option<ClientCert> {
     client_cert(&CertificateDer::from_pem_slice(pem.as_bytes()).ok()?)
 }
@@ -71,7 +71,7 @@ fn distinguished_name(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-/// RFC 4514, section 2.4.
+/// Escapes a value by RFC 4514, section 2.4.
 fn escape(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for (index, character) in value.char_indices() {

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why TLS cannot be had with these files.
+/// The reason why TLS cannot be set up with these files.
 #[derive(Debug, Error)]
 pub enum TlsError {
     #[error("could not read `{}`", path.display())]

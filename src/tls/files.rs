@@ -10,8 +10,8 @@ use tracing::{error, info};
 use super::TlsError;
 use crate::error_chain::chain;
 
-/// How often files are looked at. A change is in force when they were the same twice, so that a certificate is not
-/// taken without its key.
+/// Time between two looks at the files. A change comes into force when the files were the same at two looks in a row,
+/// so that a certificate is not used without its key.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Largest file that is read, in bytes.
@@ -22,7 +22,7 @@ const FILE_MAX_BYTES: u64 = 1024 * 1024;
 pub(super) struct Files(Vec<(PathBuf, Vec<u8>)>);
 
 impl Files {
-    /// Reads files. It blocks: they are small and local.
+    /// Reads files. It blocks, because they are small and local.
     pub(super) fn read<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Self, TlsError> {
         let files = paths.into_iter().map(|path| match read(path) {
             Ok(bytes) => Ok((path.to_owned(), bytes)),
@@ -31,17 +31,17 @@ impl Files {
         files.collect::<Result<_, _>>().map(Files)
     }
 
-    /// The bytes of one of them.
+    /// Returns the bytes of the file at `path`.
     pub(super) fn get(&self, path: &Path) -> &[u8] {
         self.0.iter().find(|(known, _)| known == path).map_or(&[], |(_, bytes)| bytes)
     }
 
-    /// Tells these bytes from all others.
+    /// Returns a hash that tells these bytes from all others.
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint_with(b"")
     }
 
-    /// As [`Files::fingerprint`], of something more.
+    /// Returns a hash of the bytes and of `more`.
     pub(super) fn fingerprint_with(&self, more: &[u8]) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(more);
@@ -53,7 +53,7 @@ impl Files {
     }
 }
 
-/// Calls `apply` whenever the files have changed, until `stop`. What it refuses changes nothing but the log.
+/// Calls `apply` whenever the files have changed, until `stop`. If `apply` fails, nothing changes but the log.
 pub(super) async fn follow(
     paths: &[PathBuf],
     started: [u8; 32],
@@ -72,10 +72,10 @@ pub(super) async fn follow(
             _ = looks.tick() => {}
         }
         let paths = paths.to_vec();
-        // Reading blocks; it is waited for, so it has an owner.
+        // Reading blocks. It is awaited, so the blocking task has an owner.
         let read = move || Files::read(paths.iter().map(PathBuf::as_path));
         let Ok(files) = tokio::task::spawn_blocking(read).await else { return };
-        // What cannot be read is a state of its own.
+        // Files that cannot be read are a state of their own.
         let seen = files.as_ref().ok().map(Files::fingerprint);
         let is_settled = seen == last;
         last = seen;
@@ -93,7 +93,7 @@ pub(super) async fn follow(
             }
             Err(error) => error!(
                 error = %chain(&error),
-                "TLS certificates have changed and cannot be used: the old ones stay in force"
+                "TLS certificates have changed and cannot be used; the old ones stay in force until they are corrected"
             ),
         }
     }

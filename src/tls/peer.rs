@@ -13,8 +13,8 @@ use super::files::{Files, follow};
 use super::server::paths;
 use super::{CertificateFiles, ClientAuth, ClientTls, PeerTlsSettings, ServerTls, TlsError, TlsSettings};
 
-/// TLS of the links between nodes: each side shows its certificate, and each must be of the cluster's own authority.
-/// New links are made with what the files say, open ones stay.
+/// TLS of the links between nodes: each side shows its certificate, and each must be from the cluster's own authority.
+/// New links use the present files, open ones stay.
 #[derive(Debug)]
 pub struct PeerTls {
     settings: PeerTlsSettings,
@@ -26,7 +26,7 @@ impl PeerTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// One of them is wrong.
+    /// A [`TlsError`] that says which file has which fault.
     pub fn load(settings: &PeerTlsSettings) -> Result<Self, TlsError> {
         let as_server = server_settings(settings);
         let files = Files::read(paths(&as_server))?;
@@ -34,18 +34,18 @@ impl PeerTls {
         Ok(PeerTls { settings: settings.clone(), server: ServerTls::load_with(&as_server, Vec::new())?, client })
     }
 
-    /// The handshake with a peer that has connected, without a bound on its time.
+    /// Does the handshake with a peer that has connected, without a bound on its time.
     ///
     /// # Errors
-    /// It is no peer.
+    /// The other side is no peer.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<server::TlsStream<S>> {
         self.server.accept(stream).await
     }
 
-    /// The handshake with the peer at `advertise`, its host and port, without a bound on its time.
+    /// Does the handshake with the peer at `advertise`, its host and port, without a bound on its time.
     ///
     /// # Errors
-    /// It is not that peer.
+    /// The other side is not that peer.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         advertise: &str,
@@ -60,7 +60,7 @@ impl PeerTls {
         TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await
     }
 
-    /// Whether this node's certificate is what its peers look for at `advertise`, its host and port.
+    /// Returns true if this node's certificate is for the name that its peers expect at `advertise`, its host and port.
     pub fn covers(&self, advertise: &str) -> bool {
         let name = self.settings.server_name_to_verify.as_deref().unwrap_or_else(|| host(advertise));
         self.server.covers(&name.to_ascii_lowercase())
@@ -97,7 +97,7 @@ fn client(settings: &PeerTlsSettings, files: &Files) -> Result<ClientTls, TlsErr
     ClientTls::from_files(Some(&settings.ca), Some(&own(settings)), name, &RootCertStore::empty(), files)
 }
 
-/// The host of `host:port`; an IPv6 address without its brackets.
+/// Returns the host of `host:port`; an IPv6 address without its brackets.
 fn host(advertise: &str) -> &str {
     let host = advertise.rsplit_once(':').map_or(advertise, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')

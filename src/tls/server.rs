@@ -22,19 +22,19 @@ use super::files::{Files, follow};
 use super::{ClientAuth, TlsError, TlsSettings};
 use crate::clock::{Clock, SystemClock, Timestamp};
 
-/// Sessions that TLS 1.2 clients may resume without a ticket.
+/// Most sessions that TLS 1.2 clients may resume without a ticket.
 const SESSIONS_MAX: usize = 4096;
 
-/// A certificate that ends this soon is warned of when it is read.
+/// Remaining validity below which a certificate is warned of when it is read.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// TLS of one listener, as its files say.
+/// TLS of one listener, with the present content of its files.
 #[derive(Debug)]
 pub struct ServerTls {
     settings: TlsSettings,
     alpn: Vec<Vec<u8>>,
     state: ArcSwap<State>,
-    /// Seals tickets; kept across reloads, so that clients resume.
+    /// The sealer of tickets. It is kept across reloads, so that clients can resume.
     tickets: Arc<dyn ProducesTickets>,
 }
 
@@ -49,12 +49,12 @@ impl ServerTls {
     /// Reads the files of a listener that speaks HTTP/1.1.
     ///
     /// # Errors
-    /// One of them is wrong.
+    /// A [`TlsError`] that says which file has which fault.
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
         Self::load_with(settings, vec![b"http/1.1".to_vec()])
     }
 
-    /// As [`ServerTls::load`], for other protocols.
+    /// Does the same as [`ServerTls::load`], for other protocols.
     pub(super) fn load_with(settings: &TlsSettings, alpn: Vec<Vec<u8>>) -> Result<Self, TlsError> {
         let tickets = ring::Ticketer::new().map_err(|error| TlsError::Setup(Box::new(error)))?;
         let files = Files::read(paths(settings))?;
@@ -62,16 +62,16 @@ impl ServerTls {
         Ok(ServerTls { settings: settings.clone(), alpn, state: ArcSwap::from_pointee(state), tickets })
     }
 
-    /// The handshake with a client, without a bound on its time.
+    /// Does the handshake with a client, without a bound on its time.
     ///
     /// # Errors
-    /// The client goes, or wants what is not to be had, or is not who it must be.
+    /// The client leaves, asks for something that is not supported, or has no certificate that is accepted.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = Arc::clone(&self.state.load().config);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Whether one of the certificates is for this host.
+    /// Returns true if one of the certificates is for `host`.
     pub fn covers(&self, host: &str) -> bool {
         self.state.load().certificates.iter().any(|certificate| certificate.covers(host))
     }
@@ -83,12 +83,12 @@ impl ServerTls {
         follow(&paths, started, stop, |files| self.reload(&files)).await;
     }
 
-    /// Tells the files in force from all others.
+    /// Returns the hash of the files in force.
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         self.state.load().fingerprint
     }
 
-    /// Puts files in force.
+    /// Puts `files` in force.
     pub(super) fn reload(&self, files: &Files) -> Result<(), TlsError> {
         let state = build(&self.settings, &self.alpn, &self.tickets, files, SystemClock.now())?;
         self.state.store(Arc::new(state));
@@ -113,7 +113,7 @@ fn build(
     for certificate in &certificates {
         let left = certificate.not_after.saturating_sub(i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX));
         if left < i64::try_from(EXPIRES_SOON.as_secs()).unwrap_or(i64::MAX) {
-            warn!(names = ?certificate.names, days = left / 86_400, "a TLS certificate expires soon");
+            warn!(names = ?certificate.names, days = left / 86_400, "a TLS certificate expires soon; renew it");
         }
     }
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -126,7 +126,7 @@ fn build(
     let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&certificates)));
     config.alpn_protocols = alpn.to_vec();
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-    // A ticket outlives its listener's files, and with them the authority that a client's certificate came from: where
+    // A ticket outlives its listener's files, and with them the authority that issued a client's certificate. So where
     // clients show certificates, only sessions that this very state has seen are resumed.
     if settings.client_ca.is_none() {
         config.ticketer = Arc::clone(tickets);
@@ -147,7 +147,7 @@ fn verifier(
     builder.build().map(|verifier| verifier as _).map_err(|error| TlsError::Setup(Box::new(error)))
 }
 
-/// Chooses the certificate by the name that a client asks for.
+/// A resolver that chooses the certificate by the name that a client asks for.
 #[derive(Debug)]
 struct BySni {
     by_name: HashMap<String, Arc<CertifiedKey>>,
@@ -159,7 +159,7 @@ impl BySni {
         let mut by_name = HashMap::new();
         for certificate in certificates {
             for name in &certificate.names {
-                // The first certificate for a name counts.
+                // If several certificates have a name, the first one counts.
                 by_name.entry(name.clone()).or_insert_with(|| Arc::clone(&certificate.key));
             }
         }

@@ -28,17 +28,17 @@ pub struct CertificateFiles {
     /// The certificate, then those that lead to its root, in PEM.
     pub certificate: PathBuf,
 
-    /// Its key in PEM: PKCS#8, PKCS#1 or SEC1, without a password.
+    /// The certificate's key in PEM: PKCS#8, PKCS#1 or SEC1, without a password.
     pub private_key: PathBuf,
 }
 
-/// Whether a client must have a certificate.
+/// The requirement that clients have a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClientAuth {
-    /// It may have none; one that it has must be right.
+    /// A client may have none; a certificate that it shows must be valid.
     Optional,
-    /// Without one there is no connection.
+    /// A client without a certificate is refused.
     Required,
 }
 
@@ -50,7 +50,7 @@ pub struct PeerTlsSettings {
     /// This node's certificate, for the host that it advertises, in PEM: as a server's and as a client's.
     pub certificate: PathBuf,
 
-    /// Its key in PEM.
+    /// The certificate's key in PEM.
     pub private_key: PathBuf,
 
     /// Certificates of the authorities that peers' certificates must come from, in PEM.
