@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-/// What the chat answers to an event, as an `AWS_PROXY` backend does.
+/// The chat's answer to an event, in the format of an `AWS_PROXY` backend.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Answer {
@@ -8,21 +8,21 @@ pub(super) struct Answer {
     pub(super) tidegate: Actions,
 }
 
-/// What the gateway is to do, in the order of these fields. A room is a group.
+/// The requests to the gateway, in the order in which it carries them out. A room is a group.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Actions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) leave: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) join: Vec<String>,
-    /// Who is on the connection from now on.
+    /// The user on the connection from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) send: Vec<Message>,
 }
 
-/// One message, and whom it is for.
+/// A message, and its receivers.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Message {
     #[serde(flatten)]
@@ -39,21 +39,21 @@ pub(super) enum To {
     Connection(&'static str),
 }
 
-/// What the gateway takes for the connection of the event.
+/// The gateway's word for the connection of the event.
 const SELF: &str = "self";
 
 impl Message {
-    /// To everybody in a room.
+    /// Returns a message to everybody in a room.
     pub(super) fn to_room(room: &str, data: String) -> Self {
         Message { to: To::Group(room.to_owned()), except: &[], data }
     }
 
-    /// To everybody in a room but the connection of the event.
+    /// Returns a message to everybody in a room except the connection of the event.
     pub(super) fn to_others(room: &str, data: String) -> Self {
         Message { except: &[SELF], ..Message::to_room(room, data) }
     }
 
-    /// To the connection of the event.
+    /// Returns a message to the connection of the event.
     pub(super) fn to_sender(data: String) -> Self {
         Message { to: To::Connection(SELF), except: &[], data }
     }

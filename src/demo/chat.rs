@@ -25,14 +25,14 @@ enum Refusal {
     ChatFull,
 }
 
-/// The names of those who are there. Who gets what is the gateway's business: a room is a group.
+/// The names of the people in all rooms. The gateway knows who gets what, because a room is a group.
 ///
 /// A connection is in one room at most.
 #[derive(Debug)]
 pub(super) struct Chat {
-    /// By connection id.
+    /// People by connection id.
     people: HashMap<String, Member>,
-    /// Grows with every join and leave, so that of two lists of members the newer one can be told.
+    /// Number that grows with every join and leave, so that clients can tell the newer of two lists of members.
     version: u64,
 }
 
@@ -40,17 +40,18 @@ pub(super) struct Chat {
 struct Member {
     name: String,
     room: String,
-    /// The version that this join made.
+    /// Version that this join made.
     since: u64,
 }
 
 impl Chat {
-    /// An empty chat. `version` has to be above those of an earlier process, whose clients may still be there.
+    /// Returns an empty chat. `version` has to be above those of an earlier process, whose clients may still be
+    /// connected.
     pub(super) fn new(version: u64) -> Self {
         Chat { people: HashMap::new(), version }
     }
 
-    /// Carries out one event; returns what the gateway is to do.
+    /// Carries out one event. Returns the requests to the gateway.
     pub(super) fn handle(&mut self, event: &ProxyEvent) -> Actions {
         let context = &event.request_context;
         match context.event_type {
@@ -59,7 +60,7 @@ impl Chat {
             EventType::Disconnect => {
                 let reason = context.disconnect_reason.as_deref().unwrap_or_default();
                 let left = self.leave(&context.connection_id, context.disconnect_status_code, reason);
-                // Nobody is told twice, though a `$disconnect` may come twice.
+                // A `$disconnect` may come twice, but the room is told only once.
                 let send =
                     left.map(|(room, left)| [left, self.members(&room)].map(|data| Message::to_room(&room, data)));
                 Actions { send: send.into_iter().flatten().collect(), ..Actions::default() }
@@ -78,7 +79,7 @@ impl Chat {
         done.unwrap_or_else(|refusal| to_sender(Frame::Error { message: &refusal.to_string() }))
     }
 
-    /// Brings a connection into a room, out of the one that it was in. Refused, it stays where it was.
+    /// Moves a connection into a room, out of the one that it was in. If it is refused, it stays where it was.
     fn join(&mut self, context: &RequestContext, Join { room, name }: Join) -> Result<Actions, Refusal> {
         let id = &*context.connection_id;
         match self.people.get(id) {
@@ -111,7 +112,7 @@ impl Chat {
         Ok(actions)
     }
 
-    /// Sends a text to everybody in the sender's room, the sender too.
+    /// Sends a text to everybody in the sender's room, including the sender.
     fn send_message(&self, context: &RequestContext, text: &Text) -> Result<Actions, Refusal> {
         let (from, at) = (&*context.connection_id, context.request_time_epoch);
         let Member { name, room, .. } = self.people.get(from).ok_or(Refusal::NotJoined)?;
@@ -119,7 +120,7 @@ impl Chat {
         Ok(Actions { send: vec![Message::to_room(room, message.encode())], ..Actions::default() })
     }
 
-    /// Forgets somebody: the room, and what to tell it. `None` if it was in none.
+    /// Removes a person. Returns the room and the message to it, or `None` if the person was in no room.
     fn leave(&mut self, id: &str, code: Option<u16>, reason: &str) -> Option<(String, String)> {
         let Member { name, room, .. } = self.people.remove(id)?;
         self.version += 1;
@@ -131,7 +132,7 @@ impl Chat {
         Frame::Members { room, version: self.version, members: self.people_in(room) }.encode()
     }
 
-    /// In the order in which they joined.
+    /// Returns the people in a room, in the order in which they joined.
     fn people_in(&self, room: &str) -> Vec<Person<'_>> {
         let mut members: Vec<_> = self.people.iter().filter(|(_, member)| member.room == room).collect();
         members.sort_unstable_by_key(|(_, member)| member.since);
@@ -160,7 +161,7 @@ mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    /// Everything that is said to somebody, with the one whom it is said to.
+    /// All messages of an answer, each with its receiver.
     fn said(actions: &Actions) -> Vec<(Value, Value)> {
         let parts = |message: &Message| {
             let mut whole = serde_json::to_value(message).unwrap();

@@ -15,25 +15,25 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// Clients that a crowd has.
+/// Number of clients in a crowd.
 const MEMBERS: usize = 1000;
 
-/// Clients that connect at once.
+/// Most clients that connect at the same time.
 const CONNECTING: usize = 64;
 
-/// One deadline for all of a crowd: to come, to hear, to go.
+/// Longest time for a whole crowd: to connect, to receive the push, to leave.
 const CROWD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Most of the gateway's answer that is read.
+/// Largest answer of the gateway that is read, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// The reason with which a crowd leaves, so that it can be told from people.
+/// The reason with which members of a crowd close, so that they can be told from people.
 pub(super) const LEAVES: &str = "crowd";
 
-/// The group of a crowd, and the value of `?crowd=` with which its members come. No room is called so.
+/// The group of a crowd, and the value of `?crowd=` with which its members connect. No room can have this name.
 pub(super) const GROUP: &str = "demo:crowd";
 
-/// Why a crowd came to nothing.
+/// The reason why a crowd failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CrowdError {
     #[error("a crowd is here already")]
@@ -44,25 +44,26 @@ pub(super) enum CrowdError {
     Connect(#[source] tokio_tungstenite::tungstenite::Error),
     #[error("no gateway could be reached")]
     Reach(#[source] std::io::Error),
-    #[error("the gateway did not take the push")]
+    #[error("the gateway did not accept the push")]
     Push(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("a member did not hear the push")]
+    #[error("a member did not receive the push")]
     Deaf,
 }
 
-/// Simulated members of a room: real clients, all in one group, and one push to all of them. One crowd at a time.
+/// A crowd of simulated members of a room: real clients, all in one group, and one push to all of them. There is one
+/// crowd at a time.
 #[derive(Debug)]
 pub(super) struct Crowd {
     gateways: Vec<Gateway>,
     place: Semaphore,
 }
 
-/// Where a gateway is, taken from a `ws` URL.
+/// The address of a gateway, taken from a `ws` URL.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    /// `HOST:PORT`
+    /// The address `HOST:PORT`.
     address: String,
-    /// `/{stage}`
+    /// The path `/{stage}`.
     path: String,
 }
 
@@ -82,7 +83,7 @@ impl Crowd {
         Crowd { gateways, place: Semaphore::new(1) }
     }
 
-    /// Gathers a crowd, posts once to its group, and tells how long it took until the last member had it.
+    /// Gathers a crowd, posts once to its group, and reports the time until the last member had the message.
     pub(super) async fn hear(&self) -> Result<Value, CrowdError> {
         let _place = self.place.try_acquire().map_err(|_| CrowdError::Busy)?;
         timeout(CROWD_TIMEOUT, self.hear_in_time()).await.unwrap_or(Err(CrowdError::Timeout))
@@ -112,7 +113,7 @@ impl Crowd {
         Ok(client_async(url, stream).await.map_err(CrowdError::Connect)?.0)
     }
 
-    /// The gateway whose turn it is, or the next one that is there.
+    /// Connects to the gateway whose turn it is, or to the next one that answers.
     async fn reach(&self, turn: usize) -> Result<(&Gateway, TcpStream), CrowdError> {
         let mut why = std::io::ErrorKind::NotFound.into();
         for at in turn..turn + self.gateways.len() {
@@ -125,7 +126,7 @@ impl Crowd {
         Err(CrowdError::Reach(why))
     }
 
-    /// The one call that all members hear.
+    /// Makes the one call that reaches all members.
     async fn push(&self) -> Result<Value, CrowdError> {
         let (Gateway { address, path }, stream) = self.reach(0).await?;
         let failed = |error: hyper::Error| CrowdError::Push(error.into());
@@ -145,13 +146,13 @@ impl Crowd {
         };
         tokio::select! {
             report = exchange => report,
-            // It ends before its answer only if it fails.
+            // The connection ends before the answer only if it fails.
             ended = connection => Err(ended.map_or_else(failed, |()| CrowdError::Push("the connection ended".into()))),
         }
     }
 }
 
-/// A member, and how long after `pushed` it had the push, if it ever had.
+/// Waits for the push. Returns the member, and the time after `pushed` when it had the push, if it had it.
 async fn hear(mut member: Member, pushed: Instant) -> (Member, Option<Duration>) {
     loop {
         match member.next().await {
@@ -164,7 +165,7 @@ async fn hear(mut member: Member, pushed: Instant) -> (Member, Option<Duration>)
 
 async fn leave(mut member: Member) {
     let frame = CloseFrame { code: 4000.into(), reason: LEAVES.into() };
-    // A member that is gone already has left.
+    // The member may have left already.
     let _ = member.close(Some(frame)).await;
     while let Some(Ok(_)) = member.next().await {}
 }

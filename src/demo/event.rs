@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::crowd;
 
-/// What the chat reads of a Lambda proxy event.
+/// The part of a Lambda proxy event that the chat reads.
 ///
 /// Source: AWS, "Set up a WebSocket API with Lambda proxy integration"; `callbackUrl` is tidegate's addition.
 #[derive(Debug, Deserialize)]
@@ -14,13 +14,13 @@ pub(super) struct ProxyEvent {
     /// The client's message; absent in `CONNECT` and `DISCONNECT`.
     #[serde(default)]
     pub(super) body: Option<String>,
-    /// Of a connect.
+    /// The query string of a connect.
     #[serde(default)]
     pub(super) query_string_parameters: Option<HashMap<String, String>>,
 }
 
 impl ProxyEvent {
-    /// Whether it is about a member of a crowd, who comes or goes.
+    /// Returns true if the event is about a member of a crowd that comes or goes.
     pub(super) fn is_of_crowd(&self) -> bool {
         let query = self.query_string_parameters.as_ref();
         query.and_then(|query| query.get("crowd")).is_some_and(|group| group == crowd::GROUP)
@@ -38,7 +38,7 @@ pub(super) struct RequestContext {
     pub(super) callback_url: String,
     #[serde(default)]
     pub(super) request_id: String,
-    /// When the gateway took the message, in milliseconds of Unix time.
+    /// Time when the gateway received the message, in milliseconds of Unix time.
     #[serde(default)]
     pub(super) request_time_epoch: u64,
     #[serde(default)]
@@ -55,12 +55,12 @@ pub(super) enum EventType {
     Disconnect,
 }
 
-/// What a client asks of the chat.
+/// A request of a client to the chat.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Join(Join),
     SendMessage(Text),
-    /// Whatever `$default` caught.
+    /// A message that `$default` caught.
     Unknown,
 }
 
@@ -116,7 +116,7 @@ impl Request {
     }
 }
 
-/// A name for people to read: trimmed, not empty, not too long, on one line.
+/// Reads a name for people: trimmed, not empty, not too long, on one line.
 fn name(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > NAME_MAX_CHARS || text.chars().any(char::is_control) {
@@ -125,7 +125,7 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of a room, from a part of the characters that groups may have.
+/// Reads the name of a room, which has a part of the characters that groups may have.
 fn room(text: &str) -> Result<String, String> {
     let text = text.trim();
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);

@@ -1,4 +1,4 @@
-//! What flows between gateway and backend, as Server-Sent Events.
+//! The calls between gateway and backend, as Server-Sent Events.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 
-/// Records that are kept for new subscribers; the oldest goes first. A subscriber that falls this far behind the live
-/// records loses the oldest and is told how many.
+/// Most records that are kept for new subscribers; the oldest goes first. A subscriber that falls this far behind the
+/// live records loses the oldest, and is told how many.
 const RECENT_MAX: usize = 200;
 
 /// Most subscribers at once; a further one is refused.
@@ -24,10 +24,10 @@ const SUBSCRIBERS_MAX: usize = 50;
 /// Longest text of one field of a record, in bytes; the rest is cut off. It bounds what the recent records can hold.
 const TEXT_MAX_BYTES: usize = 4096;
 
-/// A comment is sent after this much silence, so that a subscriber who went away is noticed.
+/// Silence after which a comment is sent, so that it is noticed when a subscriber has gone away.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// One call of the gateway, for the integration of a route. `at` is when it began, in milliseconds of Unix time.
+/// A call of the gateway, for the integration of a route. `at` is the time when it began, in milliseconds of Unix time.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record<'a> {
@@ -40,10 +40,10 @@ pub(super) struct Record<'a> {
     pub(super) answer: &'a Value,
 }
 
-/// The recent records and those who listen.
+/// The recent records, and the subscribers.
 #[derive(Debug)]
 pub(super) struct Feed {
-    /// Tells the ids of this feed from those of an earlier process on the same port.
+    /// Time of the start, which tells the ids of this feed from those of an earlier process on the same port.
     started_at: u64,
     recent: Mutex<Recent>,
     live: broadcast::Sender<Entry>,
@@ -56,7 +56,7 @@ struct Recent {
     entries: VecDeque<Entry>,
 }
 
-/// A record in the form that goes over the wire.
+/// A record in the form in which it is sent.
 #[derive(Clone, Debug)]
 struct Entry {
     sequence: u64,
@@ -78,18 +78,20 @@ impl Feed {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.last_sequence += 1;
         let sequence = recent.last_sequence;
-        // JSON has no line breaks, so one `data` line holds it.
+        // JSON has no line breaks, so a single `data` line is enough.
         let wire = format!("id: {}-{sequence}\ndata: {json}\n\n", self.started_at).into();
         let entry = Entry { sequence, wire };
         if recent.entries.len() == RECENT_MAX {
             recent.entries.pop_front();
         }
         recent.entries.push_back(entry.clone());
-        // Sent under the lock, so that a new subscriber has each record once. No subscriber is no error.
+        // Sent under the lock, so that a new subscriber gets each record once. It is no error if there is no
+        // subscriber.
         let _ = self.live.send(entry);
     }
 
-    /// The recent records after `last_event_id`, then the live ones until `shutdown`. `None` if too many listen.
+    /// Returns the recent records after `last_event_id`, then the live ones until `shutdown`. Returns `None` if there
+    /// are too many subscribers.
     pub(super) fn subscribe(
         &self,
         last_event_id: Option<&str>,
@@ -103,7 +105,7 @@ impl Feed {
             .unwrap_or(0);
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let replay = recent.entries.iter().filter(|entry| entry.sequence > seen).map(|entry| entry.wire.clone());
-        // The comment makes the head of the answer useful at once, even when nothing has happened yet.
+        // The comment sends the head of the answer at once, even if nothing has happened yet.
         let replay = std::iter::once(Bytes::from_static(b": open\n\n")).chain(replay).collect();
         let subscription = Subscription { replay, live: self.live.subscribe(), shutdown, _permit: permit };
         drop(recent);
@@ -141,17 +143,17 @@ impl Subscription {
     }
 }
 
-/// Wall time for people who watch the feed; nothing is decided by it.
+/// Returns the wall time for people who watch the feed; no decision depends on it.
 pub(super) fn now_epoch_millis() -> u64 {
     SystemClock.now().millis()
 }
 
-/// The beginning of `text`, cut at a character.
+/// Returns the beginning of `text`, cut at a character.
 fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_MAX_BYTES)]
 }
 
-/// Cuts every long text of an event, wherever it is.
+/// Shortens every long text of an event, wherever it is.
 pub(super) fn shorten_all(value: &mut Value) {
     match value {
         Value::String(text) if text.len() > TEXT_MAX_BYTES => {
@@ -176,7 +178,7 @@ mod tests {
         feed.publish(&Record { at: 1, duration_micros: 2, route_key, connection_id, request_id, event, answer });
     }
 
-    /// The next `count` events of a new subscriber.
+    /// Returns the next `count` events of a new subscriber.
     async fn read(feed: &Feed, last_event_id: Option<&str>, count: usize) -> Vec<String> {
         let stream = feed.subscribe(last_event_id, CancellationToken::new()).unwrap();
         let text = |wire: Result<Bytes, Infallible>| String::from_utf8(wire.unwrap().to_vec()).unwrap();

@@ -1,10 +1,10 @@
 use serde::Serialize;
 
-/// What the chat sends to its clients, as JSON with the variant's name in `type`.
+/// A message from the chat to its clients, as JSON with the variant's name in `type`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Frame<'a> {
-    /// To a client that joined a room: who it is, where it can be reached, and who is there.
+    /// Sent to a client that joined a room: its own id, its callback URL, and the members.
     Welcome {
         connection_id: &'a str,
         callback_url: &'a str,
@@ -13,9 +13,9 @@ pub(super) enum Frame<'a> {
         version: u64,
         members: Vec<Person<'a>>,
     },
-    /// To the others of the room.
+    /// Sent to the other members of the room.
     Joined { room: &'a str, connection_id: &'a str, name: &'a str },
-    /// To those who stay. `code` is the close code if the connection ended.
+    /// Sent to the members who stay. `code` is the close code if the connection ended.
     Left {
         room: &'a str,
         connection_id: &'a str,
@@ -24,18 +24,18 @@ pub(super) enum Frame<'a> {
         code: Option<u16>,
         reason: &'a str,
     },
-    /// Who is in the room now; follows each `joined` and `left`. Of two such lists the one with the higher `version` is
-    /// the newer, in whatever order they come.
+    /// The members of the room; follows each `joined` and `left`. Of two such lists the one with the higher `version`
+    /// is the newer, in whatever order they arrive.
     Members { room: &'a str, version: u64, members: Vec<Person<'a>> },
-    /// A chat message, to its sender too. `at` is in milliseconds of Unix time.
+    /// A chat message, also to its sender. `at` is in milliseconds of Unix time.
     Message { room: &'a str, from: &'a str, name: &'a str, text: &'a str, at: u64 },
-    /// Why a request was refused, to its sender.
+    /// The reason why a request was refused, to its sender.
     Error { message: &'a str },
-    /// What one can send, to the sender of something else.
+    /// A list of the messages that the chat understands, to the sender of another one.
     Hint { message: &'a str },
 }
 
-/// A member as clients see it.
+/// A member, as clients see it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Person<'a> {
@@ -44,7 +44,7 @@ pub(super) struct Person<'a> {
 }
 
 impl Frame<'_> {
-    /// The frame as JSON.
+    /// Returns the frame as JSON.
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers alone always become JSON")
     }

@@ -1,9 +1,9 @@
-//! The sample chat of `tidegate demo`: a backend reached over real HTTP, and the page that it serves.
+//! The sample chat of `tidegate demo`: a backend that is reached over real HTTP, and the page that it serves.
 //!
 //! The backend is an ordinary one. It knows of the gateway only what the contract gives to any backend: it answers
-//! Lambda proxy events on `POST /`. A room is a group of the gateway, and each answer says who joins, who leaves and what
-//! is sent to whom; so there is nothing here but the names of those who are there. `examples/` holds the same backend for
-//! other languages, with the same messages.
+//! Lambda proxy events on `POST /`. A room is a group of the gateway, and each answer says who joins, who leaves and
+//! what is sent to whom; so the backend keeps only the names of the people who are in a room. `examples/` contains the
+//! same backend for other languages, with the same messages.
 //!
 //! | endpoint | is |
 //! | --- | --- |

@@ -27,36 +27,37 @@ use crate::telemetry::chain;
 /// Largest event that is read, in bytes; a larger one is 413.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
-/// One deadline for reading an event.
+/// Longest time for reading an event.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// HTTP connections at once; further ones wait in the listener's backlog.
+/// Most HTTP connections at once; further ones wait in the listener's backlog.
 const HTTP_CONNECTIONS_MAX: usize = 1024;
 
-/// An HTTP connection without a request for this long is closed; longer than a caller is likely to keep it.
+/// Time without a request after which an HTTP connection is closed; longer than a caller is likely to keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What a request that is under way at shutdown still gets; then its HTTP connection is cut off.
+/// Time that a request under way still gets at shutdown; then its HTTP connection is cut off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Pause after a failed accept, which is most often a want of file descriptors.
+/// Pause after a failed accept, which is most often caused by a lack of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 const PAGE: &str = include_str!("page.html");
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Why the sample chat cannot start.
+/// The reason why the sample chat cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The URL has no host and port, or is not `ws`.
-    #[error("`{0}` is no URL such as ws://127.0.0.1:8080/prod")]
+    #[error("`{0}` is not a URL such as ws://127.0.0.1:8080/prod")]
     WebsocketUrl(String),
 }
 
 /// Serves the sample chat on a loopback listener until `shutdown`; its connections are tasks of `tasks`.
 ///
-/// `gateways` are one gateway, or several nodes of one: where the page connects to, such as `ws://127.0.0.1:8080/prod`.
+/// `gateways` are the URLs to which the page connects, of one gateway or of several nodes of one, such as
+/// `ws://127.0.0.1:8080/prod`.
 ///
 /// Cancel `shutdown` only when the gateway has drained: until then `$disconnect` events still come.
 pub async fn serve(
@@ -80,7 +81,7 @@ pub async fn serve(
             match listener.accept().await {
                 Ok((stream, _)) => drop(tasks.spawn(server.clone().connection(stream, permit))),
                 Err(error) => {
-                    tracing::warn!(%error, "the sample chat could not accept a connection");
+                    tracing::warn!(%error, "the sample chat could not accept a connection; trying again");
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
@@ -122,7 +123,8 @@ impl Server {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        // A page of another site can make a browser come here under a name of its own; it must not read along.
+        // A page of another site can make a browser send requests here under a host name of its own. It must not read
+        // the chat.
         if !names_loopback(request.headers()) {
             return text(StatusCode::FORBIDDEN, "the sample chat answers on a loopback name only");
         }
@@ -141,13 +143,14 @@ impl Server {
         }
     }
 
-    /// Where the page connects to: with `node=2` in its query string to the second gateway, otherwise to the first.
+    /// Returns the URL to which the page connects: with `node=2` in its query string that of the second gateway,
+    /// otherwise that of the first.
     fn websocket_url(&self, query: &str) -> Option<&String> {
         let number = query.split('&').find_map(|field| field.strip_prefix("node=")?.parse::<usize>().ok());
         self.websocket_urls.get(number.unwrap_or(1).saturating_sub(1)).or(self.websocket_urls.first())
     }
 
-    /// The integration of every route.
+    /// Handles an event, as the integration of every route.
     async fn invoke(&self, request: Request<Incoming>) -> Response<Body> {
         let (at, started) = (now_epoch_millis(), Instant::now());
         // A page of another site can post plain text here without asking, but not JSON.
@@ -165,7 +168,7 @@ impl Server {
             Err(error) => return text(StatusCode::BAD_REQUEST, &format!("not a Lambda proxy event: {error}")),
         };
         if event.is_of_crowd() {
-            // Nobody needs to see a thousand of them come and go.
+            // The feed does not show a thousand members that come and go.
             let join = vec![crowd::GROUP.to_owned()];
             return json(&json!(Answer::from(Actions { join, ..Actions::default() })));
         }
@@ -187,7 +190,7 @@ impl Server {
         json(&answer)
     }
 
-    /// A crowd hears one push.
+    /// Gathers a crowd that receives one push.
     async fn hear(&self, headers: &HeaderMap) -> Response<Body> {
         if !is_json(headers) {
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
@@ -195,7 +198,7 @@ impl Server {
         match self.shutdown.clone().run_until_cancelled(Box::pin(self.crowd.hear())).await {
             Some(Ok(shown)) => json(&shown),
             Some(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "a crowd came to nothing");
+                tracing::warn!(error = %chain(&error), "a crowd failed");
                 let mut response = json(&json!({ "message": error.to_string() }));
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 response
@@ -205,7 +208,7 @@ impl Server {
     }
 
     fn page(&self) -> Response<Body> {
-        // `connect-src` names the gateways: `'self'` is the page's own port alone.
+        // `connect-src` names the gateways, because `'self'` is only the page's own port.
         let policy = format!(
             "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
              connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -233,7 +236,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.to_ascii_lowercase().starts_with(b"application/json")
 }
 
-/// Whether the request was addressed to this machine by a name that only this machine has.
+/// Returns true if the request was addressed to this machine by a name that only this machine has.
 fn names_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let Ok(uri) = host.parse::<Uri>() else { return false };

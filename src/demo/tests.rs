@@ -29,7 +29,7 @@ impl TestChat {
         TestChat { backend, shutdown, tasks }
     }
 
-    /// A client's message; returns what the gateway is to do.
+    /// Sends a client's message. Returns the requests to the gateway.
     async fn message(&self, id: &str, route_key: &str, body: Value) -> Value {
         let event = json!({ "requestContext": {
             "routeKey": route_key, "eventType": "MESSAGE", "connectionId": id, "requestId": "r", "requestTimeEpoch": 5,
@@ -45,7 +45,7 @@ impl TestChat {
         self.message(id, "join", json!({ "action": "join", "room": room, "name": name })).await
     }
 
-    /// One request on a connection of its own: status and body.
+    /// Sends a request on a connection of its own. Returns the status and the body.
     async fn http(&self, head: &str, host: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.backend).await.unwrap();
         let length = body.len();
@@ -57,7 +57,7 @@ impl TestChat {
         (head[9..12].parse().unwrap(), body.to_owned())
     }
 
-    /// What a new subscriber reads until it has so many records.
+    /// Returns the first records that a new subscriber reads, as soon as there are enough.
     async fn feed(&self, count: usize) -> String {
         let mut stream = TcpStream::connect(self.backend).await.unwrap();
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
