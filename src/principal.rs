@@ -37,7 +37,7 @@ pub enum AuthorizerContext {
 /// An API key, as events name it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApiKeyIdentity {
-    /// Its key in `apiKeys`.
+    /// Name of the key in `apiKeys`.
     pub id: Box<str>,
     /// The key itself. It leaves the process only in events, and is empty in a principal that was read from a record.
     #[serde(skip)]
@@ -47,7 +47,7 @@ pub struct ApiKeyIdentity {
 /// A credential, as events name it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IamIdentity {
-    /// Its key in `credentials`.
+    /// Name of the credential in `credentials`.
     pub name: Box<str>,
     pub access_key_id: Box<str>,
     pub account_id: Box<str>,
