@@ -5,14 +5,13 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Uri};
 
 use super::domain::Domains;
-use super::{
-    AllowedOrigins, Deployment, Deployments, Integration, IntegrationKind, Problem, Route, RouteThrottle, Stage,
-};
+use super::{AllowedOrigins, Deployment, Deployments, Integration, IntegrationKind, Route, RouteThrottle, Stage};
 use crate::apigatewayv2::{self, IntegrationType};
 use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, UriTemplate};
 use crate::http_client::{BackendOptions, HttpClient};
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
+use crate::problem::Problem;
 use crate::signing::Signer;
 use crate::telemetry::{RouteTelemetry, StageTelemetry, chain};
 use crate::tls::{CertificateFiles, ClientTls};
@@ -300,7 +299,7 @@ impl Compiler<'_> {
             .iter()
             .filter_map(|(id, draft)| Some((*id, Arc::new(self.integration(api_id, name, stage, id, draft)?))))
             .collect();
-        let shared = stage.default_route_settings.and_then(Throttle::new).map(Arc::new);
+        let shared = stage.default_route_settings.and_then(throttle).map(Arc::new);
         let mut compiled = Stage {
             name: name.into(),
             variables: stage.stage_variables.clone(),
@@ -313,9 +312,7 @@ impl Compiler<'_> {
         for draft in routes {
             let Some(integration) = integrations.get(draft.integration_id) else { continue };
             let throttle = match stage.route_settings.get(draft.key) {
-                Some(settings) if settings.has_throttle() => {
-                    Throttle::new(*settings).map(|own| ("route", Arc::new(own)))
-                }
+                Some(settings) if settings.has_throttle() => throttle(*settings).map(|own| ("route", Arc::new(own))),
                 Some(_) | None => shared.clone().map(|shared| ("stage", shared)),
             };
             let route = Arc::new(Route {
@@ -436,6 +433,10 @@ fn backend_uri(text: &str) -> Option<Uri> {
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     let plain = !authority.as_str().contains('@') && !authority.host().is_empty();
     (is_http && plain && uri.path_and_query().is_some()).then_some(uri)
+}
+
+fn throttle(settings: apigatewayv2::RouteSettings) -> Option<Throttle> {
+    Throttle::new(settings.throttling_rate_limit, settings.throttling_burst_limit)
 }
 
 /// A host with an optional port, as a Host header holds it.

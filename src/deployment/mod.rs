@@ -1,12 +1,11 @@
 //! Resources compiled into the form that traffic sees: [`Deployments`], immutable and shared.
 //!
-//! Compiling finds every mistake at once ([`Problem`]); afterwards nothing is parsed or looked up by name twice.
+//! Compiling finds every mistake at once ([`crate::problem::Problem`]); afterwards nothing is parsed or looked up by name twice.
 //! Resolving tells which API and stage a request is for.
 
 mod compile;
 mod domain;
 mod origin;
-mod problem;
 mod resolve;
 mod resource;
 
@@ -26,7 +25,6 @@ use crate::telemetry::{RouteTelemetry, StageTelemetry};
 use domain::Domains;
 
 pub use origin::{AllowedOrigins, OriginError};
-pub use problem::Problem;
 pub use resolve::{Resolved, Target};
 pub use resource::Resource;
 
