@@ -33,6 +33,7 @@ pub mod clock;
 pub mod error_chain;
 pub mod id;
 pub mod secret;
+pub mod problem;
 pub mod trace_context;
 pub mod apigatewayv2;
 pub mod principal;
@@ -47,7 +48,6 @@ pub mod tls;
 pub mod signing;
 pub mod http_client;
 pub mod telemetry;
-pub mod deployment;
 pub mod session;
 pub mod groups;
 pub mod redis_client;
@@ -55,6 +55,7 @@ pub mod registry;
 pub mod cluster;
 pub mod integration;
 pub mod authorizer;
+pub mod deployment;
 
 // Flows: the only code that joins mechanisms.
 pub mod data_plane;

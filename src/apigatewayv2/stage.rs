@@ -67,19 +67,6 @@ impl RouteSettings {
     }
 }
 
-impl RouteSettings {
-    /// A bucket, and nothing else.
-    pub const fn throttled(rate_limit: Option<f64>, burst_limit: Option<u32>) -> Self {
-        RouteSettings {
-            throttling_rate_limit: rate_limit,
-            throttling_burst_limit: burst_limit,
-            data_trace_enabled: None,
-            detailed_metrics_enabled: None,
-            logging_level: None,
-        }
-    }
-}
-
 /// How much the execution log says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

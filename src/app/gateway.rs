@@ -14,12 +14,13 @@ use crate::cluster::link::{LocalConnections, Peer};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
-use crate::deployment::{Deployments, Problem};
+use crate::deployment::Deployments;
 use crate::http_client::HttpClient;
 use crate::id::NodeId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Throttle;
+use crate::problem::Problem;
 use crate::registry::{Registry, RegistryState};
 use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
@@ -459,7 +460,7 @@ fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
         explain: config.explain,
-        throttle: Throttle::of_account(config.throttle),
+        throttle: Throttle::new(config.throttle.rate_limit, config.throttle.burst_limit),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
     })
 }

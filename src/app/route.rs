@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use crate::apigatewayv2::Api;
 use crate::config::{self, Config};
 use crate::data_plane::websocket::fallback;
-use crate::deployment::{Deployments, IntegrationKind, Route, Stage};
+use crate::deployment::{Deployments, Route, Stage};
 use crate::http_client::HttpClient;
 use crate::integration::Payload;
 use crate::telemetry::{Reason, chain};
@@ -67,12 +67,8 @@ fn explain(config: &Config, question: &RouteQuestion<'_>) -> Result<String, Stri
 
 fn describe(route: &Route, stage: &Stage, api: &Api, say: &mut impl FnMut(&str, &str)) {
     let integration = &route.integration;
-    let (kind, method) = match &integration.kind {
-        IntegrationKind::AwsProxy => ("AWS_PROXY: the event as JSON", "POST"),
-        IntegrationKind::HttpProxy { method, .. } => ("HTTP_PROXY: the message itself", method.as_str()),
-    };
-    say("integration", &format!("{} ({kind})", integration.id));
-    say("uri", &format!("{method} {}{}", integration.backend.origin(), integration.path_and_query));
+    say("integration", &format!("{} ({})", integration.id, integration.type_description()));
+    integration.request_line().into_iter().for_each(|request_line| say("uri", &request_line));
     say("timeout", &format!("{} ms", integration.timeout.as_millis()));
     if let Some(throttle) = &route.throttle {
         let settings = api.stages.get(&*stage.name);

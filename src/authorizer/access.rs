@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +16,6 @@ use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
 use super::sigv4::{Received, check_form};
 use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
-use crate::deployment::Stage;
 use crate::http_client::HttpClient;
 use crate::integration::Handshake;
 use crate::principal::{IamIdentity, Principal};
@@ -60,7 +59,7 @@ pub(super) struct Gate {
 #[derive(Clone, Copy)]
 pub struct Client<'a> {
     pub context: &'a RequestContext<'a>,
-    pub stage: &'a Stage,
+    pub stage_variables: &'a BTreeMap<String, String>,
     pub handshake: &'a Handshake,
     /// Its request before anything was added to it.
     pub received: Received<'a>,
@@ -124,10 +123,11 @@ impl Access {
                     now,
                     user: None,
                 };
-                let Client { context, stage, handshake, received } = client;
+                let Client { context, stage_variables, handshake, received } = client;
                 let method_arn = &method_arn;
                 let (keys, called, started) = (&keys, OnceLock::new(), Instant::now());
-                let question = Question { context, stage, handshake, received, method_arn, keys, now, called: &called };
+                let question =
+                    Question { context, stage_variables, handshake, received, method_arn, keys, now, called: &called };
                 let result = authorizer.authorize(question).await;
                 let denial = result.as_ref().err();
                 *record = Some(AuthorizerRecord {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::settings::ApiKey;
-use crate::deployment::Problem;
 use crate::integration::Handshake;
 use crate::principal::ApiKeyIdentity;
+use crate::problem::Problem;
 
 const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
 

@@ -16,8 +16,8 @@ use super::request_authorizer::{AnswerCache, RequestAuthorizer};
 use super::settings::{ApiKey, Credential, UsagePlan};
 use super::usage_plan::UsagePlans;
 use crate::apigatewayv2::{Api, AuthorizationType, Authorizer, AuthorizerType, Route, Stage};
-use crate::deployment::Problem;
 use crate::expression::UriTemplate;
+use crate::problem::Problem;
 use crate::telemetry::chain;
 
 /// Most authorizers of one API.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
@@ -7,7 +8,6 @@ use super::condition::ConditionKeys;
 use super::denial::Denial;
 use super::sigv4::Received;
 use crate::clock::Timestamp;
-use crate::deployment::Stage;
 use crate::integration::Handshake;
 use crate::principal::Principal;
 use crate::request_context::RequestContext;
@@ -17,7 +17,7 @@ use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) context: &'a RequestContext<'a>,
-    pub(super) stage: &'a Stage,
+    pub(super) stage_variables: &'a BTreeMap<String, String>,
     pub(super) handshake: &'a Handshake,
     pub(super) received: Received<'a>,
     pub(super) method_arn: &'a str,

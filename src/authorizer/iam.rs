@@ -15,8 +15,8 @@ use super::policy::{Decision, Policy, PolicyRequest};
 use super::settings::Credential;
 use super::sigv4::{Received, Signature, SignatureError};
 use crate::clock::Timestamp;
-use crate::deployment::Problem;
 use crate::principal::{IamIdentity, Principal};
+use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::telemetry::AuthorizerKind;
 

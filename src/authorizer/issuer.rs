@@ -21,7 +21,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::key_set::{Algorithm, Key, KeySet};
-use crate::apigatewayv2::RouteSettings;
 use crate::http_client::{BackendError, Call, CallError, HttpClient};
 use crate::limits::Throttle;
 use crate::telemetry::chain;
@@ -34,7 +33,8 @@ const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often an issuer is asked: once in ten seconds, and a few times more at once, so that a rotation right after the
 /// start works.
-const REFRESHES: RouteSettings = RouteSettings::throttled(Some(0.1), Some(3));
+const REFRESHES_PER_SECOND: f64 = 0.1;
+const REFRESHES_AT_ONCE: u32 = 3;
 
 /// One deadline for each of the two calls.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ impl Issuers {
                 tasks: self.tasks.clone(),
                 state: Mutex::default(),
                 asking: tokio::sync::Mutex::default(),
-                refreshes: Throttle::new(REFRESHES),
+                refreshes: Throttle::new(Some(REFRESHES_PER_SECOND), Some(REFRESHES_AT_ONCE)),
             })
         });
         Ok(Arc::clone(issuer))

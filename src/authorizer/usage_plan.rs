@@ -6,10 +6,10 @@ use arc_swap::ArcSwapOption;
 use super::denial::UsageExceeded;
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use super::settings::{ApiKey, QuotaPeriod, QuotaSettings, UsagePlan};
-use crate::apigatewayv2::{Api, RouteSettings};
+use crate::apigatewayv2::Api;
 use crate::clock::Timestamp;
-use crate::deployment::Problem;
 use crate::limits::Throttle;
+use crate::problem::Problem;
 
 /// What each API key may do on each stage.
 #[derive(Debug, Default)]
@@ -64,9 +64,9 @@ impl UsagePlans {
                 let usage = Arc::new(Usage {
                     plan: plan_id.as_str().into(),
                     api_key: key.as_str().into(),
-                    throttle: plan.throttle.and_then(|throttle| {
-                        Throttle::new(RouteSettings::throttled(Some(throttle.rate_limit), throttle.burst_limit))
-                    }),
+                    throttle: plan
+                        .throttle
+                        .and_then(|throttle| Throttle::new(Some(throttle.rate_limit), throttle.burst_limit)),
                     quota: plan.quota,
                     quota_key: ArcSwapOption::empty(),
                 });
@@ -121,11 +121,10 @@ mod tests {
     use super::*;
 
     fn usage(burst: Option<u32>, limit: u64) -> Usage {
-        let settings = RouteSettings::throttled(Some(0.001), burst);
         Usage {
             plan: "basic".into(),
             api_key: "mobile".into(),
-            throttle: burst.and_then(|_| Throttle::new(settings)),
+            throttle: burst.and_then(|_| Throttle::new(Some(0.001), burst)),
             quota: Some(QuotaSettings { limit, period: QuotaPeriod::Day }),
             quota_key: ArcSwapOption::empty(),
         }

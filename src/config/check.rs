@@ -6,8 +6,9 @@ use url::Url;
 
 use super::Config;
 use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
-use crate::deployment::{Deployments, Problem};
+use crate::deployment::Deployments;
 use crate::http_client::HttpClient;
+use crate::problem::Problem;
 use crate::registry::RegistryType;
 use crate::server::ConnectionsApi;
 use crate::telemetry::{ExportTarget, InvalidEndpoint};

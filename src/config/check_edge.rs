@@ -1,7 +1,7 @@
 use super::Config;
 use crate::apigatewayv2::{Api, AuthorizationType};
 use crate::cluster::ClusterSettings;
-use crate::deployment::Problem;
+use crate::problem::Problem;
 use crate::server::HostPattern;
 use crate::telemetry::chain;
 use crate::tls::{PeerTls, ServerTls, TlsSettings};

@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::problem::{Problem, printable, push_key};
-use crate::deployment;
+use crate::problem;
 
 /// What was read from a file: the values, and what problems need to know about each. Places are named by JSON pointers
 /// (RFC 6901).
@@ -53,7 +53,7 @@ impl Source {
     }
 
     /// A problem that another room found. Its message may quote any value, so those of the environment are hidden.
-    pub(super) fn locate(&self, problem: &deployment::Problem) -> Problem {
+    pub(super) fn locate(&self, problem: &problem::Problem) -> Problem {
         let pointer = problem.path.iter().fold(String::new(), |pointer, key| child(&pointer, key));
         self.problem(&pointer, self.hide(&problem.message))
     }
@@ -150,7 +150,7 @@ mod tests {
             ("hunter2".to_owned(), "${env:SECRET}".to_owned()),
             ("1".to_owned(), "${env:N}".to_owned()),
         ]);
-        let problem = deployment::Problem::at(["region"], "`http://hunter2@host:1` is wrong");
+        let problem = problem::Problem::at(["region"], "`http://hunter2@host:1` is wrong");
         assert_eq!(source.locate(&problem).message, "`http://${env:SECRET}@host:1` is wrong");
     }
 

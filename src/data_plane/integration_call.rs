@@ -5,7 +5,7 @@ use super::management::send::message_limits;
 use crate::deployment::{Route, Stage};
 use crate::groups::{Actions, MessageLimits};
 use crate::id::ConnectionId;
-use crate::integration::{Answer, Called, Handshake, IntegrationError, Payload, ProxyAnswerError};
+use crate::integration::{Answer, Called, Handshake, IntegrationError, IntegrationRequest, Payload, ProxyAnswerError};
 use crate::request_context::RequestContext;
 use crate::telemetry::{IntegrationRecord, Span, SpanKind, StageLabels, chain};
 
@@ -26,7 +26,8 @@ pub(super) async fn call_integration(
     let mut span = event.child("call backend", SpanKind::Client);
     context.trace = Some(span.context());
     let started = Instant::now();
-    let Called { outcome, left_out } = plane.integrations.call(stage, route, context, handshake, payload).await;
+    let request = IntegrationRequest { context, stage_variables: &stage.variables, handshake, payload };
+    let Called { outcome, left_out } = plane.integrations.call(integration, &request).await;
     let latency = started.elapsed();
     let limits = message_limits(&plane.live().limits);
     let outcome = outcome.and_then(|answer| with_actions(answer, context.connection.id, limits));
@@ -50,7 +51,7 @@ pub(super) async fn call_integration(
     plane.metrics.integration(route.telemetry.meters(&plane.metrics, labels), latency, status, record.error_kind);
     if span.is_recording() {
         span.set("tidegate.integration_id", &integration.id);
-        span.set("server.address", integration.backend.origin());
+        integration.origin().into_iter().for_each(|origin| span.set("server.address", origin));
         status.into_iter().for_each(|status| span.set_number("http.response.status_code", status.into()));
         if let Some(error) = &record.error {
             span.fail(error);

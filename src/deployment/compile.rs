@@ -1,21 +1,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri};
+use http::HeaderValue;
 
 use super::domain::Domains;
-use super::{
-    AllowedOrigins, Deployment, Deployments, Integration, IntegrationKind, Problem, Route, RouteThrottle, Stage,
-};
-use crate::apigatewayv2::{self, IntegrationType};
-use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, UriTemplate};
-use crate::http_client::{BackendOptions, HttpClient};
+use super::{AllowedOrigins, Deployment, Deployments, Route, RouteThrottle, Stage};
+use crate::apigatewayv2;
+use crate::expression::{RouteParameter, SelectionExpression};
+use crate::http_client::HttpClient;
+use crate::integration::{Integration, IntegrationDraft};
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
-use crate::signing::Signer;
-use crate::telemetry::{RouteTelemetry, StageTelemetry, chain};
-use crate::tls::{CertificateFiles, ClientTls};
+use crate::problem::Problem;
+use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
 /// Routes that AWS reserves; no other key may begin with `$`.
 const RESERVED_ROUTE_KEYS: [&str; 3] = ["$connect", "$disconnect", "$default"];
@@ -64,15 +61,6 @@ struct RouteDraft<'a> {
     required_parameters: Vec<RouteParameter>,
 }
 
-/// An integration before a stage fills in its variables.
-struct IntegrationDraft<'a> {
-    settings: &'a apigatewayv2::Integration,
-    template: UriTemplate,
-    method: Method,
-    tls: Option<Arc<ClientTls>>,
-    signer: Option<Signer>,
-}
-
 impl Compiler<'_> {
     fn problem<const N: usize>(&mut self, path: [&str; N], message: impl Into<String>) {
         self.problems.push(Problem::at(path, message));
@@ -90,10 +78,15 @@ impl Compiler<'_> {
                 self.problem(["apis", api_id, field], format!("{count} {field}; at most {ROUTES_MAX} are allowed"));
             }
         }
+        let (http_client, timeout_max_millis) = (self.http_client, self.limits.integration_timeout_millis);
         let integrations: HashMap<&str, IntegrationDraft<'_>> = api
             .integrations
             .iter()
-            .filter_map(|(id, settings)| Some((id.as_str(), self.integration_draft(api_id, id, settings)?)))
+            .filter_map(|(id, settings)| {
+                let at = (api_id, id.as_str());
+                let draft = IntegrationDraft::new(at, settings, http_client, timeout_max_millis, &mut self.problems)?;
+                Some((id.as_str(), draft))
+            })
             .collect();
         let routes: Vec<RouteDraft<'_>> =
             api.routes.iter().filter_map(|(key, route)| self.route_draft(api_id, api, key, route)).collect();
@@ -132,92 +125,6 @@ impl Compiler<'_> {
             Ok(expression) => Some(expression),
             Err(error) => {
                 self.problem(["apis", api_id, "routeSelectionExpression"], error.to_string());
-                None
-            }
-        }
-    }
-
-    fn integration_draft<'a>(
-        &mut self,
-        api_id: &str,
-        id: &str,
-        settings: &'a apigatewayv2::Integration,
-    ) -> Option<IntegrationDraft<'a>> {
-        let at = |field| ["apis", api_id, "integrations", id, field];
-        let template = UriTemplate::parse(&settings.integration_uri)
-            .map_err(|error| self.problem(at("integrationUri"), error.to_string()));
-        let method = settings.integration_method.as_deref().unwrap_or("POST");
-        let method = match method.parse::<Method>() {
-            Ok(Method::CONNECT) | Err(_) => {
-                self.problem(at("integrationMethod"), format!("`{method}` is no HTTP method such as `POST` or `PUT`"));
-                None
-            }
-            Ok(method) if method != Method::POST && settings.integration_type == IntegrationType::AwsProxy => {
-                self.problem(at("integrationMethod"), "an AWS_PROXY integration is always called with `POST`");
-                None
-            }
-            Ok(method) => Some(method),
-        };
-        let longest = self.limits.integration_timeout_millis;
-        if settings.timeout_in_millis > longest {
-            self.problem(
-                at("timeoutInMillis"),
-                format!(
-                    "{} is more than `limits.integrationTimeoutMillis` allows; allowed: 50 to {longest}",
-                    settings.timeout_in_millis
-                ),
-            );
-        }
-        if settings.integration_type == IntegrationType::AwsProxy && !settings.request_parameters.is_empty() {
-            self.problem(
-                at("requestParameters"),
-                "an AWS_PROXY integration maps no parameters: its event holds them all; allowed for HTTP_PROXY",
-            );
-        }
-        for (destination, source) in &settings.request_parameters {
-            let path = ["apis", api_id, "integrations", id, "requestParameters", destination.as_str()];
-            if let Err(error) = Destination::parse(destination) {
-                self.problem(path, error.to_string());
-            }
-            if let Err(error) = Source::parse(source) {
-                self.problem(path, error.to_string());
-            }
-        }
-        let tls = self.tls(at("tlsConfig"), settings);
-        let signer = self.signer(at("signing"), settings);
-        Some(IntegrationDraft { settings, template: template.ok()?, method: method?, tls: tls?, signer: signer? })
-    }
-
-    /// `None` if there is a problem, else the TLS settings if there are any.
-    fn tls(&mut self, at: [&str; 5], settings: &apigatewayv2::Integration) -> Option<Option<Arc<ClientTls>>> {
-        let Some(tls) = &settings.tls_config else { return Some(None) };
-        let identity = match (&tls.client_certificate, &tls.client_key) {
-            (Some(certificate), Some(key)) => {
-                Some(CertificateFiles { certificate: certificate.clone(), private_key: key.clone() })
-            }
-            (None, None) => None,
-            _ => {
-                self.problem(at, "`clientCertificate` and `clientKey` go together");
-                return None;
-            }
-        };
-        let server_name = tls.server_name_to_verify.as_deref();
-        match self.http_client.tls(tls.ca_file.as_ref(), identity.as_ref(), server_name) {
-            Ok(tls) => Some(Some(Arc::new(tls))),
-            Err(error) => {
-                self.problem(at, chain(&error).to_string());
-                None
-            }
-        }
-    }
-
-    /// `None` if there is a problem, else the signer if there is one.
-    fn signer(&mut self, at: [&str; 5], settings: &apigatewayv2::Integration) -> Option<Option<Signer>> {
-        let Some(signing) = &settings.signing else { return Some(None) };
-        match Signer::new(&signing.secrets) {
-            Ok(signer) => Some(Some(signer)),
-            Err(error) => {
-                self.problem(at, error.to_string());
                 None
             }
         }
@@ -298,9 +205,12 @@ impl Compiler<'_> {
         }
         let integrations: HashMap<&str, Arc<Integration>> = integrations
             .iter()
-            .filter_map(|(id, draft)| Some((*id, Arc::new(self.integration(api_id, name, stage, id, draft)?))))
+            .filter_map(|(id, draft)| {
+                let compiled = draft.compile(name, &stage.stage_variables, self.http_client, &mut self.problems)?;
+                Some((*id, Arc::new(compiled)))
+            })
             .collect();
-        let shared = stage.default_route_settings.and_then(Throttle::new).map(Arc::new);
+        let shared = stage.default_route_settings.and_then(throttle).map(Arc::new);
         let mut compiled = Stage {
             name: name.into(),
             variables: stage.stage_variables.clone(),
@@ -313,9 +223,7 @@ impl Compiler<'_> {
         for draft in routes {
             let Some(integration) = integrations.get(draft.integration_id) else { continue };
             let throttle = match stage.route_settings.get(draft.key) {
-                Some(settings) if settings.has_throttle() => {
-                    Throttle::new(*settings).map(|own| ("route", Arc::new(own)))
-                }
+                Some(settings) if settings.has_throttle() => throttle(*settings).map(|own| ("route", Arc::new(own))),
                 Some(_) | None => shared.clone().map(|shared| ("stage", shared)),
             };
             let route = Arc::new(Route {
@@ -366,76 +274,10 @@ impl Compiler<'_> {
             }
         }
     }
-
-    fn integration(
-        &mut self,
-        api_id: &str,
-        stage_name: &str,
-        stage: &apigatewayv2::Stage,
-        id: &str,
-        draft: &IntegrationDraft<'_>,
-    ) -> Option<Integration> {
-        let path = ["apis", api_id, "integrations", id, "integrationUri"];
-        let text = match draft.template.resolve(&stage.stage_variables) {
-            Ok(text) => text,
-            Err(missing) => {
-                self.problem(path, format!("stage `{stage_name}` has no variable `{}`", missing.0));
-                return None;
-            }
-        };
-        let Some(uri) = backend_uri(&text) else {
-            self.problem(
-                path,
-                format!("`{text}` is no `http://` or `https://` URL with a host (in stage `{stage_name}`)"),
-            );
-            return None;
-        };
-        let settings = draft.settings;
-        let max_connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
-        if let Err(error) = draft.template.check_host(&stage.stage_variables) {
-            self.problem(path, format!("{error} (in stage `{stage_name}`)"));
-            return None;
-        }
-        if draft.tls.is_some() && uri.scheme_str() != Some("https") {
-            self.problem(path, format!("`tlsConfig` is for `https://` URLs alone (in stage `{stage_name}`)"));
-            return None;
-        }
-        let options = BackendOptions { http2: settings.http2, max_connections, tls: draft.tls.clone() };
-        let backend = match self.http_client.backend_with(&uri, options) {
-            Ok(backend) => backend,
-            Err(error) => {
-                self.problem(path, error.to_string());
-                return None;
-            }
-        };
-        let kind = match settings.integration_type {
-            IntegrationType::AwsProxy => IntegrationKind::AwsProxy,
-            IntegrationType::HttpProxy => {
-                let parsed = settings.request_parameters.iter();
-                let parameters = parsed
-                    .filter_map(|(to, from)| Some((Destination::parse(to).ok()?, Source::parse(from).ok()?)))
-                    .collect();
-                IntegrationKind::HttpProxy { method: draft.method.clone(), parameters }
-            }
-        };
-        Some(Integration {
-            id: id.into(),
-            kind,
-            backend,
-            path_and_query: uri.path_and_query().cloned()?,
-            timeout: Duration::from_millis(settings.timeout_in_millis.into()),
-            signer: draft.signer.clone(),
-        })
-    }
 }
 
-/// The URL of a backend: absolute, http or https, no user name.
-fn backend_uri(text: &str) -> Option<Uri> {
-    let uri = text.parse::<Uri>().ok()?;
-    let authority = uri.authority()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let plain = !authority.as_str().contains('@') && !authority.host().is_empty();
-    (is_http && plain && uri.path_and_query().is_some()).then_some(uri)
+fn throttle(settings: apigatewayv2::RouteSettings) -> Option<Throttle> {
+    Throttle::new(settings.throttling_rate_limit, settings.throttling_burst_limit)
 }
 
 /// A host with an optional port, as a Host header holds it.

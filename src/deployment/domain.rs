@@ -2,8 +2,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Deployment, Problem, Stage};
+use super::{Deployment, Stage};
 use crate::apigatewayv2;
+use crate::problem::Problem;
 
 /// The custom domains, compiled: which API and stage each base path leads to.
 #[derive(Debug, Default)]

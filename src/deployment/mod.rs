@@ -1,32 +1,25 @@
 //! Resources compiled into the form that traffic sees: [`Deployments`], immutable and shared.
 //!
-//! Compiling finds every mistake at once ([`Problem`]); afterwards nothing is parsed or looked up by name twice.
+//! Compiling finds every mistake at once ([`crate::problem::Problem`]); afterwards nothing is parsed or looked up by name twice.
 //! Resolving tells which API and stage a request is for.
 
 mod compile;
 mod domain;
 mod origin;
-mod problem;
 mod resolve;
 mod resource;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::Method;
-use http::uri::PathAndQuery;
-
-use crate::expression::{Destination, RouteParameter, SelectionExpression, Source};
-use crate::http_client::Backend;
+use crate::expression::{RouteParameter, SelectionExpression};
+use crate::integration::Integration;
 use crate::limits::Throttle;
-use crate::signing::Signer;
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
 use domain::Domains;
 
 pub use origin::{AllowedOrigins, OriginError};
-pub use problem::Problem;
 pub use resolve::{Resolved, Target};
 pub use resource::Resource;
 
@@ -83,28 +76,6 @@ pub struct RouteThrottle {
     pub throttle: Arc<Throttle>,
 }
 
-/// A backend call with the stage's variables filled in.
-#[derive(Debug)]
-pub struct Integration {
-    pub id: Arc<str>,
-    pub kind: IntegrationKind,
-    pub backend: Arc<Backend>,
-    pub path_and_query: PathAndQuery,
-    /// One deadline for the whole call.
-    pub timeout: Duration,
-    /// Proves to the backend that the call is the gateway's.
-    pub signer: Option<Signer>,
-}
-
-/// What a backend receives.
-#[derive(Debug)]
-pub enum IntegrationKind {
-    /// The proxy event as JSON.
-    AwsProxy,
-    /// The message's own bytes.
-    HttpProxy { method: Method, parameters: Vec<(Destination, Source)> },
-}
-
 impl Deployments {
     /// The API with this id.
     pub fn api(&self, api_id: &str) -> Option<&Arc<Deployment>> {
@@ -136,9 +107,9 @@ impl Stage {
         selected.and_then(|key| self.custom.get(key)).or(self.default.as_ref())
     }
 
-    /// Whether a crowd of calls waits for the backend of one of its routes.
-    pub fn is_crowded(&self) -> bool {
-        self.routes().any(|route| route.integration.backend.is_crowded())
+    /// Returns true if the backend of one of its routes is saturated.
+    pub fn is_saturated(&self) -> bool {
+        self.routes().any(|route| route.integration.is_saturated())
     }
 
     /// Every route.

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
 use super::Handshake;
-use super::client::add_context_headers;
+use super::context_headers::add_context_headers;
 use super::proxy_event::{EventContext, EventHeaders, MultiValues, SingleValues, event_context, last_values};
 use crate::request_context::RequestContext;
 

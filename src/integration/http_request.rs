@@ -1,16 +1,14 @@
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Handshake;
-use super::client::Payload;
+use super::Payload;
+use super::call::IntegrationRequest;
 use super::header_names::is_withheld;
 use crate::expression::{Destination, Source};
-use crate::request_context::RequestContext;
 
 const X_AMZN_APIGATEWAY_API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
 
@@ -25,20 +23,12 @@ pub(super) struct HttpRequest {
     pub(super) left_out: bool,
 }
 
-/// What request parameters may be mapped from.
-pub(super) struct Sources<'a> {
-    pub(super) context: &'a RequestContext<'a>,
-    pub(super) stage_variables: &'a BTreeMap<String, String>,
-    pub(super) handshake: Option<&'a Handshake>,
-    pub(super) payload: &'a Payload,
-}
-
 /// Builds the request: the client's headers and query string for `$connect`, the message's bytes otherwise, and what
 /// `requestParameters` map. A source that has no value leaves its parameter out.
 pub(super) fn http_request(
     path_and_query: &PathAndQuery,
     parameters: &[(Destination, Source)],
-    sources: &Sources<'_>,
+    sources: &IntegrationRequest<'_>,
 ) -> HttpRequest {
     let connection = sources.context.connection;
     let mut headers = HeaderMap::with_capacity(32);
@@ -105,7 +95,7 @@ fn content_type(payload: &Payload) -> Option<HeaderValue> {
     }))
 }
 
-impl Sources<'_> {
+impl IntegrationRequest<'_> {
     fn value(&self, source: &Source) -> Option<Cow<'_, str>> {
         let last = |values: Vec<Cow<'_, str>>| values.last().map(|value| Cow::Owned(value.to_string()));
         let all = |values: Vec<Cow<'_, str>>| if values.is_empty() { None } else { Some(Cow::Owned(values.join(","))) };

@@ -1,24 +1,38 @@
-//! Calls of backends: what they receive, and what their answers mean.
+//! Integrations: their compiled form, the calls that they make, and the meaning of the answers.
 //!
-//! [`IntegrationClient::call`] sends one event to one integration. `AWS_PROXY` gets the Lambda proxy event
-//! (`proxy_event.rs`) and answers `{"statusCode":…}` ([`proxy_answer`]); `HTTP_PROXY` gets the message itself
-//! (`http_request.rs`) and its HTTP answer is taken as it is. [`authorizer_request`] is what a REQUEST authorizer
-//! gets.
+//! [`IntegrationDraft`] checks an integration of an API and [`Integration`] is its compiled form for one stage;
+//! [`IntegrationClient::call`] sends one event to one integration. Each type has a file of its own: `AWS_PROXY`
+//! (`aws_proxy.rs`) sends the Lambda proxy event (`proxy_event.rs`) and reads `{"statusCode":…}` ([`proxy_answer`]);
+//! `HTTP_PROXY` (`http_proxy.rs`) sends the message itself (`http_request.rs`) and takes the HTTP answer as it is.
+//! Both call an `HttpTarget`. [`authorizer_request`] builds the request for a REQUEST authorizer.
 //!
 //! Differs from AWS: header names in events are written as browsers write them, since HTTP libraries lose the client's
 //! own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have `callbackUrl`.
 
-mod authorizer_event;
-mod client;
 mod handshake;
+mod payload;
 mod header_names;
-mod http_request;
+mod context_headers;
 pub mod proxy_answer;
 mod proxy_event;
+mod authorizer_event;
+mod call;
+mod compiler;
+mod http_request;
+mod http_target;
+mod aws_proxy;
+mod http_proxy;
+mod compiled;
+mod compile;
+mod client;
 
 pub use authorizer_event::{AuthorizerRequest, authorizer_request};
-pub use client::{Answer, Called, IntegrationClient, IntegrationError, Payload};
+pub use call::{Answer, Called, IntegrationError, IntegrationRequest};
+pub use client::IntegrationClient;
+pub use compile::IntegrationDraft;
+pub use compiled::Integration;
 pub use handshake::Handshake;
 pub use header_names::is_hop_by_hop;
+pub use payload::Payload;
 pub use proxy_answer::ProxyAnswerError;
 pub use proxy_event::proxy_event;

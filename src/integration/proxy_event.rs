@@ -7,9 +7,8 @@ use http::HeaderMap;
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
-use super::Handshake;
-use super::client::Payload;
 use super::header_names::spelling;
+use super::{Handshake, Payload};
 use crate::principal::{AuthorizerContext, Principal};
 use crate::request_context::{ClientCert, Event, RequestContext};
 

@@ -13,8 +13,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::apigatewayv2::RouteSettings;
-
 /// The bucket of all APIs together, per node, as AWS's account has one per region: each connect, each message and each
 /// `@connections` call takes a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,17 +36,9 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Returns the bucket that `settings` ask for, or `None` if they set no rate.
-    pub fn new(settings: RouteSettings) -> Option<Self> {
-        Self::build(settings.throttling_rate_limit, settings.throttling_burst_limit)
-    }
-
-    /// Returns the bucket of all APIs, or `None` if `settings` set no rate.
-    pub fn of_account(settings: ThrottleSettings) -> Option<Self> {
-        Self::build(settings.rate_limit, settings.burst_limit)
-    }
-
-    fn build(rate: Option<f64>, burst: Option<u32>) -> Option<Self> {
+    /// Creates a bucket that gains `rate` tokens a second and holds `burst`, or one second's worth where `burst` is
+    /// `None`. Returns `None` without a rate.
+    pub fn new(rate: Option<f64>, burst: Option<u32>) -> Option<Self> {
         let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0)?;
         let burst = burst.unwrap_or_else(|| one_second_of(rate));
         let quota = Quota::with_period(Duration::from_secs_f64(1.0 / rate))?;
@@ -108,20 +98,14 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_its_burst_and_no_more() {
-        let settings = RouteSettings {
-            throttling_rate_limit: Some(0.001),
-            throttling_burst_limit: Some(3),
-            ..RouteSettings::default()
-        };
-        let throttle = Throttle::new(settings).unwrap();
+        let throttle = Throttle::new(Some(0.001), Some(3)).unwrap();
         let admitted = (0..10).filter(|_| throttle.admit()).count();
         assert_eq!(admitted, 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bucket_refills_at_its_rate_exactly() {
-        let settings = RouteSettings::throttled(Some(10.0), Some(25));
-        let throttle = Throttle::new(settings).unwrap();
+        let throttle = Throttle::new(Some(10.0), Some(25)).unwrap();
         let take = || (0..100).take_while(|_| throttle.admit()).count();
         assert_eq!(take(), 25);
         tokio::time::advance(Duration::from_millis(99)).await;
@@ -136,8 +120,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_empty_bucket_takes_nothing_from_another() {
-        let settings = RouteSettings::throttled(Some(1.0), Some(3));
-        let (busy, quiet) = (Throttle::new(settings).unwrap(), Throttle::new(settings).unwrap());
+        let bucket = || Throttle::new(Some(1.0), Some(3)).unwrap();
+        let (busy, quiet) = (bucket(), bucket());
         for _ in 0..1000 {
             busy.admit();
         }
@@ -148,6 +132,6 @@ mod tests {
 
     #[test]
     fn without_a_rate_there_is_no_bucket() {
-        assert!(Throttle::new(RouteSettings::default()).is_none());
+        assert!(Throttle::new(None, Some(3)).is_none());
     }
 }

@@ -12,15 +12,13 @@ use tracing::info;
 use super::entrance::Peer;
 use crate::deployment::{Deployment, OriginError, Resource, Stage};
 use crate::id::ConnectionId;
-use crate::limits::{Throttle, ThrottleSettings};
+use crate::limits::Throttle;
 use crate::telemetry::Reason;
 
 /// Lines about refused clients in a second, of the whole process. Metrics count them all.
 const CLIENT_LINES_PER_SECOND: f64 = 50.0;
 
-static CLIENT_LINES: LazyLock<Option<Throttle>> = LazyLock::new(|| {
-    Throttle::of_account(ThrottleSettings { rate_limit: Some(CLIENT_LINES_PER_SECOND), burst_limit: None })
-});
+static CLIENT_LINES: LazyLock<Option<Throttle>> = LazyLock::new(|| Throttle::new(Some(CLIENT_LINES_PER_SECOND), None));
 
 fn may_tell() -> bool {
     CLIENT_LINES.as_ref().is_none_or(Throttle::admit)

@@ -251,7 +251,7 @@ async fn identify(
     let received = &request.received;
     let client = Client {
         context: &context,
-        stage: &request.stage,
+        stage_variables: &request.stage.variables,
         handshake: &request.handshake,
         received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
     };

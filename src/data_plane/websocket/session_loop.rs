@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let live = plane.live();
         let stage = live.deployments.api(&connection.api_id).and_then(|api| api.stage(&connection.stage));
-        stage.is_some_and(|stage| stage.is_crowded())
+        stage.is_some_and(|stage| stage.is_saturated())
     }
 
     fn outbox(&self) -> &Outbox {

@@ -1,0 +1,44 @@
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::request_context::{Event, RequestContext};
+use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
+
+/// Adds the headers that every call carries.
+pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>, event_type: &str) {
+    let connection = context.connection;
+    let mut set = |name: &'static str, value: &str| {
+        headers.insert(HeaderName::from_static(name), header_value(value));
+    };
+    set("x-tidegate-connection-id", &connection.id.to_string());
+    set("x-tidegate-api-id", &connection.api_id);
+    set("x-tidegate-stage", &connection.stage);
+    set("x-tidegate-route-key", context.route_key);
+    set("x-tidegate-event-type", event_type);
+    set("x-tidegate-request-id", context.request_id.as_str());
+    set("x-tidegate-callback-url", &context.callback_url);
+    match &context.event {
+        Event::Connect | Event::Message { .. } => set("x-tidegate-attempt", "1"),
+        Event::Disconnect { code, reason, attempt } => {
+            set("x-tidegate-attempt", &attempt.to_string());
+            set("x-tidegate-disconnect-code", &code.to_string());
+            set("x-tidegate-disconnect-reason", &utf8_percent_encode(reason, NON_ALPHANUMERIC).to_string());
+        }
+    }
+    let trace = context.trace.unwrap_or_else(|| TraceContext::new(context.request_time, false));
+    set("traceparent", &trace.traceparent());
+    if trace.sampled {
+        headers.insert(X_AMZN_TRACE_ID, header_value(&trace.amzn()));
+    } else if !headers.contains_key(X_AMZN_TRACE_ID) {
+        headers.insert(X_AMZN_TRACE_ID, header_value(&trace.root().to_string()));
+    }
+}
+
+/// Percent-encodes a text that a header cannot hold: route keys are free text.
+fn header_value(text: &str) -> HeaderValue {
+    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let encoded = if plain { Cow::Borrowed(text) } else { utf8_percent_encode(text, NON_ALPHANUMERIC).into() };
+    HeaderValue::from_str(&encoded).expect("visible ASCII is a header value")
+}

@@ -1,0 +1,57 @@
+use std::time::Duration;
+
+use http::Method;
+
+use super::call::{Answer, Called, IntegrationError, IntegrationRequest, refuse_redirect};
+use super::compiler::Compiler;
+use super::http_request::http_request;
+use super::http_target::HttpTarget;
+use crate::apigatewayv2;
+use crate::expression::{Destination, Source};
+use crate::http_client::{self, HttpClient};
+
+/// An `HTTP_PROXY` integration: the backend gets the message itself, and its HTTP answer is the outcome.
+#[derive(Debug)]
+pub(super) struct HttpProxy {
+    pub(super) target: HttpTarget,
+    pub(super) method: Method,
+    /// What `requestParameters` map: names at the backend, and their sources.
+    pub(super) parameters: Vec<(Destination, Source)>,
+}
+
+impl HttpProxy {
+    /// Parses `requestParameters`, and notes every problem.
+    pub(super) fn parameters(
+        compiler: &mut Compiler<'_>,
+        settings: &apigatewayv2::Integration,
+    ) -> Vec<(Destination, Source)> {
+        let mut parameters = Vec::with_capacity(settings.request_parameters.len());
+        for (name, text) in &settings.request_parameters {
+            let destination =
+                Destination::parse(name).map_err(|error| compiler.parameter_problem(name, error.to_string()));
+            let source = Source::parse(text).map_err(|error| compiler.parameter_problem(name, error.to_string()));
+            if let (Ok(destination), Ok(source)) = (destination, source) {
+                parameters.push((destination, source));
+            }
+        }
+        parameters
+    }
+
+    /// Sends the message and takes the answer as it is.
+    pub(super) async fn call(
+        &self,
+        http_client: &HttpClient,
+        request: &IntegrationRequest<'_>,
+        timeout: Duration,
+    ) -> Called {
+        let http_request = http_request(&self.target.path_and_query, &self.parameters, request);
+        let left_out = http_request.left_out;
+        let answer = self.target.send(http_client, self.method.clone(), http_request, request.context, timeout).await;
+        Called { outcome: answer.and_then(read_answer), left_out }
+    }
+}
+
+fn read_answer(answer: http_client::Answer) -> Result<Answer, IntegrationError> {
+    let http_client::Answer { status, headers, body } = refuse_redirect(answer)?;
+    Ok(Answer { status, headers, body, tidegate: None })
+}

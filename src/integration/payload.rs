@@ -1,0 +1,36 @@
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// The data that a client sent with an event.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// `$connect` and `$disconnect` have none.
+    Empty,
+    Text(Utf8Bytes),
+    Binary(Bytes),
+}
+
+impl Payload {
+    /// Returns its length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Empty => 0,
+            Payload::Text(text) => text.len(),
+            Payload::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Returns true if it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns its bytes, shared and not copied.
+    pub fn bytes(&self) -> Bytes {
+        match self {
+            Payload::Empty => Bytes::new(),
+            Payload::Text(text) => Bytes::from(text.clone()),
+            Payload::Binary(bytes) => bytes.clone(),
+        }
+    }
+}
