@@ -65,3 +65,6 @@ pub mod server;
 pub mod config;
 pub mod demo;
 pub mod app;
+
+#[cfg(test)]
+mod house_tests;

@@ -1,7 +1,7 @@
 //! Resources of a WebSocket API as AWS spells them in `apigatewayv2`.
 //!
 //! The same types are read from the configuration file today and can be served by a compatible control plane
-//! later. They hold what somebody typed and nothing compiled: [`crate::deployment`] turns them into the form
+//! later. They hold what somebody typed and nothing compiled: `deployment` turns them into the form
 //! that traffic sees.
 //!
 //! Differs from AWS: resources are maps keyed by their id (or route key, or stage name) instead of lists, and a
