@@ -3,8 +3,9 @@
 LOADTEST = target/release/tidegate-loadtest
 LOADTEST_OUT = target/loadtest
 SOAK_SECONDS ?= 1800
+SIEGE_SECONDS ?= 120
 
-.PHONY: bench bench-growth bench-results bench-observed bench-peers bench-soak bench-micro loadtest-build
+.PHONY: siege bench bench-growth bench-results bench-observed bench-peers bench-soak bench-micro loadtest-build
 
 loadtest-build:
 	cargo build --release --package tidegate --package tidegate-floor --package tidegate-loadtest
@@ -40,6 +41,9 @@ bench-peers: loadtest-build ## tidegate against nginx with nchan, Pushpin and a 
 bench-soak: loadtest-build ## half an hour of mixed load (SOAK_SECONDS=1800); memory and latency must not grow
 	mkdir -p $(LOADTEST_OUT)
 	$(LOADTEST) bench --scenario soak --seconds $(SOAK_SECONDS) --json $(LOADTEST_OUT)/soak.json --plots $(LOADTEST_OUT)/plots $(BENCH_ARGS)
+
+siege: loadtest-build ## attack the release build with its defaults, each way for SIEGE_SECONDS=120; needs redis-server
+	python3 loadtest/siege.py --seconds $(SIEGE_SECONDS) --binary target/release/tidegate
 
 bench-micro: loadtest-build ## hot functions, counted in instructions; needs valgrind and gungraun-runner
 	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 1; }
