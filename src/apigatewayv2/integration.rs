@@ -58,7 +58,8 @@ pub struct Integration {
     pub description: Option<String>,
 }
 
-/// How calls are signed: by the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`).
+/// How calls are signed: by the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`) for
+/// the body, and by `x-tidegate-signature` for the other `x-tidegate-*` headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {

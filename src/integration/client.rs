@@ -239,9 +239,10 @@ pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestCont
     }
 }
 
-/// The text, percent-encoded if a header cannot hold it: route keys are free text.
+/// The text, percent-encoded if a header cannot hold it or would lose its outer blanks: route keys are free text.
 fn header_value(text: &str) -> HeaderValue {
-    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let has_outer_blanks = text.starts_with(' ') || text.ends_with(' ');
+    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !has_outer_blanks;
     let encoded = if plain { Cow::Borrowed(text) } else { utf8_percent_encode(text, NON_ALPHANUMERIC).into() };
     HeaderValue::from_str(&encoded).expect("visible ASCII is a header value")
 }
