@@ -9,7 +9,7 @@ use super::{
     AllowedOrigins, Deployment, Deployments, Integration, IntegrationKind, Problem, Route, RouteThrottle, Stage,
 };
 use crate::apigatewayv2::{self, IntegrationType};
-use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, UriTemplate};
+use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, TakenNames, UriTemplate};
 use crate::http_client::{BackendOptions, HttpClient};
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
@@ -412,10 +412,11 @@ impl Compiler<'_> {
             IntegrationType::AwsProxy => IntegrationKind::AwsProxy,
             IntegrationType::HttpProxy => {
                 let parsed = settings.request_parameters.iter();
-                let parameters = parsed
+                let parameters: Vec<(Destination, Source)> = parsed
                     .filter_map(|(to, from)| Some((Destination::parse(to).ok()?, Source::parse(from).ok()?)))
                     .collect();
-                IntegrationKind::HttpProxy { method: draft.method.clone(), parameters }
+                let taken = TakenNames::new(uri.query(), parameters.iter().map(|(destination, _)| destination));
+                IntegrationKind::HttpProxy { method: draft.method.clone(), parameters, taken }
             }
         };
         Some(Integration {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::Method;
 use http::uri::PathAndQuery;
 
-use crate::expression::{Destination, RouteParameter, SelectionExpression, Source};
+use crate::expression::{Destination, RouteParameter, SelectionExpression, Source, TakenNames};
 use crate::http_client::Backend;
 use crate::limits::Throttle;
 use crate::signing::Signer;
@@ -102,7 +102,12 @@ pub enum IntegrationKind {
     /// The proxy event as JSON.
     AwsProxy,
     /// The message's own bytes.
-    HttpProxy { method: Method, parameters: Vec<(Destination, Source)> },
+    HttpProxy {
+        method: Method,
+        parameters: Vec<(Destination, Source)>,
+        /// The names of the parameters and of the query string in the integration's own URL.
+        taken: TakenNames,
+    },
 }
 
 impl Deployments {

@@ -75,7 +75,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Called {
     pub outcome: Result<Answer, IntegrationError>,
-    /// The source of a request parameter had no value, so the parameter was left out.
+    /// The source of a request parameter had no value that fits, so the parameter was left out.
     pub left_out: bool,
 }
 
@@ -188,9 +188,9 @@ fn build_call(
             let path_and_query = integration.path_and_query.clone();
             (Method::POST, HttpRequest { path_and_query, headers, body, left_out: false })
         }
-        IntegrationKind::HttpProxy { method, parameters } => {
+        IntegrationKind::HttpProxy { method, parameters, taken } => {
             let sources = Sources { context, stage_variables: &stage.variables, handshake, payload };
-            (method.clone(), http_request(&integration.path_and_query, parameters, &sources))
+            (method.clone(), http_request(&integration.path_and_query, parameters, taken, &sources))
         }
     };
     let mut headers = request.headers;

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::Handshake;
 use super::client::Payload;
 use super::header_names::is_withheld;
-use crate::expression::{Destination, Source};
+use crate::expression::{Destination, Source, TakenNames};
 use crate::request_context::RequestContext;
 
 const X_AMZN_APIGATEWAY_API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
@@ -21,7 +21,7 @@ pub(super) struct HttpRequest {
     pub(super) path_and_query: PathAndQuery,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The source of a parameter had no value.
+    /// The source of a parameter had no value, or one that no header can hold.
     pub(super) left_out: bool,
 }
 
@@ -34,24 +34,25 @@ pub(super) struct Sources<'a> {
 }
 
 /// Builds the request: the client's headers and query string for `$connect`, the message's bytes otherwise, and what
-/// `requestParameters` map. A source that has no value leaves its parameter out.
+/// `requestParameters` map. A source without a value that fits leaves its parameter out; what the client itself sent
+/// under one of the `taken` names is left out in any case.
 pub(super) fn http_request(
     path_and_query: &PathAndQuery,
     parameters: &[(Destination, Source)],
+    taken: &TakenNames,
     sources: &Sources<'_>,
 ) -> HttpRequest {
     let connection = sources.context.connection;
     let mut headers = HeaderMap::with_capacity(32);
     let mut query = path_and_query.query().unwrap_or_default().to_owned();
     if let Some(handshake) = sources.handshake {
-        for (name, value) in handshake.headers.iter().filter(|(name, _)| !is_withheld(name)) {
+        let is_left = |name: &HeaderName| !is_withheld(name) && !taken.has_header(name);
+        for (name, value) in handshake.headers.iter().filter(|(name, _)| is_left(name)) {
             headers.append(name.clone(), value.clone());
         }
-        if let Some(client_query) = handshake.query.as_deref().filter(|client_query| !client_query.is_empty()) {
-            append(&mut query, client_query);
-        }
-    } else if let Some(user_agent) =
-        connection.user_agent.as_deref().and_then(|agent| HeaderValue::from_str(agent).ok())
+        append(&mut query, &taken.remove_parameters(handshake.query.as_deref().unwrap_or_default()));
+    } else if let Some(user_agent) = connection.user_agent.as_deref().filter(|_| !taken.has_header(&USER_AGENT))
+        && let Ok(user_agent) = HeaderValue::from_str(user_agent)
     {
         headers.insert(USER_AGENT, user_agent);
     }
@@ -69,11 +70,10 @@ pub(super) fn http_request(
             continue;
         };
         match destination {
-            Destination::Header(name) => {
-                if let Ok(value) = HeaderValue::from_str(&value) {
-                    headers.insert(name, value);
-                }
-            }
+            Destination::Header(name) => match HeaderValue::from_str(&value) {
+                Ok(value) => _ = headers.insert(name, value),
+                Err(_) => left_out = true,
+            },
             Destination::QueryString(name) => {
                 let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
                 append(&mut query, &pair);
@@ -82,14 +82,17 @@ pub(super) fn http_request(
     }
     let path_and_query = match path_and_query.query().unwrap_or_default() == query {
         true => path_and_query.clone(),
-        // The client's query string was part of a URL, and the pairs are encoded; should it not fit, it is left out.
-        false => format!("{}?{query}", path_and_query.path()).parse().unwrap_or_else(|_| path_and_query.clone()),
+        // The client's query string was part of a URL, and the pairs are encoded; should all be too long, it is left out.
+        false => format!("{}?{query}", path_and_query.path()).parse().unwrap_or_else(|_| {
+            left_out = true;
+            path_and_query.clone()
+        }),
     };
     HttpRequest { path_and_query, headers, body, left_out }
 }
 
 fn append(query: &mut String, more: &str) {
-    if !query.is_empty() {
+    if !query.is_empty() && !more.is_empty() {
         query.push('&');
     }
     query.push_str(more);

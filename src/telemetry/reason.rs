@@ -62,7 +62,7 @@ reasons! {
     DefaultNoMatch = "defaultNoMatch", "", "no route has the selected key, so the message takes $default";
 
     // Mapping.
-    MappingLeftOut = "mappingLeftOut", "", "the source of a request parameter has no value, so it is left out";
+    MappingLeftOut = "mappingLeftOut", "", "the source of a request parameter has no value that fits, so it is left out";
 
     // Authorizers, keys and signatures.
     IdentitySourceMissing = "identitySourceMissing", "UNAUTHORIZED", "an identity source of the authorizer is missing or empty";

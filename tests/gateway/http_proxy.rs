@@ -144,6 +144,57 @@ async fn request_parameters_are_mapped_from_every_source() {
 }
 
 #[tokio::test]
+async fn what_a_mapping_names_is_never_the_clients_whatever_becomes_of_the_value() {
+    let backend = TestBackend::start().await;
+    let parameters = [
+        ("header.x-user", "context.authorizer.principalId"),
+        ("header.x-bad", "route.request.querystring.bad"),
+        ("header.user-agent", "\"route.request.body.agent\""),
+        ("header.x-stage", "context.stage"),
+        ("querystring.user", "context.authorizer.principalId"),
+        ("querystring.stage", "context.stage"),
+    ];
+    let parameters: Vec<String> =
+        parameters.iter().map(|(to, from)| format!("integration.request.{to}: {from}")).collect();
+    let gateway = Settings::http_proxy(&backend)
+        .integration(&format!(
+            "integrationUri: \"${{env:BACKEND}}/hook?tenant=acme&${{stageVariables.more}}\", \
+             requestParameters: {{ {} }}",
+            parameters.join(", ")
+        ))
+        .stage("stageVariables: { more: region=eu }")
+        .start()
+        .await;
+    let headers = [
+        ("X-User", "admin"),
+        ("x_user", "admin"),
+        ("X-User", "root"),
+        ("X-Bad", "forged"),
+        ("User-Agent", "forged"),
+        ("X-Stage", "forged"),
+        ("X-User-Name", "ann"),
+    ];
+    let forged = "user=admin&%75ser=admin&USER=admin&user[]=admin&+user=admin&stage=forged&tenant=evil&te%6Eant=evil&\
+                  region=us&x=1;user=admin;region=us";
+    let target = format!("/prod?bad=a%0Ab&{forged}&usern=ann");
+    let mut client = RawClient::connect(gateway.public()).await;
+    client.send(&handshake(gateway.public(), &target, &headers)).await;
+    assert_eq!(client.response().await.status, 101);
+    let call = backend.next("CONNECT").await;
+    assert_eq!(call.uri, "/hook?tenant=acme&region=eu&bad=a%0Ab&x=1;usern=ann&stage=prod");
+    assert_eq!((call.header("x-stage"), call.header("x-user-name")), ("prod", "ann"));
+    for absent in ["x-user", "x_user", "x-bad", "user-agent"] {
+        assert!(!call.headers.contains_key(absent), "{absent}: {:?}", call.headers);
+    }
+
+    client.send(&frame(0x81, br#"{"action":"tell"}"#)).await;
+    let call = backend.next("MESSAGE").await;
+    assert!(!call.headers.contains_key("user-agent"), "the client wrote it, and the mapping names it");
+    client.send(&frame(0x81, br#"{"action":"tell","agent":"told/1"}"#)).await;
+    assert_eq!(backend.next("MESSAGE").await.header("user-agent"), "told/1");
+}
+
+#[tokio::test]
 async fn a_binary_message_reaches_a_plain_http_backend_as_its_bytes() {
     let backend = TestBackend::start().await;
     let gateway = Settings::http_proxy(&backend).start().await;
