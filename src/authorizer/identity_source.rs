@@ -72,6 +72,14 @@ impl IdentitySource {
         value.filter(|value| !value.is_empty())
     }
 
+    /// Returns the header's name, if it is a header.
+    pub(super) fn header(&self) -> Option<&HeaderName> {
+        match &self.place {
+            Place::Header(name) => Some(name),
+            Place::QueryString(_) | Place::Context(_) | Place::StageVariable(_) => None,
+        }
+    }
+
     /// Whether a token can be there: in a header or a query parameter.
     pub(super) fn is_of_request(&self) -> bool {
         matches!(self.place, Place::Header(_) | Place::QueryString(_))

@@ -101,7 +101,8 @@ impl RequestAuthorizer {
 
     async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
         let Question { context, stage, handshake, method_arn, called, .. } = *question;
-        let request = authorizer_request(context, &stage.variables, handshake, method_arn);
+        let judged = self.identity_sources.iter().filter_map(IdentitySource::header);
+        let request = authorizer_request(context, &stage.variables, handshake, judged, method_arn);
         let call = Call {
             method: Method::POST,
             path_and_query: self.path_and_query.clone(),

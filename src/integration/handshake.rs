@@ -3,12 +3,14 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::header_names::is_shown;
 use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
-/// What a client sent with its upgrade request, as the `$connect` integration sees it.
+/// What a client sent with its upgrade request.
 #[derive(Clone, Debug)]
 pub struct Handshake {
-    /// The client's headers without `Connection` and `Upgrade`, with `X-Forwarded-*` added.
+    /// The client's headers without those of its connection alone; `Host` and `X-Forwarded-For`, `-Port` and `-Proto`
+    /// are the gateway's. Backends see a part of them.
     pub headers: HeaderMap,
     /// The raw query string, if the URL had one.
     pub query: Option<String>,
@@ -47,6 +49,12 @@ impl Handshake {
     /// The values of one header; bytes that are not UTF-8 become U+FFFD.
     pub fn header_values(&self, name: &HeaderName) -> Vec<Cow<'_, str>> {
         self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
+    }
+
+    /// Copies the headers that events show.
+    pub(super) fn shown_headers(&self) -> HeaderMap {
+        let shown = self.headers.iter().filter(|(name, _)| is_shown(name));
+        shown.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Query parameters by name.

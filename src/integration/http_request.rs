@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Handshake;
 use super::client::Payload;
-use super::header_names::is_withheld;
+use super::header_names::is_passed;
 use crate::expression::{Destination, Source, TakenNames};
 use crate::request_context::RequestContext;
 
@@ -46,7 +46,7 @@ pub(super) fn http_request(
     let mut headers = HeaderMap::with_capacity(32);
     let mut query = path_and_query.query().unwrap_or_default().to_owned();
     if let Some(handshake) = sources.handshake {
-        let is_left = |name: &HeaderName| !is_withheld(name) && !taken.has_header(name);
+        let is_left = |name: &HeaderName| is_passed(name) && !taken.has_header(name);
         for (name, value) in handshake.headers.iter().filter(|(name, _)| is_left(name)) {
             headers.append(name.clone(), value.clone());
         }
@@ -124,6 +124,81 @@ impl Sources<'_> {
             Source::Context(name) => self.context.variable(name),
             Source::StageVariable(name) => self.stage_variables.get(name).map(|value| Cow::Borrowed(value.as_str())),
             Source::Literal(text) => Some(Cow::Owned(text.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::expression::header_key;
+    use crate::id::{ConnectionId, EventId, NodeId};
+    use crate::request_context::{Connection, Event};
+
+    /// Makes the call of an integration with `parameters` for a client that connects with these headers, all with the
+    /// value `c`, and this query string.
+    fn call(parameters: &[(Destination, Source)], names: &[String], query: &str) -> HttpRequest {
+        let connection = Connection::sample(ConnectionId::random(NodeId::random()));
+        let context = RequestContext {
+            connection: &connection,
+            principal: None,
+            event: Event::Connect,
+            route_key: "$connect",
+            request_id: EventId::random(),
+            request_time: Timestamp(0),
+            domain_name: "localhost",
+            callback_url: String::new(),
+            trace: None,
+        };
+        let names = names.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+        let headers = names.map(|name| (name, HeaderValue::from_static("c"))).collect();
+        let handshake = Handshake::new(headers, Some(query.to_owned()));
+        let (variables, payload) = (BTreeMap::new(), Payload::Empty);
+        let sources =
+            Sources { context: &context, stage_variables: &variables, handshake: Some(&handshake), payload: &payload };
+        let own = PathAndQuery::from_static("/hook?own=1");
+        let taken = TakenNames::new(own.query(), parameters.iter().map(|(destination, _)| destination));
+        http_request(&own, parameters, &taken, &sources)
+    }
+
+    fn parameters() -> Vec<(Destination, Source)> {
+        let parse = |to: &str| Destination::parse(&format!("integration.request.{to}")).expect("a destination");
+        let nobody = Source::Context("authorizer.principalId".to_owned());
+        ["header.x-user", "header.user_agent", "querystring.user"].map(|to| (parse(to), nobody.clone())).into()
+    }
+
+    #[test]
+    fn a_query_string_that_gets_too_long_is_left_out_and_said_so() {
+        let long = Source::Literal("x".repeat(70_000));
+        let parameters = [(Destination::QueryString("long".to_owned()), long)];
+        let request = call(&parameters, &[], "a=1");
+        assert_eq!((request.path_and_query.as_str(), request.left_out), ("/hook?own=1", true));
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_gets_a_header_through_that_is_not_its_own(
+            names in prop::collection::vec(
+                "(x[-_.])?(user|tidegate|forwarded|real|webhook|host|content|amzn|a)([-_.](for|agent|ip|id|proto|length|b))?",
+                0..12
+            ),
+            query in "(&|;|=|user|USER|own|%6fwn|\\[\\]|a){0,10}",
+        ) {
+            let request = call(&parameters(), &names, &query);
+            for (name, _) in request.headers.iter().filter(|(_, value)| *value == "c") {
+                let name = name.as_str();
+                prop_assert_eq!(header_key(name), name);
+                let is_gateways = ["x-tidegate", "x-forwarded", "forwarded", "webhook-id", "content-", "x-real-", "x-amzn-"];
+                let is_gateways = is_gateways.iter().any(|prefix| name.starts_with(prefix) && name != "x-tidegate");
+                prop_assert!(!is_gateways && !["x-user", "user-agent", "host"].contains(&name), "{}", name);
+            }
+            let query = request.path_and_query.query().unwrap_or_default();
+            let clients = query.strip_prefix("own=1").expect("the integration's own");
+            let count = |name| crate::expression::count_parameters(clients, name);
+            prop_assert_eq!(count("own") + count("user"), 0, "{}", clients);
         }
     }
 }

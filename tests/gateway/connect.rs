@@ -39,7 +39,10 @@ async fn a_status_that_is_not_2xx_refuses_with_the_backends_own_body_and_headers
             "CONNECT",
             Reply::json(&json!({
                 "statusCode": status, "body": body,
-                "headers": {"x-why": "because", "Content-Type": "text/x", "Content-Length": "77", "Connection": "x-why2"},
+                "headers": {
+                    "x-why": "because", "Content-Type": "text/x", "Content-Length": "77", "Keep-Alive": "timeout=5",
+                    "Connection": "close, X-Why2", "x-why2": "for the gateway alone"
+                },
                 "multiValueHeaders": {"set-cookie": ["a=1", "b=2"]}
             })),
         );
@@ -50,7 +53,8 @@ async fn a_status_that_is_not_2xx_refuses_with_the_backends_own_body_and_headers
         assert_eq!(response.header("content-type"), Some("text/x"));
         let cookies: Vec<_> = response.headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a=1", "b=2"]);
-        assert_ne!(response.header("connection"), Some("x-why2"));
+        assert_ne!(response.header("connection"), Some("close, X-Why2"));
+        assert_eq!((response.header("x-why2"), response.header("keep-alive")), (None, None));
     }
     gateway.drain().await;
     assert_eq!(backend.calls("DISCONNECT").len(), 0, "a refused client was never there");

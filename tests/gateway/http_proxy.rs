@@ -195,6 +195,74 @@ async fn what_a_mapping_names_is_never_the_clients_whatever_becomes_of_the_value
 }
 
 #[tokio::test]
+async fn headers_that_a_backend_could_take_for_the_gateways_or_a_proxys_do_not_pass() {
+    let backend = TestBackend::start().await;
+    let mapping = "requestParameters: { integration.request.header.x-country: route.request.header.CF-Connecting-IP }";
+    let gateway = Settings::http_proxy(&backend).integration(mapping).start().await;
+    let names = [
+        "x_tidegate_connection_id",
+        "x-tidegate-anything",
+        "x.tidegate.user",
+        "webhook-signature",
+        "webhook_signature",
+        "x_forwarded_for",
+        "x_forwarded_proto",
+        "accept_language",
+        "content-type",
+        "content-encoding",
+        "expect",
+        "Forwarded",
+        "X-Real-IP",
+        "X-Forwarded-Host",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Server",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-User",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-HTTP-Method-Override",
+        "X-Client-Cert",
+        "X-SSL-Client-Verify",
+        "Client-Cert",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Amzn-Mtls-Clientcert",
+        "Proxy",
+        "X-Sendfile-Type",
+        "X-Envoy-External-Address",
+        "x-hop",
+        "x-second-hop",
+        "HTTP2-Settings",
+        "Keep-Alive",
+    ];
+    let mut headers: Vec<(&str, &str)> = names.iter().map(|name| (*name, "6.6.6.6")).collect();
+    headers.extend([
+        ("Connection", "Upgrade, X-Hop"),
+        ("Connection", "x-second-hop,x-forwarded-for"),
+        ("X-Own", "1"),
+        ("X-Amz-Date", "2"),
+        ("Authorization", "Bearer t"),
+    ]);
+    assert_eq!(gateway.handshake("/prod", &headers).await.status, 101);
+    let call = backend.next("CONNECT").await;
+    for absent in names {
+        assert!(!call.headers.contains_key(absent), "{absent}");
+    }
+    for (name, value) in [
+        ("x-own", "1"),
+        ("x-amz-date", "2"),
+        ("authorization", "Bearer t"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-country", "6.6.6.6"),
+    ] {
+        assert_eq!(call.header(name), value);
+    }
+    let forged: Vec<_> = call.headers.iter().filter(|(_, value)| *value == "6.6.6.6").collect();
+    assert_eq!(forged.len(), 1, "{forged:?}");
+}
+
+#[tokio::test]
 async fn a_binary_message_reaches_a_plain_http_backend_as_its_bytes() {
     let backend = TestBackend::start().await;
     let gateway = Settings::http_proxy(&backend).start().await;
