@@ -92,10 +92,8 @@ impl RequestAuthorizer {
 
     /// The values of all identity sources.
     fn identity<'a>(&self, question: &Question<'a>) -> Result<Vec<Cow<'a, str>>, Denial> {
-        let value = |source: &IdentitySource| {
-            let value = source.value(question.context, &question.stage.variables, question.handshake);
-            value.ok_or_else(|| Denial::MissingIdentitySource(source.text.clone()))
-        };
+        let value =
+            |source: &IdentitySource| source.value(question.context, &question.stage.variables, question.handshake);
         self.identity_sources.iter().map(value).collect()
     }
 

@@ -83,9 +83,10 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
 /// The status and the words for a client that may not enter.
 fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
     let (status, message) = match denial {
-        Denial::MissingIdentitySource(_) | Denial::Token(_) | Denial::Unauthorized => {
-            (StatusCode::UNAUTHORIZED, UNAUTHORIZED)
-        }
+        Denial::MissingIdentitySource(_)
+        | Denial::RepeatedIdentitySource(_)
+        | Denial::Token(_)
+        | Denial::Unauthorized => (StatusCode::UNAUTHORIZED, UNAUTHORIZED),
         Denial::MissingScope | Denial::ApiKey => (StatusCode::FORBIDDEN, "Forbidden"),
         Denial::ExplicitDeny => (
             StatusCode::FORBIDDEN,

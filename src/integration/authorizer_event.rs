@@ -31,8 +31,10 @@ pub fn authorizer_request<'a>(
 ) -> AuthorizerRequest {
     let mut client_headers = handshake.shown_headers();
     for name in judged {
-        client_headers.remove(name);
-        handshake.headers.get_all(name).iter().for_each(|value| _ = client_headers.append(name, value.clone()));
+        // An identity source is there once.
+        if let Some(value) = handshake.headers.get(name) {
+            client_headers.insert(name, value.clone());
+        }
     }
     client_headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     client_headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::header_names::is_shown;
+use crate::expression::{count_headers, count_parameters};
 use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
 /// What a client sent with its upgrade request.
@@ -49,6 +50,16 @@ impl Handshake {
     /// The values of one header; bytes that are not UTF-8 become U+FFFD.
     pub fn header_values(&self, name: &HeaderName) -> Vec<Cow<'_, str>> {
         self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
+    }
+
+    /// Tells whether several headers can be read under this name: which one counts would be the reader's choice.
+    pub fn repeats_header(&self, name: &HeaderName) -> bool {
+        count_headers(&self.headers, name) > 1
+    }
+
+    /// Tells whether several query parameters can be read under this name.
+    pub fn repeats_parameter(&self, name: &str) -> bool {
+        self.query.as_deref().is_some_and(|query| count_parameters(query, name) > 1)
     }
 
     /// Copies the headers that events show.

@@ -66,6 +66,7 @@ reasons! {
 
     // Authorizers, keys and signatures.
     IdentitySourceMissing = "identitySourceMissing", "UNAUTHORIZED", "an identity source of the authorizer is missing or empty";
+    IdentitySourceRepeated = "identitySourceRepeated", "UNAUTHORIZED", "an identity source of the authorizer is there more than once";
     AuthorizerUnauthorized = "authorizerUnauthorized", "UNAUTHORIZED", "the authorizer said Unauthorized";
     AuthorizerDenied = "authorizerDenied", "ACCESS_DENIED", "the authorizer's policy denies";
     AuthorizerNotAllowed = "authorizerNotAllowed", "ACCESS_DENIED", "the authorizer's policy does not allow";

@@ -113,6 +113,45 @@ async fn without_its_identity_source_a_client_is_refused_and_nobody_is_asked() {
 }
 
 #[tokio::test]
+async fn an_identity_source_that_is_there_twice_is_refused_and_nobody_is_asked() {
+    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
+    let mut backend = Server::backend().await;
+    let by_query = yaml(&authorizer.url(), &backend.url(), "");
+    let mut gateway = TestGateway::start(&by_query).await;
+    let unauthorized = (401, "Unauthorized".to_owned());
+    for query in [
+        "token=a&token=b",
+        "token=a&token=a",
+        "token=a&token=",
+        "token=a&%74oken=b",
+        "token=a&Token=b",
+        "token=a&+token=b",
+        "token=a&token[]=b",
+        "token=a&token%5B0%5D=b",
+        "token=a;token=b",
+        "x=1;token=b&token=a",
+    ] {
+        assert_eq!(refused(&gateway.url(&format!("/prod?{query}")), &[]).await, unauthorized, "{query}");
+    }
+    gateway.reload(&by_query.replace("querystring.token", "header.X-Token"));
+    for headers in [
+        [("x-token", "a"), ("x-token", "b")],
+        [("x-token", "a"), ("x-token", "")],
+        [("x-token", "a"), ("x_token", "b")],
+        [("x_token", "b"), ("x-token", "a")],
+        [("x-token", "a"), ("x.token", "b")],
+    ] {
+        assert_eq!(refused(&gateway.url("/prod"), &headers).await, unauthorized, "{headers:?}");
+    }
+    assert_eq!((authorizer.count(), backend.count()), (0, 0));
+    connect(&gateway.url("/prod?token=a&token=b"), &[("x-token", "a"), ("x-tokens", "b")]).await;
+    assert_eq!((authorizer.count(), backend.count()), (1, 1));
+    let reasons = r#"event_type="CONNECT",reason="identitySourceRepeated"} 15"#;
+    let metrics = gateway.metrics().await;
+    assert!(metrics.contains(reasons), "{metrics}");
+}
+
+#[tokio::test]
 async fn an_authorizer_sees_the_headers_that_backends_see_and_those_that_it_judges() {
     let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
     let mut backend = Server::backend().await;
