@@ -64,6 +64,9 @@ reasons! {
     // Mapping.
     MappingLeftOut = "mappingLeftOut", "", "the source of a request parameter has no value that fits, so it is left out";
 
+    // Answers of backends.
+    SubprotocolLeftOut = "subprotocolLeftOut", "", "the backend chose a subprotocol that the client did not offer, so it is left out";
+
     // Authorizers, keys and signatures.
     IdentitySourceMissing = "identitySourceMissing", "UNAUTHORIZED", "an identity source of the authorizer is missing or empty";
     IdentitySourceRepeated = "identitySourceRepeated", "UNAUTHORIZED", "an identity source of the authorizer is there more than once";

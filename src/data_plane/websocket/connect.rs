@@ -19,12 +19,12 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::groups::Actions;
 use crate::id::{ConnectionId, EventId};
-use crate::integration::{Answer, Handshake, Payload};
+use crate::integration::{Answer, Handshake, Payload, remove_hop_by_hop};
 use crate::limits::{Bucket, Slot};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
-    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain,
+    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Reason, Span, SpanKind, StageLabels, Subject, chain,
     execution_log,
 };
 use crate::trace_context::TraceContext;
@@ -124,7 +124,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         stage: &request.stage.telemetry,
         route: route_telemetry,
         status: status.as_u16(),
-        reason: error.map(ConnectError::reason),
+        reason: error.map(ConnectError::reason).or(asked.subprotocol_left_out.then_some(Reason::SubprotocolLeftOut)),
         client_text: client_text.as_deref(),
         error: error.map(|error| error as &(dyn Error + 'static)),
         authorizer: asked.authorizer,
@@ -153,6 +153,8 @@ struct Parts<'a> {
 struct Asked {
     authorizer: Option<AuthorizerRecord>,
     integration: Option<IntegrationRecord>,
+    /// The backend chose a subprotocol that the client did not offer, so it got none.
+    subprotocol_left_out: bool,
 }
 
 /// Steps 1 to 6. Leaves in `asked` what others said.
@@ -215,7 +217,11 @@ async fn admit(
     asked.integration = Some(record);
     match outcome {
         Ok((answer, actions)) if answer.status.is_success() => {
-            admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+            let mut headers = answer.headers;
+            remove_hop_by_hop(&mut headers);
+            admitted.particulars.subprotocol = request.handshake.subprotocol(&headers);
+            asked.subprotocol_left_out =
+                admitted.particulars.subprotocol.is_none() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL);
             admitted.open(actions, span.context()).await.ok_or(ConnectError::Unavailable)
         }
         Ok((answer, _)) => {
