@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Handshake;
 use super::client::Payload;
+use super::forwarded::write_forwarded_of;
 use super::header_names::is_passed;
 use crate::expression::{Destination, Source, TakenNames};
 use crate::request_context::RequestContext;
@@ -33,9 +34,9 @@ pub(super) struct Sources<'a> {
     pub(super) payload: &'a Payload,
 }
 
-/// Builds the request: the client's headers and query string for `$connect`, the message's bytes otherwise, and what
-/// `requestParameters` map. A source without a value that fits leaves its parameter out; what the client itself sent
-/// under one of the `taken` names is left out in any case.
+/// Builds the request: the client's headers and query string for `$connect`, the message's bytes otherwise, where the
+/// connection came from, and what `requestParameters` map. A source without a value that fits leaves its parameter out;
+/// what the client itself sent under one of the `taken` names is left out in any case.
 pub(super) fn http_request(
     path_and_query: &PathAndQuery,
     parameters: &[(Destination, Source)],
@@ -56,6 +57,7 @@ pub(super) fn http_request(
     {
         headers.insert(USER_AGENT, user_agent);
     }
+    write_forwarded_of(&mut headers, connection);
     if let Ok(api_id) = HeaderValue::from_str(&connection.api_id) {
         headers.insert(X_AMZN_APIGATEWAY_API_ID, api_id);
     }

@@ -15,6 +15,7 @@
 
 mod authorizer_event;
 mod client;
+mod forwarded;
 mod handshake;
 mod header_names;
 mod http_request;
@@ -23,6 +24,7 @@ mod proxy_event;
 
 pub use authorizer_event::{AuthorizerRequest, authorizer_request};
 pub use client::{Answer, Called, IntegrationClient, IntegrationError, Payload};
+pub use forwarded::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO, write_forwarded};
 pub use handshake::Handshake;
 pub use header_names::remove_hop_by_hop;
 pub use proxy_answer::ProxyAnswerError;

@@ -289,6 +289,8 @@ mod tests {
             user_agent: Some("demo-client/3.1".into()),
             principal: arc_swap::ArcSwapOption::empty(),
             client_cert: None,
+            port: 8080,
+            forwarded_for: None,
             topics: Default::default(),
         }
     }

@@ -67,6 +67,8 @@ pub(super) async fn upgrade(
         host: stage.host,
         secure: address.secure,
         source_ip: address.source_ip,
+        port: address.port,
+        forwarded_for: address.forwarded_for,
         user_agent,
         received,
         client_cert: peer.client_cert.clone(),

@@ -263,6 +263,38 @@ async fn headers_that_a_backend_could_take_for_the_gateways_or_a_proxys_do_not_p
 }
 
 #[tokio::test]
+async fn every_call_says_where_the_connection_came_from() {
+    let backend = TestBackend::start().await;
+    let public = "connectionsApi: NONE, trustedProxies: [127.0.0.0/8, 10.1.0.0/16]";
+    let gateway = Settings::http_proxy(&backend).public(public).start().await;
+    let behind_proxies =
+        [("x-forwarded-for", "203.0.113.7, 10.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "8443")];
+    let port = gateway.public().port().to_string();
+    for (headers, expected) in [
+        (&behind_proxies[..], ["203.0.113.7, 10.1.1.1, 127.0.0.1", "8443", "https"]),
+        (&behind_proxies[..1], ["203.0.113.7, 10.1.1.1, 127.0.0.1", &port, "http"]),
+        (&[], ["127.0.0.1", &port, "http"]),
+    ] {
+        let mut client = gateway.connect_with("/prod", headers).await;
+        client.send(r#"{"action":"tell"}"#).await;
+        client.close(Some((1000, ""))).await;
+        for event_type in ["CONNECT", "MESSAGE", "DISCONNECT"] {
+            let call = backend.next(event_type).await;
+            let names = ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"];
+            assert_eq!(names.map(|name| call.header(name)), expected, "{event_type}");
+        }
+    }
+    // What is kept of a long way ends with a whole address, and begins with the source.
+    let way = format!("203.0.113.7{}", ", 10.1.22.22".repeat(100));
+    let mut client = RawClient::connect(gateway.public()).await;
+    client.send(&handshake(gateway.public(), "/prod", &[("X-Forwarded-For", &way)])).await;
+    assert_eq!(client.response().await.status, 101);
+    client.send(&frame(0x81, br#"{"action":"tell"}"#)).await;
+    let call = backend.next("MESSAGE").await;
+    assert_eq!(call.header("x-forwarded-for"), format!("203.0.113.7{}", ", 10.1.22.22".repeat(41)));
+}
+
+#[tokio::test]
 async fn a_binary_message_reaches_a_plain_http_backend_as_its_bytes() {
     let backend = TestBackend::start().await;
     let gateway = Settings::http_proxy(&backend).start().await;

@@ -31,6 +31,9 @@ use crate::trace_context::TraceContext;
 
 const CONNECT: &str = "$connect";
 
+/// Most bytes of a client's `X-Forwarded-For` that are kept for the life of its connection.
+const FORWARDED_FOR_MAX_BYTES: usize = 512;
+
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
 pub struct UpgradeRequest {
@@ -41,6 +44,10 @@ pub struct UpgradeRequest {
     pub host: String,
     pub secure: bool,
     pub source_ip: IpAddr,
+    /// The port that the client used.
+    pub port: u16,
+    /// The addresses on its way, the source first, separated by commas.
+    pub forwarded_for: String,
     pub user_agent: Option<String>,
     /// The request before anything was added to it: what a signature is about.
     pub received: http::Request<()>,
@@ -100,6 +107,8 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         user_agent: request.user_agent.as_deref().map(Into::into),
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
+        port: request.port,
+        forwarded_for: kept_forwarded_for(&request.forwarded_for, FORWARDED_FOR_MAX_BYTES),
         topics: Default::default(),
     });
     let labels = labels(&connection);
@@ -273,6 +282,16 @@ async fn identify(
     }
 }
 
+/// Cuts `X-Forwarded-For` to what is kept of a connection: as many whole addresses, from the source on, as fit into
+/// `max_bytes`. `None` if that is the source alone, which is kept anyway.
+fn kept_forwarded_for(forwarded_for: &str, max_bytes: usize) -> Option<Box<str>> {
+    const SEPARATOR: &str = ", ";
+    let fits = |end: &usize| *end <= max_bytes;
+    let ends = forwarded_for.match_indices(SEPARATOR).map(|(index, _)| index).skip(1).chain([forwarded_for.len()]);
+    let end = ends.take_while(fits).last()?;
+    forwarded_for.contains(SEPARATOR).then(|| forwarded_for[..end].into())
+}
+
 fn missing_parameter(route: &Route, handshake: &Handshake) -> Option<String> {
     let is_missing = |parameter: &&RouteParameter| match parameter {
         RouteParameter::QueryString(name) => handshake.query_values(name).is_empty(),
@@ -351,5 +370,27 @@ impl Drop for Admitted {
                 report(&self.plane, &self.connection);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_way_whole_addresses_from_the_source_on_are_kept() {
+        let check = |forwarded_for: &str, max_bytes: usize, expected: Option<&str>| {
+            assert_eq!(
+                kept_forwarded_for(forwarded_for, max_bytes).as_deref(),
+                expected,
+                "{forwarded_for} {max_bytes}"
+            );
+        };
+        check("203.0.113.7", 512, None);
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 512, Some("203.0.113.7, 10.0.0.1, 10.0.0.2"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 30, Some("203.0.113.7, 10.0.0.1"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 21, Some("203.0.113.7, 10.0.0.1"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 20, None);
+        check("203.0.113.7, 10.0.0.1", 5, None);
     }
 }
