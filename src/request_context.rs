@@ -32,6 +32,10 @@ pub struct Connection {
     pub principal: ArcSwapOption<Principal>,
     /// The certificate that the client showed to the gateway itself.
     pub client_cert: Option<Arc<ClientCert>>,
+    /// The port that the client used, as far as the gateway or a trusted proxy knows. 0 = not known.
+    pub port: u16,
+    /// The addresses on the client's way, the source first, as `X-Forwarded-For` has them; none if it is the source alone.
+    pub forwarded_for: Option<Box<str>>,
     /// Groups that it is in and users that are on it, while it is open.
     pub topics: Topics,
 }
@@ -52,6 +56,8 @@ impl Connection {
             user_agent: None,
             principal: ArcSwapOption::empty(),
             client_cert: None,
+            port: 0,
+            forwarded_for: None,
             topics: Topics::default(),
         }
     }

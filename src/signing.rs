@@ -1,8 +1,9 @@
 //! Signatures of calls to backends, by Standard Webhooks: a backend that knows the secret can tell the gateway's calls
 //! from everybody else's, and from old ones.
 //!
-//! Signed are the event's id, the time and the body. The path, the query string and other headers are not: what matters
-//! there must be in the body, as it is for `AWS_PROXY`.
+//! `webhook-signature` covers the event's id, the time and the body, as the standard says. `x-tidegate-signature` is our
+//! own and covers the id, the time and every other `x-tidegate-*` header: an `HTTP_PROXY` backend learns from those whose
+//! message it is and what happened. Neither covers the path, the query string or other headers.
 //!
 //! Source: Standard Webhooks, "Specification", version 1.0.0.
 
@@ -19,6 +20,10 @@ use crate::secret::Secret;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TIDEGATE_SIGNATURE: HeaderName = HeaderName::from_static("x-tidegate-signature");
+
+/// Begins the names of the headers in which the gateway says what an event is.
+const TIDEGATE_PREFIX: &str = "x-tidegate-";
 
 /// Begins a secret in its usual form.
 const PREFIX: &str = "whsec_";
@@ -59,20 +64,38 @@ impl Signer {
         Ok(Signer { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Puts the three headers of a signed call in place of any that are there.
+    /// Puts the four headers of a signed call in place of any that are there. All other `x-tidegate-*` headers of the call
+    /// must be in `headers` already.
     pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
         let seconds = (now.millis() / 1000).to_string();
-        let signatures = self.keys.iter().map(|key| {
-            let mut mac = key.clone();
-            for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
-                mac.update(part);
-            }
-            format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-        });
-        let signatures = signatures.collect::<Vec<_>>().join(" ");
-        for (name, value) in [(WEBHOOK_ID, id), (WEBHOOK_TIMESTAMP, &*seconds), (WEBHOOK_SIGNATURE, &*signatures)] {
+        let prefix = format!("{id}.{seconds}.");
+        let body_signatures = self.signatures([prefix.as_bytes(), body]);
+        let own = headers.iter().filter(|(name, _)| name.as_str().starts_with(TIDEGATE_PREFIX));
+        let mut own: Vec<(&str, &[u8])> = own
+            .filter(|(name, _)| **name != TIDEGATE_SIGNATURE)
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        own.sort_unstable();
+        let lines = own.iter().flat_map(|(name, value)| [name.as_bytes(), b":", value, b"\n"]);
+        let header_signatures = self.signatures([prefix.as_bytes()].into_iter().chain(lines));
+        for (name, value) in [
+            (WEBHOOK_ID, id),
+            (WEBHOOK_TIMESTAMP, &seconds),
+            (WEBHOOK_SIGNATURE, &body_signatures),
+            (TIDEGATE_SIGNATURE, &header_signatures),
+        ] {
             headers.insert(name, HeaderValue::from_str(value).expect("ids, numbers and base64 are visible ASCII"));
         }
+    }
+
+    /// Signs these bytes with each key; the signatures are separated by blanks.
+    fn signatures<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]> + Clone) -> String {
+        let signatures = self.keys.iter().map(|key| {
+            let mut mac = key.clone();
+            parts.clone().into_iter().for_each(|part| mac.update(part));
+            format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+        });
+        signatures.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -101,6 +124,25 @@ mod tests {
         let (first, second) = signatures.split_once(' ').expect("two");
         assert_eq!(first, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         assert!(second.starts_with("v1,"));
+    }
+
+    /// The expected signature was computed with Python's `hmac`.
+    #[test]
+    fn the_gateways_own_headers_are_signed_in_the_order_of_their_names() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
+        let signer = Signer::new(&[secret.into()]).expect("a secret");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-tidegate-stage", "prod"),
+            ("x-tidegate-signature", "v1,forged"),
+            ("x-other", "1"),
+            ("x-tidegate-connection-id", "L0SM9cOFvHcCIhw="),
+            ("x-tidegate-route-key", ""),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        signer.sign(&mut headers, "msg_1", Timestamp(1_614_265_330_999), b"any body");
+        assert_eq!(headers["x-tidegate-signature"], "v1,IlWf9OPFnY/kxg173tZCyaq0TUEamurYaeg8ob+m65A=");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Integration {
     /// `HTTP_PROXY`: what the backend receives beside the message, as
     /// `integration.request.header.NAME` or `integration.request.querystring.NAME` to
     /// `context.NAME`, `stageVariables.NAME`, `route.request.querystring.NAME`, `route.request.header.NAME`,
-    /// `route.request.body.PATH` or `'literal'`.
+    /// `route.request.body.PATH` or `'literal'`. A client's own header or query parameter of the name never passes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub request_parameters: BTreeMap<String, String>,
 
@@ -58,7 +58,8 @@ pub struct Integration {
     pub description: Option<String>,
 }
 
-/// How calls are signed: by the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`).
+/// How calls are signed: by the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`) for
+/// the body, and by `x-tidegate-signature` for the other `x-tidegate-*` headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {

@@ -28,13 +28,13 @@ impl ApiKeySource {
         }
     }
 
-    /// The key that a client came with; one of two is none.
+    /// The key that a client came with; one of two is none, under whatever spelling of the name a backend reads them.
     pub(super) fn value<'a>(self, handshake: &'a Handshake, of_authorizer: Option<&'a str>) -> Option<&'a str> {
         match self {
             ApiKeySource::Authorizer => of_authorizer,
             ApiKeySource::Header => {
-                let mut values = handshake.headers.get_all(X_API_KEY).iter();
-                values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+                let value = handshake.headers.get(X_API_KEY).filter(|_| !handshake.repeats_header(&X_API_KEY));
+                value.and_then(|value| value.to_str().ok())
             }
         }
     }

@@ -10,6 +10,8 @@ use super::token::TokenError;
 pub enum Denial {
     #[error("the identity source `{0}` is missing or empty")]
     MissingIdentitySource(String),
+    #[error("the identity source `{0}` is there more than once")]
+    RepeatedIdentitySource(String),
     #[error("the token does not count")]
     Token(#[source] TokenError),
     #[error("the token has none of the scopes that the route asks for")]
@@ -62,7 +64,10 @@ impl Denial {
     /// The label of `tidegate_connects_total` and `tidegate_pushes_total`.
     pub fn outcome(&self) -> &'static str {
         match self {
-            Denial::MissingIdentitySource(_) | Denial::Token(_) | Denial::Unauthorized => "unauthorized",
+            Denial::MissingIdentitySource(_)
+            | Denial::RepeatedIdentitySource(_)
+            | Denial::Token(_)
+            | Denial::Unauthorized => "unauthorized",
             Denial::MissingScope
             | Denial::ExplicitDeny
             | Denial::NoAllow { .. }

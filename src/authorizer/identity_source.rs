@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 use thiserror::Error;
 
+use super::denial::Denial;
+use super::token::TokenError;
 use crate::integration::Handshake;
 use crate::request_context::RequestContext;
 
@@ -55,13 +57,24 @@ impl IdentitySource {
         Ok(IdentitySource { text: text.to_owned(), place })
     }
 
-    /// The value; an empty one counts as none. Of several values it is the last, as in events.
+    /// Finds the value. If the client sent several, the authorizer would judge one of them and the backend read another.
+    ///
+    /// # Errors
+    /// It is missing, empty, or there more than once under any name that some backend reads as this one.
     pub(super) fn value<'a>(
         &self,
         context: &'a RequestContext<'_>,
         stage_variables: &'a BTreeMap<String, String>,
         handshake: &'a Handshake,
-    ) -> Option<Cow<'a, str>> {
+    ) -> Result<Cow<'a, str>, Denial> {
+        let is_repeated = match &self.place {
+            Place::Header(name) => handshake.repeats_header(name),
+            Place::QueryString(name) => handshake.repeats_parameter(name),
+            Place::Context(_) | Place::StageVariable(_) => false,
+        };
+        if is_repeated {
+            return Err(self.repeated());
+        }
         let value = match &self.place {
             Place::Header(name) => handshake.header_values(name).pop(),
             Place::QueryString(name) => handshake.query_values(name).pop(),
@@ -69,7 +82,19 @@ impl IdentitySource {
             Place::Context(name) => context.variable(name),
             Place::StageVariable(name) => stage_variables.get(name).map(|value| Cow::Borrowed(value.as_str())),
         };
-        value.filter(|value| !value.is_empty())
+        value.filter(|value| !value.is_empty()).ok_or_else(|| Denial::MissingIdentitySource(self.text.clone()))
+    }
+
+    fn repeated(&self) -> Denial {
+        Denial::RepeatedIdentitySource(self.text.clone())
+    }
+
+    /// Returns the header's name, if it is a header.
+    pub(super) fn header(&self) -> Option<&HeaderName> {
+        match &self.place {
+            Place::Header(name) => Some(name),
+            Place::QueryString(_) | Place::Context(_) | Place::StageVariable(_) => None,
+        }
     }
 
     /// Whether a token can be there: in a header or a query parameter.
@@ -77,33 +102,47 @@ impl IdentitySource {
         matches!(self.place, Place::Header(_) | Place::QueryString(_))
     }
 
-    /// The token in a value: behind `Bearer ` in a header, behind `bearer.` or after `bearer` in the list of
+    /// Finds the token in a value: behind `Bearer ` in a header, behind `bearer.` or after `bearer` in the list of
     /// subprotocols, otherwise the value itself.
-    pub(super) fn token<'v>(&self, value: &'v str) -> Option<&'v str> {
-        match &self.place {
-            Place::Header(name) if *name == http::header::SEC_WEBSOCKET_PROTOCOL => of_subprotocols(value),
+    ///
+    /// # Errors
+    /// There is none, or the list has several.
+    pub(super) fn token<'v>(&self, value: &'v str) -> Result<&'v str, Denial> {
+        let token = match &self.place {
+            Place::Header(name) if *name == http::header::SEC_WEBSOCKET_PROTOCOL => {
+                let mut tokens = in_subprotocols(value);
+                let first = tokens.next();
+                if tokens.next().is_some() {
+                    return Err(self.repeated());
+                }
+                first
+            }
             Place::Header(_) => match value.split_once(' ') {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
                 Some(_) => None,
                 None => Some(value),
             },
             Place::QueryString(_) | Place::Context(_) | Place::StageVariable(_) => Some(value),
-        }
+        };
+        token.ok_or(Denial::Token(TokenError::Missing))
     }
 }
 
-/// Browsers can send a token nowhere else but in the URL: `new WebSocket(url, ["chat.v1", "bearer." + token])`.
-fn of_subprotocols(list: &str) -> Option<&str> {
+/// Finds the tokens in a list of subprotocols. Browsers can send one nowhere else but in the URL:
+/// `new WebSocket(url, ["chat.v1", "bearer." + token])`.
+fn in_subprotocols(list: &str) -> impl Iterator<Item = &str> {
     let mut items = list.split(',').map(str::trim);
-    while let Some(item) = items.next() {
-        if let Some(token) = item.strip_prefix("bearer.") {
-            return Some(token);
+    std::iter::from_fn(move || {
+        while let Some(item) = items.next() {
+            if let Some(token) = item.strip_prefix("bearer.") {
+                return Some(token);
+            }
+            if item.eq_ignore_ascii_case("bearer") {
+                return items.next();
+            }
         }
-        if item.eq_ignore_ascii_case("bearer") {
-            return items.next();
-        }
-    }
-    None
+        None
+    })
 }
 
 #[cfg(test)]
@@ -130,7 +169,7 @@ mod tests {
     fn a_token_is_found_where_clients_put_it() {
         let check = |source: &str, value: &str, expected: Option<&str>| {
             let source = IdentitySource::parse(source).expect("a source");
-            assert_eq!(source.token(value), expected, "{value}");
+            assert_eq!(source.token(value).ok(), expected, "{value}");
         };
         let (header, query) = ("route.request.header.Authorization", "route.request.querystring.token");
         let protocols = "route.request.header.Sec-WebSocket-Protocol";
@@ -143,5 +182,7 @@ mod tests {
         check(protocols, "bearer, a.b.c, chat.v1", Some("a.b.c"));
         check(protocols, "chat.v1", None);
         check(protocols, "bearer", None);
+        check(protocols, "bearer.a.b.c, bearer.d.e.f", None);
+        check(protocols, "bearer, a.b.c, chat.v1, bearer.d.e.f", None);
     }
 }

@@ -56,9 +56,8 @@ impl JwtAuthorizer {
     /// Checks the token that a client connects with.
     async fn connect(&self, question: Question<'_>) -> Result<Principal, Denial> {
         let source = &self.identity_source;
-        let value = source.value(question.context, question.stage_variables, question.handshake);
-        let value = value.ok_or_else(|| Denial::MissingIdentitySource(source.text.clone()))?;
-        let token = source.token(&value).ok_or(Denial::Token(TokenError::Missing))?;
+        let value = source.value(question.context, question.stage_variables, question.handshake)?;
+        let token = source.token(&value)?;
         let claims = self.verify(token, question.now).await.map_err(Denial::Token)?;
         self.principal(&claims)
     }

@@ -92,16 +92,15 @@ impl RequestAuthorizer {
 
     /// The values of all identity sources.
     fn identity<'a>(&self, question: &Question<'a>) -> Result<Vec<Cow<'a, str>>, Denial> {
-        let value = |source: &IdentitySource| {
-            let value = source.value(question.context, question.stage_variables, question.handshake);
-            value.ok_or_else(|| Denial::MissingIdentitySource(source.text.clone()))
-        };
+        let value =
+            |source: &IdentitySource| source.value(question.context, question.stage_variables, question.handshake);
         self.identity_sources.iter().map(value).collect()
     }
 
     async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
         let Question { context, stage_variables, handshake, method_arn, called, .. } = *question;
-        let request = authorizer_request(context, stage_variables, handshake, method_arn);
+        let judged = self.identity_sources.iter().filter_map(IdentitySource::header);
+        let request = authorizer_request(context, stage_variables, handshake, judged, method_arn);
         let call = Call {
             method: Method::POST,
             path_and_query: self.path_and_query.clone(),

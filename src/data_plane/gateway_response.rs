@@ -16,7 +16,7 @@ use crate::authorizer::{Denial, RequestAuthorizerError, SignatureError, UsageExc
 use crate::clock::Timestamp;
 use crate::http_client::CallError;
 use crate::id::{ConnectionId, EventId};
-use crate::integration::{Answer, IntegrationError, is_hop_by_hop};
+use crate::integration::{Answer, IntegrationError, remove_hop_by_hop};
 use crate::session::Frame;
 use crate::telemetry::Reason;
 
@@ -83,9 +83,10 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
 /// The status and the words for a client that may not enter.
 fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
     let (status, message) = match denial {
-        Denial::MissingIdentitySource(_) | Denial::Token(_) | Denial::Unauthorized => {
-            (StatusCode::UNAUTHORIZED, UNAUTHORIZED)
-        }
+        Denial::MissingIdentitySource(_)
+        | Denial::RepeatedIdentitySource(_)
+        | Denial::Token(_)
+        | Denial::Unauthorized => (StatusCode::UNAUTHORIZED, UNAUTHORIZED),
         Denial::MissingScope | Denial::ApiKey => (StatusCode::FORBIDDEN, "Forbidden"),
         Denial::ExplicitDeny => (
             StatusCode::FORBIDDEN,
@@ -325,12 +326,13 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 fn backends_own(answer: &Answer) -> Response<Body> {
     let mut response = Response::new(Full::new(answer.body.clone()));
     *response.status_mut() = answer.status;
+    let mut headers = answer.headers.clone();
+    remove_hop_by_hop(&mut headers);
     let kept = |name: &HeaderName| {
-        !is_hop_by_hop(name)
-            && !matches!(name.as_str(), "content-length" | "date" | "sec-websocket-accept")
+        !matches!(name.as_str(), "content-length" | "date" | "sec-websocket-accept")
             && !name.as_str().starts_with("x-tidegate-")
     };
-    for (name, value) in answer.headers.iter().filter(|(name, _)| kept(name)) {
+    for (name, value) in headers.iter().filter(|(name, _)| kept(name)) {
         response.headers_mut().append(name.clone(), value.clone());
     }
     response

@@ -165,6 +165,7 @@ pub(super) fn of_integration(error: &IntegrationError) -> Reason {
 fn of_denial(denial: &Denial) -> Reason {
     match denial {
         Denial::MissingIdentitySource(_) => Reason::IdentitySourceMissing,
+        Denial::RepeatedIdentitySource(_) => Reason::IdentitySourceRepeated,
         Denial::Token(_) => Reason::TokenInvalid,
         Denial::MissingScope => Reason::ScopeMissing,
         Denial::Unauthorized => Reason::AuthorizerUnauthorized,

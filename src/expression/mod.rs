@@ -4,7 +4,7 @@
 //! - [`SelectionExpression`] turns a message into a key: `$request.body.action`.
 //! - [`BodyPath`] takes one value out of a message: the path after `route.request.body.`.
 //! - [`Destination`], [`Source`] and [`RouteParameter`] are the two sides of a request parameter mapping and what a
-//!   route declares.
+//!   route declares; [`TakenNames`] are the names that a call has from them, so that no client's part has them too.
 //! - [`UriTemplate`] is an integration URI with `${stageVariables.name}` in it.
 //!
 //! Selecting reads a message once, as a stream, and goes into the values that the paths name and no others: time is
@@ -18,6 +18,7 @@
 
 mod body_path;
 mod error;
+mod names;
 mod path;
 #[cfg(test)]
 mod properties;
@@ -29,6 +30,7 @@ mod uri_template;
 
 pub use body_path::BodyPath;
 pub use error::{ExpressionError, ExpressionProblem};
+pub use names::{TakenNames, count_headers, count_parameters, header_key, parameter_key};
 pub use path::PATH_STEPS_MAX;
 pub use request_parameters::{CONTEXT_VARIABLES, Destination, ParameterError, RouteParameter, Source};
 pub use selection_expression::{EXPRESSION_MAX_BYTES, SelectionExpression};

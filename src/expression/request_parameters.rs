@@ -1,5 +1,6 @@
 use http::HeaderName;
 
+use super::names::header_key;
 use super::uri_template::is_stage_variable_name;
 use super::{BodyPath, ExpressionError};
 
@@ -38,8 +39,20 @@ pub const CONTEXT_VARIABLES: [&str; 28] = [
 ];
 
 /// Headers that a mapping may not set: they belong to the connection to the backend, or to the gateway.
-const RESERVED_HEADERS: [&str; 8] =
-    ["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+const RESERVED_HEADERS: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+];
 
 /// Beginnings of names of headers that a mapping may not set.
 const RESERVED_HEADER_PREFIXES: [&str; 2] = ["proxy-", "x-tidegate-"];
@@ -201,8 +214,9 @@ fn header_name(name: &str) -> Result<HeaderName, ParameterError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| ParameterError::InvalidName(name))
 }
 
+/// Tells whether some backend reads the name as a reserved one: `x_tidegate_stage`.
 fn is_reserved(header: &HeaderName) -> bool {
-    let name = header.as_str();
+    let name = &*header_key(header.as_str());
     RESERVED_HEADERS.contains(&name) || RESERVED_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -258,6 +272,10 @@ mod tests {
         check("integration.request.header.keep-alive", &reserved("keep-alive"));
         check("integration.request.header.Proxy-Authorization", &reserved("proxy-authorization"));
         check("integration.request.header.X-Tidegate-Event", &reserved("x-tidegate-event"));
+        check("integration.request.header.x_tidegate_event", &reserved("x_tidegate_event"));
+        check("integration.request.header.Content_Length", &reserved("content_length"));
+        check("integration.request.header.Expect", &reserved("expect"));
+        check("integration.request.header.webhook-signature", &reserved("webhook-signature"));
         check("integration.request.header.", &Err(ParameterError::InvalidName(String::new())));
         check("integration.request.header.a b", &Err(ParameterError::InvalidName("a b".into())));
         check("integration.request.querystring.a[]", &Err(ParameterError::InvalidName("a[]".into())));

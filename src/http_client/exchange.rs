@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
@@ -73,7 +73,7 @@ async fn answer_by(
         }
     };
 
-    lease.note_answer(stays_open(&response));
+    lease.note_answer(response.version() == Version::HTTP_11 && !closes(response.headers()));
     let (head, body) = response.into_parts();
     let body = read(body, answer_max_bytes, head.status).await?;
     lease.finish(keep_alive(&head.headers), deadline);
@@ -140,10 +140,10 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
     Ok(None)
 }
 
-fn stays_open(response: &Response<Incoming>) -> bool {
-    let closes =
-        response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-    response.version() == Version::HTTP_11 && !closes
+/// Tells whether the backend ends the connection behind its answer: `close` may stand in a list.
+fn closes(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    lists.flat_map(|list| list.split(|byte| *byte == b',')).any(|name| name.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// How long a connection may be idle after this answer: a second less than the backend says, since it counts from
@@ -164,6 +164,20 @@ fn keep_alive(headers: &HeaderMap) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backend_says_that_it_closes_in_a_list_too() {
+        let check = |values: &[&'static str], expected: bool| {
+            let lists = values.iter().map(|value| (CONNECTION, HeaderValue::from_static(value)));
+            assert_eq!(closes(&lists.collect()), expected, "{values:?}");
+        };
+        check(&[], false);
+        check(&["keep-alive"], false);
+        check(&["Close"], true);
+        check(&["x-hop, close"], true);
+        check(&["x-hop", "CLOSE ,"], true);
+        check(&["closed"], false);
+    }
 
     #[test]
     fn a_connection_is_kept_a_second_less_than_the_backend_says() {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::Handshake;
@@ -18,16 +18,24 @@ pub struct AuthorizerRequest {
 }
 
 /// What a REQUEST authorizer gets: the client's headers and query string, and the `requestContext` of the `$connect`
-/// event without `authorizer`. Maps are there when they are empty.
+/// event without `authorizer`. Maps are there when they are empty. The headers are those that backends see, and those
+/// that the authorizer is to judge.
 ///
 /// Source: AWS, "Create an API Gateway Lambda REQUEST authorizer", for WebSocket APIs.
-pub fn authorizer_request(
+pub fn authorizer_request<'a>(
     context: &RequestContext<'_>,
     stage_variables: &BTreeMap<String, String>,
     handshake: &Handshake,
+    judged: impl IntoIterator<Item = &'a HeaderName>,
     method_arn: &str,
 ) -> AuthorizerRequest {
-    let mut client_headers = handshake.headers.clone();
+    let mut client_headers = handshake.shown_headers();
+    for name in judged {
+        // An identity source is there once.
+        if let Some(value) = handshake.headers.get(name) {
+            client_headers.insert(name, value.clone());
+        }
+    }
     client_headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     client_headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     client_headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

@@ -33,7 +33,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Called {
     pub outcome: Result<Answer, IntegrationError>,
-    /// The source of a request parameter had no value, so the parameter was left out.
+    /// The source of a request parameter had no value that fits, so the parameter was left out.
     pub left_out: bool,
 }
 

@@ -78,7 +78,7 @@ impl<'a> IntegrationDraft<'a> {
             KindDraft::AwsProxy => IntegrationKind::AwsProxy(AwsProxy { target }),
             KindDraft::HttpProxy { method, parameters } => {
                 let (method, parameters) = (method.clone(), parameters.clone());
-                IntegrationKind::HttpProxy(HttpProxy { target, method, parameters })
+                IntegrationKind::HttpProxy(HttpProxy::new(target, method, parameters))
             }
         };
         let timeout = Duration::from_millis(self.settings.timeout_in_millis.into());

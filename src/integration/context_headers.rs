@@ -36,9 +36,10 @@ pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestCont
     }
 }
 
-/// Percent-encodes a text that a header cannot hold: route keys are free text.
+/// Percent-encodes a text that a header cannot hold, or that would lose its outer blanks: route keys are free text.
 fn header_value(text: &str) -> HeaderValue {
-    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let has_outer_blanks = text.starts_with(' ') || text.ends_with(' ');
+    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !has_outer_blanks;
     let encoded = if plain { Cow::Borrowed(text) } else { utf8_percent_encode(text, NON_ALPHANUMERIC).into() };
     HeaderValue::from_str(&encoded).expect("visible ASCII is a header value")
 }

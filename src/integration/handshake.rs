@@ -1,14 +1,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::header_names::is_shown;
+use crate::expression::{count_headers, count_parameters};
 use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
-/// What a client sent with its upgrade request, as the `$connect` integration sees it.
+/// What a client sent with its upgrade request.
 #[derive(Clone, Debug)]
 pub struct Handshake {
-    /// The client's headers without `Connection` and `Upgrade`, with `X-Forwarded-*` added.
+    /// The client's headers without those of its connection alone; `Host` and `X-Forwarded-For`, `-Port` and `-Proto`
+    /// are the gateway's. Backends see a part of them.
     pub headers: HeaderMap,
     /// The raw query string, if the URL had one.
     pub query: Option<String>,
@@ -49,6 +53,33 @@ impl Handshake {
         self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
     }
 
+    /// Tells whether several headers can be read under this name: which one counts would be the reader's choice.
+    pub fn repeats_header(&self, name: &HeaderName) -> bool {
+        count_headers(&self.headers, name) > 1
+    }
+
+    /// Tells whether several query parameters can be read under this name.
+    pub fn repeats_parameter(&self, name: &str) -> bool {
+        self.query.as_deref().is_some_and(|query| count_parameters(query, name) > 1)
+    }
+
+    /// Finds the subprotocol that a backend chose: one of those that the client offered. Anything else makes clients fail
+    /// the connection (RFC 6455, section 4.1), so it counts as no choice.
+    pub fn subprotocol(&self, answer: &HeaderMap) -> Option<HeaderValue> {
+        let mut chosen = answer.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+        let chosen = chosen.next().filter(|_| chosen.next().is_none())?;
+        let offers = self.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes);
+        let mut offers = offers.flat_map(|list| list.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        let is_offered = offers.any(|offer| !offer.is_empty() && offer == chosen.as_bytes());
+        is_offered.then(|| chosen.clone())
+    }
+
+    /// Copies the headers that events show.
+    pub(super) fn shown_headers(&self) -> HeaderMap {
+        let shown = self.headers.iter().filter(|(name, _)| is_shown(name));
+        shown.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// Query parameters by name.
     pub(super) fn query_map(&self) -> BTreeMap<String, Vec<String>> {
         let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -56,5 +87,33 @@ impl Handshake {
             map.entry(name.into_owned()).or_default().push(value.into_owned());
         }
         map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocols(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_subprotocol_is_one_that_the_client_offered() {
+        let handshake = Handshake::new(protocols(&["chat.v2, chat.v1"]), None);
+        let check = |chosen: &[&'static str], expected: Option<&'static str>| {
+            assert_eq!(handshake.subprotocol(&protocols(chosen)), expected.map(HeaderValue::from_static), "{chosen:?}");
+        };
+        check(&[], None);
+        check(&["chat.v1"], Some("chat.v1"));
+        check(&["chat.v2"], Some("chat.v2"));
+        check(&[""], None);
+        check(&["chat.v3"], None);
+        check(&["Chat.v1"], None);
+        check(&["chat.v2, chat.v1"], None);
+        check(&["chat.v2", "chat.v1"], None);
+        check(&["chat.v2", ""], None);
+        let handshake = Handshake::new(HeaderMap::new(), None);
+        assert_eq!(handshake.subprotocol(&protocols(&["chat.v1"])), None);
     }
 }

@@ -1,10 +1,14 @@
-use http::HeaderName;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use std::borrow::Cow;
 
-/// Names that `Title-Case` would spell otherwise than browsers and AWS do.
-const SPELLINGS: [(&str, &str); 8] = [
+use http::header::{CONNECTION, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::expression::header_key;
+
+/// Names that `Title-Case` would spell otherwise than browsers and AWS do. `content-length` is AWS's own, in events of
+/// authorizers: a client's is never shown.
+const SPELLINGS: [(&str, &str); 9] = [
+    ("content-length", "content-length"),
     ("dnt", "DNT"),
     ("sec-websocket-accept", "Sec-WebSocket-Accept"),
     ("sec-websocket-extensions", "Sec-WebSocket-Extensions"),
@@ -29,18 +33,114 @@ pub(super) fn spelling(name: &HeaderName) -> String {
     name.as_str().chars().map(title_case).collect()
 }
 
-/// Whether a header belongs to one connection and is never passed on.
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION].contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+/// Headers of one connection alone, beside those that `Connection` lists.
+///
+/// Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that hold the gateway's word by the time that a backend gets them, or that it has read as the client's.
+const OWN: [&str; 5] = ["host", "x-amzn-trace-id", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"];
+
+/// Headers of a client that no backend sees. In most of them a proxy tells where a request came from (address,
+/// certificate), what it was (scheme, host, port, path, method) or how to answer through it; the others are for the
+/// gateway alone to read or to write. Sorted.
+const WITHHELD: [&str; 36] = [
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "cf-visitor",
+    "client-ip",
+    "cloudfront-forwarded-proto",
+    "cloudfront-viewer-address",
+    "content-length",
+    "expect",
+    "fastly-client-ip",
+    "fastly-ssl",
+    "fly-client-ip",
+    "front-end-https",
+    "proxy",
+    "true-client-ip",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "wl-proxy-client-ip",
+    "x-appengine-user-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-client-dn",
+    "x-client-ip",
+    "x-client-verify",
+    "x-cluster-client-ip",
+    "x-host",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-originating-ip",
+    "x-remote-ip",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
+];
+
+/// Beginnings of the names of more such headers.
+const WITHHELD_PREFIXES: [&str; 15] = [
+    "client-cert",
+    "forwarded",
+    "proxy-",
+    "ssl-client-",
+    "x-accel-",
+    "x-amzn-",
+    "x-arr-",
+    "x-client-cert",
+    "x-envoy-",
+    "x-forwarded",
+    "x-original-",
+    "x-real-",
+    "x-sendfile-",
+    "x-ssl-",
+    "x-tidegate-",
+];
+
+/// Removes the headers of one connection alone: those with fixed names, and those that `Connection` lists.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let lists = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    let names = lists.flat_map(|list| list.split(|byte| *byte == b','));
+    let listed: Vec<HeaderName> = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect();
+    listed.iter().for_each(|name| _ = headers.remove(name));
+    HOP_BY_HOP.iter().for_each(|name| _ = headers.remove(*name));
 }
 
-/// Whether a client's header is kept from an HTTP backend: it is the connection's, or only the gateway may set it.
-pub(super) fn is_withheld(name: &HeaderName) -> bool {
-    is_hop_by_hop(name)
-        || [HOST, CONTENT_LENGTH].contains(name)
-        || name.as_str().starts_with("x-tidegate-")
-        || matches!(name.as_str(), "webhook-id" | "webhook-timestamp" | "webhook-signature")
+/// Tells whether a client's header is shown in events.
+pub(super) fn is_shown(name: &HeaderName) -> bool {
+    match header_key(name.as_str()) {
+        Cow::Borrowed(name) => OWN.contains(&name) || !is_withheld(name),
+        // Some backend reads it as the name that the key spells.
+        Cow::Owned(key) => !OWN.contains(&&*key) && !is_withheld(&key),
+    }
+}
+
+/// Tells whether a client's header is passed to an HTTP backend: it is shown in events, no backend reads its name as
+/// another, and it is not about the gateway's address or the body of the client's request.
+pub(super) fn is_passed(name: &HeaderName) -> bool {
+    let is_plain = matches!(header_key(name.as_str()), Cow::Borrowed(_));
+    is_plain && *name != HOST && !name.as_str().starts_with("content-") && is_shown(name)
+}
+
+fn is_withheld(name: &str) -> bool {
+    WITHHELD.binary_search(&name).is_ok() || WITHHELD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -58,6 +158,65 @@ mod tests {
         check("x-forwarded-for", "X-Forwarded-For");
         check("x-amzn-trace-id", "X-Amzn-Trace-Id");
         check("cookie", "Cookie");
+        check("content-length", "content-length");
         assert!(SPELLINGS.is_sorted());
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_is_removed_by_rule() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-One ,, x two"),
+            ("connection", "x-three"),
+            ("x-one", "1"),
+            ("x-one", "2"),
+            ("x-three", "3"),
+            ("x-four", "4"),
+            ("te", "trailers"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "websocket"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-four"]);
+    }
+
+    #[test]
+    fn no_client_speaks_where_a_proxy_would() {
+        assert!(WITHHELD.is_sorted() && WITHHELD_PREFIXES.is_sorted());
+        let check = |name: &'static str, expected: (bool, bool)| {
+            let name = HeaderName::from_static(name);
+            assert_eq!((is_shown(&name), is_passed(&name)), expected, "{name}");
+        };
+        for name in ["accept", "authorization", "cookie", "origin", "x-api-key", "x-amz-date", "x-forwarded-for"] {
+            check(name, (true, true));
+        }
+        // JSON keeps apart what CGI does not.
+        for name in ["x_user", "x.user", "host", "content-type", "content-encoding"] {
+            check(name, (true, false));
+        }
+        for name in [
+            "forwarded",
+            "content-length",
+            "expect",
+            "proxy",
+            "x-real-ip",
+            "x_real_ip",
+            "x-forwarded-host",
+            "x-forwarded-client-cert",
+            "x_forwarded_for",
+            "x.forwarded.proto",
+            "x-original-url",
+            "x-http-method-override",
+            "client-cert-chain",
+            "x-amzn-mtls-clientcert",
+            "x-tidegate-user",
+            "x_tidegate_user",
+            "webhook-signature",
+            "webhook_id",
+        ] {
+            check(name, (false, false));
+        }
     }
 }

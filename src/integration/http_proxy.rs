@@ -7,7 +7,7 @@ use super::compiler::Compiler;
 use super::http_request::http_request;
 use super::http_target::HttpTarget;
 use crate::apigatewayv2;
-use crate::expression::{Destination, Source};
+use crate::expression::{Destination, Source, TakenNames};
 use crate::http_client::{self, HttpClient};
 
 /// An `HTTP_PROXY` integration: the backend gets the message itself, and its HTTP answer is the outcome.
@@ -17,9 +17,18 @@ pub(super) struct HttpProxy {
     pub(super) method: Method,
     /// What `requestParameters` map: names at the backend, and their sources.
     pub(super) parameters: Vec<(Destination, Source)>,
+    /// The names of the parameters and of the query string in the integration's own URL. What a client sends under one of
+    /// them does not pass.
+    taken: TakenNames,
 }
 
 impl HttpProxy {
+    pub(super) fn new(target: HttpTarget, method: Method, parameters: Vec<(Destination, Source)>) -> Self {
+        let destinations = parameters.iter().map(|(destination, _)| destination);
+        let taken = TakenNames::new(target.path_and_query.query(), destinations);
+        HttpProxy { target, method, parameters, taken }
+    }
+
     /// Parses `requestParameters`, and notes every problem.
     pub(super) fn parameters(
         compiler: &mut Compiler<'_>,
@@ -44,7 +53,7 @@ impl HttpProxy {
         request: &IntegrationRequest<'_>,
         timeout: Duration,
     ) -> Called {
-        let http_request = http_request(&self.target.path_and_query, &self.parameters, request);
+        let http_request = http_request(&self.target.path_and_query, &self.parameters, &self.taken, request);
         let left_out = http_request.left_out;
         let answer = self.target.send(http_client, self.method.clone(), http_request, request.context, timeout).await;
         Called { outcome: answer.and_then(read_answer), left_out }

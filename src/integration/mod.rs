@@ -6,13 +6,19 @@
 //! `HTTP_PROXY` (`http_proxy.rs`) sends the message itself (`http_request.rs`) and takes the HTTP answer as it is.
 //! Both call an `HttpTarget`. [`authorizer_request`] builds the request for a REQUEST authorizer.
 //!
-//! Differs from AWS: header names in events are written as browsers write them, since HTTP libraries lose the client's
-//! own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have `callbackUrl`.
+//! What a client sends never stands where a backend expects the gateway's word: headers of the client's connection alone,
+//! headers in which only a proxy or the gateway speaks (`header_names.rs`), and names that the integration itself writes
+//! ([`TakenNames`](crate::expression::TakenNames)) do not pass.
+//!
+//! Differs from AWS: those headers pass there; header names in events are written as browsers write them, since HTTP
+//! libraries lose the client's own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have
+//! `callbackUrl`.
 
 mod handshake;
 mod payload;
 mod header_names;
 mod context_headers;
+mod forwarded;
 pub mod proxy_answer;
 mod proxy_event;
 mod authorizer_event;
@@ -31,8 +37,9 @@ pub use call::{Answer, Called, IntegrationError, IntegrationRequest};
 pub use client::IntegrationClient;
 pub use compile::IntegrationDraft;
 pub use compiled::Integration;
+pub use forwarded::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO, write_forwarded};
 pub use handshake::Handshake;
-pub use header_names::is_hop_by_hop;
+pub use header_names::remove_hop_by_hop;
 pub use payload::Payload;
 pub use proxy_answer::ProxyAnswerError;
 pub use proxy_event::proxy_event;

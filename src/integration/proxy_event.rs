@@ -22,8 +22,9 @@ pub fn proxy_event(
     payload: &Payload,
 ) -> Vec<u8> {
     let query = handshake.map(Handshake::query_map).filter(|query| !query.is_empty());
-    let headers = match (&context.event, handshake) {
-        (Event::Connect, Some(handshake)) => Some(EventHeaders::Client(&handshake.headers)),
+    let shown = handshake.map(Handshake::shown_headers);
+    let headers = match (&context.event, &shown) {
+        (Event::Connect, Some(shown)) => Some(EventHeaders::Client(shown)),
         (Event::Disconnect { .. }, _) => Some(EventHeaders::Stub(context.domain_name)),
         (Event::Connect | Event::Message { .. }, _) => None,
     };
@@ -216,7 +217,7 @@ pub(super) fn last_values(query: &BTreeMap<String, Vec<String>>) -> BTreeMap<&st
 /// Headers of an event.
 #[derive(Clone, Copy)]
 pub(super) enum EventHeaders<'a> {
-    /// What the client sent when it connected.
+    /// The headers of the client's upgrade request that are shown.
     Client(&'a HeaderMap),
     /// The four headers that AWS makes up for a `$disconnect`; the host is the domain name.
     Stub(&'a str),
@@ -287,6 +288,8 @@ mod tests {
             user_agent: Some("demo-client/3.1".into()),
             principal: arc_swap::ArcSwapOption::empty(),
             client_cert: None,
+            port: 8080,
+            forwarded_for: None,
             topics: Default::default(),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A record is a format number and then MessagePack: an array without names, so that one more field is a new format.
 //! Each record is written in the oldest format that can hold it, so that nodes of the version before read what they
-//! can.
+//! can. Values that came later and that an event can do without stand behind the array, one after the other: older
+//! versions do not read so far.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -122,8 +123,18 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<
     };
     let format = if encoded.client_cert.is_some() { RECORD_FORMAT } else { WITHOUT_CERTIFICATE };
     let mut bytes = vec![format];
-    rmp_serde::encode::write(&mut bytes, &encoded).expect("a record of plain values fits into memory");
+    push(&mut bytes, &encoded);
+    if connection.port != 0 || connection.forwarded_for.is_some() {
+        push(&mut bytes, &connection.port);
+    }
+    if let Some(forwarded_for) = &connection.forwarded_for {
+        push(&mut bytes, forwarded_for);
+    }
     bytes
+}
+
+fn push(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    rmp_serde::encode::write(bytes, value).expect("a record of plain values fits into memory");
 }
 
 /// Reads a record. `text` returns the texts that the records of its node share.
@@ -131,13 +142,15 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<
 /// # Errors
 /// [`RecordError::Newer`] if a later version wrote the record, [`RecordError::Corrupt`], and [`RecordError::NoText`].
 pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<str>>) -> Result<Record, RecordError> {
-    let encoded: Encoded<'_> = match bytes {
-        [WITHOUT_CERTIFICATE..=RECORD_FORMAT, encoded @ ..] => {
-            rmp_serde::from_slice(encoded).map_err(|error| RecordError::Corrupt(Some(error)))?
-        }
+    let values = match bytes {
+        [WITHOUT_CERTIFICATE..=RECORD_FORMAT, values @ ..] => values,
         [format, ..] if *format > RECORD_FORMAT => return Err(RecordError::Newer(*format)),
         _ => return Err(RecordError::Corrupt(None)),
     };
+    let mut values = rmp_serde::Deserializer::from_read_ref(values);
+    let encoded = Encoded::deserialize(&mut values).map_err(|error| RecordError::Corrupt(Some(error)))?;
+    let port: Option<u16> = next(&mut values)?;
+    let forwarded_for: Option<&str> = next(&mut values)?;
     let state = match encoded.state {
         b'c' => RecordState::Connecting,
         b'o' => RecordState::Open,
@@ -163,9 +176,23 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         user_agent,
         principal: ArcSwapOption::new(encoded.principal.map(|principal| Arc::new(principal.into_owned()))),
         client_cert: client_cert.and_then(|pem| tls::client_cert_of_pem(&pem)).map(Arc::new),
+        port: port.unwrap_or_default(),
+        forwarded_for: forwarded_for.map(Into::into),
         topics: Default::default(),
     };
     Ok(Record { connection: Arc::new(connection), state })
+}
+
+/// Reads the next of the values behind the array of a record, if there is one.
+fn next<'a, T: Deserialize<'a>>(
+    values: &mut rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'a, [u8]>>,
+) -> Result<Option<T>, RecordError> {
+    match T::deserialize(values) {
+        Ok(value) => Ok(Some(value)),
+        // The bytes end where a value would begin.
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(None),
+        Err(error) => Err(RecordError::Corrupt(Some(error))),
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +214,8 @@ mod tests {
             user_agent: user_agent.map(Into::into),
             principal: ArcSwapOption::empty(),
             client_cert: None,
+            port: 8443,
+            forwarded_for: Some("203.0.113.7, 10.0.0.1".into()),
             topics: Default::default(),
         }
     }
@@ -199,7 +228,7 @@ mod tests {
             let inline = Text::Inline("Mozilla/5.0".into());
             for user_agent in [inline, Text::Interned(3)] {
                 let bytes = encode(&connection, &state, Texts { user_agent: Some(user_agent), client_cert: None });
-                assert!(bytes.len() < 90, "{}", bytes.len());
+                assert!(bytes.len() < 120, "{}", bytes.len());
                 let text = |number: u32| (number == 3).then(|| "Mozilla/5.0".into());
                 let record = decode(connection.id, &bytes, text).unwrap();
                 assert_eq!(record.state, state);
@@ -218,13 +247,36 @@ mod tests {
         for own in [Text::Inline(pem.into()), Text::Interned(3)] {
             let is_shared = matches!(own, Text::Interned(_));
             let bytes = encode(&connection, &RecordState::Open, Texts { user_agent: None, client_cert: Some(own) });
-            assert!(bytes.len() < 70 || !is_shared, "{}", bytes.len());
+            assert!(bytes.len() < 100 || !is_shared, "{}", bytes.len());
             assert_eq!(bytes[0], RECORD_FORMAT);
             let record = decode(connection.id, &bytes, |number| (number == 3).then(|| pem.into())).unwrap();
             assert_eq!(record.connection.client_cert, connection.client_cert);
         }
         // Nodes of the version before can read all other records.
         assert_eq!(encode(&connection, &RecordState::Open, Texts::default())[0], WITHOUT_CERTIFICATE);
+    }
+
+    #[test]
+    fn versions_before_and_after_the_clients_way_was_kept_read_each_others_records() {
+        let read = |connection: &Connection, bytes: &[u8]| decode(connection.id, bytes, |_| None).unwrap().connection;
+        let way = connection(None);
+        let bytes = encode(&way, &RecordState::Open, Texts::default());
+        // As the version before reads: the array, whatever comes behind it.
+        let before: Encoded<'_> = rmp_serde::from_slice(&bytes[1..]).unwrap();
+        assert_eq!((bytes[0], &*before.host), (WITHOUT_CERTIFICATE, "chat.example.com:8443"));
+        // As it writes: the array alone.
+        let mut old = vec![WITHOUT_CERTIFICATE];
+        rmp_serde::encode::write(&mut old, &before).unwrap();
+        assert_eq!((read(&way, &old).port, &read(&way, &old).forwarded_for), (0, &None));
+        for (port, forwarded_for, length) in [(0, None, 0), (443, None, 3), (0, Some("a, b"), 6)] {
+            let forwarded_for = forwarded_for.map(Into::into);
+            let connection = Connection { port, forwarded_for, ..connection(None) };
+            let bytes = encode(&connection, &RecordState::Open, Texts::default());
+            assert_eq!(bytes.len(), old.len() + length, "{connection:?}");
+            let read = read(&connection, &bytes);
+            assert_eq!((read.port, &read.forwarded_for), (port, &connection.forwarded_for));
+        }
+        assert!(matches!(decode(way.id, &bytes[..bytes.len() - 1], |_| None), Err(RecordError::Corrupt(Some(_)))));
     }
 
     #[test]

@@ -1,14 +1,11 @@
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::TrustedProxy;
 use super::entrance::Peer;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+use crate::integration::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO, write_forwarded};
 
 /// Where a request came from, as far as it can be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +14,9 @@ pub(super) struct ClientAddress {
     /// The client spoke TLS to whoever took its connection.
     pub(super) secure: bool,
     /// The port that the client used.
-    port: u16,
+    pub(super) port: u16,
     /// The way of the request, the source first.
-    forwarded_for: String,
+    pub(super) forwarded_for: String,
 }
 
 impl ClientAddress {
@@ -56,11 +53,7 @@ impl ClientAddress {
 
     /// Puts what was found into the headers that a backend sees, in place of what the client said.
     pub(super) fn write_to(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::from_str(&self.forwarded_for) {
-            headers.insert(X_FORWARDED_FOR, value);
-        }
-        headers.insert(X_FORWARDED_PORT, HeaderValue::from(self.port));
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if self.secure { "https" } else { "http" }));
+        write_forwarded(headers, &self.forwarded_for, self.port, self.secure);
     }
 }
 
@@ -83,6 +76,8 @@ fn last_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> 
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);

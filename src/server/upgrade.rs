@@ -20,7 +20,7 @@ use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{ConnectError, DataPlane, RoutingError};
 use crate::deployment::{self, Deployment};
-use crate::integration::Handshake;
+use crate::integration::{Handshake, remove_hop_by_hop};
 use crate::telemetry::Reason;
 
 const WEBSOCKET_VERSION: &str = "13";
@@ -55,20 +55,20 @@ pub(super) async fn upgrade(
     *received.method_mut() = request.method().clone();
     *received.uri_mut() = request.uri().clone();
     *received.headers_mut() = std::mem::take(request.headers_mut());
-    let headers = received.headers().clone();
-    let address = ClientAddress::find(peer, &headers, trusted_proxies);
+    // Before anything is removed: what `Connection` names could be what a proxy wrote.
+    let address = ClientAddress::find(peer, received.headers(), trusted_proxies);
+    let headers = seen_behind(received.headers().clone(), &stage.host, &address);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
     let upgrade = UpgradeRequest {
         deployment: stage.deployment,
         stage: stage.stage,
-        handshake: Handshake::new(
-            seen_by_backends(headers, &stage.host, &address),
-            request.uri().query().map(str::to_owned),
-        ),
+        handshake: Handshake::new(headers, request.uri().query().map(str::to_owned)),
         host: stage.host,
         secure: address.secure,
         source_ip: address.source_ip,
+        port: address.port,
+        forwarded_for: address.forwarded_for,
         user_agent,
         received,
         client_cert: peer.client_cert.clone(),
@@ -129,10 +129,10 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// What backends see of a client's headers.
-fn seen_by_backends(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
-    headers.remove(CONNECTION);
-    headers.remove(UPGRADE);
+/// The headers of a client that authorizers and integrations choose from: without those of its connection alone, and
+/// with what the gateway knows of it.
+fn seen_behind(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
+    remove_hop_by_hop(&mut headers);
     // A list may come in several headers (RFC 6455, section 11.3.4); backends read one text.
     let offers: Vec<&[u8]> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes).collect();
     if let [_, _, ..] = offers.as_slice()

@@ -64,10 +64,14 @@ reasons! {
     DefaultNoMatch = "defaultNoMatch", "", "no route has the selected key, so the message takes $default";
 
     // Mapping.
-    MappingLeftOut = "mappingLeftOut", "", "the source of a request parameter has no value, so it is left out";
+    MappingLeftOut = "mappingLeftOut", "", "the source of a request parameter has no value that fits, so it is left out";
+
+    // Answers of backends.
+    SubprotocolLeftOut = "subprotocolLeftOut", "", "the backend chose a subprotocol that the client did not offer, so it is left out";
 
     // Authorizers, keys and signatures.
     IdentitySourceMissing = "identitySourceMissing", "UNAUTHORIZED", "an identity source of the authorizer is missing or empty";
+    IdentitySourceRepeated = "identitySourceRepeated", "UNAUTHORIZED", "an identity source of the authorizer is there more than once";
     AuthorizerUnauthorized = "authorizerUnauthorized", "UNAUTHORIZED", "the authorizer said Unauthorized";
     AuthorizerDenied = "authorizerDenied", "ACCESS_DENIED", "the authorizer's policy denies";
     AuthorizerNotAllowed = "authorizerNotAllowed", "ACCESS_DENIED", "the authorizer's policy does not allow";

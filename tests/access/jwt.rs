@@ -61,12 +61,35 @@ async fn a_token_is_taken_from_query_header_and_subprotocol_and_its_claims_are_i
     connect(&gateway.url("/prod"), &[("authorization", &format!("Bearer {token}"))]).await;
     connect(&gateway.url("/prod"), &[("authorization", &token)]).await;
     let two = [("authorization", token.as_str()), ("authorization", token.as_str())];
-    assert_eq!(refused(&gateway.url("/prod"), &two).await.0, 400);
+    assert_eq!(refused(&gateway.url("/prod"), &two).await.0, 400, "as AWS, whatever the identity source is");
     assert_eq!(refused(&gateway.url("/prod"), &[]).await.0, 401);
 
     backend.answer(|_| Answer::json(&json!({ "statusCode": 200, "headers": { "Sec-WebSocket-Protocol": "chat.v1" } })));
     gateway.reload(&yaml(&issuer.url(), &backend.url(), "header.Sec-WebSocket-Protocol", ""));
     connect(&gateway.url("/prod"), &[("sec-websocket-protocol", &format!("chat.v1, bearer.{token}"))]).await;
+}
+
+#[tokio::test]
+async fn two_tokens_are_refused_wherever_they_are() {
+    let key = Key::new("one");
+    let issuer = Issuer::start(&[&key]).await;
+    let mut backend = Server::backend().await;
+    let token = key.sign(&issuer.claims(600));
+    let unauthorized = (401, "Unauthorized".to_owned());
+    let mut gateway = TestGateway::start(&yaml(&issuer.url(), &backend.url(), QUERY, "")).await;
+    for query in [format!("token={token}&token=other"), format!("token=other&%54oken={token}")] {
+        assert_eq!(refused(&gateway.url(&format!("/prod?{query}")), &[]).await, unauthorized, "{query}");
+    }
+    gateway.reload(&yaml(&issuer.url(), &backend.url(), "header.X-Token", ""));
+    for (first, second) in [("x-token", "x-token"), ("x-token", "x_token")] {
+        assert_eq!(refused(&gateway.url("/prod"), &[(first, &token), (second, "other")]).await, unauthorized);
+    }
+    gateway.reload(&yaml(&issuer.url(), &backend.url(), "header.Sec-WebSocket-Protocol", ""));
+    for offer in [format!("bearer.{token}, bearer.other"), format!("bearer, {token}, bearer.other")] {
+        let headers = [("sec-websocket-protocol", offer.as_str())];
+        assert_eq!(refused(&gateway.url("/prod"), &headers).await, unauthorized, "{offer}");
+    }
+    assert_eq!(backend.count(), 0);
 }
 
 #[tokio::test]

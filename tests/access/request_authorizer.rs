@@ -64,6 +64,8 @@ async fn the_authorizer_gets_the_handshake_and_what_it_says_is_in_every_event() 
     assert_eq!(event["multiValueHeaders"]["X-Many"], json!(["1", "2"]));
     assert_eq!(event["headers"]["Upgrade"], "websocket");
     assert_eq!(event["headers"]["Connection"], "upgrade");
+    assert_eq!(event["headers"]["content-length"], "0", "spelled as AWS does");
+    assert!(event["headers"].get("Content-Length").is_none());
     assert_eq!(event["stageVariables"], json!({ "table": "t" }));
     assert_eq!(event["requestContext"]["eventType"], "CONNECT");
     for absent in ["body", "path", "httpMethod", "resource", "pathParameters", "isBase64Encoded"] {
@@ -108,6 +110,62 @@ async fn without_its_identity_source_a_client_is_refused_and_nobody_is_asked() {
             .await
             .contains(r#"tidegate_connects_total{api_id="chat",stage="prod",outcome="unauthorized"} 3"#)
     );
+}
+
+#[tokio::test]
+async fn an_identity_source_that_is_there_twice_is_refused_and_nobody_is_asked() {
+    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
+    let mut backend = Server::backend().await;
+    let by_query = yaml(&authorizer.url(), &backend.url(), "");
+    let mut gateway = TestGateway::start(&by_query).await;
+    let unauthorized = (401, "Unauthorized".to_owned());
+    for query in [
+        "token=a&token=b",
+        "token=a&token=a",
+        "token=a&token=",
+        "token=a&%74oken=b",
+        "token=a&Token=b",
+        "token=a&+token=b",
+        "token=a&token[]=b",
+        "token=a&token%5B0%5D=b",
+        "token=a;token=b",
+        "x=1;token=b&token=a",
+    ] {
+        assert_eq!(refused(&gateway.url(&format!("/prod?{query}")), &[]).await, unauthorized, "{query}");
+    }
+    gateway.reload(&by_query.replace("querystring.token", "header.X-Token"));
+    for headers in [
+        [("x-token", "a"), ("x-token", "b")],
+        [("x-token", "a"), ("x-token", "")],
+        [("x-token", "a"), ("x_token", "b")],
+        [("x_token", "b"), ("x-token", "a")],
+        [("x-token", "a"), ("x.token", "b")],
+    ] {
+        assert_eq!(refused(&gateway.url("/prod"), &headers).await, unauthorized, "{headers:?}");
+    }
+    assert_eq!((authorizer.count(), backend.count()), (0, 0));
+    connect(&gateway.url("/prod?token=a&token=b"), &[("x-token", "a"), ("x-tokens", "b")]).await;
+    assert_eq!((authorizer.count(), backend.count()), (1, 1));
+    let reasons = r#"event_type="CONNECT",reason="identitySourceRepeated"} 15"#;
+    let metrics = gateway.metrics().await;
+    assert!(metrics.contains(reasons), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_authorizer_sees_the_headers_that_backends_see_and_those_that_it_judges() {
+    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
+    let mut backend = Server::backend().await;
+    let yaml = yaml(&authorizer.url(), &backend.url(), "").replace("querystring.token", "header.X-Client-Cert");
+    let gateway = TestGateway::start(&yaml).await;
+    let headers = [("x-client-cert", "of-a-proxy"), ("x-forwarded-host", "forged"), ("x-real-ip", "forged")];
+    connect(&gateway.url("/prod"), &headers).await;
+    let asked = authorizer.next().await.json();
+    assert_eq!(asked["headers"]["X-Client-Cert"], "of-a-proxy");
+    let told = backend.next().await.json();
+    for event in [&asked, &told] {
+        assert!(!event.to_string().contains("forged"), "{event}");
+    }
+    assert!(told["headers"].get("X-Client-Cert").is_none());
 }
 
 #[tokio::test]

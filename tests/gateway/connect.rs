@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Gate, HttpResponse, RawClient, Reply, Settings, TestBackend, handshake};
+use crate::support::{Gate, HttpResponse, RawClient, Reply, Settings, TestBackend, handshake, http};
 
 /// The answer that the gateway makes for a client that it refuses.
 fn expect_three_keys(response: &HttpResponse, message: &str, connection_id: &str) {
@@ -39,7 +39,10 @@ async fn a_status_that_is_not_2xx_refuses_with_the_backends_own_body_and_headers
             "CONNECT",
             Reply::json(&json!({
                 "statusCode": status, "body": body,
-                "headers": {"x-why": "because", "Content-Type": "text/x", "Content-Length": "77", "Connection": "x-why2"},
+                "headers": {
+                    "x-why": "because", "Content-Type": "text/x", "Content-Length": "77", "Keep-Alive": "timeout=5",
+                    "Connection": "close, X-Why2", "x-why2": "for the gateway alone"
+                },
                 "multiValueHeaders": {"set-cookie": ["a=1", "b=2"]}
             })),
         );
@@ -50,7 +53,8 @@ async fn a_status_that_is_not_2xx_refuses_with_the_backends_own_body_and_headers
         assert_eq!(response.header("content-type"), Some("text/x"));
         let cookies: Vec<_> = response.headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a=1", "b=2"]);
-        assert_ne!(response.header("connection"), Some("x-why2"));
+        assert_ne!(response.header("connection"), Some("close, X-Why2"));
+        assert_eq!((response.header("x-why2"), response.header("keep-alive")), (None, None));
     }
     gateway.drain().await;
     assert_eq!(backend.calls("DISCONNECT").len(), 0, "a refused client was never there");
@@ -227,6 +231,32 @@ async fn the_subprotocol_is_the_backends_choice_and_no_other_header_reaches_the_
     // Not asked for by the backend: the gateway never picks one.
     let response = gateway.handshake("/prod", &offer).await;
     assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, None));
+}
+
+#[tokio::test]
+async fn a_subprotocol_that_clients_would_fail_for_is_left_out_and_counted() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::http_proxy(&backend).start().await;
+    let offer = [("Sec-WebSocket-Protocol", "chat.v2, chat.v1")];
+    let answers: [&[&str]; 6] =
+        [&[""], &["chat.v3"], &["CHAT.V1"], &["chat.v2, chat.v1"], &["chat.v1", "chat.v2"], &["chat v1"]];
+    for chosen in answers {
+        let reply =
+            chosen.iter().fold(Reply::http(200, ""), |reply, value| reply.header("sec-websocket-protocol", value));
+        backend.answer("CONNECT", reply);
+        let response = gateway.handshake("/prod", &offer).await;
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, None), "{chosen:?}");
+    }
+    backend.answer("CONNECT", Reply::http(200, "").header("sec-websocket-protocol", "chat.v1"));
+    assert_eq!(gateway.handshake("/prod", &[]).await.header("sec-websocket-protocol"), None, "nothing was offered");
+    let hop = Reply::http(200, "").header("sec-websocket-protocol", "chat.v1");
+    backend.answer("CONNECT", hop.header("connection", "Sec-WebSocket-Protocol"));
+    assert_eq!(gateway.handshake("/prod", &offer).await.header("sec-websocket-protocol"), None);
+    backend.answer("CONNECT", Reply::http(200, "").header("sec-websocket-protocol", "chat.v1"));
+    assert_eq!(gateway.handshake("/prod", &offer).await.header("sec-websocket-protocol"), Some("chat.v1"));
+    let page = http(gateway.internal(), "GET", "/metrics", &[], b"").await;
+    let counted = page.text().lines().find(|line| line.contains("subprotocolLeftOut")).expect("a reason");
+    assert!(counted.ends_with(" 7"), "{counted}");
 }
 
 #[tokio::test]

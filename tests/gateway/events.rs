@@ -259,6 +259,38 @@ async fn a_trusted_proxy_is_believed_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn an_event_shows_no_header_in_which_only_a_proxy_or_the_gateway_speaks() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let hidden = [
+        "Forwarded",
+        "X-Real-IP",
+        "x_real_ip",
+        "X-Forwarded-Host",
+        "x_forwarded_for",
+        "X-Original-URL",
+        "True-Client-IP",
+        "X-Amzn-Mtls-Clientcert",
+        "X-Tidegate-User",
+        "x_tidegate_user",
+        "webhook-id",
+        "x-hop",
+        "TE",
+        "Keep-Alive",
+        "Expect",
+        "Proxy-Authorization",
+    ];
+    let mut headers: Vec<(&str, &str)> = hidden.iter().map(|name| (*name, "6.6.6.6")).collect();
+    headers.extend([("Connection", "x-hop, Upgrade"), ("x_own", "1"), ("Content-Type", "text/x")]);
+    assert_eq!(gateway.handshake("/prod", &headers).await.status, 101);
+    let event = backend.next("CONNECT").await.event();
+    assert!(!event.to_string().contains("6.6.6.6"), "{event}");
+    assert_eq!(event["headers"]["X_own"], "1", "no other name of the event is like it");
+    assert_eq!(event["headers"]["Content-Type"], "text/x");
+    assert_eq!(event["multiValueHeaders"]["X-Forwarded-For"], json!(["127.0.0.1"]));
+}
+
+#[tokio::test]
 async fn a_subprotocol_list_over_several_headers_is_one_text_in_the_event() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;

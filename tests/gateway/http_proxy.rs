@@ -144,6 +144,157 @@ async fn request_parameters_are_mapped_from_every_source() {
 }
 
 #[tokio::test]
+async fn what_a_mapping_names_is_never_the_clients_whatever_becomes_of_the_value() {
+    let backend = TestBackend::start().await;
+    let parameters = [
+        ("header.x-user", "context.authorizer.principalId"),
+        ("header.x-bad", "route.request.querystring.bad"),
+        ("header.user-agent", "\"route.request.body.agent\""),
+        ("header.x-stage", "context.stage"),
+        ("querystring.user", "context.authorizer.principalId"),
+        ("querystring.stage", "context.stage"),
+    ];
+    let parameters: Vec<String> =
+        parameters.iter().map(|(to, from)| format!("integration.request.{to}: {from}")).collect();
+    let gateway = Settings::http_proxy(&backend)
+        .integration(&format!(
+            "integrationUri: \"${{env:BACKEND}}/hook?tenant=acme&${{stageVariables.more}}\", \
+             requestParameters: {{ {} }}",
+            parameters.join(", ")
+        ))
+        .stage("stageVariables: { more: region=eu }")
+        .start()
+        .await;
+    let headers = [
+        ("X-User", "admin"),
+        ("x_user", "admin"),
+        ("X-User", "root"),
+        ("X-Bad", "forged"),
+        ("User-Agent", "forged"),
+        ("X-Stage", "forged"),
+        ("X-User-Name", "ann"),
+    ];
+    let forged = "user=admin&%75ser=admin&USER=admin&user[]=admin&+user=admin&stage=forged&tenant=evil&te%6Eant=evil&\
+                  region=us&x=1;user=admin;region=us";
+    let target = format!("/prod?bad=a%0Ab&{forged}&usern=ann");
+    let mut client = RawClient::connect(gateway.public()).await;
+    client.send(&handshake(gateway.public(), &target, &headers)).await;
+    assert_eq!(client.response().await.status, 101);
+    let call = backend.next("CONNECT").await;
+    assert_eq!(call.uri, "/hook?tenant=acme&region=eu&bad=a%0Ab&x=1;usern=ann&stage=prod");
+    assert_eq!((call.header("x-stage"), call.header("x-user-name")), ("prod", "ann"));
+    for absent in ["x-user", "x_user", "x-bad", "user-agent"] {
+        assert!(!call.headers.contains_key(absent), "{absent}: {:?}", call.headers);
+    }
+
+    client.send(&frame(0x81, br#"{"action":"tell"}"#)).await;
+    let call = backend.next("MESSAGE").await;
+    assert!(!call.headers.contains_key("user-agent"), "the client wrote it, and the mapping names it");
+    client.send(&frame(0x81, br#"{"action":"tell","agent":"told/1"}"#)).await;
+    assert_eq!(backend.next("MESSAGE").await.header("user-agent"), "told/1");
+}
+
+#[tokio::test]
+async fn headers_that_a_backend_could_take_for_the_gateways_or_a_proxys_do_not_pass() {
+    let backend = TestBackend::start().await;
+    let mapping = "requestParameters: { integration.request.header.x-country: route.request.header.CF-Connecting-IP }";
+    let gateway = Settings::http_proxy(&backend).integration(mapping).start().await;
+    let names = [
+        "x_tidegate_connection_id",
+        "x-tidegate-anything",
+        "x.tidegate.user",
+        "webhook-signature",
+        "webhook_signature",
+        "x_forwarded_for",
+        "x_forwarded_proto",
+        "accept_language",
+        "content-type",
+        "content-encoding",
+        "expect",
+        "Forwarded",
+        "X-Real-IP",
+        "X-Forwarded-Host",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Server",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-User",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-HTTP-Method-Override",
+        "X-Client-Cert",
+        "X-SSL-Client-Verify",
+        "Client-Cert",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Amzn-Mtls-Clientcert",
+        "Proxy",
+        "X-Sendfile-Type",
+        "X-Envoy-External-Address",
+        "x-hop",
+        "x-second-hop",
+        "HTTP2-Settings",
+        "Keep-Alive",
+    ];
+    let mut headers: Vec<(&str, &str)> = names.iter().map(|name| (*name, "6.6.6.6")).collect();
+    headers.extend([
+        ("Connection", "Upgrade, X-Hop"),
+        ("Connection", "x-second-hop,x-forwarded-for"),
+        ("X-Own", "1"),
+        ("X-Amz-Date", "2"),
+        ("Authorization", "Bearer t"),
+    ]);
+    assert_eq!(gateway.handshake("/prod", &headers).await.status, 101);
+    let call = backend.next("CONNECT").await;
+    for absent in names {
+        assert!(!call.headers.contains_key(absent), "{absent}");
+    }
+    for (name, value) in [
+        ("x-own", "1"),
+        ("x-amz-date", "2"),
+        ("authorization", "Bearer t"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-country", "6.6.6.6"),
+    ] {
+        assert_eq!(call.header(name), value);
+    }
+    let forged: Vec<_> = call.headers.iter().filter(|(_, value)| *value == "6.6.6.6").collect();
+    assert_eq!(forged.len(), 1, "{forged:?}");
+}
+
+#[tokio::test]
+async fn every_call_says_where_the_connection_came_from() {
+    let backend = TestBackend::start().await;
+    let public = "connectionsApi: NONE, trustedProxies: [127.0.0.0/8, 10.1.0.0/16]";
+    let gateway = Settings::http_proxy(&backend).public(public).start().await;
+    let behind_proxies =
+        [("x-forwarded-for", "203.0.113.7, 10.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "8443")];
+    let port = gateway.public().port().to_string();
+    for (headers, expected) in [
+        (&behind_proxies[..], ["203.0.113.7, 10.1.1.1, 127.0.0.1", "8443", "https"]),
+        (&behind_proxies[..1], ["203.0.113.7, 10.1.1.1, 127.0.0.1", &port, "http"]),
+        (&[], ["127.0.0.1", &port, "http"]),
+    ] {
+        let mut client = gateway.connect_with("/prod", headers).await;
+        client.send(r#"{"action":"tell"}"#).await;
+        client.close(Some((1000, ""))).await;
+        for event_type in ["CONNECT", "MESSAGE", "DISCONNECT"] {
+            let call = backend.next(event_type).await;
+            let names = ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"];
+            assert_eq!(names.map(|name| call.header(name)), expected, "{event_type}");
+        }
+    }
+    // What is kept of a long way ends with a whole address, and begins with the source.
+    let way = format!("203.0.113.7{}", ", 10.1.22.22".repeat(100));
+    let mut client = RawClient::connect(gateway.public()).await;
+    client.send(&handshake(gateway.public(), "/prod", &[("X-Forwarded-For", &way)])).await;
+    assert_eq!(client.response().await.status, 101);
+    client.send(&frame(0x81, br#"{"action":"tell"}"#)).await;
+    let call = backend.next("MESSAGE").await;
+    assert_eq!(call.header("x-forwarded-for"), format!("203.0.113.7{}", ", 10.1.22.22".repeat(41)));
+}
+
+#[tokio::test]
 async fn a_binary_message_reaches_a_plain_http_backend_as_its_bytes() {
     let backend = TestBackend::start().await;
     let gateway = Settings::http_proxy(&backend).start().await;

@@ -151,6 +151,20 @@ async fn a_clients_certificate_is_recorded_once_for_all_its_connections() {
 }
 
 #[tokio::test]
+async fn where_a_client_came_from_is_recorded_with_its_connection() {
+    let server = RedisServer::start().await;
+    let node = Node::start(&server).await;
+    let connection = Arc::into_inner(connection(&node.registry, Some(BROWSER))).expect("nobody else has it");
+    let connection = Arc::new(Connection { forwarded_for: Some("203.0.113.7, 10.0.0.1".into()), ..connection });
+    assert!(node.registry.connect(&connection, None));
+    node.registry.record(&connection.id).await.expect("a record");
+    // Whoever takes over says so with the `$disconnect`.
+    let record = &node.records(&server).await[&connection.id];
+    assert_eq!(format!("{:?}", record.connection), format!("{connection:?}"));
+    assert_eq!((record.connection.port, record.connection.forwarded_for.is_some()), (443, true));
+}
+
+#[tokio::test]
 async fn records_that_appear_or_vanish_behind_the_nodes_back_are_put_right() {
     let server = RedisServer::start().await;
     let node = Node::start(&server).await;

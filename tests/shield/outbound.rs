@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,10 +38,9 @@ async fn a_signed_call_is_verified_by_the_standards_own_library() {
     for event_type in ["CONNECT", "MESSAGE", "DISCONNECT"] {
         let call = backend.last(event_type).await;
         assert_eq!(call.header("webhook-id"), call.header("x-tidegate-request-id"));
-        let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
-        let headers: serde_json::Map<_, _> =
-            names.map(|name| (name.to_owned(), call.header(name).into())).into_iter().collect();
-        let headers = serde_json::Value::Object(headers).to_string();
+        let all: BTreeMap<&str, &str> =
+            call.headers.keys().map(|name| (name.as_str(), call.header(name.as_str()))).collect();
+        let headers = serde_json::to_string(&all).unwrap();
         for secret in [OLD, NEW] {
             let environment = [("PYTHONPATH", library.as_str())];
             let (succeeded, output) =
@@ -49,11 +49,32 @@ async fn a_signed_call_is_verified_by_the_standards_own_library() {
         }
         // The snippet that the examples show.
         let snippet = root().join("examples/python/verify_signature.py").display().to_string();
-        let (succeeded, output) = run("/usr/bin/python3", &[&snippet, NEW, &headers], &[], &call.body).await;
+        let verified =
+            async |headers: &str, body: &[u8]| run("/usr/bin/python3", &[&snippet, NEW, headers], &[], body).await;
+        let (succeeded, output) = verified(&headers, &call.body).await;
         assert!(succeeded, "{event_type}: {output}");
-        let (succeeded, _) = run("/usr/bin/python3", &[&snippet, NEW, &headers], &[], b"changed").await;
-        assert!(!succeeded, "{event_type}");
+        assert!(!verified(&headers, b"changed").await.0, "{event_type}");
+        // What the gateway says of the event in headers, changed, added, taken away, or of another call.
+        let changes: [fn(&mut BTreeMap<&str, &str>); 6] = [
+            |headers| _ = headers.insert("x-tidegate-connection-id", "another"),
+            |headers| _ = headers.insert("x-tidegate-user", "admin"),
+            |headers| _ = headers.remove("x-tidegate-stage"),
+            |headers| _ = headers.remove("x-tidegate-signature"),
+            |headers| _ = headers.insert("x-tidegate-signature", headers["webhook-signature"]),
+            |headers| _ = headers.insert("webhook-id", "another"),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let mut changed = all.clone();
+            change(&mut changed);
+            let changed = serde_json::to_string(&changed).unwrap();
+            assert!(!verified(&changed, &call.body).await.0, "{event_type}: change {index} was accepted");
+        }
     }
+    // The docs show the same lines.
+    let docs = include_str!("../../docs/production.md");
+    let (_, block) = docs.split_once("```python\n").expect("a block of Python");
+    let (block, _) = block.split_once("```").expect("its end");
+    assert!(include_str!("../../examples/python/verify_signature.py").contains(block), "{block}");
 }
 
 /// Where the library is; it is installed for the tests alone, the first time they run.

@@ -50,6 +50,8 @@ fn connection(node: NodeId) -> Arc<Connection> {
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into()),
         principal: Default::default(),
         client_cert: None,
+        port: 443,
+        forwarded_for: None,
         topics: Default::default(),
     })
 }

@@ -19,17 +19,20 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::expression::RouteParameter;
 use crate::groups::Actions;
 use crate::id::{ConnectionId, EventId};
-use crate::integration::{Answer, Handshake, Payload};
+use crate::integration::{Answer, Handshake, Payload, remove_hop_by_hop};
 use crate::limits::{Bucket, Slot};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
-    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain,
+    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Reason, Span, SpanKind, StageLabels, Subject, chain,
     execution_log,
 };
 use crate::trace_context::TraceContext;
 
 const CONNECT: &str = "$connect";
+
+/// Most bytes of a client's `X-Forwarded-For` that are kept for the life of its connection.
+const FORWARDED_FOR_MAX_BYTES: usize = 512;
 
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
@@ -41,6 +44,10 @@ pub struct UpgradeRequest {
     pub host: String,
     pub secure: bool,
     pub source_ip: IpAddr,
+    /// The port that the client used.
+    pub port: u16,
+    /// The addresses on its way, the source first, separated by commas.
+    pub forwarded_for: String,
     pub user_agent: Option<String>,
     /// The request before anything was added to it: what a signature is about.
     pub received: http::Request<()>,
@@ -100,6 +107,8 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         user_agent: request.user_agent.as_deref().map(Into::into),
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
+        port: request.port,
+        forwarded_for: kept_forwarded_for(&request.forwarded_for, FORWARDED_FOR_MAX_BYTES),
         topics: Default::default(),
     });
     let labels = labels(&connection);
@@ -124,7 +133,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         stage: &request.stage.telemetry,
         route: route_telemetry,
         status: status.as_u16(),
-        reason: error.map(ConnectError::reason),
+        reason: error.map(ConnectError::reason).or(asked.subprotocol_left_out.then_some(Reason::SubprotocolLeftOut)),
         client_text: client_text.as_deref(),
         error: error.map(|error| error as &(dyn Error + 'static)),
         authorizer: asked.authorizer,
@@ -153,6 +162,8 @@ struct Parts<'a> {
 struct Asked {
     authorizer: Option<AuthorizerRecord>,
     integration: Option<IntegrationRecord>,
+    /// The backend chose a subprotocol that the client did not offer, so it got none.
+    subprotocol_left_out: bool,
 }
 
 /// Steps 1 to 6. Leaves in `asked` what others said.
@@ -215,7 +226,11 @@ async fn admit(
     asked.integration = Some(record);
     match outcome {
         Ok((answer, actions)) if answer.status.is_success() => {
-            admitted.particulars.subprotocol = answer.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+            let mut headers = answer.headers;
+            remove_hop_by_hop(&mut headers);
+            admitted.particulars.subprotocol = request.handshake.subprotocol(&headers);
+            asked.subprotocol_left_out =
+                admitted.particulars.subprotocol.is_none() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL);
             admitted.open(actions, span.context()).await.ok_or(ConnectError::Unavailable)
         }
         Ok((answer, _)) => {
@@ -265,6 +280,16 @@ async fn identify(
             Err(denial)
         }
     }
+}
+
+/// Cuts `X-Forwarded-For` to what is kept of a connection: as many whole addresses, from the source on, as fit into
+/// `max_bytes`. `None` if that is the source alone, which is kept anyway.
+fn kept_forwarded_for(forwarded_for: &str, max_bytes: usize) -> Option<Box<str>> {
+    const SEPARATOR: &str = ", ";
+    let fits = |end: &usize| *end <= max_bytes;
+    let ends = forwarded_for.match_indices(SEPARATOR).map(|(index, _)| index).skip(1).chain([forwarded_for.len()]);
+    let end = ends.take_while(fits).last()?;
+    forwarded_for.contains(SEPARATOR).then(|| forwarded_for[..end].into())
 }
 
 fn missing_parameter(route: &Route, handshake: &Handshake) -> Option<String> {
@@ -345,5 +370,27 @@ impl Drop for Admitted {
                 report(&self.plane, &self.connection);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_way_whole_addresses_from_the_source_on_are_kept() {
+        let check = |forwarded_for: &str, max_bytes: usize, expected: Option<&str>| {
+            assert_eq!(
+                kept_forwarded_for(forwarded_for, max_bytes).as_deref(),
+                expected,
+                "{forwarded_for} {max_bytes}"
+            );
+        };
+        check("203.0.113.7", 512, None);
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 512, Some("203.0.113.7, 10.0.0.1, 10.0.0.2"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 30, Some("203.0.113.7, 10.0.0.1"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 21, Some("203.0.113.7, 10.0.0.1"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 20, None);
+        check("203.0.113.7, 10.0.0.1", 5, None);
     }
 }

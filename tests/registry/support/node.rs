@@ -218,6 +218,8 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         user_agent: user_agent.map(Into::into),
         principal: Default::default(),
         client_cert: None,
+        port: 443,
+        forwarded_for: None,
         topics: Default::default(),
     })
 }
