@@ -81,7 +81,7 @@ impl Closing {
         Closing::new(code, "Token expired", "tokenExpired")
     }
 
-    /// The socket took nothing for `limits.slowClientTimeoutSeconds`.
+    /// The client took nothing for `limits.slowClientTimeoutSeconds`.
     pub fn slow() -> Self {
         Closing::new(1008, "Slow consumer", "slow")
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use super::outbox::{FrameKind, Queued};
 use super::wire::Wire;
 use super::{Closing, Observed, Outbox};
+use crate::transport::{Connection, Traffic};
 
 /// What an idle connection keeps for reading. A larger buffer is zeroed anew at each read and costs every connection.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -68,9 +69,11 @@ pub struct Socket<S> {
     /// A ping was handed to the library and may not be written yet.
     control: bool,
     frames_sent: u64,
+    /// Bytes that had been read when the client last sent something whole.
+    read_whole: u64,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+impl<S: Connection> Socket<S> {
     /// Takes over a stream on which the handshake is done and `already_read` came behind it.
     pub async fn new(io: S, already_read: Bytes, outbox: Arc<Outbox>, settings: SocketSettings) -> Self {
         let config = WebSocketConfig::default()
@@ -85,13 +88,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         } else {
             WebSocketStream::from_partially_read(wire, already_read.into(), Role::Server, Some(config)).await
         };
-        Socket { websocket, outbox, sending: VecDeque::new(), accepted: 0, control: false, frames_sent: 0 }
+        Socket {
+            websocket,
+            outbox,
+            sending: VecDeque::new(),
+            accepted: 0,
+            control: false,
+            frames_sent: 0,
+            read_whole: 0,
+        }
     }
 
     /// What [`super::Deadlines`] wants to know.
     pub fn observe(&self, reading: bool) -> Observed {
         let wire = self.websocket.get_ref();
-        Observed { read: wire.read, written: wire.written, writing: !self.sending.is_empty() || wire.owed, reading }
+        Observed {
+            read: wire.read,
+            written: wire.written,
+            writing: !self.sending.is_empty() || self.control || wire.owed,
+            reading,
+            receiving: wire.read > self.read_whole,
+        }
+    }
+
+    /// How far the bytes of the connection have come. Where the kernel does not tell: those that the socket has taken and given.
+    pub fn traffic(&self) -> Traffic {
+        let wire = self.websocket.get_ref();
+        let own = Traffic { acknowledged: wire.written, unacknowledged: 0, received: wire.read };
+        wire.below().traffic().unwrap_or(own)
     }
 
     /// Data frames that were written whole so far.
@@ -116,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Some(Err(error)) => Incoming::End(end_of(&error)),
                 None => Incoming::End(Closing::lost()),
             };
+            self.read_whole = self.websocket.get_ref().read;
             return Poll::Ready(incoming);
         }
     }
