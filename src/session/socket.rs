@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use futures_util::{Sink as _, Stream as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use super::outbox::{FrameKind, Queued};
 use super::wire::Wire;
 use super::{Closing, Observed, Outbox};
-use crate::transport::{Connection, Traffic};
+use crate::transport::{Connection, Patience, Traffic};
 
 /// What an idle connection keeps for reading. A larger buffer is zeroed anew at each read and costs every connection.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -28,11 +28,14 @@ const CONTROL_BUFFER_BYTES: usize = 2 * 1024;
 /// Most pieces of one vectored write: two for each frame.
 const WRITE_SLICES: usize = 64;
 
-/// How long a close frame may take to be written.
+/// How long nothing may move before a close frame is written, and how long all of that may take: `$disconnect` waits for it.
 const CLOSE_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// How long the client may take to answer a close frame and to close its side.
+/// How long the client may take to answer a close frame and to close its side while nothing moves, and how long if it still
+/// reads what was written before, or still sends a message that it had begun.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// What a client may still send after a close frame before it is cut off.
 const LINGER_BYTES: u64 = 4 * 1024 * 1024;
@@ -263,40 +266,62 @@ impl<S: Connection> Socket<S> {
             }
             self.websocket.get_mut().held = false;
         }
-        let _ = timeout(CLOSE_WRITE_TIMEOUT, async {
-            if !self.sending.is_empty() {
-                // A frame that is half written has to be finished first.
-                poll_fn(|cx| self.poll_send_frames(cx)).await?;
+        // After the client's own close frame this only writes the answer that the library has ready.
+        let frame = CloseFrame { code: closing.code.into(), reason: (&*closing.reason).into() };
+        let mut frame = Some(Message::Close(closing.has_code().then_some(frame)));
+        let mut patience = Patience::new(CLOSE_WRITE_TIMEOUT, CLOSE_WRITE_MAX);
+        while let Some(at) = patience.next_look() {
+            if timeout_at(at, poll_fn(|cx| self.poll_close(cx, &mut frame))).await.is_ok() {
+                break;
             }
-            // After the client's own close frame this only writes the answer that the library has ready.
-            let frame = CloseFrame { code: closing.code.into(), reason: (&*closing.reason).into() };
-            let frame = closing.has_code().then_some(frame);
-            self.websocket.send(Message::Close(frame)).await.map_err(io::Error::other)
-        })
-        .await;
+            patience.look(self.traffic(), false);
+        }
         self.sending = VecDeque::new();
     }
 
+    fn poll_close(&mut self, cx: &mut Context<'_>, frame: &mut Option<Message>) -> Poll<io::Result<()>> {
+        if !self.sending.is_empty() {
+            // A frame that is half written has to be finished first.
+            ready!(self.poll_send_frames(cx))?;
+        }
+        if frame.is_some() {
+            ready!(Pin::new(&mut self.websocket).poll_ready(cx)).map_err(io::Error::other)?;
+        }
+        if let Some(frame) = frame.take() {
+            Pin::new(&mut self.websocket).start_send(frame).map_err(io::Error::other)?;
+        }
+        Pin::new(&mut self.websocket).poll_flush(cx).map_err(io::Error::other)
+    }
+
     /// Gives the client time to read the close frame and to answer it: closing a socket with unread input would reset the
-    /// connection and could take the close frame away from the client.
+    /// connection and could take the close frame away from the client, with all that it has not read before it.
     pub async fn linger(mut self, closing: &Closing) {
         if !closing.can_be_told() {
             return;
         }
         let limit = self.websocket.get_ref().read + LINGER_BYTES;
-        let _ = timeout(CLOSE_ANSWER_TIMEOUT, async {
-            while let Some(Ok(_)) = self.websocket.next().await {
-                if self.websocket.get_ref().read > limit {
-                    return;
-                }
+        let mut patience = Patience::new(CLOSE_ANSWER_TIMEOUT, CLOSE_ANSWER_MAX);
+        while let Some(at) = patience.next_look() {
+            if timeout_at(at, self.read_end(limit)).await.is_ok() {
+                return;
             }
-            // The server closes first (RFC 6455, section 7.1.1).
-            let wire = self.websocket.get_mut();
-            let _ = wire.io().shutdown().await;
-            let mut rest = [0; 1024];
-            while wire.read < limit && matches!(wire.read(&mut rest).await, Ok(1..)) {}
-        })
-        .await;
+            patience.look(self.traffic(), self.observe(true).receiving);
+        }
+    }
+
+    /// Reads until the client has closed its side, or until `limit` bytes were read in all. May be dropped and called again.
+    async fn read_end(&mut self, limit: u64) {
+        while let Some(Ok(_)) = self.websocket.next().await {
+            self.read_whole = self.websocket.get_ref().read;
+            if self.read_whole > limit {
+                return;
+            }
+        }
+        // The server closes first (RFC 6455, section 7.1.1).
+        let wire = self.websocket.get_mut();
+        let _ = wire.io().shutdown().await;
+        let mut rest = [0; 1024];
+        while wire.read < limit && matches!(wire.read(&mut rest).await, Ok(1..)) {}
     }
 }
 

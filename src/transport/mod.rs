@@ -8,10 +8,12 @@
 //! it; elsewhere, and where a sandbox forbids `AF_NETLINK` sockets, [`Connection::traffic`] is `None` and callers have
 //! nothing but the bytes that they wrote and read themselves.
 
+mod patience;
 #[cfg(target_os = "linux")]
 mod sock_diag;
 mod traffic;
 mod watch;
 
+pub use patience::Patience;
 pub use traffic::{Connection, Ends, Traffic};
 pub use watch::{LOOKS, Moved, Watch};

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    Authority, RawClient, Settings, TestBackend, TestGateway, connect_narrow, frame, handshake, spawn, within,
+    Authority, LIMIT, RawClient, Settings, TestBackend, TestGateway, connect_narrow, frame, handshake, spawn, within,
 };
 
 const LOST: (u64, &str) = (1006, "Connection closed abnormally");
@@ -290,4 +290,41 @@ async fn a_connection_is_not_idle_while_its_client_sends_a_message() {
     // It stops half-way, and keeps nothing open by that.
     client.send(&frame(0x81, &message)[..50_000]).await;
     assert_eq!(backend.next("DISCONNECT").await.closing(), (1001, "Going away".to_owned()));
+}
+
+#[tokio::test]
+async fn a_client_that_is_behind_gets_its_close_frame_after_all_that_was_posted() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let mut client = SlowClient::enter(connect_narrow(gateway.public()).await, &gateway, &backend).await;
+    let id = client.id.clone();
+    let posting = async {
+        post_backlog(&gateway, &id).await;
+        assert_eq!(gateway.call("DELETE", &id, b"").await.status, 204);
+    };
+    let reading = async {
+        for post in 0..POSTS {
+            assert_eq!(client.next_frame(4096).await, (0x81, letters(post)), "post {post}");
+            // It does not know yet that nobody answers. A closed socket would be reset by this.
+            client.send(&frame(0x89, b"there?")).await;
+        }
+        let (first, reason) = client.next_frame(4096).await;
+        assert_eq!((first, &reason[2..]), (0x88, &b"Connection Closed Normally"[..]));
+    };
+    tokio::join!(posting, reading);
+}
+
+#[tokio::test]
+async fn a_client_that_talks_on_after_its_close_frame_is_cut_off() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let mut client = RawClient::upgrade(gateway.public(), "/prod").await;
+    let id = backend.next("CONNECT").await.connection_id().to_owned();
+    assert_eq!(gateway.call("DELETE", &id, b"").await.status, 204);
+    assert_eq!(client.next_close().await.0, 1000);
+    let begun = Instant::now();
+    while client.stream.write_all(&frame(0x81, b"hello?")).await.is_ok() {
+        assert!(begun.elapsed() < LIMIT, "it is never cut off");
+        sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -137,6 +137,7 @@ impl<S: Connection> Session<S> {
             connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
             cause = closing.cause, "disconnected"
         );
+        let aborting = admitted.plane.lifecycle.aborting().clone();
         admitted.end(closing.clone());
         socket.close(&closing).await;
         // What the client sent before it went still reaches the backend, and only then its `$disconnect`.
@@ -144,7 +145,7 @@ impl<S: Connection> Session<S> {
             while dispatches.next().await.is_some() {}
             drop(admitted);
         };
-        tokio::join!(last_dispatches, socket.linger(&closing));
+        tokio::join!(last_dispatches, aborting.run_until_cancelled(socket.linger(&closing)));
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
