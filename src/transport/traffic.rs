@@ -33,6 +33,12 @@ impl<S: Connection> Connection for client::TlsStream<S> {
     }
 }
 
+impl<S: Connection + ?Sized> Connection for Box<S> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        (**self).tcp()
+    }
+}
+
 /// Tests have streams in memory.
 impl Connection for DuplexStream {
     fn tcp(&self) -> Option<&TcpStream> {
