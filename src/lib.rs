@@ -45,6 +45,7 @@ pub mod expression;
 pub mod limits;
 pub mod lifecycle;
 pub mod tls;
+pub mod transport;
 pub mod signing;
 pub mod http_client;
 pub mod telemetry;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -17,14 +17,16 @@ use tokio_util::task::TaskTracker;
 use super::backend::{Attempt, Backend, Permit};
 use super::client::Shared;
 use super::egress::EgressError;
+use super::patient_timer::PatientTimer;
 use super::pool::Http1Connection;
+use crate::transport::{Connection, Ends};
 
 /// A TCP connection that takes this long has most likely lost its first SYN (Linux sends it again after 1 s): the
 /// backend's listen backlog is full.
 const SLOW_CONNECT: Duration = Duration::from_millis(500);
 
-/// How often a shared HTTP/2 connection with open streams is pinged, and how long the answer may take. Without pings,
-/// a peer that vanished would take every call with it until TCP gives up.
+/// How often a shared HTTP/2 connection with open streams is pinged, and how long the answer may take once the ping is
+/// there ([`PatientTimer`]). Without pings, a peer that vanished would take every call with it until TCP gives up.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -189,10 +191,11 @@ where
 
 async fn http2<I>(tasks: &TaskTracker, stream: I, permit: Permit) -> Result<Established, ConnectError>
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: Connection + Send + 'static,
 {
+    let timer = PatientTimer { ends: stream.tcp().and_then(Ends::of), ping_timeout: HTTP2_PING_TIMEOUT };
     let handshake = http2::Builder::new(TrackedExecutor(tasks.clone()))
-        .timer(TokioTimer::new())
+        .timer(timer)
         // Until the peer has said how many streams it takes: more than that it would refuse, and the calls be lost.
         .initial_max_send_streams(1)
         .keep_alive_interval(HTTP2_PING_INTERVAL)

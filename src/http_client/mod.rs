@@ -27,6 +27,7 @@ mod egress;
 mod exchange;
 mod keeper;
 mod lease;
+mod patient_timer;
 mod pool;
 mod resolver;
 mod window;

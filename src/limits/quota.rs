@@ -40,7 +40,8 @@ pub struct LimitSettings {
     #[schemars(range(min = 1, max = 67_108_864))]
     pub frame_bytes: usize,
 
-    /// A connection without data in either direction for this long is closed with 1001. 0 = never. AWS: 600.
+    /// A connection without data in either direction for this long is closed with 1001. A message that is on its way is
+    /// data while its bytes move. 0 = never. AWS: 600.
     #[schemars(range(max = 31_536_000))]
     pub idle_timeout_seconds: u32,
 
@@ -57,7 +58,8 @@ pub struct LimitSettings {
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub send_buffer_bytes: usize,
 
-    /// A socket that takes nothing for this long while there is something to send is closed with 1008.
+    /// A client that takes nothing for this long while there is something to send is closed with 1008: neither does its
+    /// socket take a byte, nor does its TCP acknowledge one.
     #[schemars(range(min = 1, max = 3600))]
     pub slow_client_timeout_seconds: u32,
 
@@ -180,8 +182,8 @@ pub struct KeepAliveSettings {
     #[schemars(range(max = 86_400))]
     pub ping_interval_seconds: u32,
 
-    /// A peer that sends nothing for this long after a ping is dead: 1006. It does not run while the gateway itself
-    /// has stopped reading.
+    /// A peer that sends nothing for this long after a ping is dead: 1006. It does not run while the peer's TCP still takes
+    /// what was written before the ping, nor while the gateway itself has stopped reading.
     #[schemars(range(min = 1, max = 86_400))]
     pub pong_timeout_seconds: u32,
 }

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::data_plane::gateway_response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
 use crate::limits::Slot;
 use crate::limits::quota::HEAD_MAX_BYTES;
+use crate::transport::Connection;
 
 /// Connections that the kernel holds until they are accepted: a storm of reconnects fits.
 const BACKLOG: i32 = 4096;
@@ -208,7 +209,7 @@ async fn serve_guarded(
 
 async fn serve_stream<S>(plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stream: S, entered: Entered)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Connection + Send + 'static,
 {
     let Entered { peer, handshake, connection } = entered;
     // What HTTP needs is freed before a session begins: a session may last for days.
@@ -247,7 +248,7 @@ async fn serve_http<S>(
     handshake: Option<Slot>,
 ) -> Option<Upgraded<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Connection + Send + 'static,
 {
     let session = Session::default();
     let watch = Watch::default();

@@ -83,7 +83,7 @@ impl Closing {
         Closing::new(code, "Token expired", "tokenExpired")
     }
 
-    /// Returns the end of a client whose socket accepted nothing for `limits.slowClientTimeoutSeconds`.
+    /// Returns the end of a client that took nothing for `limits.slowClientTimeoutSeconds`.
     pub fn slow() -> Self {
         Closing::new(1008, "Slow consumer", "slow")
     }

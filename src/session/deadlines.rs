@@ -4,10 +4,15 @@ use tokio::time::Instant;
 
 use super::Closing;
 use crate::limits::{KeepAliveSettings, LimitSettings};
+use crate::transport::{LOOKS, Traffic, Watch};
 
 /// When something is due on one connection: a ping, or its end. Pure: the session tells it what it sees.
 ///
 /// It is asked lazily, when its last answer has come true, so a busy connection never resets a timer.
+///
+/// No client is given up while bytes move: those that come from it, and those that its TCP acknowledges, are a sign of
+/// life. Before a deadline is over it wants to [`Due::Look`] at them, so an idle or a healthy connection is never looked
+/// at. Bytes written behind a ping are no sign of life: a client that stopped takes them until its kernel's buffer is full.
 #[derive(Debug)]
 pub struct Deadlines {
     ping_interval: Option<Duration>,
@@ -18,11 +23,21 @@ pub struct Deadlines {
     /// Boxed: most clients come without one.
     token: Option<Box<TokenDeadline>>,
     next_ping: Option<Instant>,
-    /// When the last ping was sent and what had been read by then; none once anything was read since.
+    /// Since when a pong could have come, and what had been read when the ping was sent; none once anything was read since.
     unanswered: Option<(Instant, u64)>,
     last_data: Instant,
-    /// Since when the socket has taken nothing, and what it had taken by then.
+    /// Since when neither the socket has taken anything nor the client's TCP, and what the socket had taken by then.
     stalled: Option<(Instant, u64)>,
+    /// Boxed: there are none but for a client that keeps the gateway waiting.
+    looks: Option<Box<Looks>>,
+}
+
+/// What was seen of the traffic of a client that keeps the gateway waiting.
+#[derive(Debug)]
+struct Looks {
+    watch: Watch,
+    /// Until when an idle connection is kept because data are under way; then they have to have moved.
+    transfer_until: Option<Instant>,
 }
 
 /// What the session sees of its socket.
@@ -36,6 +51,8 @@ pub struct Observed {
     pub writing: bool,
     /// The session reads its socket; it does not while it has as many dispatches or unsent replies as it may.
     pub reading: bool,
+    /// A message of the client has come in part.
+    pub receiving: bool,
 }
 
 /// When the client's token expires, and what happens then.
@@ -57,12 +74,17 @@ pub enum Due {
     Ping,
     /// Tell the client that its token expires, and ask again.
     TokenNotice,
+    /// See how far the bytes of the connection have come, say so with [`Deadlines::looked`], and ask again.
+    Look,
     /// End the connection.
     Close(Closing),
 }
 
 /// How long a session without any deadline sleeps.
 const NO_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Unacknowledged bytes up to here may be a ping, which is no data.
+const PING_MAX_BYTES: u64 = 128;
 
 impl Deadlines {
     /// Deadlines of a connection that begins `now`. `jitter` in 0..1 spreads the first pings of clients that came at
@@ -80,6 +102,7 @@ impl Deadlines {
             unanswered: None,
             last_data: now,
             stalled: None,
+            looks: None,
         }
     }
 
@@ -95,7 +118,10 @@ impl Deadlines {
 
     /// What is due `now`. A stall must be reported when it begins: call this whenever `writing` turns true.
     pub fn due(&mut self, now: Instant, observed: Observed) -> Due {
-        self.note_stall(now, observed);
+        self.note(now, observed);
+        if self.next_look(observed).is_some_and(|at| at <= now) {
+            return Due::Look;
+        }
         if let Some(closing) = self.expired(now, observed) {
             return Due::Close(closing);
         }
@@ -109,23 +135,84 @@ impl Deadlines {
             self.next_ping = self.ping_interval.map(|interval| now + interval);
             // A ping that cannot be written would only pile up behind what stalls.
             if self.stalled.is_none() {
-                self.unanswered.get_or_insert((now, observed.read));
+                if self.unanswered.is_none() {
+                    self.unanswered = Some((now, observed.read));
+                    // What was seen before says nothing of this ping.
+                    self.looks = None;
+                }
                 return Due::Ping;
             }
         }
         let until = [
+            self.next_look(observed),
             self.next_ping,
             self.expires,
             self.token.as_ref().and_then(|token| token.notice),
             self.token.as_ref().and_then(|token| token.close_code.map(|_| token.expires)),
             self.unanswered.map(|(since, _)| since + self.pong_timeout),
-            self.idle_timeout.map(|timeout| self.last_data + timeout),
+            self.idle_end(),
             self.stalled.map(|(since, _)| since + self.slow_client_timeout),
         ];
         Due::Nothing { until: until.into_iter().flatten().min().unwrap_or(now + NO_DEADLINE) }
     }
 
-    fn note_stall(&mut self, now: Instant, observed: Observed) {
+    /// The session has looked, right after [`Due::Look`] and with the same `now`. Where the kernel does not tell, the bytes
+    /// that the socket has taken stand for those that are acknowledged.
+    pub fn looked(&mut self, now: Instant, observed: Observed, traffic: Traffic) {
+        let is_idle = self.idle_end().is_some_and(|end| end <= now);
+        let Some(looks) = &mut self.looks else {
+            let looks = Looks { watch: Watch::new(now, traffic, observed.writing), transfer_until: None };
+            let looks = self.looks.insert(Box::new(looks));
+            if is_idle && has_data_under_way(observed, traffic) {
+                looks.transfer_until = Some(now + self.slow_client_timeout / LOOKS);
+            }
+            return;
+        };
+        let before = looks.watch.last();
+        let is_newer = looks.watch.at() >= self.last_data;
+        let moved = looks.watch.look(now, traffic, observed.writing);
+        if (moved.came || moved.before_question)
+            && let Some((since, _)) = &mut self.unanswered
+        {
+            *since = now;
+        }
+        if moved.taken
+            && let Some((since, _)) = &mut self.stalled
+        {
+            *since = now;
+        }
+        if !is_idle {
+            return;
+        }
+        let was_held = looks.transfer_until.take().is_some() && is_newer;
+        let takes_data = moved.taken && before.unacknowledged > PING_MAX_BYTES;
+        if is_newer && (takes_data || (moved.came && observed.receiving)) {
+            self.last_data = now;
+            // The next look tells whether the transfer has gone on.
+            looks.transfer_until = Some(now);
+        } else if !was_held && has_data_under_way(observed, traffic) {
+            looks.transfer_until = Some(now + self.slow_client_timeout / LOOKS);
+        }
+    }
+
+    /// When to look at the traffic, for whatever is over first.
+    fn next_look(&self, observed: Observed) -> Option<Instant> {
+        let watch = self.looks.as_ref().map(|looks| &looks.watch);
+        let pong = self.unanswered.filter(|_| observed.reading);
+        let pong = pong.and_then(|(since, _)| Watch::next_look(watch, since, self.pong_timeout));
+        let stall = self.stalled.and_then(|(since, _)| Watch::next_look(watch, since, self.slow_client_timeout));
+        let idle = self.idle_end().filter(|end| watch.is_none_or(|watch| watch.at() < *end));
+        [pong, stall, idle].into_iter().flatten().min()
+    }
+
+    /// When the connection is closed unless data move until then.
+    fn idle_end(&self) -> Option<Instant> {
+        let end = self.last_data + self.idle_timeout?;
+        let transfer_until = self.looks.as_ref().and_then(|looks| looks.transfer_until);
+        Some(transfer_until.map_or(end, |until| until.max(end)))
+    }
+
+    fn note(&mut self, now: Instant, observed: Observed) {
         self.stalled = match self.stalled {
             _ if !observed.writing => None,
             Some((since, written)) if written == observed.written => Some((since, written)),
@@ -138,6 +225,11 @@ impl Deadlines {
                 // The gateway itself does not read: the answer may well be waiting in the socket.
                 self.unanswered = Some((now.max(since), read));
             }
+        }
+        let is_idle = self.idle_timeout.is_some_and(|timeout| self.last_data + timeout <= now);
+        let is_awaited = self.unanswered.is_some() || self.stalled.is_some() || is_idle;
+        if !is_awaited && self.looks.as_ref().is_some_and(|looks| !looks.is_of_transfer(self.last_data)) {
+            self.looks = None;
         }
     }
 
@@ -154,18 +246,35 @@ impl Deadlines {
         {
             return Some(Closing::token_expired(code));
         }
-        if self.idle_timeout.is_some_and(|timeout| passed(self.last_data, timeout)) {
+        if self.idle_end().is_some_and(|end| now >= end) {
             return Some(Closing::idle());
         }
         self.expires.is_some_and(|at| now >= at).then(Closing::expired)
     }
 }
 
+impl Looks {
+    /// Whether a transfer was under way when last looked at, and nothing was sent or received whole since.
+    fn is_of_transfer(&self, last_data: Instant) -> bool {
+        self.transfer_until.is_some() && self.watch.at() >= last_data
+    }
+}
+
+/// Whether data of either side have come in part, or wait here.
+fn has_data_under_way(observed: Observed, traffic: Traffic) -> bool {
+    observed.writing || observed.receiving || traffic.unacknowledged > PING_MAX_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const QUIET: Observed = Observed { read: 0, written: 0, writing: false, reading: true };
+    const QUIET: Observed = Observed { read: 0, written: 0, writing: false, reading: true, receiving: false };
+
+    /// Bytes that are acknowledged, that are not, and that have come.
+    fn traffic(acknowledged: u64, unacknowledged: u64, received: u64) -> Traffic {
+        Traffic { acknowledged, unacknowledged, received }
+    }
 
     fn deadlines(limits: &LimitSettings, start: Instant) -> Deadlines {
         Deadlines::new(limits, &KeepAliveSettings::default(), start, 1.0)
@@ -175,23 +284,107 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// Lets time go by in steps of 100 ms as a session does, from second `from` to second `to`. It sees what `see` says of
+    /// each second, answers looks with it, and sends no ping. What closed the connection, and when.
+    fn run(
+        deadlines: &mut Deadlines,
+        start: Instant,
+        (from, to): (u64, u64),
+        see: impl Fn(f64) -> (Observed, Traffic),
+    ) -> Option<(Closing, f64)> {
+        for step in from * 10..=to * 10 {
+            let (elapsed, now) = (step as f64 / 10.0, start + Duration::from_millis(step * 100));
+            let (observed, traffic) = see(elapsed);
+            loop {
+                match deadlines.due(now, observed) {
+                    Due::Look => deadlines.looked(now, observed, traffic),
+                    Due::Nothing { until } => {
+                        assert!(until > now, "it would ask for ever");
+                        break;
+                    }
+                    Due::Ping | Due::TokenNotice => break,
+                    Due::Close(closing) => return Some((closing, elapsed)),
+                }
+            }
+        }
+        None
+    }
+
     #[test]
     fn a_silent_peer_is_pinged_and_then_dead() {
         let start = Instant::now();
         let mut deadlines = deadlines(&LimitSettings::default(), start);
         assert_eq!(deadlines.due(start, QUIET), Due::Nothing { until: start + seconds(30) });
         assert_eq!(deadlines.due(start + seconds(30), QUIET), Due::Ping);
-        assert_eq!(deadlines.due(start + seconds(30), QUIET), Due::Nothing { until: start + seconds(40) });
+        for look in [32_500, 35_000, 37_500, 40_000].map(|millis| start + Duration::from_millis(millis)) {
+            let before = look - Duration::from_millis(1);
+            assert_eq!(deadlines.due(before, QUIET), Due::Nothing { until: look });
+            assert_eq!(deadlines.due(look, QUIET), Due::Look);
+            // The ping has not been acknowledged, or was at once.
+            deadlines.looked(look, QUIET, traffic(0, 2, 0));
+        }
         assert_eq!(deadlines.due(start + seconds(40), QUIET), Due::Close(Closing::dead()));
     }
 
     #[test]
-    fn a_peer_that_sends_anything_lives_on() {
+    fn a_peer_that_sends_anything_lives_on_and_is_not_looked_at() {
+        let start = Instant::now();
+        let mut deadlines = deadlines(&LimitSettings::default(), start);
+        for minute in 0..10 {
+            let ping = start + seconds(30 + 30 * minute);
+            let before = Observed { read: 6 * minute, ..QUIET };
+            assert_eq!(deadlines.due(ping, before), Due::Ping);
+            let answered = Observed { read: 6 * (minute + 1), ..QUIET };
+            assert_eq!(deadlines.due(ping + seconds(2), answered), Due::Nothing { until: ping + seconds(30) });
+            assert!(deadlines.looks.is_none());
+        }
+    }
+
+    #[test]
+    fn a_peer_that_has_not_got_its_ping_yet_is_given_up_a_pong_timeout_after_its_tcp_took_the_last_of_it() {
+        // A ping at 30 s lies behind a megabyte, of which 24 KB are taken in each second. Then the client is silent.
+        let check = |taken_until: f64, pushed_until: f64, (earliest, latest): (f64, f64)| {
+            let start = Instant::now();
+            let mut deadlines = deadlines(&LimitSettings::default(), start);
+            assert_eq!(deadlines.due(start + seconds(30), QUIET), Due::Ping);
+            let end = run(&mut deadlines, start, (30, 200), |second| {
+                let taken = ((second.min(taken_until) - 30.0) * 24_000.0) as u64;
+                let written = 1_000_000 + ((second.min(pushed_until) - 30.0) * 10.0) as u64;
+                (QUIET, traffic(taken.min(written), written.saturating_sub(taken), 0))
+            });
+            let (closing, second) = end.expect("it is given up");
+            assert_eq!(closing, Closing::dead());
+            assert!((earliest..=latest).contains(&second), "{second}");
+        };
+        // The network is cut at once, or while the client reads; a look is due every 2.5 s.
+        check(30.0, 30.0, (40.0, 40.0));
+        check(33.0, 30.0, (43.0, 45.5));
+        check(47.0, 30.0, (57.0, 59.5));
+        // The megabyte is taken by 71.7 s, and then the ping.
+        check(999.0, 30.0, (81.7, 84.2));
+        // Of what is pushed behind the ping the client's kernel takes more, which is no sign of life.
+        check(999.0, 999.0, (81.7, 84.2));
+    }
+
+    #[test]
+    fn a_process_that_stopped_is_dead_though_its_kernel_takes_what_is_pushed() {
         let start = Instant::now();
         let mut deadlines = deadlines(&LimitSettings::default(), start);
         assert_eq!(deadlines.due(start + seconds(30), QUIET), Due::Ping);
-        let answered = Observed { read: 6, ..QUIET };
-        assert_eq!(deadlines.due(start + seconds(40), answered), Due::Nothing { until: start + seconds(60) });
+        let pushed = |second: f64| (QUIET, traffic((second * 100.0) as u64, 0, 0));
+        assert_eq!(run(&mut deadlines, start, (30, 60), pushed), Some((Closing::dead(), 40.0)));
+    }
+
+    #[test]
+    fn bytes_that_have_come_are_a_sign_of_life_before_they_can_be_read() {
+        // As those of a TLS record that is not whole.
+        let start = Instant::now();
+        let mut deadlines = deadlines(&LimitSettings::default(), start);
+        assert_eq!(deadlines.due(start + seconds(30), QUIET), Due::Ping);
+        let coming = |second: f64| (QUIET, traffic(2, 0, (second.min(60.0) * 100.0) as u64));
+        let (closing, second) = run(&mut deadlines, start, (30, 100), coming).unwrap();
+        assert_eq!(closing, Closing::dead());
+        assert!((70.0..=72.5).contains(&second), "{second}");
     }
 
     #[test]
@@ -201,8 +394,8 @@ mod tests {
         assert_eq!(deadlines.due(start + seconds(30), QUIET), Due::Ping);
         let not_reading = Observed { reading: false, ..QUIET };
         assert_eq!(deadlines.due(start + seconds(40), not_reading), Due::Nothing { until: start + seconds(50) });
-        assert_eq!(deadlines.due(start + seconds(45), QUIET), Due::Nothing { until: start + seconds(50) });
-        assert_eq!(deadlines.due(start + seconds(50), QUIET), Due::Close(Closing::dead()));
+        let dead = run(&mut deadlines, start, (45, 60), |_| (QUIET, traffic(2, 0, 0)));
+        assert_eq!(dead, Some((Closing::dead(), 50.0)));
     }
 
     #[test]
@@ -210,10 +403,24 @@ mod tests {
         let start = Instant::now();
         let mut deadlines = deadlines(&LimitSettings::default(), start);
         let stalled = Observed { writing: true, written: 100, ..QUIET };
-        assert_eq!(deadlines.due(start + seconds(1), stalled), Due::Nothing { until: start + seconds(11) });
         let moving = Observed { written: 101, ..stalled };
-        assert_eq!(deadlines.due(start + seconds(11), moving), Due::Nothing { until: start + seconds(21) });
-        assert_eq!(deadlines.due(start + seconds(21), moving), Due::Close(Closing::slow()));
+        let nothing = traffic(50, 50, 0);
+        assert_eq!(run(&mut deadlines, start, (1, 10), |_| (stalled, nothing)), None);
+        assert_eq!(run(&mut deadlines, start, (11, 30), |_| (moving, nothing)), Some((Closing::slow(), 21.0)));
+    }
+
+    #[test]
+    fn a_client_whose_tcp_takes_bytes_is_not_slow_though_its_socket_takes_none() {
+        let start = Instant::now();
+        let mut deadlines = deadlines(&LimitSettings::default(), start);
+        let stalled = Observed { writing: true, written: 4_000_000, ..QUIET };
+        let (closing, second) = run(&mut deadlines, start, (1, 100), |second| {
+            let taken = (second.min(50.0) * 24_000.0) as u64;
+            (stalled, traffic(taken, 4_000_000 - taken, (second * 100.0) as u64))
+        })
+        .unwrap();
+        assert_eq!(closing, Closing::slow(), "it sends, but reads no longer");
+        assert!((60.0..=62.5).contains(&second), "{second}");
     }
 
     #[test]
@@ -245,11 +452,50 @@ mod tests {
         let mut deadlines = deadlines(&limits, start);
         deadlines.data(start + seconds(19));
         assert_eq!(deadlines.due(start + seconds(20), QUIET), Due::Nothing { until: start + seconds(30) });
-        assert_eq!(deadlines.due(start + seconds(39), QUIET), Due::Close(Closing::idle()));
+        let _ = deadlines.due(start + seconds(30), QUIET);
+        let answered = Observed { read: 6, ..QUIET };
+        let idle = run(&mut deadlines, start, (31, 60), |_| (answered, traffic(2, 0, 6)));
+        assert_eq!(idle, Some((Closing::idle(), 39.0)));
         deadlines.data(start + seconds(39));
-        let pinged = Observed { read: 6, ..QUIET };
-        let _ = deadlines.due(start + seconds(40), pinged);
-        let answered = Observed { read: 12, ..QUIET };
-        assert_eq!(deadlines.due(start + seconds(50), answered), Due::Close(Closing::expired()));
+        let old = run(&mut deadlines, start, (40, 60), |second| {
+            let read = if second < 45.0 { 6 } else { 12 };
+            (Observed { read, ..QUIET }, traffic(4, 0, read))
+        });
+        assert_eq!(old, Some((Closing::expired(), 50.0)));
+    }
+
+    #[test]
+    fn a_connection_is_not_idle_while_a_message_moves_in_either_direction() {
+        let limits = LimitSettings { idle_timeout_seconds: 5, ..LimitSettings::default() };
+        let check = |what: &str, see: &dyn Fn(f64) -> (Observed, Traffic), (earliest, latest): (f64, f64)| {
+            let start = Instant::now();
+            let mut deadlines = Deadlines::new(
+                &limits,
+                &KeepAliveSettings { ping_interval_seconds: 0, ..KeepAliveSettings::default() },
+                start,
+                1.0,
+            );
+            let (closing, second) = run(&mut deadlines, start, (0, 100), see).expect(what);
+            assert_eq!(closing, Closing::idle(), "{what}");
+            assert!((earliest..=latest).contains(&second), "{what}: {second}");
+        };
+        let receiving = Observed { receiving: true, ..QUIET };
+        check("nothing moves", &|_| (QUIET, traffic(9, 0, 9)), (5.0, 5.0));
+        check("pings and pongs alone", &|second| (QUIET, traffic(second as u64, 2, second as u64)), (5.0, 5.0));
+        check(
+            "what is written is read until 20 s",
+            &|second| {
+                let taken = (second.min(20.0) * 1000.0) as u64;
+                (QUIET, traffic(taken, 20_000 - taken, 0))
+            },
+            (25.0, 27.5),
+        );
+        check(
+            "a message comes until 20 s",
+            &|second| (receiving, traffic(0, 0, (second.min(20.0) * 1000.0) as u64)),
+            (25.0, 27.5),
+        );
+        check("a message stops half-way", &|_| (receiving, traffic(0, 0, 500)), (7.5, 7.5));
+        check("what is written is not taken", &|_| (QUIET, traffic(0, 500, 0)), (7.5, 7.5));
     }
 }

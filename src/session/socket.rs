@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use futures_util::{Sink as _, Stream as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout_at;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use super::outbox::{FrameKind, Queued};
 use super::wire::Wire;
 use super::{Closing, Observed, Outbox};
+use crate::transport::{Connection, Patience, Traffic};
 
 /// Size of the read buffer of an idle connection. A larger buffer is zeroed anew at each read, and every connection
 /// pays for it.
@@ -28,11 +29,15 @@ const CONTROL_BUFFER_BYTES: usize = 2 * 1024;
 /// Most pieces in one vectored write: two for each frame.
 const WRITE_SLICES: usize = 64;
 
-/// Longest time for writing a close frame.
+/// Longest time in which nothing moves before a close frame is written, and longest time for all of that, because
+/// `$disconnect` waits for it.
 const CLOSE_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// Longest time for the client to answer a close frame and to close its side.
+/// Longest time for the client to answer a close frame and to close its side while nothing moves, and longest time if it
+/// still reads what was written before, or still sends a message that it had begun.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// Most bytes that a client may still send after a close frame before it is cut off.
 const LINGER_BYTES: u64 = 4 * 1024 * 1024;
@@ -69,9 +74,11 @@ pub struct Socket<S> {
     /// Set when a ping was handed to the library and may not be written yet.
     control: bool,
     frames_sent: u64,
+    /// Bytes that had been read when the client last sent something whole.
+    read_whole: u64,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+impl<S: Connection> Socket<S> {
     /// Takes over a stream after the handshake. `already_read` are bytes that were read behind it.
     pub async fn new(io: S, already_read: Bytes, outbox: Arc<Outbox>, settings: SocketSettings) -> Self {
         let config = WebSocketConfig::default()
@@ -86,13 +93,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         } else {
             WebSocketStream::from_partially_read(wire, already_read.into(), Role::Server, Some(config)).await
         };
-        Socket { websocket, outbox, sending: VecDeque::new(), accepted: 0, control: false, frames_sent: 0 }
+        Socket {
+            websocket,
+            outbox,
+            sending: VecDeque::new(),
+            accepted: 0,
+            control: false,
+            frames_sent: 0,
+            read_whole: 0,
+        }
     }
 
     /// Returns what [`super::Deadlines`] needs to know.
     pub fn observe(&self, reading: bool) -> Observed {
         let wire = self.websocket.get_ref();
-        Observed { read: wire.read, written: wire.written, writing: !self.sending.is_empty() || wire.owed, reading }
+        Observed {
+            read: wire.read,
+            written: wire.written,
+            writing: !self.sending.is_empty() || self.control || wire.owed,
+            reading,
+            receiving: wire.read > self.read_whole,
+        }
+    }
+
+    /// Returns how far the bytes of the connection have come. Where the kernel does not tell, these are the bytes that the
+    /// socket has taken and given.
+    pub fn traffic(&self) -> Traffic {
+        let wire = self.websocket.get_ref();
+        let own = Traffic { acknowledged: wire.written, unacknowledged: 0, received: wire.read };
+        wire.below().traffic().unwrap_or(own)
     }
 
     /// Returns the number of data frames that were written as a whole so far.
@@ -117,6 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Some(Err(error)) => Incoming::End(end_of(&error)),
                 None => Incoming::End(Closing::lost()),
             };
+            self.read_whole = self.websocket.get_ref().read;
             return Poll::Ready(incoming);
         }
     }
@@ -239,40 +269,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
             self.websocket.get_mut().held = false;
         }
-        let _ = timeout(CLOSE_WRITE_TIMEOUT, async {
-            if !self.sending.is_empty() {
-                // A frame that is half written has to be finished first.
-                poll_fn(|cx| self.poll_send_frames(cx)).await?;
+        // After the client's own close frame this only writes the answer that the library has ready.
+        let frame = CloseFrame { code: closing.code.into(), reason: (&*closing.reason).into() };
+        let mut frame = Some(Message::Close(closing.has_code().then_some(frame)));
+        let mut patience = Patience::new(CLOSE_WRITE_TIMEOUT, CLOSE_WRITE_MAX);
+        while let Some(at) = patience.next_look() {
+            if timeout_at(at, poll_fn(|cx| self.poll_close(cx, &mut frame))).await.is_ok() {
+                break;
             }
-            // After the client's own close frame this only writes the answer that the library has ready.
-            let frame = CloseFrame { code: closing.code.into(), reason: (&*closing.reason).into() };
-            let frame = closing.has_code().then_some(frame);
-            self.websocket.send(Message::Close(frame)).await.map_err(io::Error::other)
-        })
-        .await;
+            patience.look(self.traffic(), false);
+        }
         self.sending = VecDeque::new();
     }
 
-    /// Gives the client time to read the close frame and to answer it. Closing a socket with unread input would reset
-    /// the connection, and the client could lose the close frame.
+    fn poll_close(&mut self, cx: &mut Context<'_>, frame: &mut Option<Message>) -> Poll<io::Result<()>> {
+        if !self.sending.is_empty() {
+            // A frame that is half written has to be finished first.
+            ready!(self.poll_send_frames(cx))?;
+        }
+        if frame.is_some() {
+            ready!(Pin::new(&mut self.websocket).poll_ready(cx)).map_err(io::Error::other)?;
+        }
+        if let Some(frame) = frame.take() {
+            Pin::new(&mut self.websocket).start_send(frame).map_err(io::Error::other)?;
+        }
+        Pin::new(&mut self.websocket).poll_flush(cx).map_err(io::Error::other)
+    }
+
+    /// Gives the client time to read the close frame and to answer it: closing a socket with unread input would reset the
+    /// connection and could take the close frame away from the client, with all that it has not read before it.
     pub async fn linger(mut self, closing: &Closing) {
         if !closing.can_be_told() {
             return;
         }
         let limit = self.websocket.get_ref().read + LINGER_BYTES;
-        let _ = timeout(CLOSE_ANSWER_TIMEOUT, async {
-            while let Some(Ok(_)) = self.websocket.next().await {
-                if self.websocket.get_ref().read > limit {
-                    return;
-                }
+        let mut patience = Patience::new(CLOSE_ANSWER_TIMEOUT, CLOSE_ANSWER_MAX);
+        while let Some(at) = patience.next_look() {
+            if timeout_at(at, self.read_end(limit)).await.is_ok() {
+                return;
             }
-            // The server closes first (RFC 6455, section 7.1.1).
-            let wire = self.websocket.get_mut();
-            let _ = wire.io().shutdown().await;
-            let mut rest = [0; 1024];
-            while wire.read < limit && matches!(wire.read(&mut rest).await, Ok(1..)) {}
-        })
-        .await;
+            patience.look(self.traffic(), self.observe(true).receiving);
+        }
+    }
+
+    /// Reads until the client has closed its side, or until `limit` bytes were read in all. May be dropped and called again.
+    async fn read_end(&mut self, limit: u64) {
+        while let Some(Ok(_)) = self.websocket.next().await {
+            self.read_whole = self.websocket.get_ref().read;
+            if self.read_whole > limit {
+                return;
+            }
+        }
+        // The server closes first (RFC 6455, section 7.1.1).
+        let wire = self.websocket.get_mut();
+        let _ = wire.io().shutdown().await;
+        let mut rest = [0; 1024];
+        while wire.read < limit && matches!(wire.read(&mut rest).await, Ok(1..)) {}
     }
 }
 

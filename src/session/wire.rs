@@ -25,6 +25,11 @@ impl<S> Wire<S> {
         Wire { io, read: 0, written: 0, held: false, owed: false }
     }
 
+    /// Returns the stream itself, to look at.
+    pub(super) fn below(&self) -> &S {
+        &self.io
+    }
+
     /// Returns the stream itself, for writing data frames.
     pub(super) fn io(&mut self) -> &mut S {
         &mut self.io

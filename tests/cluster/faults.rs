@@ -10,6 +10,7 @@ use crate::support::{Authority, LEASE, Mode, TestCluster, TestProxy, eventually}
 
 const UNREACHABLE: (u16, &str, bool) = (503, "ServiceUnavailableException", true);
 const UNKNOWN: (u16, &str, bool) = (424, "DeliveryUnknownException", false);
+const SILENT: &str = "tidegate_link_ends_total{end=\"silent\"}";
 const GONE: (u16, &str, bool) = (410, "GoneException", false);
 
 /// Two nodes; the second dials the first through a proxy, and a third one is linked to both.
@@ -18,8 +19,12 @@ async fn start_with_proxy() -> (TestCluster, Arc<TestProxy>) {
 }
 
 async fn with_proxy(cluster: TestCluster) -> (TestCluster, Arc<TestProxy>) {
+    let proxy = TestProxy::start(cluster.nodes[0].gateway.peer_address().unwrap(), &cluster.tasks).await;
+    link_through(cluster, proxy).await
+}
+
+async fn link_through(cluster: TestCluster, proxy: Arc<TestProxy>) -> (TestCluster, Arc<TestProxy>) {
     let [owner, caller, third] = &cluster.nodes[..] else { panic!() };
-    let proxy = TestProxy::start(owner.gateway.peer_address().unwrap(), &cluster.tasks).await;
     caller.knows([owner.member_at(proxy.address), third.member()]);
     third.knows([owner.member(), caller.member()]);
     // The owner waits to be dialled.
@@ -97,6 +102,35 @@ async fn a_peer_that_hangs_is_noticed_and_disturbs_nobody_else() {
     assert!(first == "again" || (first == "left" && client.next_text().await == "again"), "{first}");
 }
 
+#[tokio::test]
+async fn a_link_over_a_slow_network_is_not_cut_by_a_large_post() {
+    a_large_post_over_a_slow_network(TestCluster::start_apart(3).await).await;
+}
+
+#[tokio::test]
+async fn a_link_of_tls_over_a_slow_network_is_not_cut_by_a_large_post() {
+    a_large_post_over_a_slow_network(start_tls().await).await;
+}
+
+async fn a_large_post_over_a_slow_network(cluster: TestCluster) {
+    let proxy = TestProxy::start_narrow(cluster.nodes[0].gateway.peer_address().unwrap(), &cluster.tasks).await;
+    let (cluster, proxy) = link_through(cluster, proxy).await;
+    let [owner, caller, _] = &cluster.nodes[..] else { panic!() };
+    let (mut client, mut http) = (owner.connect().await, caller.http().await);
+    proxy.set(Mode::Slow);
+    // It is on its way for longer than a peer may be silent, and the question whether that is there lies behind it.
+    let large = "x".repeat(1_000_000);
+    assert_eq!(http.post(&client.id, large.clone()).await.status, 200);
+    assert!(client.next_text().await == large);
+    assert_eq!(http.post(&client.id, "next").await.status, 200);
+    assert_eq!(client.next_text().await, "next");
+    assert!(!caller.metrics().await.contains(SILENT));
+    // A peer that hangs is noticed all the same, though a kernel takes what is sent to it.
+    proxy.set(Mode::Hang);
+    eventually("the link is over", || !caller.is_linked(owner.id())).await;
+    assert!(caller.metrics().await.contains(SILENT));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_cut_under_load_lie_to_nobody() {
     let (cluster, proxy) = start_with_proxy().await;
@@ -105,11 +139,13 @@ async fn links_cut_under_load_lie_to_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_of_tls_cut_under_load_lie_to_nobody() {
-    let authority = Authority::new("nodes");
-    let cluster =
-        TestCluster::start_tls((0..3).map(|number| authority.issue_to_node(&number.to_string(), "127.0.0.1"))).await;
-    let (cluster, proxy) = with_proxy(cluster).await;
+    let (cluster, proxy) = with_proxy(start_tls().await).await;
     cut_under_load(&cluster, &proxy).await;
+}
+
+async fn start_tls() -> TestCluster {
+    let authority = Authority::new("nodes");
+    TestCluster::start_tls((0..3).map(|number| authority.issue_to_node(&number.to_string(), "127.0.0.1"))).await
 }
 
 async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {

@@ -12,6 +12,7 @@ mod throttle;
 mod management_api;
 mod sdk;
 mod close;
+mod liveness;
 mod disconnect;
 mod handshake;
 mod reload;

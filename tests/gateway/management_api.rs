@@ -316,10 +316,7 @@ async fn posts_of_one_http_connection_arrive_in_their_order() {
 
 /// A client whose socket takes little and that reads nothing.
 async fn deaf_client(gateway: &crate::support::TestGateway, backend: &TestBackend) -> (RawClient, String) {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let stream = within("a TCP connection", socket.connect(gateway.public())).await.unwrap();
-    let mut client = RawClient::of(stream);
+    let mut client = RawClient::of(crate::support::connect_narrow(gateway.public()).await);
     client.send(&crate::support::handshake(gateway.public(), "/prod", &[])).await;
     assert_eq!(client.response().await.status, 101);
     (client, backend.next("CONNECT").await.connection_id().to_owned())

@@ -13,6 +13,9 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
+    /// Passes some 400 KB in each second, as a slow network does: what it has not passed is not acknowledged, if it is
+    /// narrow.
+    Slow,
     /// Takes what the peer says, and keeps it.
     HoldAnswers,
     /// Takes nothing from either side: both look as if they hung.
@@ -39,7 +42,20 @@ impl TestProxy {
 
     /// One that leads nowhere yet and turns everybody away.
     pub(crate) async fn open(tasks: &TaskTracker) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::open_at(TcpListener::bind("127.0.0.1:0").await.unwrap(), tasks)
+    }
+
+    /// As [`TestProxy::start`]; its kernel takes little that it has not passed.
+    pub(crate) async fn start_narrow(target: SocketAddr, tasks: &TaskTracker) -> Arc<Self> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let proxy = Self::open_at(socket.listen(1024).unwrap(), tasks);
+        proxy.lead_to(target);
+        proxy
+    }
+
+    fn open_at(listener: TcpListener, tasks: &TaskTracker) -> Arc<Self> {
         let ((mode, modes), (target, targets)) = (watch::channel(Mode::Pass), watch::channel(None));
         let proxy_address = listener.local_addr().unwrap();
         let proxy = Arc::new(TestProxy { address: proxy_address, mode, target });
@@ -72,7 +88,7 @@ impl TestProxy {
                 let Ok(far) = TcpStream::connect(target).await else { continue };
                 let ((from_dialler, to_dialler), (from_peer, to_peer)) = (near.into_split(), far.into_split());
                 all.spawn(copy(from_dialler, to_peer, modes.clone(), |mode| mode != Mode::Hang));
-                all.spawn(copy(from_peer, to_dialler, modes.clone(), |mode| mode == Mode::Pass));
+                all.spawn(copy(from_peer, to_dialler, modes.clone(), |mode| matches!(mode, Mode::Pass | Mode::Slow)));
             }
         });
         proxy
@@ -100,6 +116,9 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, modes: watch::Rec
             passing.wait_for(|mode| passes(*mode)).await.unwrap();
             if to.write_all(&buffer[..count]).await.is_err() {
                 return;
+            }
+            if *passing.borrow() == Mode::Slow {
+                sleep(Duration::from_millis(10)).await;
             }
         }
     };

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::call::{Caller, LocalConnections, Question};
 use super::frame::{Answers, Frame, Outcome};
@@ -17,12 +17,14 @@ use super::handle::{Link, Outgoing};
 use super::links::Registered;
 use super::renewal::Renewal;
 use super::wire::{Wire, WireError};
+use crate::transport::{Connection, LOOKS, Patience, Traffic, Watch};
 
 /// Bytes to write in one system call, about; a single larger frame goes alone.
 const WRITE_BATCH_BYTES: usize = 64 * 1024;
 
-/// Longest time for a link to close after the goodbye.
+/// Longest time for a link to close after the goodbye while nothing moves, and the longest if the peer still reads answers.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// The reason why a link is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +60,10 @@ impl LinkEnd {
 /// Moves the bytes of one link until it is over. One task does everything: it reads calls and acts on them in their
 /// order, and writes all that waits in as few system calls as it can.
 ///
-/// A peer that is silent for `quiet` is sent a ping; if it stays silent for `quiet` again, the link is over.
-pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
+/// A peer that is silent for `quiet` is sent a ping; if it stays silent for `quiet` again, the link is over. That time does not
+/// run while the peer's TCP takes what was written before the ping: over a slow network a large body can hold the ping up
+/// for long.
+pub(super) async fn drive<S: Connection>(
     wire: Wire<S>,
     registered: &mut Registered,
     local: &dyn LocalConnections,
@@ -78,6 +82,8 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         left: 0,
         heard: now,
         asked: None,
+        watch: None,
+        is_blocked: false,
         quiet,
         ping_due: false,
         pong_due: false,
@@ -88,13 +94,13 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     if end == LinkEnd::Left {
         // The peer closes when it has read the goodbye. Closing a socket with unread bytes may reset it, and the peer
         // would lose the goodbye; so read until the peer has closed.
-        let _ = timeout(CLOSE_TIMEOUT, async {
-            let _ = driver.wire.io.shutdown().await;
-            while poll_fn(|cx| driver.wire.poll_read(cx)).await.is_ok() {
-                while let Ok(Some(_)) = driver.wire.next_read() {}
-            }
-        })
-        .await;
+        let mut patience = Patience::new(CLOSE_TIMEOUT, CLOSE_MAX);
+        while let Some(at) = patience.next_look()
+            && !driver.link.is_stopped()
+            && timeout_at(at, driver.close()).await.is_err()
+        {
+            patience.look(driver.traffic(), false);
+        }
     }
     registered.ended(driver.left, end == LinkEnd::Goodbye);
     end
@@ -111,15 +117,19 @@ struct Driver<'a, S> {
     left: u64,
     /// Time when the peer was last heard.
     heard: Instant,
-    /// Time when the peer was sent a ping, if it has been silent since.
+    /// Time from which the peer could have answered the last ping, if it has been silent since.
     asked: Option<Instant>,
+    /// Looks at what its TCP takes meanwhile.
+    watch: Option<Watch>,
+    /// Something waits that the socket has not taken.
+    is_blocked: bool,
     quiet: Duration,
     ping_due: bool,
     pong_due: bool,
     said_goodbye: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
+impl<S: Connection> Driver<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<LinkEnd> {
         // The waker is registered before anything is looked at, so that whatever comes later wakes this task.
         self.link.register(cx);
@@ -131,7 +141,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Ok(read) => read,
                 Err(end) => return Poll::Ready(end),
             };
-            match self.poll_write(cx) {
+            let written = self.poll_write(cx);
+            self.is_blocked = written.is_pending();
+            match written {
                 Poll::Ready(Ok(())) if self.said_goodbye => return Poll::Ready(LinkEnd::Left),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
@@ -235,15 +247,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
 
     /// Returns when to look again, or that the peer is gone.
     fn liveness(&mut self, now: Instant) -> Result<Instant, LinkEnd> {
-        match self.asked {
-            Some(asked) if now >= asked + self.quiet => Err(LinkEnd::Silent),
-            Some(asked) => Ok(asked + self.quiet),
-            None if now >= self.heard + self.quiet => {
-                self.asked = Some(now);
-                self.ping_due = true;
-                Ok(now + self.quiet)
+        let Some(asked) = self.asked else {
+            if now < self.heard + self.quiet {
+                return Ok(self.heard + self.quiet);
             }
-            None => Ok(self.heard + self.quiet),
+            (self.asked, self.watch, self.ping_due) = (Some(now), None, true);
+            return Ok(now + self.quiet / LOOKS);
+        };
+        let mut since = asked;
+        if Watch::next_look(self.watch.as_ref(), since, self.quiet).is_some_and(|at| at <= now) {
+            let (traffic, is_blocked) = (self.traffic(), self.is_blocked);
+            match &mut self.watch {
+                None => self.watch = Some(Watch::new(now, traffic, is_blocked)),
+                Some(watch) => {
+                    let moved = watch.look(now, traffic, is_blocked);
+                    if moved.came || moved.before_question {
+                        since = now;
+                        self.asked = Some(since);
+                    }
+                }
+            }
+        }
+        Watch::next_look(self.watch.as_ref(), since, self.quiet).ok_or(LinkEnd::Silent)
+    }
+
+    /// How far the bytes of the link have come. Where the kernel does not tell: those that the socket has taken.
+    fn traffic(&self) -> Traffic {
+        let own = Traffic { acknowledged: self.outbox.written, ..Traffic::default() };
+        self.wire.io.traffic().unwrap_or(own)
+    }
+
+    /// Closes this side and waits for the other. May be dropped and called again.
+    async fn close(&mut self) {
+        let _ = self.wire.io.shutdown().await;
+        while poll_fn(|cx| self.wire.poll_read(cx)).await.is_ok() {
+            while let Ok(Some(_)) = self.wire.next_read() {}
         }
     }
 }

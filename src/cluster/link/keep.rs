@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
@@ -21,6 +20,7 @@ use crate::cluster::{Member, NodeKey};
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::chain;
+use crate::transport::Connection;
 
 /// Longest time for a TCP connection and its handshake, where the lease allows it.
 const HANDSHAKE_TIMEOUT_MAX: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ impl Links {
     /// turned away.
     pub async fn accept<S>(self: Arc<Self>, io: S, remote: String, local: Arc<dyn LocalConnections>)
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: Connection,
     {
         match self.tls.clone() {
             None => self.serve(ready(Ok(io)), &remote, &*local).await,
@@ -86,7 +86,7 @@ impl Links {
         remote: &str,
         local: &dyn LocalConnections,
     ) where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: Connection,
     {
         let greeting = async {
             let mut wire = Wire::new(opening.await.map_err(GreetError::Tls)?);
@@ -126,7 +126,7 @@ impl Links {
 
     pub(super) async fn run<S>(&self, wire: Wire<S>, mut registered: Registered, local: &dyn LocalConnections)
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: Connection,
     {
         let link = Arc::clone(registered.link());
         let (node, advertise, dialled) = (link.peer.node, &*link.peer.advertise, link.dialled);
@@ -205,7 +205,7 @@ async fn dial(links: &Arc<Links>, member: &Member) -> Result<Dialled, DialError>
 
 async fn greet<S>(stream: S, links: &Arc<Links>, member: &Member) -> Result<(Wire<S>, Registered), DialError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Connection,
 {
     let mut wire = Wire::new(stream);
     let registered = greeting::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, Span, debug};
@@ -20,6 +19,7 @@ use crate::id::EventId;
 use crate::integration::Payload;
 use crate::session::{Closing, Deadlines, Due, Incoming, Outbox, Socket, SocketSettings, TokenDeadline};
 use crate::telemetry::execution_log;
+use crate::transport::Connection;
 
 /// Messages in a row that are refused for want of room at the backend before reading stops.
 const REFUSALS_MAX: u8 = 8;
@@ -34,7 +34,7 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 /// for a backend. While a backend of the stage is crowded, reading goes on, and what comes beyond the dispatches that
 /// are allowed is refused: the buffers of a socket hold hundreds of messages, and those of thousands of sockets more
 /// work than can be done in time.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(admitted: Admitted, io: S, already_read: Bytes) {
+pub async fn serve<S: Connection>(admitted: Admitted, io: S, already_read: Bytes) {
     // What happens once is boxed: an idle session pays for nothing but its loop.
     let mut session = Box::pin(Session::new(admitted, io, already_read)).await;
     let closing = session.run().await;
@@ -67,7 +67,7 @@ enum Step {
     End(Closing),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: Connection> Session<S> {
     async fn new(admitted: Admitted, io: S, already_read: Bytes) -> Self {
         let limits = &admitted.live.limits;
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
@@ -117,11 +117,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Step::Timer => {
                     self.refusals = 0;
-                    let observed = self.socket.observe(self.is_reading());
-                    match self.deadlines.due(Instant::now(), observed) {
+                    let (now, observed) = (Instant::now(), self.socket.observe(self.is_reading()));
+                    match self.deadlines.due(now, observed) {
                         Due::Nothing { until } => timer.as_mut().reset(until),
                         Due::Ping => self.socket.ping(),
                         Due::TokenNotice => self.tell_of_token(),
+                        Due::Look => self.deadlines.looked(now, observed, self.socket.traffic()),
                         Due::Close(closing) => return closing,
                     }
                 }
@@ -136,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
             cause = closing.cause, "disconnected"
         );
+        let aborting = admitted.plane.lifecycle.aborting().clone();
         admitted.end(closing.clone());
         socket.close(&closing).await;
         // What the client sent before it went still reaches the backend, and only then its `$disconnect`.
@@ -143,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             while dispatches.next().await.is_some() {}
             drop(admitted);
         };
-        tokio::join!(last_dispatches, socket.linger(&closing));
+        tokio::join!(last_dispatches, aborting.run_until_cancelled(socket.linger(&closing)));
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {

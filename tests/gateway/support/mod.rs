@@ -4,6 +4,9 @@
 //! call and answers as a test scripts it. A [`TestClient`] speaks WebSocket, a [`RawClient`] says anything at all.
 //! To wait is to await an event; nothing sleeps to let something happen.
 
+#[path = "../../harness/authority.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod authority;
 mod backend;
 mod client;
 mod gateway;
@@ -13,11 +16,12 @@ mod raw;
 mod reply;
 mod wait;
 
+pub(crate) use authority::Authority;
 pub(crate) use backend::{Call, TestBackend};
 pub(crate) use client::TestClient;
 pub(crate) use gateway::{Settings, TestGateway};
 pub(crate) use http::{HttpResponse, http};
 pub(crate) use process::{Process, tidegate};
-pub(crate) use raw::{RawClient, frame, handshake};
+pub(crate) use raw::{RawClient, connect_narrow, frame, handshake};
 pub(crate) use reply::{Gate, Reply};
 pub(crate) use wait::{LIMIT, eventually, spawn, within};

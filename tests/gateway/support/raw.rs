@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::http::{read_response, request};
 use super::{HttpResponse, within};
@@ -95,6 +95,13 @@ impl RawClient {
         })
         .await
     }
+}
+
+/// A TCP connection whose kernel takes little that is not read.
+pub(crate) async fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    within("a TCP connection", socket.connect(address)).await.expect("a TCP connection")
 }
 
 /// The bytes of a handshake. Headers of the same name replace what it would have.

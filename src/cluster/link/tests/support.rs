@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
+use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::Membership;
@@ -23,6 +24,7 @@ use crate::id::{ConnectionId, NodeId};
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 use crate::trace_context::TraceContext;
+use crate::transport::Connection;
 
 pub(super) const SECRET: &str = "0123456789abcdef";
 /// A trace that is not sampled.
@@ -53,17 +55,13 @@ impl TestNode {
     }
 
     /// Accepts a link on `io`.
-    pub(super) fn accept(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    pub(super) fn accept(&self, io: impl Connection + Send + 'static) {
         let connections: Arc<dyn LocalConnections> = self.connections.clone();
         self.tasks.spawn(Arc::clone(&self.links).accept(io, "test".to_owned(), connections));
     }
 
     /// Dials `expected` over `io`, and runs the link in a task.
-    pub(super) async fn dial(
-        &self,
-        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        expected: NodeId,
-    ) -> Result<(), GreetError> {
+    pub(super) async fn dial(&self, io: impl Connection + Send + 'static, expected: NodeId) -> Result<(), GreetError> {
         let mut wire = Wire::new(io);
         let registered = greeting::dial(&mut wire, &self.links, expected).await?;
         let (links, connections) = (Arc::clone(&self.links), Arc::clone(&self.connections));
@@ -184,6 +182,12 @@ impl Counting {
     pub(super) fn new(io: DuplexStream) -> (Self, Arc<AtomicUsize>) {
         let writes = Arc::new(AtomicUsize::new(0));
         (Counting { io, writes: Arc::clone(&writes) }, writes)
+    }
+}
+
+impl Connection for Counting {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.io.tcp()
     }
 }
 
