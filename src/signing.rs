@@ -69,7 +69,7 @@ impl Signer {
     pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
         let seconds = (now.millis() / 1000).to_string();
         let prefix = format!("{id}.{seconds}.");
-        let body_signatures = self.signatures([prefix.as_bytes(), body]);
+        let body_signatures = self.signatures(&[prefix.as_bytes(), body]);
         let own = headers.iter().filter(|(name, _)| name.as_str().starts_with(TIDEGATE_PREFIX));
         let mut own: Vec<(&str, &[u8])> = own
             .filter(|(name, _)| **name != TIDEGATE_SIGNATURE)
@@ -77,7 +77,8 @@ impl Signer {
             .collect();
         own.sort_unstable();
         let lines = own.iter().flat_map(|(name, value)| [name.as_bytes(), b":", value, b"\n"]);
-        let header_signatures = self.signatures([prefix.as_bytes()].into_iter().chain(lines));
+        let signed: Vec<&[u8]> = [prefix.as_bytes()].into_iter().chain(lines).collect();
+        let header_signatures = self.signatures(&signed);
         for (name, value) in [
             (WEBHOOK_ID, id),
             (WEBHOOK_TIMESTAMP, &seconds),
@@ -89,10 +90,10 @@ impl Signer {
     }
 
     /// Signs these bytes with each key; the signatures are separated by blanks.
-    fn signatures<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]> + Clone) -> String {
+    fn signatures(&self, parts: &[&[u8]]) -> String {
         let signatures = self.keys.iter().map(|key| {
             let mut mac = key.clone();
-            parts.clone().into_iter().for_each(|part| mac.update(part));
+            parts.iter().for_each(|part| mac.update(part));
             format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
         });
         signatures.collect::<Vec<_>>().join(" ")
