@@ -8,7 +8,7 @@ mod bucket;
 pub mod quota;
 pub mod throttle;
 
-pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot};
+pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot, network_of};
 pub use bucket::Bucket;
 pub use quota::{AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings};
 pub use throttle::{Throttle, ThrottleSettings};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -13,14 +13,12 @@ use super::greeting::Identity;
 use super::handle::{Link, LinkLoad};
 use super::handshake::{Introduction, Refusal};
 use super::renewal::{Renewal, Renewals};
+use super::strangers::Strangers;
 use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
-
-/// Strangers and peers whose handshake is not done yet. A further one is turned away.
-const HANDSHAKES_MAX: usize = 256;
 
 /// Renewals for peers that wait at once. A further one is refused, and asked for again.
 const RENEWALS_MAX: usize = 256;
@@ -51,7 +49,8 @@ pub struct Links {
     serial: AtomicU64,
     /// This node leaves: nothing new is dialled or accepted.
     pub(super) leaving: CancellationToken,
-    pub(super) handshakes: Semaphore,
+    /// Those whose handshake is not done yet.
+    pub(super) strangers: Arc<Strangers>,
     /// How links are encrypted, if they are.
     pub(super) tls: Option<Arc<PeerTls>>,
 }
@@ -134,7 +133,7 @@ impl Links {
             changed: watch::Sender::new(()),
             serial: AtomicU64::new(0),
             leaving: CancellationToken::new(),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            strangers: Arc::default(),
             tls,
         })
     }

@@ -1,6 +1,7 @@
 //! Nodes that are linked by streams in memory, a peer whose every byte is scripted, and connections that do as told.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,8 +54,14 @@ impl TestNode {
 
     /// Takes what comes on a stream.
     pub(super) fn accept(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        self.accept_from("127.0.0.1", io);
+    }
+
+    /// Takes what comes on a stream from this address.
+    pub(super) fn accept_from(&self, ip: &str, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let connections: Arc<dyn LocalConnections> = self.connections.clone();
-        self.tasks.spawn(Arc::clone(&self.links).accept(io, "test".to_owned(), connections));
+        let remote = (ip.parse::<IpAddr>().unwrap(), 1).into();
+        self.tasks.spawn(Arc::clone(&self.links).accept(io, remote, connections));
     }
 
     /// Dials `expected` over a stream, and runs the link in a task.
