@@ -28,6 +28,7 @@ pub struct Connection {
     pub source_ip: IpAddr,
     pub user_agent: Option<Box<str>>,
     /// Who is on it, once that was asked.
+    /// The beginning of the client's own, see [`crate::limits::cut_header`].
     pub principal: ArcSwapOption<Principal>,
     /// The certificate that the client showed to the gateway itself.
     pub client_cert: Option<Arc<ClientCert>>,

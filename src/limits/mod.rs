@@ -10,5 +10,5 @@ pub mod throttle;
 
 pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot, network_of};
 pub use bucket::Bucket;
-pub use quota::{AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings};
+pub use quota::{AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings, cut_header};
 pub use throttle::{Throttle, ThrottleSettings};

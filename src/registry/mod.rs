@@ -7,6 +7,7 @@
 //! mirror while this node lives: Redis may be away, or forget, and is made equal later. A [`Roster`] beside it tells other
 //! nodes of which groups and users there are members here.
 
+mod backlog;
 pub mod claims;
 mod entry;
 mod gate;
@@ -30,9 +31,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::id::{ConnectionId, NodeId};
+use crate::limits::LimitSettings;
 use crate::request_context::Connection;
 use crate::session::{Closing, Outbox};
 
+pub use backlog::Backlog;
 pub use claims::Claims;
 pub use entry::{Ended, Open};
 pub use gate::Gate;
@@ -68,6 +71,8 @@ pub struct Registry {
     gate: Gate,
     mirror: Option<Arc<Mirror>>,
     claims: Claims,
+    backlog: Backlog,
+    client_header_bytes: AtomicUsize,
 }
 
 /// A connection was not recorded, and may not begin without.
@@ -87,6 +92,7 @@ impl Registry {
     }
 
     fn with(node: NodeId, gate: Gate, mirror: Option<Arc<Mirror>>) -> Self {
+        let limits = LimitSettings::default();
         Registry {
             node: AtomicU64::new(node.to_bits()),
             entries: DashMap::new(),
@@ -94,7 +100,25 @@ impl Registry {
             gate,
             mirror,
             claims: Claims::new(),
+            backlog: Backlog::new(limits.disconnect_backlog()),
+            client_header_bytes: AtomicUsize::new(limits.client_header_bytes),
         }
+    }
+
+    /// Other limits are in force.
+    pub fn set_limits(&self, limits: &LimitSettings) {
+        self.backlog.set_max(limits.disconnect_backlog());
+        self.client_header_bytes.store(limits.client_header_bytes, Ordering::Relaxed);
+    }
+
+    /// The ended connections that wait, and how many may.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    /// What is kept of a client's header, see [`LimitSettings::client_header_bytes`].
+    pub fn client_header_bytes(&self) -> usize {
+        self.client_header_bytes.load(Ordering::Relaxed)
     }
 
     /// The node that the ids of new connections begin with.
@@ -150,7 +174,10 @@ impl Registry {
                 !is_mirrored
             });
             for (id, was_live) in dropped {
-                self.live.fetch_sub(usize::from(was_live), Ordering::Relaxed);
+                match was_live {
+                    true => _ = self.live.fetch_sub(1, Ordering::Relaxed),
+                    false => self.backlog.remove(1),
+                }
                 self.removed(&id);
             }
         }
@@ -248,6 +275,8 @@ impl Registry {
             let connection = Arc::clone(&entry.connection);
             entry.state = State::Ended(Ended { connection, closing, attempt: 1, since: Instant::now() });
             self.live.fetch_sub(1, Ordering::Relaxed);
+            // Before anybody can settle it.
+            self.backlog.add();
         }
         self.changed(id);
         true
@@ -276,6 +305,7 @@ impl Registry {
             MapEntry::Occupied(_) => return false,
             MapEntry::Vacant(_) => return self.claims.settle(id),
         }
+        self.backlog.remove(1);
         self.removed(id);
         // Of a node that was fenced it may be held twice: as its own, and as claimed.
         self.claims.settle(id);
@@ -384,8 +414,10 @@ mod tests {
         assert_eq!(registry.retry(&connection.id), Some(2));
         let ended = registry.get_ended(&connection.id).unwrap();
         assert_eq!((ended.attempt, ended.closing), (2, Closing::lost()));
+        assert_eq!(registry.backlog().waiting(), 1);
         assert!(registry.settle(&connection.id));
         assert!(!registry.settle(&connection.id));
+        assert_eq!(registry.backlog().waiting(), 0);
         assert!(registry.is_empty());
     }
 

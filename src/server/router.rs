@@ -18,7 +18,7 @@ use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::CallRecord;
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
-use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
+use crate::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::Reason;
 
 /// What is read of a body that nobody wants, in bytes, and for how long.
@@ -169,6 +169,9 @@ fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
     let host = host.filter(|host| !host.contains('@'));
     host.map(str::to_owned).ok_or(RoutingError::BadRequest("the request needs one valid Host header"))
 }
+    if host.is_some_and(|host| host.len() > HOST_MAX_BYTES) {
+        return Err(RoutingError::BadRequest("the Host is longer than 255 bytes"));
+    }
 
 /// Where a signed call comes from, as far as it can be believed.
 fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Caller {

@@ -77,8 +77,8 @@ pub(super) async fn upgrade(
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
     match connecting.await {
-        Ok(Ok(admitted)) => {
-            let subprotocol = admitted.subprotocol().cloned();
+        Ok(Ok(mut admitted)) => {
+            let subprotocol = admitted.take_subprotocol();
             session.put(admitted);
             Ok(switching_protocols(accept, subprotocol))
         }

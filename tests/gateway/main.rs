@@ -13,6 +13,7 @@ mod management_api;
 mod sdk;
 mod close;
 mod disconnect;
+mod ended;
 mod handshake;
 mod reload;
 mod process;

@@ -117,7 +117,12 @@ async fn clients_and_messages(moved: &mut Moved) {
     let gate = Gate::default();
     backend.answer("DISCONNECT", Reply::Held(gate.clone(), Box::new(Reply::ok())));
     client.close(Some((4000, "bye"))).await;
-    let names = ["tidegate_disconnects_total", "tidegate_disconnect_codes_total", "tidegate_disconnect_events_pending"];
+    let names = [
+        "tidegate_disconnects_total",
+        "tidegate_disconnect_codes_total",
+        "tidegate_disconnect_events_pending",
+        "tidegate_disconnect_backlog_ratio",
+    ];
     moved.expect(&gateway, &before, &names).await;
     gate.open();
     gateway.settled().await;

@@ -20,7 +20,7 @@ use crate::expression::RouteParameter;
 use crate::groups::Actions;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload};
-use crate::limits::{Bucket, Slot};
+use crate::limits::{Bucket, Slot, cut_header};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
@@ -75,8 +75,8 @@ pub(super) struct Particulars {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. throttles of the address, of route or stage, and of all APIs  2. who it is  3. required parameters
-/// 4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
+/// 1. throttles of the address, of route or stage, and of all APIs, and room for its end  2. who it is
+/// 3. required parameters  4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -97,7 +97,10 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         host: request.host.as_str().into(),
         secure: request.secure,
         source_ip: request.source_ip,
-        user_agent: request.user_agent.as_deref().map(Into::into),
+        user_agent: request
+            .user_agent
+            .as_deref()
+            .map(|agent| cut_header(agent, live.limits.client_header_bytes).into()),
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
         topics: Default::default(),
@@ -184,6 +187,9 @@ async fn admit(
     if live.access.asks(&connection.api_id, &connection.stage) {
         identify(plane, parts, context.request_id, &mut asked.authorizer).await.map_err(ConnectError::Denied)?;
         context.principal = connection.principal.load_full();
+    if plane.registry.backlog().is_full() {
+        return Err(ConnectError::Backlog);
+    }
     }
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
         return Err(ConnectError::MissingParameter(missing));
@@ -287,9 +293,9 @@ fn refused(mut answer: Answer) -> ConnectError {
 }
 
 impl Admitted {
-    /// What the backend chose; the gateway never picks a subprotocol itself.
-    pub fn subprotocol(&self) -> Option<&HeaderValue> {
-        self.particulars.subprotocol.as_ref()
+    /// Takes what the backend chose, for the 101; the gateway never picks a subprotocol itself.
+    pub fn take_subprotocol(&mut self) -> Option<HeaderValue> {
+        self.particulars.subprotocol.take()
     }
 
     /// What an operator wants to see of the connection.

@@ -59,6 +59,8 @@ pub struct Fill {
     pub backends: Vec<BackendFill>,
     /// `$disconnect` events that no backend has taken yet, of each stage.
     pub pending: Vec<(StageLabels, usize)>,
+    /// Ended connections of this node that wait for their `$disconnect`, in proportion to what may be.
+    pub disconnect_backlog: f64,
 }
 
 /// The pool of one backend.
@@ -263,6 +265,7 @@ impl Metrics {
         for (stage, count) in fill.pending {
             pending.get_or_create(&stage).set(gauge(count));
         }
+        self.connections.disconnect_backlog.set(fill.disconnect_backlog);
         self.node.groups.set(gauge(fill.groups));
         self.node.group_memberships.set(gauge(fill.group_memberships));
         // A reload may have taken a backend away. What is left is added up: HTTP/1.1 and HTTP/2 to one address are two.
