@@ -179,6 +179,7 @@ mod tests {
             id: ConnectionId::random(NodeId::random()),
             api_id: "chat".into(),
             stage: "prod".into(),
+        configuration: 0,
             connected_at: Timestamp(1_790_295_749_887),
             host: "chat.example.com:8443".into(),
             secure: true,
@@ -203,6 +204,7 @@ mod tests {
                 let record = decode(connection.id, &bytes, text).unwrap();
                 assert_eq!(record.state, state);
                 assert_eq!(format!("{:?}", record.connection), format!("{:?}", Arc::new(&connection)));
+            configuration: 0,
             }
         }
     }

@@ -34,6 +34,8 @@ const CONNECT: &str = "$connect";
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
 pub struct UpgradeRequest {
+    /// The configuration that `deployment` and `stage` are of.
+    pub live: Arc<Live>,
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub handshake: Handshake,
@@ -87,13 +89,14 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
     let started = Instant::now();
     let span = plane.telemetry.tracer.start("$connect", SpanKind::Server, request.handshake.trace());
     request.handshake.name_trace(span.context());
-    let live = plane.live_owned();
+    let live = Arc::clone(&request.live);
     let request_id = EventId::random();
     let connection = Arc::new(Connection {
         id: ConnectionId::random(plane.registry.node()),
         api_id: Arc::clone(&request.deployment.api_id),
         stage: Arc::clone(&request.stage.name),
         connected_at: plane.clock.now(),
+        configuration: live.number,
         host: request.host.as_str().into(),
         secure: request.secure,
         source_ip: request.source_ip,
@@ -184,12 +187,12 @@ async fn admit(
     if !live.admit() {
         return Err(throttled("account"));
     }
-    if live.access.asks(&connection.api_id, &connection.stage) {
-        identify(plane, parts, context.request_id, &mut asked.authorizer).await.map_err(ConnectError::Denied)?;
-        context.principal = connection.principal.load_full();
     if plane.registry.backlog().is_full() {
         return Err(ConnectError::Backlog);
     }
+    if live.access.asks(&connection.api_id, &connection.stage) {
+        identify(plane, parts, context.request_id, &mut asked.authorizer).await.map_err(ConnectError::Denied)?;
+        context.principal = connection.principal.load_full();
     }
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
         return Err(ConnectError::MissingParameter(missing));
@@ -217,7 +220,7 @@ async fn admit(
         return admitted.open(Actions::default(), span.context()).await.ok_or(ConnectError::Unavailable);
     };
     let sent = (Some(&request.handshake), &Payload::Empty);
-    let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
+    let (outcome, record) = call_integration(plane, live, labels, (&request.stage, route), context, sent, span).await;
     asked.integration = Some(record);
     match outcome {
         Ok((answer, actions)) if answer.status.is_success() => {
@@ -319,8 +322,8 @@ impl Admitted {
         }
         self.plane.metrics.opened(&labels(&self.connection));
         self.is_open = true;
-        name_user(&self.plane, &self.connection).await;
-        act(&self.plane, &self.connection, actions, trace).await;
+        name_user(&self.plane, &self.live, &self.connection).await;
+        act(&self.plane, &self.live, &self.connection, actions, trace).await;
         debug!(connection_id = %self.connection.id, "connected");
         Some(self)
     }

@@ -220,6 +220,7 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         client_cert: None,
         topics: Default::default(),
     })
+        configuration: 0,
 }
 
 pub(crate) fn outbox() -> Arc<Outbox> {
