@@ -4,6 +4,7 @@
 //! the oldest format that has all of it, so that nodes of the version before read what they can.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use crate::clock::Timestamp;
 use crate::id::ConnectionId;
+use crate::limits::cut_header;
 use crate::principal::Principal;
 use crate::request_context::Connection;
 use crate::tls;
@@ -62,6 +64,17 @@ pub(super) enum Text<'a> {
     Inline(#[serde(borrow)] Cow<'a, str>),
 }
 
+/// Texts that the records of a node share, by their number.
+pub type Texts = HashMap<u32, Box<str>>;
+
+/// Reads the texts that the records of a node share. What is none takes no other with it.
+pub fn texts_of(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Texts {
+    let text = |(number, text): (Vec<u8>, Vec<u8>)| {
+        Some((std::str::from_utf8(&number).ok()?.parse().ok()?, String::from_utf8(text).ok()?.into()))
+    };
+    fields.into_iter().filter_map(text).collect()
+}
+
 /// Formats 1 and 2.
 #[derive(Serialize, Deserialize)]
 struct Encoded<'a> {
@@ -90,14 +103,14 @@ struct Encoded<'a> {
 
 /// The texts of a record that others may share: each stands in it, or there is its number.
 #[derive(Default)]
-pub(super) struct Texts<'a> {
+pub(super) struct OwnTexts<'a> {
     pub(super) user_agent: Option<Text<'a>>,
     /// In PEM.
     pub(super) client_cert: Option<Text<'a>>,
 }
 
 /// The bytes of a record. The texts are the connection's own.
-pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<'_>) -> Vec<u8> {
+pub(super) fn encode(connection: &Connection, state: &RecordState, texts: OwnTexts<'_>) -> Vec<u8> {
     let (state, attempt, code, reason) = match state {
         RecordState::Connecting => (b'c', 0, 0, ""),
         RecordState::Open => (b'o', 0, 0, ""),
@@ -125,11 +138,17 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<
     bytes
 }
 
-/// Reads a record. `text` knows the texts that the node's records share.
+/// Reads a record. `text` knows the texts that the node's records share. What is kept of a client's headers is cut to
+/// `header_max_bytes`: another node may have kept more.
 ///
 /// # Errors
 /// The record is of a later version, or damaged.
-pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<str>>) -> Result<Record, RecordError> {
+pub fn decode(
+    id: ConnectionId,
+    bytes: &[u8],
+    header_max_bytes: usize,
+    text: impl Fn(u32) -> Option<Box<str>>,
+) -> Result<Record, RecordError> {
     let encoded: Encoded<'_> = match bytes {
         [WITHOUT_CERTIFICATE..=RECORD_FORMAT, encoded @ ..] => {
             rmp_serde::from_slice(encoded).map_err(|error| RecordError::Corrupt(Some(error)))?
@@ -151,11 +170,16 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         Some(Text::Interned(number)) => text(number).ok_or(RecordError::NoText(number)).map(Some),
     };
     let (user_agent, client_cert) = (text(encoded.user_agent)?, text(encoded.client_cert)?);
+    let user_agent = user_agent.map(|agent| match cut_header(&agent, header_max_bytes) {
+        cut if cut.len() < agent.len() => cut.into(),
+        _ => agent,
+    });
     let connection = Connection {
         id,
         api_id: encoded.api_id.into(),
         stage: encoded.stage.into(),
         connected_at: Timestamp(encoded.connected_at),
+        configuration: 0,
         host: encoded.host.into(),
         secure: encoded.secure,
         source_ip: encoded.source_ip,
@@ -179,8 +203,8 @@ mod tests {
             id: ConnectionId::random(NodeId::random()),
             api_id: "chat".into(),
             stage: "prod".into(),
-        configuration: 0,
             connected_at: Timestamp(1_790_295_749_887),
+            configuration: 0,
             host: "chat.example.com:8443".into(),
             secure: true,
             source_ip: IpAddr::from([203, 0, 113, 7]),
@@ -198,14 +222,24 @@ mod tests {
         for state in [RecordState::Connecting, RecordState::Open, ended] {
             let inline = Text::Inline("Mozilla/5.0".into());
             for user_agent in [inline, Text::Interned(3)] {
-                let bytes = encode(&connection, &state, Texts { user_agent: Some(user_agent), client_cert: None });
+                let bytes = encode(&connection, &state, OwnTexts { user_agent: Some(user_agent), client_cert: None });
                 assert!(bytes.len() < 90, "{}", bytes.len());
                 let text = |number: u32| (number == 3).then(|| "Mozilla/5.0".into());
-                let record = decode(connection.id, &bytes, text).unwrap();
+                let record = decode(connection.id, &bytes, 512, text).unwrap();
                 assert_eq!(record.state, state);
                 assert_eq!(format!("{:?}", record.connection), format!("{:?}", Arc::new(&connection)));
-            configuration: 0,
             }
+        }
+    }
+
+    #[test]
+    fn a_header_of_which_another_node_kept_more_is_cut() {
+        let connection = connection(None);
+        let agent = "ä".repeat(15_000);
+        for own in [Text::Inline(agent.as_str().into()), Text::Interned(3)] {
+            let bytes = encode(&connection, &RecordState::Open, OwnTexts { user_agent: Some(own), client_cert: None });
+            let record = decode(connection.id, &bytes, 513, |_| Some(agent.as_str().into())).unwrap();
+            assert_eq!(record.connection.user_agent.as_deref(), Some(&*"ä".repeat(256)));
         }
     }
 
@@ -218,22 +252,25 @@ mod tests {
         let pem = connection.client_cert.as_ref().map(|cert| cert.client_cert_pem.as_str()).unwrap();
         for own in [Text::Inline(pem.into()), Text::Interned(3)] {
             let is_shared = matches!(own, Text::Interned(_));
-            let bytes = encode(&connection, &RecordState::Open, Texts { user_agent: None, client_cert: Some(own) });
+            let bytes = encode(&connection, &RecordState::Open, OwnTexts { user_agent: None, client_cert: Some(own) });
             assert!(bytes.len() < 70 || !is_shared, "{}", bytes.len());
             assert_eq!(bytes[0], RECORD_FORMAT);
-            let record = decode(connection.id, &bytes, |number| (number == 3).then(|| pem.into())).unwrap();
+            let record = decode(connection.id, &bytes, 512, |number| (number == 3).then(|| pem.into())).unwrap();
             assert_eq!(record.connection.client_cert, connection.client_cert);
         }
         // Nodes of the version before read all other records.
-        assert_eq!(encode(&connection, &RecordState::Open, Texts::default())[0], WITHOUT_CERTIFICATE);
+        assert_eq!(encode(&connection, &RecordState::Open, OwnTexts::default())[0], WITHOUT_CERTIFICATE);
     }
 
     #[test]
     fn newer_and_damaged_records_are_told_apart() {
         let connection = connection(None);
-        let mut bytes =
-            encode(&connection, &RecordState::Open, Texts { user_agent: Some(Text::Interned(3)), client_cert: None });
-        let decode = |bytes: &[u8]| decode(connection.id, bytes, |_| None);
+        let mut bytes = encode(
+            &connection,
+            &RecordState::Open,
+            OwnTexts { user_agent: Some(Text::Interned(3)), client_cert: None },
+        );
+        let decode = |bytes: &[u8]| decode(connection.id, bytes, 512, |_| None);
         assert!(matches!(decode(&bytes), Err(RecordError::NoText(3))));
         assert!(matches!(decode(&bytes[..bytes.len() - 1]), Err(RecordError::Corrupt(Some(_)))));
         assert!(matches!(decode(&[]), Err(RecordError::Corrupt(None))));
@@ -248,7 +285,7 @@ mod tests {
             if format && let Some(first) = bytes.first_mut() {
                 *first = 1 + *first % RECORD_FORMAT;
             }
-            let _ = decode(ConnectionId::random(NodeId::random()), &bytes, |_| None);
+            let _ = decode(ConnectionId::random(NodeId::random()), &bytes, 512, |_| None);
         }
     }
 }

@@ -34,7 +34,7 @@ pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
 pub use links::LinkMetrics;
-pub use node::{ReapingGauge, RegistryMetrics};
+pub use node::{ReapingMetrics, RegistryMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -235,8 +235,8 @@ impl Metrics {
         self.node.lease_remaining.set(remaining.as_secs_f64());
     }
 
-    /// Connections of dead nodes whose backends do not know it yet, as far as this node sees.
-    pub fn reaping(&self) -> ReapingGauge {
+    /// What is left of dead nodes, as far as this node sees.
+    pub fn reaping(&self) -> ReapingMetrics {
         self.node.reaping.clone()
     }
 
