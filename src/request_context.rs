@@ -22,11 +22,14 @@ pub struct Connection {
     pub api_id: Arc<str>,
     pub stage: Arc<str>,
     pub connected_at: Timestamp,
+    /// The number of the configuration that it was admitted by; 0 of a connection of another node.
+    pub configuration: u32,
     /// Host and port, as the client wrote them.
     pub host: Box<str>,
     /// True if the client used `wss`, as far as the gateway or a trusted proxy knows.
     pub secure: bool,
     pub source_ip: IpAddr,
+    /// The beginning of the client's own, see [`crate::limits::cut_header`].
     pub user_agent: Option<Box<str>>,
     /// The principal, once the client was authorized.
     pub principal: ArcSwapOption<Principal>,
@@ -50,6 +53,7 @@ impl Connection {
             api_id: "chat".into(),
             stage: "prod".into(),
             connected_at: Timestamp(0),
+            configuration: 0,
             host: "localhost".into(),
             secure: false,
             source_ip: Ipv4Addr::LOCALHOST.into(),

@@ -454,6 +454,7 @@ fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Res
 fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
     let http_client = &mechanisms.http_client;
     Ok(Live {
+        number: 0,
         deployments: Deployments::compile(&config.apis, &config.domain_names, &config.limits, http_client)?,
         access: Access::compile(&config.access(), mechanisms)?,
         limits: config.limits.clone(),

@@ -116,9 +116,12 @@ impl Access {
         let Authorized { mut principal, usage_identifier_key } = match &gate.authorizer {
             Some(authorizer) => {
                 let method_arn = self.arns.connect(&connection.api_id, &connection.stage);
+                // All of it: the connection keeps only its beginning.
+                let user_agent = client.received.headers.get(http::header::USER_AGENT);
+                let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
                 let keys = ConditionKeys {
                     source_ip: connection.source_ip,
-                    user_agent: connection.user_agent.as_deref(),
+                    user_agent: user_agent.as_deref(),
                     secure_transport: connection.secure,
                     now,
                     user: None,

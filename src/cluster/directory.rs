@@ -10,7 +10,8 @@ use super::survey::{look_at, read_index};
 use super::{Member, NodeKey};
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read};
-use crate::registry::{ConnectionView, Page, Query, record};
+use crate::registry::record::{self, Texts, texts_of};
+use crate::registry::{ConnectionView, Page, Query};
 use crate::telemetry::chain;
 
 /// Most records that one page looks at, whether they are displayed or not.
@@ -165,7 +166,7 @@ impl Directory {
         Ok(index)
     }
 
-    async fn scan(&self, at: Cursor, count: usize) -> Result<(u64, Vec<(String, Vec<u8>)>), DirectoryError> {
+    async fn scan(&self, at: Cursor, count: usize) -> Result<(u64, Vec<(Vec<u8>, Vec<u8>)>), DirectoryError> {
         let call = Call::command("HSCAN", self.keys.bucket(at.node, at.bucket))
             .arg(at.scan.to_string())
             .arg("COUNT")
@@ -176,21 +177,20 @@ impl Directory {
     /// Reads the texts that the records of `node` share.
     async fn texts(&self, node: NodeId) -> Result<Texts, DirectoryError> {
         let texts = Call::command("HGETALL", self.keys.strings(node));
-        self.connection.run_one(texts).await.and_then(read).map_err(DirectoryError::Redis)
+        let fields = self.connection.run_one(texts).await.and_then(read).map_err(DirectoryError::Redis)?;
+        Ok(texts_of(fields))
     }
 }
 
-type Texts = HashMap<u32, String>;
-
 /// Adds the records that match `query` to `page`. A record that cannot be read does not hide the others.
-fn show(query: &Query, node: NodeId, records: Vec<(String, Vec<u8>)>, texts: &Texts, page: &mut Page) {
-    let text = |number: u32| texts.get(&number).map(|text| text.as_str().into());
+fn show(query: &Query, node: NodeId, records: Vec<(Vec<u8>, Vec<u8>)>, texts: &Texts, page: &mut Page) {
+    let text = |number: u32| texts.get(&number).cloned();
     for (id, record) in records {
-        let Ok(id) = ConnectionId::parse(&id) else {
+        let Ok(id) = ConnectionId::parse(&String::from_utf8_lossy(&id)) else {
             warn!(%node, "the key of a record is not a connection id; leaving the record out");
             continue;
         };
-        match record::decode(id, &record, text) {
+        match record::decode(id, &record, usize::MAX, text) {
             Ok(record) if query.matches(&record) => page.connections.push(ConnectionView::new(node, &record)),
             Ok(_) => {}
             Err(error) => {

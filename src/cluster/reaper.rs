@@ -2,9 +2,11 @@
 //! over. The events themselves are sent by whoever takes [`crate::registry::Claims::arrivals`].
 
 mod bucket;
+mod unreadable;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
@@ -15,15 +17,19 @@ use super::decide::has_room;
 use super::index::IndexEntry;
 use super::{Member, Membership, Times};
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read, reaping, roster, scripts};
-use crate::registry::record::RECORD_FORMAT;
+use crate::redis_client::{
+    BUCKETS, Call, FromRedisValue, Keys, RedisConnection, RedisError, read, reaping, roster, scripts,
+};
+use crate::registry::record::{RECORD_FORMAT, Texts};
 use crate::registry::{Mirror, Registry};
-use crate::telemetry::{ReapingGauge, chain};
+use crate::telemetry::{ReapingMetrics, chain};
+use unreadable::Aside;
 
-/// Most records of dead nodes that one node holds. A single larger bucket is taken when nothing else is held.
+/// Most records of dead nodes that one node holds, and no more than may wait of its own ([`crate::registry::Backlog`]). A
+/// larger bucket is read bit by bit.
 const HELD_MAX: usize = 16_384;
 
-/// Most records of one call that notes what became of them, or writes them back.
+/// Most records of one call that reads them, notes what became of them, or writes them back.
 const BATCH: usize = 256;
 
 /// Most calls of one pass that take away in which groups a dead node had members, [`BATCH`] at a time.
@@ -35,12 +41,16 @@ pub struct ReaperSettings {
     pub times: Times,
     /// See [`HELD_MAX`]; for tests less.
     pub held_max: usize,
+    /// How long records that cannot be read are kept, and how often they are looked at; for tests shorter.
+    pub unreadable_kept: Duration,
+    pub unreadable_look: Duration,
 }
 
 impl ReaperSettings {
     /// Those of a cluster with these times.
     pub fn new(times: Times) -> Self {
-        ReaperSettings { times, held_max: HELD_MAX }
+        let (unreadable_kept, unreadable_look) = (unreadable::KEPT_FOR, unreadable::LOOK_INTERVAL);
+        ReaperSettings { times, held_max: HELD_MAX, unreadable_kept, unreadable_look }
     }
 }
 
@@ -51,8 +61,12 @@ pub struct Reaper {
     registry: Arc<Registry>,
     mirror: Arc<Mirror>,
     membership: Arc<Membership>,
-    gauge: ReapingGauge,
+    metrics: ReapingMetrics,
     estates: BTreeMap<NodeId, Estate>,
+    /// What was set aside, by the dead node that it is of.
+    asides: HashMap<NodeId, Aside>,
+    /// When that is looked at next.
+    unreadable_at: Instant,
     /// When claims are renewed next.
     keep_at: Instant,
 }
@@ -68,16 +82,16 @@ struct Estate {
     left: usize,
     /// It was said that this node takes part.
     is_announced: bool,
-    /// What this version cannot read is left to others.
-    is_unreadable: bool,
+    /// It was said that Redis does not do what it is asked for this node.
+    is_damaged: bool,
     /// When to look again.
     look_at: Instant,
-    texts: Option<HashMap<u32, Box<str>>>,
+    texts: Option<Texts>,
 }
 
 #[derive(Debug, Error)]
 enum ReapError {
-    #[error("Redis was asked in vain")]
+    #[error("a Redis command failed")]
     Redis(#[source] RedisError),
 }
 
@@ -96,36 +110,53 @@ impl Reaper {
         registry: Arc<Registry>,
         mirror: Arc<Mirror>,
         membership: Arc<Membership>,
-        gauge: ReapingGauge,
+        metrics: ReapingMetrics,
     ) -> Self {
-        let keep_at = Instant::now();
-        Reaper { settings, registry, mirror, membership, gauge, estates: BTreeMap::new(), keep_at }
+        let now = Instant::now();
+        Reaper {
+            settings,
+            registry,
+            mirror,
+            membership,
+            metrics,
+            estates: BTreeMap::new(),
+            asides: HashMap::new(),
+            unreadable_at: now,
+            keep_at: now,
+        }
     }
 
-    /// Reaps until `stop`. A pass follows each beat and each event that is over.
+    /// Reaps until `stop`. A pass follows each beat, each event that is over, and each pass that left something to read.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut tables = self.membership.watch();
         let registry = Arc::clone(&self.registry);
+        let mut is_behind = false;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 changed = tables.changed() => if changed.is_err() { return },
                 () = registry.claims().outcome() => {}
-                () = sleep(self.settings.times.beat()) => {}
+                () = sleep(if is_behind { Duration::ZERO } else { self.settings.times.beat() }) => {}
             }
             tables.mark_unchanged();
-            if let Some(Err(error)) = stop.run_until_cancelled(self.run_once()).await {
-                debug!(error = %chain(&error), "what dead nodes left waits for Redis");
-            }
+            is_behind = match stop.run_until_cancelled(self.run_once()).await {
+                Some(Ok(is_behind)) => is_behind,
+                Some(Err(error)) => {
+                    debug!(error = %chain(&error), "what dead nodes left waits for Redis");
+                    false
+                }
+                None => return,
+            };
         }
     }
 
-    /// One pass: renews claims, notes what is over, claims what there is room for, and buries who has nothing left.
-    async fn run_once(&mut self) -> Result<(), ReapError> {
+    /// One pass: renews claims, notes what is over, reads and claims what there is room for, and buries who has nothing
+    /// left. `true` if there is more to read at once.
+    async fn run_once(&mut self) -> Result<bool, ReapError> {
         self.meet_the_dead();
         let mirror = Arc::clone(&self.mirror);
-        let Some(connection) = mirror.connection() else { return Ok(()) };
+        let Some(connection) = mirror.connection() else { return Ok(false) };
         let pass = Pass { connection: &connection, keys: mirror.keys(), node: self.registry.node() };
         let now = Instant::now();
         if now >= self.keep_at {
@@ -133,16 +164,49 @@ impl Reaper {
             self.keep_at = now + self.settings.times.beat().mul_f64(0.9);
         }
         self.note_outcomes(&pass).await?;
+        let mut is_behind = false;
+        for view in self.registry.claims().views() {
+            is_behind |= self.read_on(&pass, view.bucket).await?;
+        }
         let dead: Vec<NodeId> = self.estates.keys().copied().collect();
         for node in dead {
             let is_due = self.estates.get(&node).is_some_and(|estate| estate.look_at <= Instant::now());
-            if is_due && self.registry.gate().is_open() {
-                self.look(&pass, node).await?;
+            if !is_due || !self.registry.gate().is_open() {
+                continue;
+            }
+            match self.look(&pass, node).await {
+                Ok(more) => is_behind |= more,
+                // Keys that are not what they should be keep nobody else's from being looked at.
+                Err(ReapError::Redis(error)) if error.is_of_call() => self.say_damaged(node, &error),
+                Err(error) => return Err(error),
             }
         }
         let left: usize = self.estates.values().map(|estate| estate.left).sum();
-        self.gauge.set(left.max(self.registry.claims().len()));
-        Ok(())
+        self.metrics.set(left.max(self.registry.claims().claimed()));
+        self.tend_unreadable(&pass).await?;
+        Ok(is_behind)
+    }
+
+    fn say_damaged(&mut self, node: NodeId, error: &RedisError) {
+        if let Some(estate) = self.estates.get_mut(&node)
+            && !std::mem::replace(&mut estate.is_damaged, true)
+        {
+            let error = chain(error);
+            warn!(%node, %error, "Redis does not do what is asked of a dead node's keys; trying again at each beat");
+        }
+    }
+
+    /// Most records that this node holds now.
+    fn held_max(&self) -> usize {
+        self.settings.held_max.min(self.registry.backlog().max()).max(1)
+    }
+
+    /// Whether a living node writes records of the format that this dead one wrote: then it reads all of them, and they are
+    /// left to it.
+    fn has_better_reader(&self, dead: &Member) -> bool {
+        let table = self.membership.table();
+        let is_better = |member: &Member| member.lease_alive && member.record >= dead.record;
+        dead.record > u16::from(RECORD_FORMAT) && table.members.values().any(is_better)
     }
 
     /// Learns who is dead, and who is buried.
@@ -164,37 +228,57 @@ impl Reaper {
         });
     }
 
-    /// Looks what is left of a dead node, claims free buckets while there is room, and buries it if nothing is left.
-    async fn look(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<(), ReapError> {
-        let Some(estate) = self.estates.get_mut(&node) else { return Ok(()) };
+    /// Looks what is left of a dead node, claims free buckets while there is room, and buries it if nothing is left. `true`
+    /// if there is more to read at once.
+    async fn look(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<bool, ReapError> {
+        let Some(estate) = self.estates.get_mut(&node) else { return Ok(false) };
         estate.look_at = Instant::now() + self.settings.times.beat();
-        if estate.member.record > u16::from(RECORD_FORMAT) || estate.is_unreadable {
-            return Ok(());
+        let member = estate.member.clone();
+        if self.has_better_reader(&member) {
+            return Ok(false);
         }
         let counts = (0..BUCKETS).map(|bucket| Call::command("HLEN", pass.keys.bucket(node, bucket)));
-        let claims = (0..BUCKETS).map(|bucket| Call::command("EXISTS", pass.keys.claim(node, bucket)));
+        let claims = (0..BUCKETS).map(|bucket| Call::command("GET", pass.keys.claim(node, bucket)));
         let info = scripts::info(pass.keys, node, "server");
         let calls: Vec<Call> = counts.chain(claims).chain([info]).collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
-        let mut numbers = answers.iter().take(2 * BUCKETS).map(|answer| read::<usize>(answer.clone()));
-        let mut next = || numbers.next().unwrap_or(Err(RedisError::Unexpected)).map_err(ReapError::Redis);
-        let counts: Vec<usize> = (0..BUCKETS).map(|_| next()).collect::<Result<_, _>>()?;
-        let claims: Vec<usize> = (0..BUCKETS).map(|_| next()).collect::<Result<_, _>>()?;
+        let (counted, claimed) = (answers.iter().take(BUCKETS), answers.iter().skip(BUCKETS).take(BUCKETS));
+        let counts: Vec<usize> =
+            counted.map(|answer| read(answer.clone())).collect::<Result<_, _>>().map_err(ReapError::Redis)?;
+        let claimed: Vec<Option<String>> =
+            claimed.map(|answer| read(answer.clone())).collect::<Result<_, _>>().map_err(ReapError::Redis)?;
         let info = answers.into_iter().next_back().ok_or(RedisError::Unexpected).and_then(read::<String>);
         let run_id = super::survey::run_id_of(&info.map_err(ReapError::Redis)?);
-        estate.left = counts.iter().sum();
-        if estate.left == 0 {
-            return self.bury(pass, node).await;
+        let left = counts.iter().sum();
+        if let Some(estate) = self.estates.get_mut(&node) {
+            (estate.left, estate.is_damaged) = (left, false);
         }
+        if left == 0 {
+            return self.bury(pass, node).await.map(|()| false);
+        }
+        let held: Vec<usize> = self
+            .registry
+            .claims()
+            .views()
+            .iter()
+            .filter(|view| view.bucket.0 == node)
+            .map(|view| view.bucket.1)
+            .collect();
+        // One that this node has given up without an end, such as one that another has written back into, is its own still.
+        let is_free = |bucket: usize| match &claimed[bucket] {
+            Some(by) => *by == pass.node.to_string() && !held.contains(&bucket),
+            None => true,
+        };
+        let mut is_behind = false;
         // Everybody begins at another bucket, so that they do not all ask for the same.
         let first = usize::try_from(pass.node.to_bits() % BUCKETS as u64).unwrap_or_default();
         for bucket in (0..BUCKETS).map(|offset| (first + offset) % BUCKETS) {
-            let has_room = has_room(self.registry.claims().len(), counts[bucket], self.settings.held_max);
-            if counts[bucket] > 0 && claims[bucket] == 0 && has_room {
-                self.claim(pass, (node, bucket), &run_id).await?;
+            let has_room = has_room(self.registry.claims().claimed(), counts[bucket], self.held_max());
+            if counts[bucket] > 0 && is_free(bucket) && has_room {
+                is_behind |= self.claim(pass, (node, bucket), &run_id).await?;
             }
         }
-        Ok(())
+        Ok(is_behind)
     }
 
     async fn bury(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<(), ReapError> {
@@ -242,12 +326,20 @@ impl Reaper {
     }
 }
 
+impl Pass<'_> {
+    /// Asks Redis for one thing.
+    async fn ask<T: FromRedisValue>(&self, call: Call) -> Result<T, ReapError> {
+        self.connection.run_one(call).await.and_then(read).map_err(ReapError::Redis)
+    }
+}
+
 impl Estate {
     fn new(member: Member) -> Self {
         if member.record > u16::from(RECORD_FORMAT) {
             warn!(
                 node = %member.node, format = member.record,
-                "a dead node wrote records that this version does not read; a newer node has to take them over"
+                "a dead node wrote records of a later format; nodes of its version take them over, and without any this \
+                 node takes what it can read"
             );
         }
         let now = Instant::now();
@@ -257,7 +349,7 @@ impl Estate {
             taken: 0,
             left: 0,
             is_announced: false,
-            is_unreadable: false,
+            is_damaged: false,
             look_at: now,
             texts: None,
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use thiserror::Error;
+use tracing::debug;
 
 use super::Member;
 use super::decide::node_key;
@@ -88,9 +89,10 @@ type Index = (HashMap<NodeId, Member>, Vec<(String, String)>);
 
 /// Reads the index. An entry that cannot be read does not hide the others.
 pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
-    let entries: HashMap<String, String> = read(answer)?;
+    let entries: Vec<(Vec<u8>, Vec<u8>)> = read(answer)?;
     let (mut index, mut unreadable) = (HashMap::new(), Vec::new());
     for (node, entry) in entries {
+        let [node, entry] = [node, entry].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         match (NodeId::parse(&node), IndexEntry::decode(&entry)) {
             (Ok(node), Ok(entry)) => {
                 index.insert(node, entry.into_member(node));
@@ -102,11 +104,16 @@ pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
     Ok((index, unreadable))
 }
 
+/// Reads looks. A node whose key is none that a node writes is left out: nobody can say how it stands, and no other node
+/// is the worse for it.
 fn read_looks(nodes: &[NodeId], answers: Vec<Value>) -> Result<HashMap<NodeId, Look>, RedisError> {
-    let look = |answer: Value| -> Result<Look, RedisError> {
-        let (key, lease, time_millis): (String, u8, u64) = read(answer)?;
-        let key = node_key(&key).ok_or(RedisError::Unexpected)?;
-        Ok(Look { key, lease_alive: lease > 0, time_millis })
-    };
-    nodes.iter().copied().zip(answers).map(|(node, answer)| Ok((node, look(answer)?))).collect()
+    let mut looks = HashMap::with_capacity(nodes.len());
+    for (node, answer) in nodes.iter().zip(answers) {
+        let (key, lease, time_millis): (Vec<u8>, u8, u64) = read(answer)?;
+        match node_key(&String::from_utf8_lossy(&key)) {
+            Some(key) => _ = looks.insert(*node, Look { key, lease_alive: lease > 0, time_millis }),
+            None => debug!(%node, "the key of a node in Redis is damaged; it is not looked at"),
+        }
+    }
+    Ok(looks)
 }

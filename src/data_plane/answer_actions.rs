@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::DataPlane;
 use super::context::labels;
 use super::management::push::{begin, finish};
+use super::{DataPlane, Live};
 use crate::groups::{Actions, JoinRefused, Message};
 use crate::request_context::Connection;
 use crate::telemetry::SpanKind;
@@ -16,7 +16,13 @@ use crate::trace_context::TraceContext;
 /// Does what a backend asked for in its answer to an event on a connection. What it says of a connection that is over
 /// is not minded; its messages are sent all the same. They are queued in their order when this returns, and nobody
 /// waits for slow members. What is sent goes on in the trace of the event.
-pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions: Actions, trace: TraceContext) {
+pub(super) async fn act(
+    plane: &Arc<DataPlane>,
+    live: &Live,
+    connection: &Connection,
+    actions: Actions,
+    trace: TraceContext,
+) {
     if actions.is_empty() {
         return;
     }
@@ -24,7 +30,7 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
     let has_joined = !join.is_empty() || users.is_some();
     leave.iter().for_each(|group| _ = plane.groups.leave(connection, group));
     if let Some(open) = plane.registry.get_open(&connection.id) {
-        let most = plane.live().most_topics();
+        let most = live.most_topics();
         let joined = join.into_iter().try_for_each(|group| plane.groups.join(connection, &open.outbox, group, most));
         let named = users.map_or(Ok(()), |users| plane.groups.set_users(connection, &open.outbox, &users, most));
         if joined.and(named) == Err(JoinRefused::TooMany) {
@@ -56,11 +62,11 @@ pub(super) async fn act(plane: &Arc<DataPlane>, connection: &Connection, actions
 }
 
 /// Puts the user onto a connection that its authorizer named, if there is one that can be used.
-pub(super) async fn name_user(plane: &DataPlane, connection: &Connection) {
+pub(super) async fn name_user(plane: &DataPlane, live: &Live, connection: &Connection) {
     let principal = connection.principal.load_full();
     let Some(user) = principal.as_ref().and_then(|principal| principal.user()) else { return };
     let (Ok(user), Some(open)) = (TopicName::user(user), plane.registry.get_open(&connection.id)) else { return };
     // A connection that has just begun is in nothing else, and one that is over needs no user.
-    let _ = plane.groups.join(connection, &open.outbox, user, plane.live().most_topics());
+    let _ = plane.groups.join(connection, &open.outbox, user, live.most_topics());
     plane.recorded().await;
 }

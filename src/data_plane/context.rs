@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::DisconnectSettings;
 use super::disconnect_queue::DisconnectQueues;
+use super::retired::Retired;
 use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -37,11 +38,14 @@ pub struct DataPlane {
     /// The other nodes, unless this one is alone.
     pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
+    pub(super) retired: Retired,
 }
 
 /// What a reload replaces as a whole.
 #[derive(Debug, Default)]
 pub struct Live {
+    /// Counts the configurations of this process, from 1; set when it is put in force.
+    pub number: u32,
     pub deployments: Deployments,
     /// Who may enter and who may push.
     pub access: Access,
@@ -59,7 +63,7 @@ pub struct Live {
 impl DataPlane {
     /// A data plane without connections.
     pub fn new(
-        live: Live,
+        mut live: Live,
         registry: Arc<Registry>,
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
@@ -68,7 +72,9 @@ impl DataPlane {
         lifecycle: Lifecycle,
     ) -> Self {
         let disconnects = DisconnectQueues::default();
+        live.number = 1;
         live.open_access_logs(&telemetry);
+        registry.set_limits(&live.limits);
         DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
@@ -82,6 +88,7 @@ impl DataPlane {
             addresses: Arc::default(),
             cluster: None,
             disconnects,
+            retired: Retired::default(),
         }
     }
 
@@ -110,9 +117,14 @@ impl DataPlane {
         self.live.load_full()
     }
 
-    /// Puts another configuration in force. Open connections stay; their next event meets it.
-    pub fn replace(&self, live: Live) {
+    /// Puts another configuration in force. Open connections stay; their next event meets it, but for the `$disconnect`
+    /// of those whose stage or route it takes away. One reload comes after the other.
+    pub fn replace(&self, mut live: Live) {
+        let old = self.live_owned();
+        live.number = old.number.saturating_add(1);
         live.open_access_logs(&self.telemetry);
+        self.registry.set_limits(&live.limits);
+        self.retired.replace(&old, &live, || self.registry.stages());
         self.live.store(Arc::new(live));
     }
 }

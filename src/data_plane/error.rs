@@ -52,6 +52,8 @@ pub enum ConnectError {
     Denied(#[source] Denial),
     #[error("the node has as many connections as it may")]
     Full,
+    #[error("as many ended connections wait for their $disconnect as may")]
+    Backlog,
     #[error("the node may take no connections now")]
     Unavailable,
     #[error("the backend refused the client with status {}", .0.status)]

@@ -71,6 +71,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
         ConnectError::Throttled { .. }
         | ConnectError::Denied(Denial::UsageExceeded(_))
         | ConnectError::Full
+        | ConnectError::Backlog
         | ConnectError::Unavailable
         | ConnectError::Integration(IntegrationError::Call(CallError::Overloaded)) => retry_soon(response),
         ConnectError::MissingParameter(_)
@@ -156,7 +157,9 @@ fn whose_word(error: &ConnectError) -> Refused<'_> {
             let (status, message) = denied(denial);
             return Refused::Gateway(status, message);
         }
-        ConnectError::Full | ConnectError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ConnectError::Full | ConnectError::Backlog | ConnectError::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+        }
         ConnectError::Refused(answer) => return Refused::Backend(answer),
         ConnectError::Integration(error) => match error {
             IntegrationError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, ENDPOINT_TIMED_OUT),

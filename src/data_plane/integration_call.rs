@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
-use super::DataPlane;
 use super::management::send::message_limits;
+use super::{DataPlane, Live};
 use crate::deployment::{Route, Stage};
 use crate::groups::{Actions, MessageLimits};
 use crate::id::ConnectionId;
@@ -16,6 +16,7 @@ const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 /// continues the trace of that span.
 pub(super) async fn call_integration(
     plane: &DataPlane,
+    live: &Live,
     labels: &StageLabels,
     (stage, route): (&Stage, &Route),
     context: &mut RequestContext<'_>,
@@ -29,7 +30,7 @@ pub(super) async fn call_integration(
     let request = IntegrationRequest { context, stage_variables: &stage.variables, handshake, payload };
     let Called { outcome, left_out } = plane.integrations.call(integration, &request).await;
     let latency = started.elapsed();
-    let limits = message_limits(&plane.live().limits);
+    let limits = message_limits(&live.limits);
     let outcome = outcome.and_then(|answer| with_actions(answer, context.connection.id, limits));
     let (status, request_id) = match &outcome {
         Ok((answer, _)) => {

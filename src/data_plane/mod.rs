@@ -18,6 +18,7 @@ mod integration_call;
 pub mod management;
 mod reaper;
 mod reasons;
+mod retired;
 mod settings;
 pub mod websocket;
 

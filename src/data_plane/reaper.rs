@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::DataPlane;
 use super::context::labels;
+use super::retired::Told;
 use super::websocket::disconnect;
 use crate::registry::claims::{Arrival, Arrivals};
 
@@ -21,11 +22,12 @@ pub async fn take_over(plane: Arc<DataPlane>, mut arrivals: Arrivals) {
 fn queue(plane: &Arc<DataPlane>, Arrival { id, connecting }: Arrival) {
     let Some(ended) = plane.registry.get_ended(&id) else { return };
     plane.metrics.reaped(&labels(&ended.connection));
-    let live = plane.live();
-    let stage = live.deployments.api(&ended.connection.api_id);
-    let stage = stage.and_then(|deployment| deployment.stage(&ended.connection.stage));
-    // The backend may still be at the `$connect`, and must not hear of the end before it has answered.
-    let connect = stage.and_then(|stage| stage.connect.as_deref()).filter(|_| connecting);
-    let due = connect.map_or_else(Instant::now, |route| ended.since + route.integration.timeout);
+    let due = match plane.told_of(&ended.connection) {
+        // The backend may still be at the `$connect`, and must not hear of the end before it has answered.
+        Told::By(way) if connecting => {
+            way.stage.connect.as_ref().map_or(ended.since, |route| ended.since + route.integration.timeout)
+        }
+        Told::By(_) | Told::Nobody | Told::Unknown => Instant::now(),
+    };
     disconnect::report_at(plane, &ended.connection, due);
 }

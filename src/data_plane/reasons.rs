@@ -30,6 +30,7 @@ impl ConnectError {
             ConnectError::Throttled { .. } => Reason::Throttled,
             ConnectError::Denied(denial) => of_denial(denial),
             ConnectError::Full => Reason::NodeFull,
+            ConnectError::Backlog => Reason::BacklogFull,
             ConnectError::Unavailable => Reason::RegistryUnavailable,
             ConnectError::Refused(_) => Reason::BackendRefused,
             ConnectError::Integration(error) => of_integration(error),
@@ -44,6 +45,7 @@ impl ConnectError {
             ConnectError::MissingParameter(_)
             | ConnectError::Denied(_)
             | ConnectError::Full
+            | ConnectError::Backlog
             | ConnectError::Unavailable
             | ConnectError::Refused(_)
             | ConnectError::Integration(_) => None,
@@ -57,6 +59,7 @@ impl ConnectError {
             ConnectError::Throttled { .. } => "throttled",
             ConnectError::Denied(denial) => denial.outcome(),
             ConnectError::Full => "full",
+            ConnectError::Backlog => "backlog",
             ConnectError::Unavailable => "unavailable",
             ConnectError::Refused(_) => "refused",
             ConnectError::Integration(_) => "failed",

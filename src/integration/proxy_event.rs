@@ -282,6 +282,7 @@ mod tests {
             api_id: "chat".into(),
             stage: "prod".into(),
             connected_at: Timestamp(1_757_454_867_412),
+            configuration: 1,
             host: "chat.example.com:8080".into(),
             secure: false,
             source_ip: IpAddr::from([198, 51, 100, 23]),

@@ -71,7 +71,7 @@ impl Addresses {
         if settings.connections == 0 && settings.handshakes_in_flight == 0 {
             return Admission::Admitted { handshake: None, connection: None };
         }
-        let key = key(ip);
+        let key = network_of(ip);
         let mut shard = self.shard(key);
         let entry = Self::entry(&mut shard, key, settings);
         if settings.handshakes_in_flight > 0 && entry.handshakes >= settings.handshakes_in_flight {
@@ -95,7 +95,7 @@ impl Addresses {
         if settings.connections == 0 {
             return Some(None);
         }
-        let key = key(ip);
+        let key = network_of(ip);
         let mut shard = self.shard(key);
         let entry = Self::entry(&mut shard, key, settings);
         if entry.connections >= settings.connections {
@@ -123,7 +123,7 @@ impl Addresses {
         settings: &AddressLimitSettings,
         take: impl FnOnce(&mut Entry, Instant) -> bool,
     ) -> bool {
-        let key = key(ip);
+        let key = network_of(ip);
         let mut shard = self.shard(key);
         let entry = Self::entry(&mut shard, key, settings);
         take(entry, entry.used)
@@ -198,8 +198,8 @@ impl Drop for Slot {
     }
 }
 
-/// Returns the address under which `ip` is counted.
-fn key(ip: IpAddr) -> IpAddr {
+/// The address that an address is counted by: itself, or the /64 of IPv6 that it is in.
+pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => {

@@ -8,7 +8,9 @@ mod bucket;
 pub mod quota;
 pub mod throttle;
 
-pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot};
+pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot, network_of};
 pub use bucket::Bucket;
-pub use quota::{AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings};
+pub use quota::{
+    AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings, cut_forwarded_for, cut_header,
+};
 pub use throttle::{Throttle, ThrottleSettings};

@@ -27,6 +27,31 @@ pub const HEAD_MAX_BYTES: usize = 32 * 1024;
 /// one is a failed call.
 pub const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
+/// Longest Host of a request, in bytes: it is kept for the life of a connection. A longer one is 400.
+pub const HOST_MAX_BYTES: usize = 255;
+
+/// `limits.disconnectBacklog` for a node whose connections are not bounded.
+const DISCONNECT_BACKLOG: u32 = 100_000;
+
+/// `limits.disconnectBacklog` for each of the connections that a node may have.
+const DISCONNECT_BACKLOG_PER_CONNECTION: u32 = 10;
+
+/// Cuts a client's header to what is kept of it for the life of its connection: at most `max_bytes`, and no half
+/// character.
+pub fn cut_header(value: &str, max_bytes: usize) -> &str {
+    &value[..value.floor_char_boundary(max_bytes)]
+}
+
+/// Cuts a client's `X-Forwarded-For` to at most `max_bytes`, behind a whole address. Returns `None` if there is but one
+/// address, which the connection has anyway.
+pub fn cut_forwarded_for(value: &str, max_bytes: usize) -> Option<&str> {
+    const SEPARATOR: &str = ", ";
+    let fits = |end: &usize| *end <= max_bytes;
+    let ends = value.match_indices(SEPARATOR).map(|(index, _)| index).skip(1).chain([value.len()]);
+    let end = ends.take_while(fits).last()?;
+    value.contains(SEPARATOR).then(|| &value[..end])
+}
+
 /// Bounds of what clients and backends may do. `0` switches a bound off where the field says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -73,6 +98,15 @@ pub struct LimitSettings {
 
     /// Connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
     pub connections: u32,
+
+    /// Ended connections of this node whose `$disconnect` waits for its backend; while there are so many, new clients are
+    /// refused with 503 and `Retry-After`. 0 = ten times `connections`, or 100000 where that is 0.
+    pub disconnect_backlog: u32,
+
+    /// What is kept of a client's header (`User-Agent`) for the life of its connection, in bytes; the rest is cut off.
+    /// `$connect` carries the whole.
+    #[schemars(range(min = 1, max = 32_768))]
+    pub client_header_bytes: usize,
 
     /// Groups that one connection may be in, with the users that are on it; joining one more is 400.
     #[schemars(range(min = 1, max = 65_536))]
@@ -143,6 +177,8 @@ impl Default for LimitSettings {
             concurrent_dispatches: 16,
             integration_timeout_millis: 29_000,
             connections: 0,
+            disconnect_backlog: 0,
+            client_header_bytes: 512,
             groups_per_connection: 1000,
             targets: 10_000,
             bulk_bytes: 1024 * 1024,
@@ -161,6 +197,16 @@ impl LimitSettings {
     /// Returns the longest life of a connection, if that is bounded.
     pub fn connection_duration(&self) -> Option<Duration> {
         positive_seconds(self.connection_duration_seconds)
+    }
+
+    /// Ended connections that may wait for their `$disconnect` while new clients are taken.
+    pub fn disconnect_backlog(&self) -> usize {
+        let backlog = match (self.disconnect_backlog, self.connections) {
+            (0, 0) => DISCONNECT_BACKLOG,
+            (0, connections) => connections.saturating_mul(DISCONNECT_BACKLOG_PER_CONNECTION),
+            (backlog, _) => backlog,
+        };
+        usize::try_from(backlog).unwrap_or(usize::MAX)
     }
 
     /// Returns the longest time for TLS and the head of a request.
@@ -208,4 +254,47 @@ impl KeepAliveSettings {
 
 fn positive_seconds(seconds: u32) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_cut_between_two_characters() {
+        let check =
+            |value: &str, max: usize, expected: &str| assert_eq!(cut_header(value, max), expected, "{value} {max}");
+        check("Mozilla/5.0", 512, "Mozilla/5.0");
+        check("Mozilla/5.0", 7, "Mozilla");
+        check("aé", 3, "aé");
+        check("aé", 2, "a");
+        check("é", 1, "");
+        check("", 1, "");
+    }
+
+    #[test]
+    fn the_backlog_of_ended_connections_is_bounded_whatever_is_set() {
+        let check = |disconnect_backlog: u32, connections: u32, expected: usize| {
+            let limits = LimitSettings { disconnect_backlog, connections, ..LimitSettings::default() };
+            assert_eq!(limits.disconnect_backlog(), expected, "{disconnect_backlog} {connections}");
+        };
+        check(0, 0, 100_000);
+        check(0, 100, 1000);
+        check(0, u32::MAX, u32::MAX as usize);
+        check(7, 0, 7);
+        check(7, 100, 7);
+    }
+
+    #[test]
+    fn of_a_long_way_whole_addresses_from_the_source_on_are_kept() {
+        let check = |forwarded_for: &str, max_bytes: usize, expected: Option<&str>| {
+            assert_eq!(cut_forwarded_for(forwarded_for, max_bytes), expected, "{forwarded_for} {max_bytes}");
+        };
+        check("203.0.113.7", 512, None);
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 512, Some("203.0.113.7, 10.0.0.1, 10.0.0.2"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 30, Some("203.0.113.7, 10.0.0.1"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 21, Some("203.0.113.7, 10.0.0.1"));
+        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 20, None);
+        check("203.0.113.7, 10.0.0.1", 5, None);
+    }
 }

@@ -6,12 +6,12 @@ use futures_util::future::{BoxFuture, join_all};
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisResult, ServerErrorKind};
 use tokio::time::timeout;
 
 use super::{Reach, RedisError, RedisSettings, RedisUrls};
 
-pub use redis::Value;
+pub use redis::{FromRedisValue, Value};
 
 /// Most redirections that a call to a Redis Cluster follows.
 const CLUSTER_RETRIES: u32 = 3;

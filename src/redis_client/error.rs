@@ -31,6 +31,23 @@ pub enum RedisError {
     Unexpected,
 }
 
+impl RedisError {
+    /// Whether Redis is there and said no to this very call: another may fare better.
+    pub fn is_of_call(&self) -> bool {
+        match self {
+            RedisError::Server(_) | RedisError::Unexpected => true,
+            RedisError::Refused(_)
+            | RedisError::TimedOut
+            | RedisError::Credentials(_)
+            | RedisError::ReadOnly(_)
+            | RedisError::Full(_)
+            | RedisError::Loading(_)
+            | RedisError::Connection(_)
+            | RedisError::Settings(_) => false,
+        }
+    }
+}
+
 impl From<redis::RedisError> for RedisError {
     fn from(error: redis::RedisError) -> Self {
         let code = error.code().unwrap_or_default();

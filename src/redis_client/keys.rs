@@ -48,6 +48,17 @@ impl Keys {
         self.of(node, "s")
     }
 
+    /// Hash: connection id → a record that was in a bucket of this dead node and could not be read; without a name: when the
+    /// last was put there, in ms by Redis's clock.
+    pub fn unreadable(&self, node: NodeId) -> String {
+        self.of(node, "x")
+    }
+
+    /// Hash: node id → its entry in the index, of dead nodes that have such records.
+    pub fn unreadable_index(&self) -> String {
+        format!("{}:unreadable", self.prefix)
+    }
+
     /// Returns the string: the node that has claimed this bucket of a dead node.
     pub fn claim(&self, node: NodeId, bucket: usize) -> String {
         format!("{}:{{{node}}}:r:{bucket:x}", self.prefix)
@@ -111,6 +122,8 @@ mod tests {
         assert_eq!(keys.records(node).last().as_deref(), Some("tidegate:{AAAAAAAB}:s"));
         assert_eq!(keys.records(node).count(), BUCKETS + 1);
         assert_eq!(keys.topics(node), "tidegate:{AAAAAAAB}:t");
+        assert_eq!(keys.unreadable(node), "tidegate:{AAAAAAAB}:x");
+        assert_eq!(keys.unreadable_index(), "tidegate:unreadable");
         let topic = |name| Topic { api_id: "chat".into(), name };
         assert_eq!(keys.topic(&topic(TopicName::group("room-1").unwrap())), "tidegate:g:{chat/room-1}");
         assert_eq!(keys.topic(&topic(TopicName::user("a}/Ä").unwrap())), "tidegate:u:{chat/a%7D%2F%C3%84}");

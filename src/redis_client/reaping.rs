@@ -21,6 +21,12 @@ pub const GONE: &str = "GONE";
 /// Answer of [`finish`] if nothing is left in the bucket and the claim was given back.
 pub const EMPTY: &str = "EMPTY";
 
+/// What [`overdue`] answers when the records were removed: their names follow.
+pub const LOST: &str = "LOST";
+
+/// What [`overdue`] answers when the records are still kept: when the last was put there, and how many there are, follow.
+pub const KEPT: &str = "KEPT";
+
 /// Lifetime of a tombstone, once nothing is left of its node.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
 
@@ -45,7 +51,7 @@ static CLAIM: ScriptText = ScriptText::new(
         if r and r ~= ARGV[1] then return { 'TAKEN', {} } end
         redis.call('DEL', KEYS[2])
         redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-        return { 'MINE', redis.call('HGETALL', KEYS[3]) }",
+        return { 'MINE', redis.call('HKEYS', KEYS[3]) }",
 );
 
 /// Renews a claim. KEYS: node, claim. ARGV: node that claims, lease in ms. Answers what became of the claim, and the
@@ -92,8 +98,62 @@ static FINISH: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// Removes a dead node. KEYS: node, the buckets, strings, the claims, topics. ARGV: node that removes it, lifetime of
-/// the tombstone in ms.
+/// KEYS: claim, bucket, unreadable. ARGV: who claims, then the names of records. Without a name stands when the last came.
+static SET_ASIDE: ScriptText = ScriptText::new(
+    "redis.call('HDEL', KEYS[2], '')
+        if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'LOST' end
+        for i = 2, #ARGV do
+            local record = redis.call('HGET', KEYS[2], ARGV[i])
+            if record then
+                redis.call('HSET', KEYS[3], ARGV[i], record)
+                redis.call('HDEL', KEYS[2], ARGV[i])
+            end
+        end
+        local t = redis.call('TIME')
+        redis.call('HSET', KEYS[3], '', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
+        return 'OK'",
+);
+
+/// KEYS: unreadable, strings, the buckets. ARGV: how old the last record must be, in ms. The strings go as well, unless
+/// records that refer to them are left.
+static OVERDUE: ScriptText = ScriptText::new(
+    "local at = redis.call('HGET', KEYS[1], '')
+        if not at then return { 'NONE', {} } end
+        local names = redis.call('HKEYS', KEYS[1])
+        local t = redis.call('TIME')
+        if t[1] * 1000 + math.floor(t[2] / 1000) - tonumber(at) < tonumber(ARGV[1]) then
+            return { 'KEPT', { at, tostring(#names - 1) } }
+        end
+        redis.call('DEL', KEYS[1])
+        for i = 3, 18 do
+            if redis.call('EXISTS', KEYS[i]) == 1 then return { 'LOST', names } end
+        end
+        redis.call('DEL', KEYS[2])
+        return { 'LOST', names }",
+);
+
+/// KEYS: node, lease, claim, bucket, unreadable. ARGV: who claims, how long in ms, then the names of records.
+static REVIVE: ScriptText = ScriptText::new(
+    "redis.call('DEL', KEYS[2])
+        local v = redis.call('GET', KEYS[1])
+        if not v or string.sub(v, 1, 4) ~= 'dead' then redis.call('SET', KEYS[1], 'dead 0') end
+        redis.call('PERSIST', KEYS[1])
+        for i = 3, #ARGV do
+            local record = redis.call('HGET', KEYS[5], ARGV[i])
+            if record then
+                redis.call('HSETNX', KEYS[4], ARGV[i], record)
+                redis.call('HDEL', KEYS[5], ARGV[i])
+            end
+        end
+        if redis.call('HLEN', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], '') end
+        local r = redis.call('GET', KEYS[3])
+        if r and r ~= ARGV[1] then return 'TAKEN' end
+        redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+        return 'MINE'",
+);
+
+/// KEYS: node, the buckets, strings, the claims, topics, unreadable. ARGV: who buries, how long the tombstone stays in ms.
+/// Strings that unreadable records may refer to stay with them.
 static BURY: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
@@ -105,7 +165,8 @@ static BURY: ScriptText = ScriptText::new(
             if r and r ~= ARGV[1] then return 'NO' end
         end
         if redis.call('EXISTS', KEYS[35]) == 1 then return 'NO' end
-        for i = 18, 34 do redis.call('DEL', KEYS[i]) end
+        for i = 19, 34 do redis.call('DEL', KEYS[i]) end
+        if redis.call('EXISTS', KEYS[36]) == 0 then redis.call('DEL', KEYS[18]) end
         redis.call('PEXPIRE', KEYS[1], ARGV[2])
         return 'OK'",
 );
@@ -115,7 +176,7 @@ pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> Call {
     Call::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
 }
 
-/// Claims a bucket of a dead node for `lease`, and reads its records.
+/// Takes a bucket of a dead node for `lease`; the names of its records follow the answer.
 pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> Call {
     let keys = vec![keys.node(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
     of_claim(Call::script(&CLAIM, keys), by, lease)
@@ -155,12 +216,40 @@ pub fn finish(
     with_records(done.iter().fold(call, Call::arg), failed)
 }
 
+/// Puts records of a claimed bucket that cannot be read where nobody is kept by them. The node's entry in the index of
+/// these comes before.
+pub fn set_aside(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, names: &[Vec<u8>]) -> Call {
+    let keys = vec![keys.claim(node, bucket), keys.bucket(node, bucket), keys.unreadable(node)];
+    names.iter().fold(Call::script(&SET_ASIDE, keys).arg(by.to_string()), Call::arg)
+}
+
+/// Removes the unreadable records of a dead node if the last was put there `age` ago. The node's entry in the index of
+/// these goes afterwards.
+pub fn overdue(keys: &Keys, node: NodeId, age: Duration) -> Call {
+    let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
+    let all = [keys.unreadable(node), keys.strings(node)].into_iter().chain(buckets).collect();
+    Call::script(&OVERDUE, all).arg(age.as_millis().to_string())
+}
+
+/// Puts unreadable records that can be read after all back into their bucket, and claims it. The node's entry in the
+/// index comes before.
+pub fn revive(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, lease: Duration, names: &[Vec<u8>]) -> Call {
+    let keys = vec![
+        keys.node(node),
+        keys.lease(node),
+        keys.claim(node, bucket),
+        keys.bucket(node, bucket),
+        keys.unreadable(node),
+    ];
+    names.iter().fold(of_claim(Call::script(&REVIVE, keys), by, lease), Call::arg)
+}
+
 /// Removes all keys of a dead node of which nothing is left, except its tombstone. Its entry in the index is removed
 /// afterwards.
 pub fn bury(keys: &Keys, node: NodeId, by: NodeId) -> Call {
     let claims = (0..BUCKETS).map(|bucket| keys.claim(node, bucket));
-    let all =
-        [keys.node(node)].into_iter().chain(keys.records(node)).chain(claims).chain([keys.topics(node)]).collect();
+    let others = [keys.topics(node), keys.unreadable(node)];
+    let all = [keys.node(node)].into_iter().chain(keys.records(node)).chain(claims).chain(others).collect();
     of_claim(Call::script(&BURY, all), by, TOMBSTONE)
 }
 

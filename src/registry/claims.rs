@@ -3,14 +3,14 @@
 //! The reaper claims, renews and gives back whole buckets; the flow of a `$disconnect` takes up, retries and settles
 //! single records. The outcomes are kept until Redis has noted them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::Ended;
-use super::record::{Record, RecordState, Text, Texts, encode};
+use super::record::{OwnTexts, Record, RecordState, Text, encode};
 use crate::id::{ConnectionId, NodeId};
 use crate::request_context::Connection;
 use crate::session::Closing;
@@ -60,6 +60,8 @@ struct Claim {
     done: Vec<ConnectionId>,
     /// Events that failed since Redis last noted their attempt.
     failed: Vec<ConnectionId>,
+    /// Records that Redis has and that are still to be read, those first that are held already.
+    unread: VecDeque<ConnectionId>,
 }
 
 #[derive(Debug)]
@@ -114,19 +116,54 @@ impl Claims {
         self.lock().records.len()
     }
 
+    /// Records of all buckets that are claimed, read or not.
+    pub fn claimed(&self) -> usize {
+        let inner = self.lock();
+        inner.records.len() + inner.claims.values().map(|claim| claim.unread.len()).sum::<usize>()
+    }
+
     /// Returns true if nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes in a bucket that was claimed, with the `records` that Redis holds of it. They replace what was held of it
-    /// before, except that events which are over stay over.
-    pub fn take(&self, bucket: Bucket, run_id: &str, fresh_until: Instant, records: Vec<Record>) {
+    /// A bucket was claimed in which Redis has these records; they are read a page at a time ([`Claims::unread`]). What was
+    /// held of it before stays if Redis still has it, and is read again. Events that are over stay over.
+    pub fn take(&self, bucket: Bucket, run_id: &str, fresh_until: Instant, ids: Vec<ConnectionId>) {
         let mut inner = self.lock();
         let done = inner.claims.remove(&bucket).map(|claim| claim.done).unwrap_or_default();
-        let mut before: HashMap<ConnectionId, Held> =
-            inner.records.extract_if(|_, held| held.bucket == bucket).collect();
-        let claim = Claim { fresh_until, run_id: run_id.to_owned(), done, failed: Vec::new() };
+        let mut there: HashSet<ConnectionId> = ids.into_iter().collect();
+        done.iter().for_each(|id| _ = there.remove(id));
+        inner.records.retain(|id, held| held.bucket != bucket || there.contains(id));
+        let (held, new): (Vec<_>, Vec<_>) = there.into_iter().partition(|id| inner.records.contains_key(id));
+        let unread = held.into_iter().chain(new).collect();
+        let claim = Claim { fresh_until, run_id: run_id.to_owned(), done, failed: Vec::new(), unread };
+        inner.claims.insert(bucket, claim);
+        self.queue(&mut inner, bucket);
+    }
+
+    /// The next records of a bucket that are to be read: at most `max`, and no more than `room` that are not held yet.
+    pub fn unread(&self, bucket: Bucket, max: usize, mut room: usize) -> Vec<ConnectionId> {
+        let inner = self.lock();
+        let Some(claim) = inner.claims.get(&bucket) else { return Vec::new() };
+        let mut has_room = |id: &&ConnectionId| {
+            let is_held = inner.records.contains_key(*id);
+            let has_room = is_held || room > 0;
+            room -= usize::from(has_room && !is_held);
+            has_room
+        };
+        claim.unread.iter().take(max).take_while(|id| has_room(id)).copied().collect()
+    }
+
+    /// The next `count` records of a bucket were read: these are what Redis has of them and can be used. How many of them
+    /// are new.
+    pub fn add(&self, bucket: Bucket, count: usize, records: Vec<Record>) -> usize {
+        let mut inner = self.lock();
+        let Inner { claims, records: held } = &mut *inner;
+        let Some(claim) = claims.get_mut(&bucket) else { return 0 };
+        let read = claim.unread.drain(..count.min(claim.unread.len()));
+        let mut before: HashMap<ConnectionId, Held> = read.filter_map(|id| held.remove_entry(&id)).collect();
+        let mut new = 0;
         for Record { connection, state } in
             records.into_iter().filter(|record| !claim.done.contains(&record.connection.id))
         {
@@ -137,13 +174,14 @@ impl Claims {
                 RecordState::Ended { code, reason, attempt } => (Closing { code, reason, cause: "lost" }, attempt),
             };
             let before = before.remove(&id);
+            new += usize::from(before.is_none());
             let attempt = before.as_ref().map_or(attempt, |held| held.ended.attempt.max(attempt));
             let queued = before.is_some_and(|held| held.queued);
             let ended = Ended { connection, closing, attempt, since: Instant::now() };
-            inner.records.insert(id, Held { bucket, ended, connecting, queued });
+            held.insert(id, Held { bucket, ended, connecting, queued });
         }
-        inner.claims.insert(bucket, claim);
         self.queue(&mut inner, bucket);
+        new
     }
 
     /// Renews a claim until `fresh_until`. Events that had to wait are queued again.
@@ -198,7 +236,9 @@ impl Claims {
         let failed_count = claim.failed.len().min(max);
         let failed =
             claim.failed.iter().take(failed_count).filter_map(|id| inner.records.get(id)).map(Held::encode).collect();
-        let is_last = claim.done.len() <= max && inner.records.values().all(|held| held.bucket != bucket);
+        let is_last = claim.unread.is_empty()
+            && claim.done.len() <= max
+            && inner.records.values().all(|held| held.bucket != bucket);
         Outcomes { done: claim.done.iter().take(max).copied().collect(), failed, failed_count, is_last }
     }
 
@@ -284,7 +324,7 @@ impl Held {
         let user_agent = connection.user_agent.as_deref().map(|text| Text::Inline(text.into()));
         let client_cert =
             connection.client_cert.as_deref().map(|cert| Text::Inline(cert.client_cert_pem.as_str().into()));
-        (connection.id.to_string(), encode(connection, &state, Texts { user_agent, client_cert }))
+        (connection.id.to_string(), encode(connection, &state, OwnTexts { user_agent, client_cert }))
     }
 }
 
@@ -304,6 +344,11 @@ mod tests {
         Record { connection: Arc::new(connection), state }
     }
 
+    fn take(claims: &Claims, bucket: Bucket, until: Instant, records: Vec<Record>) {
+        claims.take(bucket, "run", until, records.iter().map(|record| record.connection.id).collect());
+        claims.add(bucket, records.len(), records);
+    }
+
     fn queued(arrivals: &mut Arrivals) -> Vec<ConnectionId> {
         std::iter::from_fn(|| arrivals.try_recv().ok().map(|arrival| arrival.id)).collect()
     }
@@ -315,7 +360,7 @@ mod tests {
         let node = NodeId::random();
         let record = record(node, RecordState::Open);
         let id = record.connection.id;
-        claims.take((node, 3), "run", Instant::now() + FRESH, vec![record]);
+        take(&claims, (node, 3), Instant::now() + FRESH, vec![record]);
         assert_eq!(queued(&mut arrivals), [id]);
         assert_eq!(claims.take_up(&id).unwrap().closing, Closing::lost());
         advance(FRESH).await;
@@ -335,7 +380,7 @@ mod tests {
         let ended = RecordState::Ended { code: 4001, reason: "kicked".into(), attempt: 3 };
         let (first, second) = (record(node, ended), record(node, RecordState::Connecting));
         let ids = [first.connection.id, second.connection.id];
-        claims.take(bucket, "run", Instant::now() + FRESH, vec![first, second]);
+        take(&claims, bucket, Instant::now() + FRESH, vec![first, second]);
         assert_eq!(claims.take_up(&ids[0]).map(|ended| (ended.attempt, ended.closing.code)), Some((3, 4001)));
         assert_eq!(claims.retry(&ids[0]), Some(4));
         assert!(claims.settle(&ids[1]));
@@ -357,13 +402,45 @@ mod tests {
         let record = record(node, RecordState::Open);
         let id = record.connection.id;
         let until = Instant::now() + FRESH;
-        claims.take((node, 0), "run", until, vec![record.clone()]);
+        take(&claims, (node, 0), until, vec![record.clone()]);
         claims.settle(&id);
-        claims.take((node, 0), "run", until, vec![record]);
+        take(&claims, (node, 0), until, vec![record]);
         assert_eq!(queued(&mut arrivals), [id]);
         assert!(claims.is_empty());
         assert_eq!(claims.outcomes((node, 0), 10).done, [id]);
         claims.forget((node, 0));
         assert!(claims.views().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_read_a_page_at_a_time_as_there_is_room() {
+        let claims = Claims::new();
+        let node = NodeId::random();
+        let bucket = (node, 0);
+        let until = Instant::now() + FRESH;
+        let records: HashMap<ConnectionId, Record> =
+            std::iter::repeat_with(|| record(node, RecordState::Open)).take(5).map(|r| (r.connection.id, r)).collect();
+        claims.take(bucket, "run", until, records.keys().copied().collect());
+        assert_eq!((claims.len(), claims.claimed()), (0, 5));
+        assert!(!claims.outcomes(bucket, 10).is_last, "nothing of it is read yet");
+        let read = |ids: &[ConnectionId]| ids.iter().filter_map(|id| records.get(id).cloned()).collect::<Vec<_>>();
+        let first = claims.unread(bucket, 10, 2);
+        assert_eq!(first.len(), 2);
+        assert_eq!(claims.add(bucket, 2, read(&first)), 2);
+        assert_eq!(claims.unread(bucket, 10, 0), []);
+        assert!(claims.settle(&first[0]));
+        // It is claimed anew: what is held is read first, whether there is room or not, and what is over not at all.
+        claims.take(bucket, "run", until, records.keys().copied().collect());
+        assert_eq!(claims.unread(bucket, 10, 0), [first[1]]);
+        assert_eq!(claims.add(bucket, 1, read(&first[1..])), 0);
+        let rest = claims.unread(bucket, 10, 10);
+        assert_eq!(rest.len(), 3);
+        // One of them has gone from Redis meanwhile.
+        assert_eq!(claims.add(bucket, 3, read(&rest[1..])), 2);
+        assert_eq!((claims.len(), claims.claimed()), (3, 3));
+        for id in [first[1], rest[1], rest[2]] {
+            assert!(claims.settle(&id));
+        }
+        assert!(claims.outcomes(bucket, 10).is_last);
     }
 }

@@ -8,6 +8,7 @@
 //! writer reconciles it afterwards. Beside it, the group index ([`Roster`]) tells other nodes of which groups and users
 //! this node has members.
 
+mod backlog;
 pub mod claims;
 mod entry;
 mod gate;
@@ -31,9 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::id::{ConnectionId, NodeId};
+use crate::limits::LimitSettings;
 use crate::request_context::Connection;
 use crate::session::{Closing, Outbox};
 
+pub use backlog::Backlog;
 pub use claims::Claims;
 pub use entry::{Ended, Open};
 pub use gate::Gate;
@@ -70,6 +73,8 @@ pub struct Registry {
     gate: Gate,
     mirror: Option<Arc<Mirror>>,
     claims: Claims,
+    backlog: Backlog,
+    client_header_bytes: AtomicUsize,
 }
 
 /// The error of a connection that was not recorded and may not begin without a record.
@@ -89,6 +94,7 @@ impl Registry {
     }
 
     fn with(node: NodeId, gate: Gate, mirror: Option<Arc<Mirror>>) -> Self {
+        let limits = LimitSettings::default();
         Registry {
             node: AtomicU64::new(node.to_bits()),
             entries: DashMap::new(),
@@ -96,7 +102,25 @@ impl Registry {
             gate,
             mirror,
             claims: Claims::new(),
+            backlog: Backlog::new(limits.disconnect_backlog()),
+            client_header_bytes: AtomicUsize::new(limits.client_header_bytes),
         }
+    }
+
+    /// Other limits are in force.
+    pub fn set_limits(&self, limits: &LimitSettings) {
+        self.backlog.set_max(limits.disconnect_backlog());
+        self.client_header_bytes.store(limits.client_header_bytes, Ordering::Relaxed);
+    }
+
+    /// The ended connections that wait, and how many may.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    /// What is kept of a client's header, see [`LimitSettings::client_header_bytes`].
+    pub fn client_header_bytes(&self) -> usize {
+        self.client_header_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns the node with whose id the ids of new connections begin.
@@ -153,7 +177,10 @@ impl Registry {
                 !is_mirrored
             });
             for (id, was_live) in dropped {
-                self.live.fetch_sub(usize::from(was_live), Ordering::Relaxed);
+                match was_live {
+                    true => _ = self.live.fetch_sub(1, Ordering::Relaxed),
+                    false => self.backlog.remove(1),
+                }
                 self.removed(&id);
             }
         }
@@ -253,6 +280,8 @@ impl Registry {
             let connection = Arc::clone(&entry.connection);
             entry.state = State::Ended(Ended { connection, closing, attempt: 1, since: Instant::now() });
             self.live.fetch_sub(1, Ordering::Relaxed);
+            // Before anybody can settle it.
+            self.backlog.add();
         }
         self.changed(id);
         true
@@ -281,6 +310,7 @@ impl Registry {
             MapEntry::Occupied(_) => return false,
             MapEntry::Vacant(_) => return self.claims.settle(id),
         }
+        self.backlog.remove(1);
         self.removed(id);
         // A connection of a node that was fenced may be held twice: as its own, and as claimed.
         self.claims.settle(id);
@@ -390,8 +420,10 @@ mod tests {
         assert_eq!(registry.retry(&connection.id), Some(2));
         let ended = registry.get_ended(&connection.id).unwrap();
         assert_eq!((ended.attempt, ended.closing), (2, Closing::lost()));
+        assert_eq!(registry.backlog().waiting(), 1);
         assert!(registry.settle(&connection.id));
         assert!(!registry.settle(&connection.id));
+        assert_eq!(registry.backlog().waiting(), 0);
         assert!(registry.is_empty());
     }
 

@@ -6,6 +6,7 @@
 //! versions do not read so far.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use thiserror::Error;
 
 use crate::clock::Timestamp;
 use crate::id::ConnectionId;
+use crate::limits::{cut_forwarded_for, cut_header};
 use crate::principal::Principal;
 use crate::request_context::Connection;
 use crate::tls;
@@ -64,6 +66,17 @@ pub(super) enum Text<'a> {
     Inline(#[serde(borrow)] Cow<'a, str>),
 }
 
+/// Texts that the records of a node share, by their number.
+pub type Texts = HashMap<u32, Box<str>>;
+
+/// Reads the texts that the records of a node share. What is none takes no other with it.
+pub fn texts_of(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Texts {
+    let text = |(number, text): (Vec<u8>, Vec<u8>)| {
+        Some((std::str::from_utf8(&number).ok()?.parse().ok()?, String::from_utf8(text).ok()?.into()))
+    };
+    fields.into_iter().filter_map(text).collect()
+}
+
 /// Formats 1 and 2.
 #[derive(Serialize, Deserialize)]
 struct Encoded<'a> {
@@ -92,14 +105,14 @@ struct Encoded<'a> {
 
 /// The texts of a record that other records may share: each stands in the record, or is referred to by its number.
 #[derive(Default)]
-pub(super) struct Texts<'a> {
+pub(super) struct OwnTexts<'a> {
     pub(super) user_agent: Option<Text<'a>>,
     /// The client's certificate in PEM.
     pub(super) client_cert: Option<Text<'a>>,
 }
 
 /// Encodes a record. `texts` are the connection's own.
-pub(super) fn encode(connection: &Connection, state: &RecordState, texts: Texts<'_>) -> Vec<u8> {
+pub(super) fn encode(connection: &Connection, state: &RecordState, texts: OwnTexts<'_>) -> Vec<u8> {
     let (state, attempt, code, reason) = match state {
         RecordState::Connecting => (b'c', 0, 0, ""),
         RecordState::Open => (b'o', 0, 0, ""),
@@ -141,7 +154,12 @@ fn push(bytes: &mut Vec<u8>, value: &impl Serialize) {
 ///
 /// # Errors
 /// [`RecordError::Newer`] if a later version wrote the record, [`RecordError::Corrupt`], and [`RecordError::NoText`].
-pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<str>>) -> Result<Record, RecordError> {
+pub fn decode(
+    id: ConnectionId,
+    bytes: &[u8],
+    header_max_bytes: usize,
+    text: impl Fn(u32) -> Option<Box<str>>,
+) -> Result<Record, RecordError> {
     let values = match bytes {
         [WITHOUT_CERTIFICATE..=RECORD_FORMAT, values @ ..] => values,
         [format, ..] if *format > RECORD_FORMAT => return Err(RecordError::Newer(*format)),
@@ -165,11 +183,16 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         Some(Text::Interned(number)) => text(number).ok_or(RecordError::NoText(number)).map(Some),
     };
     let (user_agent, client_cert) = (text(encoded.user_agent)?, text(encoded.client_cert)?);
+    let user_agent = user_agent.map(|agent| match cut_header(&agent, header_max_bytes) {
+        cut if cut.len() < agent.len() => cut.into(),
+        _ => agent,
+    });
     let connection = Connection {
         id,
         api_id: encoded.api_id.into(),
         stage: encoded.stage.into(),
         connected_at: Timestamp(encoded.connected_at),
+        configuration: 0,
         host: encoded.host.into(),
         secure: encoded.secure,
         source_ip: encoded.source_ip,
@@ -177,7 +200,7 @@ pub fn decode(id: ConnectionId, bytes: &[u8], text: impl Fn(u32) -> Option<Box<s
         principal: ArcSwapOption::new(encoded.principal.map(|principal| Arc::new(principal.into_owned()))),
         client_cert: client_cert.and_then(|pem| tls::client_cert_of_pem(&pem)).map(Arc::new),
         port: port.unwrap_or_default(),
-        forwarded_for: forwarded_for.map(Into::into),
+        forwarded_for: forwarded_for.and_then(|way| cut_forwarded_for(way, header_max_bytes)).map(Into::into),
         topics: Default::default(),
     };
     Ok(Record { connection: Arc::new(connection), state })
@@ -208,6 +231,7 @@ mod tests {
             api_id: "chat".into(),
             stage: "prod".into(),
             connected_at: Timestamp(1_790_295_749_887),
+            configuration: 0,
             host: "chat.example.com:8443".into(),
             secure: true,
             source_ip: IpAddr::from([203, 0, 113, 7]),
@@ -227,13 +251,24 @@ mod tests {
         for state in [RecordState::Connecting, RecordState::Open, ended] {
             let inline = Text::Inline("Mozilla/5.0".into());
             for user_agent in [inline, Text::Interned(3)] {
-                let bytes = encode(&connection, &state, Texts { user_agent: Some(user_agent), client_cert: None });
+                let bytes = encode(&connection, &state, OwnTexts { user_agent: Some(user_agent), client_cert: None });
                 assert!(bytes.len() < 120, "{}", bytes.len());
                 let text = |number: u32| (number == 3).then(|| "Mozilla/5.0".into());
-                let record = decode(connection.id, &bytes, text).unwrap();
+                let record = decode(connection.id, &bytes, 512, text).unwrap();
                 assert_eq!(record.state, state);
                 assert_eq!(format!("{:?}", record.connection), format!("{:?}", Arc::new(&connection)));
             }
+        }
+    }
+
+    #[test]
+    fn a_header_of_which_another_node_kept_more_is_cut() {
+        let connection = connection(None);
+        let agent = "ä".repeat(15_000);
+        for own in [Text::Inline(agent.as_str().into()), Text::Interned(3)] {
+            let bytes = encode(&connection, &RecordState::Open, OwnTexts { user_agent: Some(own), client_cert: None });
+            let record = decode(connection.id, &bytes, 513, |_| Some(agent.as_str().into())).unwrap();
+            assert_eq!(record.connection.user_agent.as_deref(), Some(&*"ä".repeat(256)));
         }
     }
 
@@ -246,14 +281,14 @@ mod tests {
         let pem = connection.client_cert.as_ref().map(|cert| cert.client_cert_pem.as_str()).unwrap();
         for own in [Text::Inline(pem.into()), Text::Interned(3)] {
             let is_shared = matches!(own, Text::Interned(_));
-            let bytes = encode(&connection, &RecordState::Open, Texts { user_agent: None, client_cert: Some(own) });
+            let bytes = encode(&connection, &RecordState::Open, OwnTexts { user_agent: None, client_cert: Some(own) });
             assert!(bytes.len() < 100 || !is_shared, "{}", bytes.len());
             assert_eq!(bytes[0], RECORD_FORMAT);
-            let record = decode(connection.id, &bytes, |number| (number == 3).then(|| pem.into())).unwrap();
+            let record = decode(connection.id, &bytes, 512, |number| (number == 3).then(|| pem.into())).unwrap();
             assert_eq!(record.connection.client_cert, connection.client_cert);
         }
         // Nodes of the version before can read all other records.
-        assert_eq!(encode(&connection, &RecordState::Open, Texts::default())[0], WITHOUT_CERTIFICATE);
+        assert_eq!(encode(&connection, &RecordState::Open, OwnTexts::default())[0], WITHOUT_CERTIFICATE);
     }
 
     #[test]
@@ -282,9 +317,12 @@ mod tests {
     #[test]
     fn newer_and_damaged_records_are_told_apart() {
         let connection = connection(None);
-        let mut bytes =
-            encode(&connection, &RecordState::Open, Texts { user_agent: Some(Text::Interned(3)), client_cert: None });
-        let decode = |bytes: &[u8]| decode(connection.id, bytes, |_| None);
+        let mut bytes = encode(
+            &connection,
+            &RecordState::Open,
+            OwnTexts { user_agent: Some(Text::Interned(3)), client_cert: None },
+        );
+        let decode = |bytes: &[u8]| decode(connection.id, bytes, 512, |_| None);
         assert!(matches!(decode(&bytes), Err(RecordError::NoText(3))));
         assert!(matches!(decode(&bytes[..bytes.len() - 1]), Err(RecordError::Corrupt(Some(_)))));
         assert!(matches!(decode(&[]), Err(RecordError::Corrupt(None))));
@@ -299,7 +337,7 @@ mod tests {
             if format && let Some(first) = bytes.first_mut() {
                 *first = 1 + *first % RECORD_FORMAT;
             }
-            let _ = decode(ConnectionId::random(NodeId::random()), &bytes, |_| None);
+            let _ = decode(ConnectionId::random(NodeId::random()), &bytes, 512, |_| None);
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Registry;
@@ -7,6 +8,7 @@ use crate::id::ConnectionId;
 use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
 use crate::session::Outbox;
+use crate::telemetry::StageLabels;
 
 /// The methods that look at every connection.
 impl Registry {
@@ -26,6 +28,19 @@ impl Registry {
             State::Open(_) | State::Connecting | State::Ended(_) => None,
         };
         self.entries.iter().filter_map(|entry| member(entry.value())).collect()
+    }
+
+    /// The stages of all connections of this node, and the number of the oldest configuration that one of each was
+    /// admitted by.
+    pub fn stages(&self) -> HashMap<StageLabels, u32> {
+        let mut stages = HashMap::new();
+        for entry in &self.entries {
+            let connection = &entry.connection;
+            let (api_id, stage) = (Arc::clone(&connection.api_id), Arc::clone(&connection.stage));
+            let oldest = stages.entry(StageLabels { api_id, stage }).or_insert(connection.configuration);
+            *oldest = connection.configuration.min(*oldest);
+        }
+        stages
     }
 
     /// Returns the bytes that wait to be written in all send buffers together, and in the fullest one.

@@ -117,7 +117,7 @@ impl Writer {
                 let mut intern = |text| self.texts.intern(text, incarnation, &mut strings);
                 let user_agent = connection.user_agent.as_deref().map(&mut intern);
                 let client_cert = connection.client_cert.as_deref().map(|cert| intern(&cert.client_cert_pem));
-                encode(&connection, &state, record::Texts { user_agent, client_cert })
+                encode(&connection, &state, record::OwnTexts { user_agent, client_cert })
             });
             changes.push(Change { bucket: Keys::bucket_of(id), id: id.to_string(), record });
         }

@@ -144,7 +144,7 @@ fn version(plane: &DataPlane) -> Value {
 /// What this node is doing, in one look.
 fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let live = plane.live();
-    let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends, pending } =
+    let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends, pending, .. } =
         fill(plane);
     let State { status, reason, .. } = readiness.state(&plane.registry);
     let apis = live.deployments.iter().map(|deployment| {
@@ -165,6 +165,7 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
         "registry": plane.registry.state().name(),
         "time": plane.clock.now().iso_8601(),
         "connections": { "live": plane.registry.live(), "all": plane.registry.len() },
+        "disconnectBacklog": { "waiting": plane.registry.backlog().waiting(), "limit": plane.registry.backlog().max() },
         "disconnectEventsPending": pending.iter().map(|(_, count)| count).sum::<usize>(),
         "sendBuffers": { "bytes": send_buffer_bytes, "largestBytes": send_buffer_largest_bytes },
         "groups": { "count": groups, "memberships": group_memberships },
@@ -185,6 +186,7 @@ fn fill(plane: &DataPlane) -> Fill {
         group_memberships: memberships,
         backends: plane.integrations.backends(),
         pending: plane.pending(),
+        disconnect_backlog: plane.registry.backlog().fill(),
     }
 }
 

@@ -18,7 +18,7 @@ impl Listener {
                 return;
             }
             let local: Arc<dyn LocalConnections> = Arc::new(Arc::clone(&plane));
-            let link = Arc::clone(&links).accept(stream, peer.remote.to_string(), local);
+            let link = Arc::clone(&links).accept(stream, peer.remote, local);
             plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
         };
         self.accept(stop, start).await;

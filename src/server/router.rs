@@ -16,9 +16,9 @@ use super::listener::{Endpoint, Session};
 use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::CallRecord;
-use crate::data_plane::{DataPlane, RoutingError};
+use crate::data_plane::{DataPlane, Live, RoutingError};
 use crate::deployment::{Resolved, Target};
-use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
+use crate::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::Reason;
 
 /// What is read of a body that nobody wants, in bytes, and for how long.
@@ -78,10 +78,12 @@ async fn answer(
         audit::turned_away("-", "-", peer.remote.ip(), Reason::Throttled);
         return refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled);
     }
-    match resolve(plane, endpoint, head, request) {
+    // A client is admitted by the configuration that its stage was found in.
+    let live = plane.live_owned();
+    match resolve(&live, endpoint, head, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
-                let stage = upgrade::Stage { deployment, stage, host };
+                let stage = upgrade::Stage { live, deployment, stage, host };
                 upgrade::upgrade(plane, trusted_proxies, peer, session, stage, request)
                     .await
                     .unwrap_or_else(|response| *response)
@@ -125,7 +127,7 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
 
 /// What the request is for, and the Host that it was sent to.
 fn resolve(
-    plane: &DataPlane,
+    live: &Live,
     endpoint: &Endpoint,
     head: Head,
     request: &Request<Incoming>,
@@ -147,7 +149,7 @@ fn resolve(
     if !endpoint.allows(&host) {
         return Err((RoutingError::HostNotAllowed, Reason::HostNotAllowed));
     }
-    let (live, path) = (plane.live(), request.uri().path());
+    let path = request.uri().path();
     match live.deployments.resolve(Some(&host), path) {
         Some(resolved) => Ok((host, resolved)),
         None => Err((RoutingError::Forbidden, live.deployments.unresolved(Some(&host), path))),
@@ -167,6 +169,9 @@ fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
     };
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));
+    if host.is_some_and(|host| host.len() > HOST_MAX_BYTES) {
+        return Err(RoutingError::BadRequest("the Host is longer than 255 bytes"));
+    }
     host.map(str::to_owned).ok_or(RoutingError::BadRequest("the request needs one valid Host header"))
 }
 

@@ -18,7 +18,7 @@ use super::router::refuse;
 use super::{TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
-use crate::data_plane::{ConnectError, DataPlane, RoutingError};
+use crate::data_plane::{ConnectError, DataPlane, Live, RoutingError};
 use crate::deployment::{self, Deployment};
 use crate::integration::{Handshake, remove_hop_by_hop};
 use crate::telemetry::Reason;
@@ -28,6 +28,8 @@ const KEY_BYTES: usize = 16;
 
 /// The stage that a handshake is for.
 pub(super) struct Stage {
+    /// The configuration that it is of.
+    pub(super) live: Arc<Live>,
     pub(super) deployment: Arc<Deployment>,
     pub(super) stage: Arc<deployment::Stage>,
     pub(super) host: String,
@@ -60,7 +62,9 @@ pub(super) async fn upgrade(
     let headers = seen_behind(received.headers().clone(), &stage.host, &address);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
+    let explain = stage.live.explain;
     let upgrade = UpgradeRequest {
+        live: stage.live,
         deployment: stage.deployment,
         stage: stage.stage,
         handshake: Handshake::new(headers, request.uri().query().map(str::to_owned)),
@@ -77,8 +81,8 @@ pub(super) async fn upgrade(
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
     match connecting.await {
-        Ok(Ok(admitted)) => {
-            let subprotocol = admitted.subprotocol().cloned();
+        Ok(Ok(mut admitted)) => {
+            let subprotocol = admitted.take_subprotocol();
             session.put(admitted);
             Ok(switching_protocols(accept, subprotocol))
         }
@@ -88,7 +92,7 @@ pub(super) async fn upgrade(
                 audit::turned_away(&api_id, &stage_name, address.source_ip, refusal.error.reason());
             }
             let mut response = gateway_response::refusal(&refusal);
-            if plane.live().explain {
+            if explain {
                 gateway_response::explain(&mut response, refusal.error.reason());
             }
             Err(Box::new(response))

@@ -52,6 +52,7 @@ reasons! {
     MissingParameter = "missingParameter", "BAD_REQUEST_PARAMETERS", "a required request parameter is missing";
     Throttled = "throttled", "THROTTLED", "a bucket is empty, or an address has as many connections as it may";
     NodeFull = "nodeFull", "DEFAULT_5XX", "the node has as many connections as it may";
+    BacklogFull = "backlogFull", "DEFAULT_5XX", "too many ended connections wait for their $disconnect";
     RegistryUnavailable = "registryUnavailable", "DEFAULT_5XX", "the node may accept no connections now";
     NoRoute = "noRoute", "ACCESS_DENIED", "no route has the selected key and there is no $default route";
     ApiRemoved = "apiRemoved", "RESOURCE_NOT_FOUND", "a reload removed the API or its stage";

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
@@ -34,12 +35,15 @@ impl PeerTls {
         Ok(PeerTls { settings: settings.clone(), server: ServerTls::load_with(&as_server, Vec::new())?, client })
     }
 
-    /// Does the handshake with a peer that has connected, without a bound on its time.
+    /// The handshake with a peer that has connected and begins it within `silence`.
     ///
     /// # Errors
-    /// The other side is no peer.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<server::TlsStream<S>> {
-        self.server.accept(stream).await
+    /// It is no peer; [`io::ErrorKind::TimedOut`] if it says nothing.
+    pub async fn accept<S>(&self, stream: S, silence: Duration) -> io::Result<server::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.server.accept_within(stream, silence).await
     }
 
     /// Does the handshake with the peer at `advertise`, its host and port, without a bound on its time.

@@ -7,13 +7,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
+    Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -69,6 +70,20 @@ impl ServerTls {
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = Arc::clone(&self.state.load().config);
         TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// As [`ServerTls::accept`], for a client that has to begin its handshake within `silence`.
+    ///
+    /// # Errors
+    /// As [`ServerTls::accept`]; [`io::ErrorKind::TimedOut`] if it says nothing.
+    pub async fn accept_within<S>(&self, stream: S, silence: Duration) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let hello = timeout(silence, hello).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let config = Arc::clone(&self.state.load().config);
+        hello.into_stream(config).await
     }
 
     /// Returns true if one of the certificates is for `host`.

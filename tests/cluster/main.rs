@@ -6,5 +6,6 @@ mod faults;
 mod forward;
 mod groups;
 mod members;
+mod strangers;
 mod support;
 mod tls;

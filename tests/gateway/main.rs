@@ -14,6 +14,7 @@ mod sdk;
 mod close;
 mod liveness;
 mod disconnect;
+mod ended;
 mod handshake;
 mod reload;
 mod process;

@@ -1,6 +1,14 @@
 //! A new configuration under open connections, in this process.
 
-use crate::support::{Gate, Reply, Settings, TestBackend};
+use crate::support::{Gate, Reply, Settings, TestBackend, TestClient, TestGateway};
+
+/// A client of the stage `test`, with its id.
+async fn client_of_test(gateway: &TestGateway, backend: &TestBackend) -> (TestClient, String) {
+    backend.skip("CONNECT");
+    let client = gateway.connect("/test").await;
+    let id = backend.next("CONNECT").await.connection_id().to_owned();
+    (client, id)
+}
 
 #[tokio::test]
 async fn the_next_message_of_an_open_socket_uses_the_new_routes() {
@@ -49,8 +57,96 @@ async fn a_stage_that_is_taken_away_leaves_its_sockets_open_and_serves_nobody() 
     assert_eq!(gateway.post(&id, "through another stage").await.status, 200);
     assert_eq!(client.next_text().await, "through another stage");
     client.close(None).await;
+    let call = backend.next("DISCONNECT").await;
+    assert_eq!((call.connection_id(), call.header("x-tidegate-stage")), (&*id, "test"));
     gateway.settled().await;
     gateway.drain().await;
+}
+
+#[tokio::test]
+async fn a_client_whose_stage_api_or_route_was_taken_away_is_told_of_where_it_was_before() {
+    let (old, new) = (TestBackend::start().await, TestBackend::start().await);
+    let before = Settings::aws_proxy(&old).another_api("news");
+    let without_route = "$connect: { target: integrations/backend }, $default: { target: integrations/backend }";
+    for (what, target, after) in [
+        ("stage", "/_aws/execute-api/chat/test", Settings::aws_proxy(&new).without_stage("test").another_api("news")),
+        ("API", "/_aws/execute-api/news/test", Settings::aws_proxy(&new)),
+        ("route", "/_aws/execute-api/chat/test", Settings::aws_proxy(&new).routes(without_route).another_api("news")),
+    ] {
+        let mut gateway = before.start().await;
+        let client = gateway.connect(target).await;
+        let connect = old.next("CONNECT").await;
+        gateway.reload(&after);
+        // And it is gone for more than one reload.
+        gateway.reload(&after);
+        client.close(Some((4001, "bye"))).await;
+        let call = old.next("DISCONNECT").await;
+        assert_eq!(call.connection_id(), connect.connection_id(), "{what}");
+        assert_eq!(call.closing(), (4001, "bye".to_owned()));
+        for name in ["x-tidegate-api-id", "x-tidegate-stage", "x-tidegate-callback-url"] {
+            assert_eq!(call.header(name), connect.header(name), "{what}");
+        }
+        gateway.settled().await;
+        assert_eq!(gateway.metric("tidegate_disconnect_events_lost_total").await, 0);
+        gateway.drain().await;
+        assert_eq!(
+            old.calls("DISCONNECT").iter().filter(|told| told.connection_id() == call.connection_id()).count(),
+            1
+        );
+    }
+    assert_eq!(new.order(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_stage_that_is_put_back_tells_of_all_its_clients() {
+    let (old, new) = (TestBackend::start().await, TestBackend::start().await);
+    let mut gateway = Settings::aws_proxy(&old).start().await;
+    let (client, id) = client_of_test(&gateway, &old).await;
+    gateway.reload(&Settings::aws_proxy(&old).without_stage("test"));
+    gateway.reload(&Settings::aws_proxy(&new));
+    client.close(None).await;
+    assert_eq!(new.next("DISCONNECT").await.connection_id(), id);
+    gateway.settled().await;
+    assert!(old.calls("DISCONNECT").is_empty());
+}
+
+#[tokio::test]
+async fn a_stage_that_is_put_back_without_a_route_tells_of_those_alone_who_came_before() {
+    let backend = TestBackend::start().await;
+    let settings = Settings::aws_proxy(&backend);
+    let untold = settings.clone().routes("$connect: { target: integrations/backend }");
+    let mut gateway = settings.start().await;
+    let (early, early_id) = client_of_test(&gateway, &backend).await;
+    gateway.reload(&settings.clone().without_stage("test"));
+    gateway.reload(&untold);
+    let (late, _) = client_of_test(&gateway, &backend).await;
+    late.close(None).await;
+    gateway.settled().await;
+    assert!(backend.calls("DISCONNECT").is_empty(), "it never had a route");
+    gateway.reload(&untold.clone().without_stage("test"));
+    early.close(None).await;
+    assert_eq!(backend.next("DISCONNECT").await.connection_id(), early_id);
+    gateway.settled().await;
+    assert_eq!(gateway.metric("tidegate_disconnect_events_lost_total").await, 0);
+}
+
+#[tokio::test]
+async fn an_event_that_waits_while_its_stage_is_taken_away_is_sent_on_to_the_same_place() {
+    let backend = TestBackend::start().await;
+    let settings = Settings::aws_proxy(&backend);
+    let mut gateway = settings.start().await;
+    let (client, id) = client_of_test(&gateway, &backend).await;
+    let gate = Gate::default();
+    backend.answer("DISCONNECT", Reply::http(503, "").held(&gate));
+    client.close(None).await;
+    let first = backend.next("DISCONNECT").await;
+    gateway.reload(&settings.clone().without_stage("test"));
+    gate.open();
+    let second = backend.next("DISCONNECT").await;
+    assert_eq!((first.connection_id(), second.connection_id()), (&*id, &*id));
+    assert_eq!(first.header("x-tidegate-request-id"), second.header("x-tidegate-request-id"));
+    assert_eq!((first.uri.path(), first.header("x-tidegate-stage")), (second.uri.path(), "test"));
+    gateway.settled().await;
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tidegate::id::NodeId;
+use tidegate::redis_client::{Call, Keys};
 use tidegate::telemetry::Metrics;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -117,7 +119,12 @@ async fn clients_and_messages(moved: &mut Moved) {
     let gate = Gate::default();
     backend.answer("DISCONNECT", Reply::Held(gate.clone(), Box::new(Reply::ok())));
     client.close(Some((4000, "bye"))).await;
-    let names = ["tidegate_disconnects_total", "tidegate_disconnect_codes_total", "tidegate_disconnect_events_pending"];
+    let names = [
+        "tidegate_disconnects_total",
+        "tidegate_disconnect_codes_total",
+        "tidegate_disconnect_events_pending",
+        "tidegate_disconnect_backlog_ratio",
+    ];
     moved.expect(&gateway, &before, &names).await;
     gate.open();
     gateway.settled().await;
@@ -232,7 +239,7 @@ async fn telemetry_itself(moved: &mut Moved) {
 async fn other_nodes(moved: &mut Moved) {
     let backend = TestBackend::start().await;
     let cluster = TwoNodes::start(&Settings::aws_proxy(&backend)).await;
-    let TwoNodes { nodes: [node, other], settings, redis: _redis } = cluster;
+    let TwoNodes { nodes: [node, other], settings, redis } = cluster;
     let none = BTreeMap::new();
     // Each node has asked Redis, and found its peer.
     let names = [
@@ -267,4 +274,14 @@ async fn other_nodes(moved: &mut Moved) {
     let names = ["tidegate_reaping_connections", "tidegate_reaped_connections_total"];
     moved.expect(&node, &before, &names).await;
     gate.open();
+
+    // Two have died whose records nobody could read: one for a long time, one just now.
+    for (dead, at) in [(NodeId::random(), "1"), (NodeId::random(), "9999999999999")] {
+        let keys = Keys::new("tidegate");
+        let record = Call::command("HSET", keys.unreadable(dead)).arg("a connection").arg("no record").arg("").arg(at);
+        let index = Call::command("HSET", keys.unreadable_index()).arg(dead.to_string()).arg("{}");
+        redis.connection().await.run(&[record, index]).await.unwrap();
+    }
+    let late = settings.start().await;
+    moved.expect(&late, &none, &["tidegate_unreadable_records", "tidegate_unreadable_records_lost_total"]).await;
 }

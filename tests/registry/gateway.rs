@@ -1,15 +1,18 @@
 //! A whole gateway with a mirrored registry: readiness, new connections, what operators get over HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tidegate::app::Gateway;
 use tidegate::config::{self, Config};
+use tidegate::id::ConnectionId;
+use tidegate::request_context::Connection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{RedisServer, eventually};
+use crate::support::{Node, RedisServer, eventually};
 
 /// One API whose routes lead nowhere: it needs no backend.
 fn configuration(server: &RedisServer, when_unavailable: &str) -> Config {
@@ -101,6 +104,35 @@ async fn with_refuse_new_clients_and_the_load_balancer_are_turned_away() {
     let _second = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     gateway.drain(CancellationToken::new()).await;
     assert_eq!(server.keys().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and_counted() {
+    let server = RedisServer::start().await;
+    let dead = Node::start(&server).await;
+    // The first two are of an API and a stage that nobody has here; the stage of the third has no `$disconnect` route.
+    for (api_id, stage) in [("gone", "prod"), ("chat", "gone"), ("chat", "prod")] {
+        let sample = Connection::sample(ConnectionId::random(dead.id()));
+        let connection = Arc::new(Connection { api_id: api_id.into(), stage: stage.into(), ..sample });
+        assert!(dead.registry.connect(&connection, None));
+        dead.registry.record(&connection.id).await.expect("a record");
+    }
+    let gateway = Gateway::start(configuration(&server, "accept")).await.expect("a gateway");
+    gateway.ready().await;
+    dead.kill().await;
+    let (tombstone, id) = (dead.mirror.keys().node(dead.id()), dead.id().to_string());
+    eventually("the records go", || async {
+        server.keys().await.iter().all(|key| !key.contains(&id) || *key == tombstone)
+    })
+    .await;
+    let (_, metrics) = get(gateway.internal_address(), "/metrics").await;
+    let lost: Vec<&str> =
+        metrics.lines().filter(|line| line.starts_with("tidegate_disconnect_events_lost_total")).collect();
+    assert_eq!(lost.len(), 2, "{lost:?}");
+    for labels in ["{api_id=\"gone\",stage=\"prod\"} 1", "{api_id=\"chat\",stage=\"gone\"} 1"] {
+        assert!(lost.iter().any(|line| line.ends_with(labels)), "{lost:?}");
+    }
+    gateway.drain(CancellationToken::new()).await;
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 //! real Redis.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tidegate::cluster::Standing;
-use tidegate::id::ConnectionId;
+use tidegate::id::{ConnectionId, NodeId};
+use tidegate::limits::LimitSettings;
 use tidegate::redis_client::{Call, read};
 use tidegate::registry::claims::Arrival;
 use tidegate::session::Closing;
@@ -27,9 +29,16 @@ async fn deliver(node: &mut Node, mut expected: BTreeSet<ConnectionId>) -> Vec<(
 }
 
 async fn is_buried(server: &RedisServer, dead: &Node) {
+    is_buried_but_for(server, dead, &[]).await;
+}
+
+/// Nothing is left of a dead node but a tombstone and these keys.
+async fn is_buried_but_for(server: &RedisServer, dead: &Node, rest: &[String]) {
     let (tombstone, id) = (dead.mirror.keys().node(dead.id()), dead.id().to_string());
-    eventually("nothing is left but a tombstone", || async {
-        server.keys().await.iter().all(|key| !key.contains(&id) || *key == tombstone)
+    eventually("nothing else is left of it", || async {
+        let keys = server.keys().await;
+        rest.iter().all(|key| keys.contains(key))
+            && keys.iter().all(|key| !key.contains(&id) || *key == tombstone || rest.contains(key))
     })
     .await;
     let index = Call::command("HEXISTS", dead.mirror.keys().index()).arg(&id);
@@ -155,39 +164,212 @@ async fn a_node_that_left_with_pending_events_is_taken_over_at_once() {
     is_buried(&server, &left).await;
 }
 
+/// A record whose format nobody knows.
+const DAMAGED: [u8; 3] = [7, 1, 2];
+
+/// Puts records that nobody can read among those of a dead node: of an unknown format, cut short, without an id, and
+/// without a name that is text.
+async fn damage(server: &RedisServer, dead: &Node) -> usize {
+    let bucket = |bucket| dead.mirror.keys().bucket(dead.id(), bucket);
+    let id = ConnectionId::random(dead.id());
+    let own = bucket(usize::from(id.bucket()));
+    let other = ConnectionId::random(dead.id());
+    let calls = [
+        Call::command("HSET", own).arg(id.to_string()).arg(DAMAGED),
+        Call::command("HSET", bucket(usize::from(other.bucket()))).arg(other.to_string()).arg([1, 0x93]),
+        Call::command("HSET", bucket(0)).arg("no id").arg("rubbish"),
+        Call::command("HSET", bucket(15)).arg([0xff, 0xfe]).arg([0xff]),
+    ];
+    server.connection().await.run(&calls).await.expect("answers");
+    calls.len()
+}
+
+/// The value of a metric without labels.
+fn metric(node: &Node, name: &str) -> usize {
+    let text = node.metrics.encode();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
 #[tokio::test]
-async fn damaged_records_are_removed_and_hide_no_other() {
+async fn damaged_records_keep_no_other_from_being_told_and_are_lost_when_their_day_is_over() {
+    let server = RedisServer::start().await;
+    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let mut expected = BTreeSet::new();
+    for _ in 0..40 {
+        expected.insert(dead.open().await.id);
+    }
+    assert!(dead.mirror.flush().await);
+    let damaged = damage(&server, &dead).await;
+    dead.kill().await;
+    deliver(&mut reaper, expected).await;
+    let keys = dead.mirror.keys();
+    let kept = [keys.unreadable(dead.id()), keys.strings(dead.id())];
+    is_buried_but_for(&server, &dead, &kept).await;
+    eventually("they are counted", || async { metric(&reaper, "tidegate_unreadable_records") == damaged }).await;
+    assert_eq!(metric(&reaper, "tidegate_unreadable_records_lost_total"), 0);
+    assert!(matches!(reaper.membership.standing(&dead.id(), LEASE), Standing::Gone));
+
+    // Another node finds them after the first has died, and is no better at reading them.
+    reaper.kill().await;
+    let next = Node::start(&server).await;
+    eventually("it has found them", || async { metric(&next, "tidegate_unreadable_records") == damaged }).await;
+    is_buried(&server, &reaper).await;
+    is_buried_but_for(&server, &dead, &kept).await;
+    next.kill().await;
+    let last = Node::launch(NodeOptions { unreadable_kept: Duration::ZERO, ..NodeOptions::new(&server) });
+    eventually("they are lost", || async { metric(&last, "tidegate_unreadable_records_lost_total") == damaged }).await;
+    is_buried(&server, &dead).await;
+    eventually("the index has forgotten them", || async { !server.keys().await.contains(&keys.unreadable_index()) })
+        .await;
+    assert_eq!(metric(&last, "tidegate_unreadable_records"), 0);
+}
+
+#[tokio::test]
+async fn a_record_that_was_set_aside_is_taken_over_by_a_version_that_reads_it() {
+    let server = RedisServer::start().await;
+    let (dead, old) = (Node::start(&server).await, Node::start(&server).await);
+    let id = dead.open().await.id;
+    assert!(dead.mirror.flush().await);
+    let keys = dead.mirror.keys();
+    let bucket = keys.bucket(dead.id(), usize::from(id.bucket()));
+    let redis = server.connection().await;
+    let get = Call::command("HGET", bucket.clone()).arg(id.to_string());
+    let record: Vec<u8> = redis.run_one(get).await.and_then(read).expect("a record");
+    redis.run_one(Call::command("HSET", bucket).arg(id.to_string()).arg(DAMAGED)).await.expect("written");
+    dead.kill().await;
+    let unreadable = keys.unreadable(dead.id());
+    is_buried_but_for(&server, &dead, &[unreadable.clone(), keys.strings(dead.id())]).await;
+    old.kill().await;
+    // What the next one finds is what its version reads.
+    redis.run_one(Call::command("HSET", unreadable).arg(id.to_string()).arg(record)).await.expect("written");
+    let mut new = Node::start(&server).await;
+    deliver(&mut new, BTreeSet::from([id])).await;
+    is_buried(&server, &dead).await;
+    eventually("the index has forgotten it", || async { !server.keys().await.contains(&keys.unreadable_index()) })
+        .await;
+    assert_eq!(metric(&new, "tidegate_unreadable_records_lost_total"), 0);
+}
+
+#[tokio::test]
+async fn a_dead_node_of_a_later_format_is_left_to_its_like_as_long_as_there_is_one() {
     let server = RedisServer::start().await;
     let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
     let id = dead.open().await.id;
     assert!(dead.mirror.flush().await);
+    let (keys, redis, newer) = (dead.mirror.keys(), server.connection().await, NodeId::random());
+    let entry = r#"{"v":1,"protocol":[1,2],"record":9,"advertise":"127.0.0.1:1","version":"9"}"#;
+    let calls = [
+        Call::command("SET", keys.node(newer)).arg("live 1"),
+        Call::command("SET", keys.lease(newer)).arg("1"),
+        Call::command("HSET", keys.index()).arg(newer.to_string()).arg(entry),
+        Call::command("HSET", keys.index()).arg(dead.id().to_string()).arg(entry),
+    ];
+    redis.run(&calls).await.expect("answers");
     dead.kill().await;
-    let bucket = dead.mirror.keys().bucket(dead.id(), usize::from(id.bucket()));
-    let rubbish = Call::command("HSET", bucket).arg(ConnectionId::random(dead.id()).to_string()).arg([0, 1]);
-    let nameless = Call::command("HSET", dead.mirror.keys().bucket(dead.id(), 0)).arg("no id").arg("rubbish");
-    server.connection().await.run(&[rubbish, nameless]).await.expect("answers");
+    let is_dead = || async { matches!(reaper.membership.standing(&dead.id(), LEASE), Standing::Gone) };
+    eventually("it is dead", is_dead).await;
+    // Another one that dies later is taken over and buried: passes went by.
+    let other = Node::start(&server).await;
+    other.kill().await;
+    is_buried(&server, &other).await;
+    assert!(reaper.registry.claims().is_empty());
+    redis.run_one(Call::command("DEL", keys.lease(newer))).await.expect("an answer");
+    // Of what it wrote most can be read.
     deliver(&mut reaper, BTreeSet::from([id])).await;
     is_buried(&server, &dead).await;
 }
 
 #[tokio::test]
-async fn records_of_a_newer_format_are_left_to_a_newer_version() {
+async fn whatever_else_is_damaged_keeps_nobody_from_being_told() {
     let server = RedisServer::start().await;
-    let (dead, reaper) = (Node::start(&server).await, Node::start(&server).await);
-    let id = dead.open().await.id;
+    let (dead, worse, mut reaper) =
+        (Node::start(&server).await, Node::start(&server).await, Node::start(&server).await);
+    let mut expected = BTreeSet::new();
+    for _ in 0..10 {
+        expected.insert(dead.open().await.id);
+    }
+    assert!(dead.mirror.flush().await);
+    let keys = dead.mirror.keys();
+    let bad = NodeId::random();
+    let calls = [
+        Call::command("HSET", keys.strings(dead.id())).arg("no number").arg("rubbish"),
+        Call::command("HSET", keys.strings(dead.id())).arg("4000000").arg([0xff]),
+        Call::command("HSET", keys.index()).arg([0xff, 0xfe]).arg([0xff]),
+        Call::command("HSET", keys.index())
+            .arg(bad.to_string())
+            .arg(r#"{"v":1,"protocol":[1,2],"record":1,"advertise":"a:1","version":"1"}"#),
+        Call::command("SET", keys.node(bad)).arg([0xff, 0xfe]),
+        Call::command("SET", keys.bucket(worse.id(), 3)).arg("no hash"),
+        Call::command("HSET", keys.unreadable_index()).arg("no node").arg("rubbish"),
+        Call::command("HSET", keys.unreadable_index()).arg(NodeId::random().to_string()).arg("without records"),
+    ];
+    server.connection().await.run(&calls).await.expect("answers");
+    worse.kill().await;
+    dead.kill().await;
+    deliver(&mut reaper, expected).await;
+    is_buried(&server, &dead).await;
+    eventually("the index has forgotten them", || async { !server.keys().await.contains(&keys.unreadable_index()) })
+        .await;
+    assert_eq!(reaper.state().name(), "attached");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_larger_than_there_is_room_is_read_bit_by_bit() {
+    let server = RedisServer::start().await;
+    let dead = Node::start(&server).await;
+    let mut expected = BTreeSet::new();
+    for _ in 0..200 {
+        expected.insert(dead.open().await.id);
+    }
     assert!(dead.mirror.flush().await);
     dead.kill().await;
-    let redis = server.connection().await;
-    let bucket = dead.mirror.keys().bucket(dead.id(), usize::from(id.bucket()));
-    redis.run_one(Call::command("HSET", bucket).arg(id.to_string()).arg([255, 1, 2])).await.expect("an answer");
-    eventually("it is dead", || async { matches!(reaper.membership.standing(&dead.id(), LEASE), Standing::Gone) })
-        .await;
-    // Another one that dies later is taken over and buried: passes went by.
-    let other = Node::start(&server).await;
-    other.kill().await;
-    is_buried(&server, &other).await;
-    assert_eq!(dead.mirror.keys().index(), reaper.mirror.keys().index());
-    let exists = Call::command("HEXISTS", dead.mirror.keys().bucket(dead.id(), usize::from(id.bucket())));
-    assert!(read::<bool>(redis.run_one(exists.arg(id.to_string())).await.expect("an answer")).expect("0 or 1"));
-    assert!(reaper.registry.claims().is_empty());
+    let mut first = Node::launch(NodeOptions { held_max: 5, ..NodeOptions::new(&server) });
+    while expected.len() > 100 {
+        let id = timeout(SOON * 3, deliver_one(&mut first)).await.expect("in time");
+        assert!(expected.remove(&id), "once");
+    }
+    first.kill().await;
+    // The second goes on where the first died; its bound is that of its own ended connections.
+    let mut second = Node::launch(NodeOptions::new(&server));
+    second.registry.set_limits(&LimitSettings { disconnect_backlog: 5, ..LimitSettings::default() });
+    while !expected.is_empty() {
+        // What the first did last it may not have noted.
+        expected.remove(&timeout(SOON * 3, deliver_one(&mut second)).await.expect("in time"));
+    }
+    let rest = async {
+        loop {
+            deliver_one(&mut second).await;
+        }
+    };
+    tokio::select! {
+        () = is_buried(&server, &dead) => {}
+        () = rest => {}
+    }
+}
+
+/// Sends the event of one that `node` takes over, which never holds more than five.
+async fn deliver_one(node: &mut Node) -> ConnectionId {
+    loop {
+        let arrival = node.arrivals.recv().await.expect("it reaps");
+        assert!(node.registry.claims().len() <= 5, "{}", node.registry.claims().len());
+        if node.registry.take_up(&arrival.id).is_some() {
+            assert!(node.registry.settle(&arrival.id));
+            return arrival.id;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_header_that_another_node_kept_whole_only_the_begin_is_held() {
+    let server = RedisServer::start().await;
+    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let agent = "é".repeat(16_000);
+    let connection = connection(&dead.registry, Some(&agent));
+    dead.registry.connect(&connection, None);
+    dead.registry.record(&connection.id).await.expect("a record");
+    dead.kill().await;
+    let arrival = timeout(SOON * 3, reaper.arrivals.recv()).await.expect("in time").expect("it reaps");
+    let ended = reaper.registry.take_up(&arrival.id).expect("its claim is fresh");
+    assert_eq!(ended.connection.user_agent.as_deref(), Some(&agent[..512]));
 }

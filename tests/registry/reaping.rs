@@ -127,7 +127,7 @@ async fn one_node_claims_a_bucket_and_only_of_a_dead_node() {
     assert_eq!(test.keep(test.reaper).await, ("GONE".to_owned(), "live 7".to_owned()));
     test.set(&test.node_key(), "dead 7").await;
     assert_eq!(test.keep(test.reaper).await, ("GONE".to_owned(), "dead 7".to_owned()));
-    let mine = ("MINE".to_owned(), vec!["a".to_owned(), "record".to_owned()]);
+    let mine = ("MINE".to_owned(), vec!["a".to_owned()]);
     assert_eq!(test.claim(test.reaper).await, mine);
     assert_eq!(test.claim(test.other).await, ("TAKEN".to_owned(), vec![]));
     assert_eq!(test.keep(test.other).await, ("TAKEN".to_owned(), "dead 7".to_owned()));
@@ -208,6 +208,97 @@ async fn a_node_is_buried_when_nothing_is_left_and_nobody_else_is_at_it() {
     assert!(!test.exists(test.keys.strings(test.node)).await);
 }
 
+fn names(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+impl Test {
+    /// Names that `overdue` answers, in order, and its word.
+    async fn overdue(&self, age: Duration) -> (String, Vec<String>) {
+        let (word, mut names): (String, Vec<String>) = self.ask(reaping::overdue(&self.keys, self.node, age)).await;
+        names.sort();
+        (word, names)
+    }
+
+    async fn unreadable(&self) -> BTreeMap<String, String> {
+        self.ask(Call::command("HGETALL", self.keys.unreadable(self.node))).await
+    }
+}
+
+#[tokio::test]
+async fn records_are_set_aside_by_who_has_the_claim_and_the_node_is_buried_without_them() {
+    let test = Test::start().await;
+    test.set(&test.node_key(), "dead 7").await;
+    for id in ["a", "b", "c"] {
+        test.record(3, id, "record").await;
+    }
+    test.run(Call::command("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
+    let set_aside = |by, all: &[&str]| reaping::set_aside(&test.keys, (test.node, 3), by, &names(all));
+    test.check(set_aside(test.reaper, &["a"]), "LOST").await;
+    test.claim(test.reaper).await;
+    test.check(set_aside(test.other, &["a"]), "LOST").await;
+    assert_eq!((test.bucket(3).await.len(), test.unreadable().await.len()), (3, 0));
+    test.check(set_aside(test.reaper, &["a", "gone", "b"]), "OK").await;
+    assert_eq!(test.bucket(3).await.keys().collect::<Vec<_>>(), ["c"]);
+    let mut unreadable = test.unreadable().await;
+    assert!(unreadable.remove("").unwrap().parse::<u64>().unwrap() > 0, "when");
+    assert_eq!(unreadable, BTreeMap::from([("a", "record"), ("b", "record")].map(|(k, v)| (k.into(), v.into()))));
+
+    test.check(reaping::bury(&test.keys, test.node, test.reaper), "NO").await;
+    test.run(Call::command("DEL", test.keys.bucket(test.node, 3))).await;
+    test.check(reaping::bury(&test.keys, test.node, test.reaper), "OK").await;
+    assert!(test.ttl(test.node_key()).await > 3_000_000);
+    assert!(test.exists(test.keys.strings(test.node)).await, "what was set aside may refer to them");
+    assert_eq!(test.unreadable().await.len(), 3);
+}
+
+#[tokio::test]
+async fn what_was_set_aside_is_lost_when_its_time_is_over_and_not_before() {
+    let test = Test::start().await;
+    assert_eq!(test.overdue(Duration::ZERO).await, ("NONE".to_owned(), vec![]));
+    test.set(&test.node_key(), "dead 7").await;
+    test.record(3, "a", "record").await;
+    test.record(3, "b", "record").await;
+    test.run(Call::command("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
+    test.claim(test.reaper).await;
+    test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["a"])), "OK").await;
+    let (word, kept) = test.overdue(LEASE).await;
+    assert_eq!((word.as_str(), kept.contains(&"1".to_owned())), ("KEPT", true), "{kept:?}");
+    assert_eq!(test.overdue(Duration::ZERO).await, ("LOST".to_owned(), vec![String::new(), "a".to_owned()]));
+    assert!(test.unreadable().await.is_empty());
+    assert!(test.exists(test.keys.strings(test.node)).await, "a record that is left may refer to them");
+    test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["b"])), "OK").await;
+    assert_eq!(test.overdue(Duration::ZERO).await.0, "LOST");
+    assert!(!test.exists(test.keys.strings(test.node)).await);
+}
+
+#[tokio::test]
+async fn what_can_be_read_after_all_goes_back_to_its_bucket_and_is_claimed() {
+    let test = Test::start().await;
+    test.set(&test.node_key(), "dead 7").await;
+    for id in ["a", "b"] {
+        test.record(3, id, "record").await;
+    }
+    test.claim(test.reaper).await;
+    test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["a", "b"])), "OK").await;
+    test.run(Call::command("DEL", test.keys.claim(test.node, 3))).await;
+    // Its tombstone is gone.
+    test.run(Call::command("DEL", test.node_key())).await;
+    let revive = |by, all: &[&str]| reaping::revive(&test.keys, (test.node, 3), by, LEASE, &names(all));
+    test.check(revive(test.reaper, &["a", "gone"]), "MINE").await;
+    assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 0"));
+    assert_eq!(test.bucket(3).await, BTreeMap::from([("a".to_owned(), "record".to_owned())]));
+    assert_eq!(test.unreadable().await.len(), 2);
+    test.check(revive(test.other, &["b"]), "TAKEN").await;
+    assert_eq!(test.bucket(3).await.len(), 2);
+    assert!(!test.exists(test.keys.unreadable(test.node)).await, "nothing is left of it");
+    // A tombstone that would expire does not.
+    test.set(&test.node_key(), "dead 7").await;
+    test.run(Call::command("PEXPIRE", test.node_key()).arg("100000")).await;
+    test.check(revive(test.reaper, &[]), "MINE").await;
+    assert_eq!((test.get(test.node_key()).await.as_deref(), test.ttl(test.node_key()).await), (Some("dead 7"), -1));
+}
+
 #[tokio::test]
 async fn a_dead_node_is_taken_over_although_redis_has_no_memory_left() {
     let test = Test::start().await;
@@ -225,5 +316,8 @@ async fn a_dead_node_is_taken_over_although_redis_has_no_memory_left() {
     test.check(finish(&[("b", "2")]), "OK").await;
     let restore = reaping::restore(&test.keys, (test.node, 3), test.reaper, LEASE, records(&[("c", "1")]));
     test.check(restore, "MINE").await;
+    assert_eq!(test.bucket(3).await.len(), 3);
+    test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["c"])), "OK").await;
+    test.check(reaping::revive(&test.keys, (test.node, 3), test.reaper, LEASE, &names(&["c"])), "MINE").await;
     assert_eq!(test.bucket(3).await.len(), 3);
 }

@@ -79,7 +79,7 @@ impl Process {
             };
             let member = (Arc::clone(&membership), refreshes);
             let (beat, handle) = Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), member);
-            let settings = ReaperSettings { times, held_max: random.random_range(1..8) };
+            let settings = ReaperSettings { held_max: random.random_range(1..8), ..ReaperSettings::new(times) };
             let gauge = metrics.reaping();
             let reaper =
                 Reaper::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), gauge);

@@ -37,6 +37,8 @@ enum Reply {
     Number(i64),
     Text(Vec<u8>),
     List(Vec<Vec<u8>>),
+    /// A value for each field that was asked for, if there is one.
+    Values(Vec<Option<Vec<u8>>>),
     /// All of a set, as the only page of it.
     Page(Vec<Vec<u8>>),
 }
@@ -57,7 +59,7 @@ impl Store {
                     let texts: Vec<_> = list.iter().map(|text| lua.create_string(text)).collect::<Result<_, _>>()?;
                     LuaValue::Table(lua.create_sequence_from(texts)?)
                 }
-                Reply::Page(_) => panic!("a script pages"),
+                Reply::Page(_) | Reply::Values(_) => panic!("a script pages"),
             })
         });
         redis.set("call", call.unwrap()).unwrap();
@@ -101,6 +103,9 @@ impl Store {
                 Reply::Number(number) => Value::Int(number),
                 Reply::Text(text) => Value::BulkString(text),
                 Reply::List(list) => array(list),
+                Reply::Values(values) => {
+                    Value::Array(values.into_iter().map(|value| value.map_or(Value::Nil, Value::BulkString)).collect())
+                }
                 Reply::Page(list) => Value::Array(vec![Value::BulkString(b"0".into()), array(list)]),
             };
         };
@@ -220,6 +225,13 @@ impl Shared {
             "HLEN" if there => Reply::Number(self.hash(&key).len() as i64),
             "HDEL" | "HEXISTS" | "HLEN" => Reply::Number(0),
             "HGET" if there => self.hash(&key).get(&words[2]).map_or(Reply::Nil, |value| Reply::Text(value.clone())),
+            "HMGET" => {
+                let values = words[2..].iter().map(|field| match self.data.keys.get(&key) {
+                    Some((Held::Hash(hash), _)) => hash.get(field).cloned(),
+                    _ => None,
+                });
+                Reply::Values(values.collect())
+            }
             "SPOP" if there => {
                 let hash = self.hash(&key);
                 let popped: Vec<_> = hash.keys().take(number(2) as usize).cloned().collect();

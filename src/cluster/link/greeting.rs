@@ -1,13 +1,16 @@
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use super::handshake::{Challenge, Hello, Introduction, NONCE_BYTES, Nonce, PROTOCOL, Refusal, Role, Transcript};
 use super::links::Registered;
+use super::strangers::Place;
 use super::wire::{Wire, WireError};
 use super::{Links, handshake};
 use crate::id::NodeId;
@@ -41,12 +44,15 @@ impl Identity {
     }
 }
 
-/// Plays the acceptor. The link exists before the dialler is told so.
+/// The acceptor's side, for a stranger at `place` who says Hello within `silence`. The link is there before the dialler is
+/// told so.
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     links: &Arc<Links>,
+    place: &Place,
+    silence: Duration,
 ) -> Result<Registered, GreetError> {
-    let result = accept_unless_refused(wire, links).await;
+    let result = accept_unless_refused(wire, links, place, silence).await;
     if let Err(GreetError::Refused(refusal)) = &result {
         // A hint for the operator of the other side, which may be gone.
         let _ = wire.send(&refusal.encode()).await;
@@ -57,10 +63,14 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 async fn accept_unless_refused<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     links: &Arc<Links>,
+    place: &Place,
+    silence: Duration,
 ) -> Result<Registered, GreetError> {
     let identity = links.identity();
-    let hello = wire.receive().await.map_err(GreetError::Wire)?;
+    let hello = timeout(silence, wire.receive()).await.map_err(|_| GreetError::Refused(Refusal::Timeout))?;
+    let hello = hello.map_err(GreetError::Wire)?;
     let (Hello { from: peer, .. }, protocol) = Hello::decode(&hello, identity.protocol).map_err(GreetError::Refused)?;
+    place.has_spoken();
     // The link that this peer has now is one that it knows of, or has lost, when it proves itself. A link that is there
     // later and was not there now is newer than this dial.
     let expected = links.expect(&peer.node).map_err(GreetError::Refused)?;

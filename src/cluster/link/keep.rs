@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::future::ready;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::transport::Connection;
 
 /// Longest time for a TCP connection and its handshake, where the lease allows it.
 const HANDSHAKE_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// Longest silence of a stranger: before he begins with TLS, and before all of his Hello is there.
+const SILENCE_MAX: Duration = Duration::from_millis(1500);
 
 /// Pause before the first and before any further attempt to dial a peer, ±50 %.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -70,43 +74,50 @@ impl Links {
 
     /// Serves a connection that somebody opened to this node: a peer's link until it is over, or a stranger until he is
     /// turned away.
-    pub async fn accept<S>(self: Arc<Self>, io: S, remote: String, local: Arc<dyn LocalConnections>)
+    pub async fn accept<S>(self: Arc<Self>, io: S, remote: SocketAddr, local: Arc<dyn LocalConnections>)
     where
         S: Connection,
     {
         match self.tls.clone() {
-            None => self.serve(ready(Ok(io)), &remote, &*local).await,
-            Some(tls) => self.serve(Box::pin(tls.accept(io)), &remote, &*local).await,
+            None => self.serve(ready(Ok(io)), remote, &*local).await,
+            Some(tls) => {
+                let silence = self.silence();
+                self.serve(Box::pin(async move { tls.accept(io, silence).await }), remote, &*local).await;
+            }
         }
     }
 
     async fn serve<S>(
         self: &Arc<Self>,
         opening: impl Future<Output = io::Result<S>>,
-        remote: &str,
+        remote: SocketAddr,
         local: &dyn LocalConnections,
     ) where
         S: Connection,
     {
+        let place = self.strangers.admit(remote.ip());
+        let too_late = |_| GreetError::Refused(Refusal::Timeout);
         let greeting = async {
-            let mut wire = Wire::new(opening.await.map_err(GreetError::Tls)?);
-            let registered = greeting::accept(&mut wire, self).await?;
+            let mut wire = Wire::new(opening.await.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => GreetError::Refused(Refusal::Timeout),
+                _ => GreetError::Tls(error),
+            })?);
+            let registered = greeting::accept(&mut wire, self, &place, self.silence()).await?;
             Ok((wire, registered))
         };
-        let greeted = match self.handshakes.try_acquire() {
-            Ok(_permit) => match timeout(self.handshake_timeout(), greeting).await {
-                Ok(greeted) => greeted,
-                Err(_) => Err(GreetError::Refused(Refusal::Timeout)),
-            },
-            Err(_) => Err(GreetError::Refused(Refusal::Busy)),
+        let greeted = tokio::select! {
+            biased;
+            greeted = timeout(self.handshake_timeout(), greeting) => greeted.unwrap_or_else(|late| Err(too_late(late))),
+            () = place.lost() => Err(GreetError::Refused(Refusal::Busy)),
         };
+        drop(place);
         match greeted {
             Ok((wire, registered)) => self.run(wire, registered, local).await,
             Err(error) => self.turned_away(&error, remote),
         }
     }
 
-    fn turned_away(&self, error: &GreetError, remote: &str) {
+    fn turned_away(&self, error: &GreetError, remote: SocketAddr) {
         let reason = match error {
             GreetError::Refused(refusal) => refusal.name(),
             GreetError::Wire(WireError::TooLarge) => Refusal::Malformed.name(),
@@ -118,9 +129,9 @@ impl Links {
         // open, nor a peer that looks for the node that was here before.
         let is_normal = reason == "closed" || matches!(error, GreetError::Refused(Refusal::Linked | Refusal::Leaving));
         if self.metrics.refused(reason) && !is_normal {
-            warn!(remote, reason, error = %chain(error), "refused a link; more of the kind are only counted for a minute");
+            warn!(%remote, reason, error = %chain(error), "refused a link; more of the kind are only counted for a minute");
         } else {
-            debug!(remote, reason, error = %chain(error), "refused a link");
+            debug!(%remote, reason, error = %chain(error), "refused a link");
         }
     }
 
@@ -145,6 +156,10 @@ impl Links {
 
     fn handshake_timeout(&self) -> Duration {
         self.lease().min(HANDSHAKE_TIMEOUT_MAX)
+    }
+
+    fn silence(&self) -> Duration {
+        self.handshake_timeout().min(SILENCE_MAX)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -13,14 +13,12 @@ use super::greeting::Identity;
 use super::handle::{Link, LinkLoad};
 use super::handshake::{Introduction, Refusal};
 use super::renewal::{Renewal, Renewals};
+use super::strangers::Strangers;
 use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
-
-/// Most handshakes at once that are not done yet, of strangers and peers. One more is refused.
-const HANDSHAKES_MAX: usize = 256;
 
 /// Most renewals for peers that wait at once. One more is refused, and the peer asks again.
 const RENEWALS_MAX: usize = 256;
@@ -52,7 +50,8 @@ pub struct Links {
     serial: AtomicU64,
     /// Cancelled when this node leaves: it dials and accepts nothing any more.
     pub(super) leaving: CancellationToken,
-    pub(super) handshakes: Semaphore,
+    /// Those whose handshake is not done yet.
+    pub(super) strangers: Arc<Strangers>,
     /// TLS of the links, if they are encrypted.
     pub(super) tls: Option<Arc<PeerTls>>,
 }
@@ -135,7 +134,7 @@ impl Links {
             changed: watch::Sender::new(()),
             serial: AtomicU64::new(0),
             leaving: CancellationToken::new(),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            strangers: Arc::default(),
             tls,
         })
     }

@@ -40,6 +40,7 @@ mod handshake;
 mod keep;
 mod links;
 mod renewal;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -1,53 +1,100 @@
 //! One bucket of a dead node: claimed, kept, given back.
 
-use std::collections::HashMap;
-
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{BATCH, Estate, Pass, ReapError, Reaper};
+use super::unreadable::id_of;
+use super::{BATCH, Pass, ReapError, Reaper};
 use crate::cluster::decide::{Claimed, Keeping, after_claim, keeping};
 use crate::cluster::survey::run_id_of;
-use crate::id::ConnectionId;
-use crate::redis_client::{Call, RedisError, read, reaping, scripts};
+use crate::id::{ConnectionId, NodeId};
+use crate::redis_client::{Call, read, reaping, scripts};
 use crate::registry::claims::{Bucket, ClaimView};
-use crate::registry::record::{self, Record, RecordError};
+use crate::registry::record::{self, Record, Texts, texts_of};
 use crate::telemetry::chain;
 
+/// Most pages of [`BATCH`] records that are read of a bucket before claims are renewed again.
+const PAGES: usize = 16;
+
+/// The texts that the records of a dead node share.
+pub(super) async fn read_texts(pass: &Pass<'_>, node: NodeId) -> Result<Texts, ReapError> {
+    Ok(texts_of(pass.ask(Call::command("HGETALL", pass.keys.strings(node))).await?))
+}
+
 impl Reaper {
-    /// Claims a bucket, with its records.
-    pub(super) async fn claim(&mut self, pass: &Pass<'_>, bucket: Bucket, run_id: &str) -> Result<(), ReapError> {
+    /// Claims a bucket, and reads of its records what there is room for. `true` if there is more to read at once.
+    pub(super) async fn claim(&mut self, pass: &Pass<'_>, bucket: Bucket, run_id: &str) -> Result<bool, ReapError> {
         let (node, number) = bucket;
         let (sent, times) = (Instant::now(), self.settings.times);
         let claim = reaping::claim(pass.keys, node, number, pass.node, times.lease());
-        let texts = Call::command("HGETALL", pass.keys.strings(node));
-        let needs_texts = self.estates.get(&node).is_none_or(|estate| estate.texts.is_none());
-        let calls: Vec<Call> = [claim].into_iter().chain(needs_texts.then_some(texts)).collect();
-        let mut answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?.into_iter();
-        let answer = answers.next().ok_or(ReapError::Redis(RedisError::Unexpected))?;
-        let (answer, fields): (String, Vec<Vec<u8>>) = read(answer).map_err(ReapError::Redis)?;
+        let (answer, names): (String, Vec<Vec<u8>>) = pass.ask(claim).await?;
         match after_claim(&answer) {
             Claimed::Mine => {}
             Claimed::Taken | Claimed::NotDead => {
                 debug!(%node, bucket = number, answer, "a bucket was not claimed");
-                return Ok(());
+                return Ok(false);
             }
         }
-        let Some(estate) = self.estates.get_mut(&node) else { return Ok(()) };
-        if let Some(texts) = answers.next() {
-            let texts: HashMap<u32, String> = read(texts).map_err(ReapError::Redis)?;
-            estate.texts = Some(texts.into_iter().map(|(number, text)| (number, text.into())).collect());
-        }
-        let (records, rubbish) = estate.read_records(&fields).await;
-        estate.taken += records.len();
+        let Some(estate) = self.estates.get_mut(&node) else { return Ok(false) };
         estate.announce();
-        let until = sent + times.proven();
-        self.registry.claims().take(bucket, run_id, until, records);
-        if !rubbish.is_empty() {
-            let finish = reaping::finish(pass.keys, bucket, pass.node, true, &rubbish, Vec::new());
-            pass.connection.run_one(finish).await.map_err(ReapError::Redis)?;
+        let ids: Vec<ConnectionId> = names.iter().filter_map(|name| id_of(name)).collect();
+        let strange: Vec<Vec<u8>> = names.into_iter().filter(|name| id_of(name).is_none()).collect();
+        self.registry.claims().take(bucket, run_id, sent + times.proven(), ids);
+        self.set_aside(pass, bucket, &strange, "the name is no connection id").await?;
+        self.read_on(pass, bucket).await
+    }
+
+    /// Reads on in a claimed bucket, as far as there is room. `true` if there is more to read at once.
+    pub(super) async fn read_on(&mut self, pass: &Pass<'_>, bucket: Bucket) -> Result<bool, ReapError> {
+        let (node, number) = bucket;
+        let key = pass.keys.bucket(node, number);
+        for _ in 0..PAGES {
+            let ids = self.next_page(bucket);
+            if ids.is_empty() {
+                return Ok(false);
+            }
+            if self.estates.get(&node).is_some_and(|estate| estate.texts.is_none()) {
+                let texts = read_texts(pass, node).await?;
+                self.estates.entry(node).and_modify(|estate| estate.texts = Some(texts));
+            }
+            let names: Vec<Vec<u8>> = ids.iter().map(|id| id.to_string().into_bytes()).collect();
+            let call = names.iter().fold(Call::command("HMGET", key.clone()), Call::arg);
+            let fields: Vec<Option<Vec<u8>>> = pass.ask(call).await?;
+            let (mut records, mut unreadable, mut why) = (Vec::with_capacity(ids.len()), Vec::new(), String::new());
+            for (id, bytes) in ids.iter().zip(fields) {
+                match bytes.map(|bytes| self.read_record(node, *id, &bytes)) {
+                    Some(Ok(record)) => records.push(record),
+                    Some(Err(error)) => {
+                        unreadable.push(id.to_string().into_bytes());
+                        why = chain(&error).to_string();
+                    }
+                    // Its event is over.
+                    None => {}
+                }
+            }
+            let new = self.registry.claims().add(bucket, ids.len(), records);
+            self.estates.entry(node).and_modify(|estate| estate.taken += new);
+            self.set_aside(pass, bucket, &unreadable, &why).await?;
+            // A large bucket must not keep others waiting.
+            tokio::task::yield_now().await;
         }
-        Ok(())
+        Ok(!self.next_page(bucket).is_empty())
+    }
+
+    /// The records that are read next: none until there is room for a few at once.
+    fn next_page(&self, bucket: Bucket) -> Vec<ConnectionId> {
+        let claims = self.registry.claims();
+        let held_max = self.held_max();
+        let room = held_max.saturating_sub(claims.len());
+        let few = BATCH.min(held_max.div_ceil(4));
+        claims.unread(bucket, BATCH, if room < few { 0 } else { room })
+    }
+
+    /// Reads one record. A text that is lost is no reason to lose the event.
+    fn read_record(&self, node: NodeId, id: ConnectionId, bytes: &[u8]) -> Result<Record, record::RecordError> {
+        let texts = self.estates.get(&node).and_then(|estate| estate.texts.as_ref());
+        let text = |number: u32| Some(texts.and_then(|texts| texts.get(&number).cloned()).unwrap_or_default());
+        record::decode(id, bytes, self.registry.client_header_bytes(), text)
     }
 
     /// Renews all claims.
@@ -91,7 +138,8 @@ impl Reaper {
                 warn!(%node, bucket = number, found, "Redis has forgotten what this node took over; it is written back");
                 self.restore(pass, *bucket, run_id).await?;
             }
-            Keeping::Reload => self.claim(pass, *bucket, run_id).await?,
+            // What there is to read is read by the pass that this is part of.
+            Keeping::Reload => _ = self.claim(pass, *bucket, run_id).await?,
         }
         Ok(())
     }
@@ -150,39 +198,5 @@ impl Reaper {
             }
         }
         Ok(())
-    }
-}
-
-impl Estate {
-    /// Reads the fields of a bucket: its records, and the names of those that nobody can read.
-    async fn read_records(&mut self, fields: &[Vec<u8>]) -> (Vec<Record>, Vec<String>) {
-        let (mut records, mut rubbish) = (Vec::with_capacity(fields.len() / 2), Vec::new());
-        // A text that is lost is no reason to lose the event.
-        let texts = self.texts.as_ref();
-        let text = |number: u32| Some(texts.and_then(|texts| texts.get(&number).cloned()).unwrap_or_default());
-        for (count, [id, bytes]) in fields.as_chunks::<2>().0.iter().enumerate() {
-            if count % BATCH == BATCH - 1 {
-                // A large bucket must not keep others waiting.
-                tokio::task::yield_now().await;
-            }
-            let name = String::from_utf8_lossy(id);
-            let read = ConnectionId::parse(&name).map(|id| record::decode(id, bytes, text));
-            match read {
-                Ok(Ok(record)) => records.push(record),
-                Ok(Err(error @ RecordError::Newer(_))) => {
-                    warn!(connection_id = %name, error = %chain(&error), "a record of a dead node waits for a newer version");
-                    self.is_unreadable = true;
-                }
-                Ok(Err(error)) => {
-                    warn!(connection_id = %name, error = %chain(&error), "a record of a dead node is removed unread");
-                    rubbish.push(name.into_owned());
-                }
-                Err(error) => {
-                    warn!(node = %self.member.node, %error, "a record without a connection id is removed");
-                    rubbish.push(name.into_owned());
-                }
-            }
-        }
-        (records, rubbish)
     }
 }

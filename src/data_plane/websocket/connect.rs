@@ -20,7 +20,7 @@ use crate::expression::RouteParameter;
 use crate::groups::Actions;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload, remove_hop_by_hop};
-use crate::limits::{Bucket, Slot};
+use crate::limits::{Bucket, Slot, cut_forwarded_for, cut_header};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
@@ -31,12 +31,11 @@ use crate::trace_context::TraceContext;
 
 const CONNECT: &str = "$connect";
 
-/// Most bytes of a client's `X-Forwarded-For` that are kept for the life of its connection.
-const FORWARDED_FOR_MAX_BYTES: usize = 512;
-
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
 pub struct UpgradeRequest {
+    /// The configuration that `deployment` and `stage` are of.
+    pub live: Arc<Live>,
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub handshake: Handshake,
@@ -82,8 +81,8 @@ pub(super) struct Particulars {
 
 /// Admits one client: all that happens between its upgrade request and the 101.
 ///
-/// 1. throttles of the address, of route or stage, and of all APIs  2. who it is  3. required parameters
-/// 4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
+/// 1. throttles of the address, of route or stage, and of all APIs, and room for its end  2. who it is
+/// 3. required parameters  4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
 ///
 /// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
 /// backend gets its `$disconnect`.
@@ -94,21 +93,25 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
     let started = Instant::now();
     let span = plane.telemetry.tracer.start("$connect", SpanKind::Server, request.handshake.trace());
     request.handshake.name_trace(span.context());
-    let live = plane.live_owned();
+    let live = Arc::clone(&request.live);
     let request_id = EventId::random();
     let connection = Arc::new(Connection {
         id: ConnectionId::random(plane.registry.node()),
         api_id: Arc::clone(&request.deployment.api_id),
         stage: Arc::clone(&request.stage.name),
         connected_at: plane.clock.now(),
+        configuration: live.number,
         host: request.host.as_str().into(),
         secure: request.secure,
         source_ip: request.source_ip,
-        user_agent: request.user_agent.as_deref().map(Into::into),
+        user_agent: request
+            .user_agent
+            .as_deref()
+            .map(|agent| cut_header(agent, live.limits.client_header_bytes).into()),
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
         port: request.port,
-        forwarded_for: kept_forwarded_for(&request.forwarded_for, FORWARDED_FOR_MAX_BYTES),
+        forwarded_for: cut_forwarded_for(&request.forwarded_for, live.limits.client_header_bytes).map(Into::into),
         topics: Default::default(),
     });
     let labels = labels(&connection);
@@ -192,6 +195,9 @@ async fn admit(
     if !live.admit() {
         return Err(throttled("account"));
     }
+    if plane.registry.backlog().is_full() {
+        return Err(ConnectError::Backlog);
+    }
     if live.access.asks(&connection.api_id, &connection.stage) {
         identify(plane, parts, context.request_id, &mut asked.authorizer).await.map_err(ConnectError::Denied)?;
         context.principal = connection.principal.load_full();
@@ -222,7 +228,7 @@ async fn admit(
         return admitted.open(Actions::default(), span.context()).await.ok_or(ConnectError::Unavailable);
     };
     let sent = (Some(&request.handshake), &Payload::Empty);
-    let (outcome, record) = call_integration(plane, labels, (&request.stage, route), context, sent, span).await;
+    let (outcome, record) = call_integration(plane, live, labels, (&request.stage, route), context, sent, span).await;
     asked.integration = Some(record);
     match outcome {
         Ok((answer, actions)) if answer.status.is_success() => {
@@ -282,16 +288,6 @@ async fn identify(
     }
 }
 
-/// Cuts `X-Forwarded-For` to what is kept of a connection: as many whole addresses, from the source on, as fit into
-/// `max_bytes`. `None` if that is the source alone, which is kept anyway.
-fn kept_forwarded_for(forwarded_for: &str, max_bytes: usize) -> Option<Box<str>> {
-    const SEPARATOR: &str = ", ";
-    let fits = |end: &usize| *end <= max_bytes;
-    let ends = forwarded_for.match_indices(SEPARATOR).map(|(index, _)| index).skip(1).chain([forwarded_for.len()]);
-    let end = ends.take_while(fits).last()?;
-    forwarded_for.contains(SEPARATOR).then(|| forwarded_for[..end].into())
-}
-
 fn missing_parameter(route: &Route, handshake: &Handshake) -> Option<String> {
     let is_missing = |parameter: &&RouteParameter| match parameter {
         RouteParameter::QueryString(name) => handshake.query_values(name).is_empty(),
@@ -312,9 +308,9 @@ fn refused(mut answer: Answer) -> ConnectError {
 }
 
 impl Admitted {
-    /// What the backend chose; the gateway never picks a subprotocol itself.
-    pub fn subprotocol(&self) -> Option<&HeaderValue> {
-        self.particulars.subprotocol.as_ref()
+    /// Takes what the backend chose, for the 101; the gateway never picks a subprotocol itself.
+    pub fn take_subprotocol(&mut self) -> Option<HeaderValue> {
+        self.particulars.subprotocol.take()
     }
 
     /// What an operator wants to see of the connection.
@@ -338,8 +334,8 @@ impl Admitted {
         }
         self.plane.metrics.opened(&labels(&self.connection));
         self.is_open = true;
-        name_user(&self.plane, &self.connection).await;
-        act(&self.plane, &self.connection, actions, trace).await;
+        name_user(&self.plane, &self.live, &self.connection).await;
+        act(&self.plane, &self.live, &self.connection, actions, trace).await;
         debug!(connection_id = %self.connection.id, "connected");
         Some(self)
     }
@@ -370,27 +366,5 @@ impl Drop for Admitted {
                 report(&self.plane, &self.connection);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_long_way_whole_addresses_from_the_source_on_are_kept() {
-        let check = |forwarded_for: &str, max_bytes: usize, expected: Option<&str>| {
-            assert_eq!(
-                kept_forwarded_for(forwarded_for, max_bytes).as_deref(),
-                expected,
-                "{forwarded_for} {max_bytes}"
-            );
-        };
-        check("203.0.113.7", 512, None);
-        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 512, Some("203.0.113.7, 10.0.0.1, 10.0.0.2"));
-        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 30, Some("203.0.113.7, 10.0.0.1"));
-        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 21, Some("203.0.113.7, 10.0.0.1"));
-        check("203.0.113.7, 10.0.0.1, 10.0.0.2", 20, None);
-        check("203.0.113.7, 10.0.0.1", 5, None);
     }
 }

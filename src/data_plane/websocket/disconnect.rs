@@ -5,12 +5,14 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, error, warn};
 
-use crate::data_plane::DataPlane;
 use crate::data_plane::answer_actions::act;
 use crate::data_plane::context::labels;
 use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::reasons::of_integration;
+use crate::data_plane::retired::{Told, Way};
+use crate::data_plane::{DataPlane, Live};
+use crate::deployment::{Deployment, Stage};
 use crate::groups::Actions;
 use crate::http_client::CallError;
 use crate::id::ConnectionId;
@@ -26,26 +28,35 @@ pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
 
 /// As [`report`], and not before `due`.
 pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Connection, due: Instant) {
-    let live = plane.live();
-    let stage = live.deployments.api(&connection.api_id).and_then(|deployment| deployment.stage(&connection.stage));
-    match stage.and_then(|stage| stage.disconnect.as_ref()) {
-        Some(route) => {
+    match plane.told_of(connection) {
+        Told::By(Way { route, .. }) => {
             let queue = (Arc::clone(&connection.api_id), Arc::clone(&route.integration.id));
             plane.disconnects.add(plane, queue, connection.id, due);
         }
-        None => {
-            record_without_call(plane, &connection.id, StatusCode::OK, None);
-            settle(plane, connection, false);
-        }
+        told @ (Told::Nobody | Told::Unknown) => settle_untold(plane, connection, &told),
+    }
+}
+
+/// The end of a connection of which nobody can be told: its stage never had a route for it, or is not known.
+fn settle_untold(plane: &DataPlane, connection: &Connection, told: &Told) {
+    let live = plane.live_owned();
+    if let Some((deployment, stage)) = live.stage(&connection.api_id, &connection.stage) {
+        record_without_call(plane, (&live, deployment, stage), &connection.id, StatusCode::OK, None);
+    }
+    if plane.registry.settle(&connection.id) && matches!(told, Told::Unknown) {
+        plane.lost_unknown(connection);
     }
 }
 
 /// Records a disconnect of which no backend is told.
-fn record_without_call(plane: &DataPlane, id: &ConnectionId, status: StatusCode, reason: Option<Reason>) {
+fn record_without_call(
+    plane: &DataPlane,
+    (live, deployment, stage): (&Live, &Deployment, &Stage),
+    id: &ConnectionId,
+    status: StatusCode,
+    reason: Option<Reason>,
+) {
     let Some(Ended { connection, closing, attempt, .. }) = plane.registry.get_ended(id) else { return };
-    let live = plane.live_owned();
-    let Some(deployment) = live.deployments.api(&connection.api_id) else { return };
-    let Some(stage) = deployment.stage(&connection.stage) else { return };
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
     let context = live.context(plane, deployment, &connection, event, "$disconnect", id.disconnect_event());
     let span = plane.telemetry.tracer.start("$disconnect", SpanKind::Server, None);
@@ -77,15 +88,14 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     let _ = plane.lifecycle.draining().run_until_cancelled(plane.registry.gate().opened()).await;
     let Some(ended) = plane.registry.take_up(id) else { return Attempt::Dropped };
     let Ended { connection, closing, attempt, since } = ended;
-    let live = plane.live_owned();
-    let deployment = live.deployments.api(&connection.api_id);
-    let stage = deployment.and_then(|deployment| deployment.stage(&connection.stage));
-    let route = stage.and_then(|stage| stage.disconnect.as_ref());
-    let (Some(deployment), Some(stage), Some(route)) = (deployment, stage, route) else {
-        // A reload took the API, the stage or the route away: nobody is left to tell.
-        settle(plane, &connection, false);
-        return Attempt::Settled;
+    let way = match plane.told_of(&connection) {
+        Told::By(way) => way,
+        told @ (Told::Nobody | Told::Unknown) => {
+            settle_untold(plane, &connection, &told);
+            return Attempt::Settled;
+        }
     };
+    let Way { live, deployment, stage, route } = &way;
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
     let mut context = live.context(plane, deployment, &connection, event, &route.key, id.disconnect_event());
     let (started, labels) = (Instant::now(), labels(&connection));
@@ -93,7 +103,7 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     let log_span = execution_log::event_span(&route.telemetry, &route.key, &context.request_id);
     let sent = (None, &Payload::Empty);
     let (outcome, integration) =
-        call_integration(plane, &labels, (stage, route), &mut context, sent, &span).instrument(log_span).await;
+        call_integration(plane, live, &labels, (stage, route), &mut context, sent, &span).instrument(log_span).await;
     let error = outcome.as_ref().err();
     let record = EventRecord {
         subject: Subject::Event(&context),
@@ -122,8 +132,8 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
             && !actions.is_empty()
         {
             // What the backend has to say to others.
-            let plane = Arc::clone(plane);
-            plane.lifecycle.clone().spawn(async move { act(&plane, &connection, actions, trace).await });
+            let (plane, live) = (Arc::clone(plane), Arc::clone(live));
+            plane.lifecycle.clone().spawn(async move { act(&plane, &live, &connection, actions, trace).await });
         }
         return Attempt::Settled;
     }
@@ -167,7 +177,10 @@ pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionI
     let retry = plane.live().disconnect.retry_time();
     match plane.registry.get_ended(id) {
         Some(ended) if ended.since.elapsed() > retry => {
-            record_without_call(plane, id, StatusCode::BAD_GATEWAY, Some(Reason::BackendUnreachable));
+            if let Told::By(Way { live, deployment, stage, .. }) = plane.told_of(&ended.connection) {
+                let (status, reason) = (StatusCode::BAD_GATEWAY, Some(Reason::BackendUnreachable));
+                record_without_call(plane, (&live, &deployment, &stage), id, status, reason);
+            }
             give_up(plane, &ended.connection, ended.attempt - 1, "the backend is away");
             true
         }

@@ -236,10 +236,10 @@ async fn call(
     let Message { labels, payload, span, .. } = &*message;
     trace!(connection_id = %at.connection.id, route_key = &*route.key, request_id = %message.request_id, "message");
     let (outcome, record) =
-        call_integration(&at.plane, labels, (&at.stage, route), context, (None, payload), span).await;
+        call_integration(&at.plane, &at.live, labels, (&at.stage, route), context, (None, payload), span).await;
     message.integration = Some(record);
     let (answer, actions) = outcome.map_err(MessageError::Integration)?;
-    act(&at.plane, connection, actions, message.span.context()).await;
+    act(&at.plane, &at.live, connection, actions, message.span.context()).await;
     if !route.two_way || answer.body.is_empty() {
         return Ok(None);
     }

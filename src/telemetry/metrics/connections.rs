@@ -1,3 +1,7 @@
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::gauge::Gauge;
+
 use super::labels::{CauseLabels, CodeLabels, OutcomeLabels, StageLabels};
 use super::register::{Counters, Gauges, Register};
 
@@ -10,6 +14,7 @@ pub(super) struct ConnectionMetrics {
     pub(super) disconnect_codes: Counters<CodeLabels>,
     pub(super) disconnect_events_pending: Gauges<StageLabels>,
     pub(super) disconnect_events_lost: Counters<StageLabels>,
+    pub(super) disconnect_backlog: Gauge<f64, AtomicU64>,
 }
 
 impl ConnectionMetrics {
@@ -22,6 +27,10 @@ impl ConnectionMetrics {
             disconnect_events_pending: register
                 .gauge("disconnect_events_pending", "$disconnect events that are not delivered yet"),
             disconnect_events_lost: register.counter("disconnect_events_lost", "$disconnect events that were given up"),
+            disconnect_backlog: register.single(
+                "disconnect_backlog_ratio",
+                "Ended connections that wait for their $disconnect, of limits.disconnectBacklog",
+            ),
         }
     }
 }

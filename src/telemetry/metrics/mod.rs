@@ -33,7 +33,7 @@ pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
 pub use links::LinkMetrics;
-pub use node::{ReapingGauge, RegistryMetrics};
+pub use node::{ReapingMetrics, RegistryMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Fill {
     pub backends: Vec<BackendFill>,
     /// `$disconnect` events that are not delivered yet, of each stage.
     pub pending: Vec<(StageLabels, usize)>,
+    /// Ended connections of this node that wait for their `$disconnect`, in proportion to what may be.
+    pub disconnect_backlog: f64,
 }
 
 /// The pool of one backend.
@@ -233,9 +235,8 @@ impl Metrics {
         self.node.lease_remaining.set(remaining.as_secs_f64());
     }
 
-    /// Returns the gauge of connections of dead nodes whose `$disconnect` is not delivered yet, as far as this node
-    /// sees.
-    pub fn reaping(&self) -> ReapingGauge {
+    /// What is left of dead nodes, as far as this node sees.
+    pub fn reaping(&self) -> ReapingMetrics {
         self.node.reaping.clone()
     }
 
@@ -264,6 +265,7 @@ impl Metrics {
         for (stage, count) in fill.pending {
             pending.get_or_create(&stage).set(gauge(count));
         }
+        self.connections.disconnect_backlog.set(fill.disconnect_backlog);
         self.node.groups.set(gauge(fill.groups));
         self.node.group_memberships.set(gauge(fill.group_memberships));
         // A reload may have removed a backend. The values are added up, because HTTP/1.1 and HTTP/2 to one address have

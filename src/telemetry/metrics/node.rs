@@ -36,14 +36,42 @@ impl RegistryMetrics {
     }
 }
 
-/// The gauge of connections of dead nodes that are not taken over yet.
-#[derive(Clone, Debug, Default)]
-pub struct ReapingGauge(Gauge);
+/// How much of dead nodes is not taken over yet, or cannot be.
+#[derive(Clone, Debug)]
+pub struct ReapingMetrics {
+    left: Gauge,
+    unreadable: Gauge,
+    unreadable_lost: Counter,
+}
 
-impl ReapingGauge {
+impl ReapingMetrics {
+    fn declare(register: &mut Register<'_>) -> Self {
+        ReapingMetrics {
+            left: register.single("reaping_connections", "Connections of lost nodes whose backends do not know it yet"),
+            unreadable: register.single(
+                "unreadable_records",
+                "Records of lost nodes that no node could read so far; they wait a day for a newer version",
+            ),
+            unreadable_lost: register.single_counter(
+                "unreadable_records_lost",
+                "Records of lost nodes that nobody could read within a day: their $disconnect events are lost",
+            ),
+        }
+    }
+
     /// Sets the number of connections that are left.
     pub fn set(&self, connections: usize) {
-        self.0.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.left.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// So many records are set aside.
+    pub fn set_unreadable(&self, records: usize) {
+        self.unreadable.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// So many records were removed unread.
+    pub fn lost_unreadable(&self, records: usize) {
+        self.unreadable_lost.inc_by(records as u64);
     }
 }
 
@@ -53,7 +81,7 @@ pub(super) struct NodeMetrics {
     pub(super) registry: RegistryMetrics,
     pub(super) lease_remaining: Gauge<f64, std::sync::atomic::AtomicU64>,
     pub(super) reaped: Counters<StageLabels>,
-    pub(super) reaping: ReapingGauge,
+    pub(super) reaping: ReapingMetrics,
     pub(super) tls_handshakes: Counters<ResultLabels>,
     pub(super) send_buffer_bytes: Gauge,
     pub(super) send_buffer_largest_bytes: Gauge,
@@ -77,10 +105,7 @@ impl NodeMetrics {
             lease_remaining: register
                 .single("node_lease_remaining_seconds", "Time until this node's serving lease runs out"),
             reaped: register.counter("reaped_connections", "Connections of dead nodes that this node took over"),
-            reaping: ReapingGauge(
-                register
-                    .single("reaping_connections", "Connections of dead nodes whose $disconnect is not delivered yet"),
-            ),
+            reaping: ReapingMetrics::declare(register),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
             groups: register.single("groups", "Groups and users that have a member on this node"),
             group_memberships: register

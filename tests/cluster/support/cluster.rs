@@ -84,13 +84,17 @@ impl TestCluster {
     }
 
     pub(crate) async fn start_node_with(&self, secret: &str, tls: Option<PeerTlsSettings>) -> TestNode {
+        self.start_node_as(secret, tls, LEASE).await
+    }
+
+    pub(crate) async fn start_node_as(&self, secret: &str, tls: Option<PeerTlsSettings>, lease: Duration) -> TestNode {
         let (membership, refreshes) = Membership::new();
         let membership = Arc::new(membership);
         let settings = ClusterSettings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             secret: Some(Secret::from(secret.to_owned())),
             tls,
-            lease_millis: u32::try_from(LEASE.as_millis()).unwrap(),
+            lease_millis: u32::try_from(lease.as_millis()).unwrap(),
             ..ClusterSettings::default()
         };
         let start = ClusterStart { settings, membership: Arc::clone(&membership) };

@@ -29,6 +29,8 @@ pub(crate) struct NodeOptions {
     pub(crate) advertise: String,
     /// Most records of dead nodes that it holds.
     pub(crate) held_max: usize,
+    /// How long it keeps what it cannot read.
+    pub(crate) unreadable_kept: Duration,
 }
 
 impl NodeOptions {
@@ -39,6 +41,7 @@ impl NodeOptions {
             rebuild_per_second: 20_000,
             advertise: "127.0.0.1:1".to_owned(),
             held_max: 1000,
+            unreadable_kept: Duration::from_secs(3600),
         }
     }
 }
@@ -90,7 +93,12 @@ impl Node {
         };
         let member = (Arc::clone(&membership), refreshes);
         let (beat, handle) = Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), member);
-        let settings = ReaperSettings { times, held_max: options.held_max };
+        let settings = ReaperSettings {
+            held_max: options.held_max,
+            unreadable_kept: options.unreadable_kept,
+            unreadable_look: Duration::from_millis(200),
+            ..ReaperSettings::new(times)
+        };
         let gauge = metrics.reaping();
         let reaper = Reaper::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), gauge);
         let arrivals = registry.claims().arrivals().expect("nobody has them yet");
@@ -160,7 +168,7 @@ impl Node {
                 let id = ConnectionId::parse(&id).expect("an id");
                 assert_eq!(Keys::bucket_of(&id), bucket);
                 let text = |number: u32| texts.get(&number).map(|text| text.as_str().into());
-                records.insert(id, record::decode(id, &bytes, text).expect("a record"));
+                records.insert(id, record::decode(id, &bytes, 512, text).expect("a record"));
             }
         }
         records
@@ -212,6 +220,7 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         api_id: "chat".into(),
         stage: "prod".into(),
         connected_at: Timestamp(1_790_295_749_887),
+        configuration: 0,
         host: "chat.example.com".into(),
         secure: true,
         source_ip: IpAddr::from([203, 0, 113, 7]),

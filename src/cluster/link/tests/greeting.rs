@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::support::{LEASE, SECRET, TestNode, eventually, record_handshake};
 use crate::cluster::link::greeting::GreetError;
+use crate::cluster::link::handshake::Hello;
 use crate::cluster::link::wire::Wire;
 use crate::cluster::link::{PROTOCOL, PeerLink, Refusal};
 use crate::cluster::{Member, NodeKey, Table};
@@ -126,25 +127,48 @@ async fn one_who_says_nothing_is_cut_off_in_time() {
     let (mut near, far) = duplex(4096);
     node.accept(far);
     let mut answer = Vec::new();
-    timeout(LEASE + Duration::from_millis(10), near.read_to_end(&mut answer)).await.expect("cut off").unwrap();
+    let limit = LEASE.min(Duration::from_millis(1500)) + Duration::from_millis(10);
+    timeout(limit, near.read_to_end(&mut answer)).await.expect("cut off").unwrap();
     assert_eq!(node.refusals(Refusal::Timeout), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_so_many_strangers_are_listened_to() {
+async fn one_who_says_hello_and_no_more_is_cut_off_in_time() {
+    let (node, stranger) = (TestNode::new(), TestNode::new());
+    let (near, far) = duplex(4096);
+    node.accept(far);
+    let mut wire = Wire::new(near);
+    let from = stranger.links.identity().introduction.clone();
+    wire.send(&Hello { protocol: PROTOCOL, nonce: [7; 32], from }.encode()).await.unwrap();
+    wire.receive().await.unwrap();
+    let mut answer = Vec::new();
+    timeout(LEASE + Duration::from_millis(10), wire.io.read_to_end(&mut answer)).await.expect("cut off").unwrap();
+    assert_eq!(node.refusals(Refusal::Timeout), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_so_many_strangers_are_listened_to_and_a_peer_always_is() {
     let node = TestNode::new();
-    let strangers: Vec<_> = (0..300)
-        .map(|_| {
-            let (near, far) = duplex(64);
-            node.accept(far);
-            near
-        })
-        .collect();
-    eventually("the rest is turned away", || node.refusals(Refusal::Busy) == 300 - 256).await;
-    drop(strangers);
-    let peer = TestNode::new();
-    eventually("there is room again", || node.tasks.is_empty()).await;
-    peer.link(&node).await;
+    let mut strangers = Vec::new();
+    for number in 0..300 {
+        let (near, far) = duplex(64);
+        node.accept_from(if number % 3 == 0 { "127.0.0.2" } else { "127.0.0.3" }, far);
+        strangers.push(near);
+    }
+    // Each address has half of the places: 100 of the first, and 72 too many of the second.
+    eventually("the first give up their places", || node.refusals(Refusal::Busy) == 200 - 128).await;
+    for _ in 0..300 {
+        let (near, far) = duplex(64);
+        node.accept_from("127.0.0.4", far);
+        strangers.push(near);
+    }
+    eventually("no more than all are kept", || node.refusals(Refusal::Busy) == 600 - 256).await;
+    assert_eq!(node.refusals(Refusal::Timeout), 0);
+    TestNode::new().link(&node).await;
+    // And one from where the strangers are.
+    let (near, far) = duplex(64 * 1024);
+    node.accept_from("127.0.0.4", far);
+    TestNode::new().dial(near, node.id()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

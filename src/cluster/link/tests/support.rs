@@ -2,6 +2,7 @@
 //! data say.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -56,8 +57,14 @@ impl TestNode {
 
     /// Accepts a link on `io`.
     pub(super) fn accept(&self, io: impl Connection + Send + 'static) {
+        self.accept_from("127.0.0.1", io);
+    }
+
+    /// Accepts a link on `io` from this address.
+    pub(super) fn accept_from(&self, ip: &str, io: impl Connection + Send + 'static) {
         let connections: Arc<dyn LocalConnections> = self.connections.clone();
-        self.tasks.spawn(Arc::clone(&self.links).accept(io, "test".to_owned(), connections));
+        let remote = (ip.parse::<IpAddr>().unwrap(), 1).into();
+        self.tasks.spawn(Arc::clone(&self.links).accept(io, remote, connections));
     }
 
     /// Dials `expected` over `io`, and runs the link in a task.

@@ -1,0 +1,197 @@
+//! Records of dead nodes that this version cannot read: damaged ones, and those of a later format. They are set aside for a
+//! day, so that a newer version may read them, and keep nobody from taking over the others. Then their events are lost.
+//!
+//! They lie beside the keys of their node, which is buried without them, and an index of their own names such nodes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::bucket::read_texts;
+use super::{BATCH, Pass, ReapError, Reaper};
+use crate::cluster::index::IndexEntry;
+use crate::id::{ConnectionId, NodeId};
+use crate::redis_client::{Call, Keys, reaping, scripts};
+use crate::registry::claims::Bucket;
+use crate::registry::record;
+
+/// How long they are kept.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How often each node looks at them.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Most names in one line of the log.
+const NAMES_PER_LINE: usize = 20;
+
+/// What this node knows of those of one dead node.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    count: usize,
+    /// When the last was set aside, by Redis's clock, as this node tried to read them.
+    tried: Option<String>,
+}
+
+impl Reaper {
+    /// Sets records of a claimed bucket aside. `why` is what is wrong with one of them.
+    pub(super) async fn set_aside(
+        &mut self,
+        pass: &Pass<'_>,
+        bucket: Bucket,
+        names: &[Vec<u8>],
+        why: &str,
+    ) -> Result<(), ReapError> {
+        let node = bucket.0;
+        let Some(estate) = self.estates.get(&node) else { return Ok(()) };
+        let entry = IndexEntry::of(&estate.member).encode();
+        let index = || Call::command("HSET", pass.keys.unreadable_index()).arg(node.to_string()).arg(&entry);
+        let mut count = 0;
+        for names in names.chunks(BATCH) {
+            // Before: whoever dies in between leaves an entry without records. Afterwards: somebody may have removed it for that.
+            pass.ask::<u64>(index()).await?;
+            let answer: String = pass.ask(reaping::set_aside(pass.keys, bucket, pass.node, names)).await?;
+            pass.ask::<u64>(index()).await?;
+            if answer != scripts::OK {
+                debug!(%node, bucket = bucket.1, answer, "records that cannot be read were left to another node");
+                break;
+            }
+            count += names.len();
+        }
+        if count > 0 {
+            error!(
+                %node, bucket = bucket.1, count, connection_ids = in_words(names), error = why,
+                "records of a dead node cannot be read; their $disconnect events wait a day for a node of a newer version, \
+                 then they are lost"
+            );
+            self.asides.entry(node).or_default().count += count;
+            self.count_unreadable();
+        }
+        Ok(())
+    }
+
+    /// Looks at all that was set aside: what this version can read goes back, what is a day old is lost.
+    pub(super) async fn tend_unreadable(&mut self, pass: &Pass<'_>) -> Result<(), ReapError> {
+        if Instant::now() < self.unreadable_at {
+            return Ok(());
+        }
+        // Nodes that started together do not all look at once.
+        self.unreadable_at = Instant::now() + self.settings.unreadable_look.mul_f64(0.75 + 0.5 * rand::random::<f64>());
+        let index = Call::command("HGETALL", pass.keys.unreadable_index());
+        let entries: Vec<(Vec<u8>, Vec<u8>)> = pass.ask(index).await?;
+        let mut before = std::mem::take(&mut self.asides);
+        for (name, entry) in entries {
+            let node = std::str::from_utf8(&name).ok().and_then(|name| NodeId::parse(name).ok());
+            let Some(node) = node else {
+                warn!(node = %String::from_utf8_lossy(&name), "an entry without a node id was removed from Redis");
+                pass.ask::<u64>(Call::command("HDEL", pass.keys.unreadable_index()).arg(name)).await?;
+                continue;
+            };
+            let aside = before.remove(&node).unwrap_or_default();
+            if let Some(aside) = self.tend(pass, node, &entry, aside).await? {
+                self.asides.insert(node, aside);
+            }
+        }
+        self.count_unreadable();
+        Ok(())
+    }
+
+    async fn tend(
+        &self,
+        pass: &Pass<'_>,
+        node: NodeId,
+        entry: &[u8],
+        mut aside: Aside,
+    ) -> Result<Option<Aside>, ReapError> {
+        let overdue = reaping::overdue(pass.keys, node, self.settings.unreadable_kept);
+        let (answer, mut words): (String, Vec<Vec<u8>>) = pass.ask(overdue).await?;
+        match (&*answer, &*words) {
+            (reaping::KEPT, [at, count]) => {
+                let [at, count] = [at, count].map(|word| String::from_utf8_lossy(word).into_owned());
+                aside.count = count.parse().unwrap_or_default();
+                if aside.tried.as_deref() != Some(&at) {
+                    let revived = self.revive(pass, node, entry).await?;
+                    aside.count = aside.count.saturating_sub(revived);
+                    aside.tried = Some(at);
+                }
+                Ok(Some(aside))
+            }
+            (reaping::LOST, _) => {
+                words.retain(|name| !name.is_empty());
+                error!(
+                    %node, count = words.len(), connection_ids = in_words(&words),
+                    "the $disconnect events of these connections of a dead node are lost: nobody could read their records \
+                     within a day"
+                );
+                self.metrics.lost_unreadable(words.len());
+                self.remove_entry(pass, node, entry).await?;
+                Ok(None)
+            }
+            _ => {
+                self.remove_entry(pass, node, entry).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes a node from the index that has no such records any more.
+    async fn remove_entry(&self, pass: &Pass<'_>, node: NodeId, entry: &[u8]) -> Result<(), ReapError> {
+        let index = |name| Call::command(name, pass.keys.unreadable_index()).arg(node.to_string());
+        pass.ask::<u64>(index("HDEL")).await?;
+        // Somebody may have set others aside meanwhile.
+        if pass.ask::<bool>(Call::command("EXISTS", pass.keys.unreadable(node))).await? {
+            pass.ask::<u64>(index("HSET").arg(entry)).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts back what this version can read; then it is taken over as anything of a dead node is. How many these are.
+    async fn revive(&self, pass: &Pass<'_>, node: NodeId, entry: &[u8]) -> Result<usize, ReapError> {
+        let key = pass.keys.unreadable(node);
+        let names: Vec<Vec<u8>> = pass.ask(Call::command("HKEYS", key.clone())).await?;
+        let texts = read_texts(pass, node).await?;
+        let text = |number: u32| Some(texts.get(&number).cloned().unwrap_or_default());
+        let mut readable: HashMap<usize, Vec<Vec<u8>>> = HashMap::new();
+        for names in names.chunks(BATCH) {
+            let records = names.iter().fold(Call::command("HMGET", key.clone()), Call::arg);
+            let records: Vec<Option<Vec<u8>>> = pass.ask(records).await?;
+            for (name, record) in names.iter().zip(records) {
+                if let (Some(id), Some(record)) = (id_of(name), record)
+                    && record::decode(id, &record, self.registry.client_header_bytes(), text).is_ok()
+                {
+                    readable.entry(Keys::bucket_of(&id)).or_default().push(name.clone());
+                }
+            }
+        }
+        let count = readable.values().map(Vec::len).sum();
+        if count == 0 {
+            return Ok(0);
+        }
+        // The node is found again before it has anything.
+        pass.ask::<u64>(Call::command("HSET", pass.keys.index()).arg(node.to_string()).arg(entry)).await?;
+        for (bucket, names) in readable {
+            for names in names.chunks(BATCH) {
+                let lease = self.settings.times.lease();
+                pass.ask::<String>(reaping::revive(pass.keys, (node, bucket), pass.node, lease, names)).await?;
+            }
+        }
+        info!(%node, count, "records of a dead node that were set aside can be read by this version; they are taken over");
+        Ok(count)
+    }
+
+    fn count_unreadable(&self) {
+        self.metrics.set_unreadable(self.asides.values().map(|aside| aside.count).sum());
+    }
+}
+
+/// The connection that a record is of, if its name is one.
+pub(super) fn id_of(name: &[u8]) -> Option<ConnectionId> {
+    std::str::from_utf8(name).ok().and_then(|name| ConnectionId::parse(name).ok())
+}
+
+/// Some of these names, for people.
+fn in_words(names: &[Vec<u8>]) -> String {
+    let names = names.iter().take(NAMES_PER_LINE).map(|name| String::from_utf8_lossy(name));
+    names.collect::<Vec<_>>().join(" ")
+}
