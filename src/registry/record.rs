@@ -293,9 +293,10 @@ mod tests {
 
     #[test]
     fn versions_before_and_after_the_clients_way_was_kept_read_each_others_records() {
-        let read = |connection: &Connection, bytes: &[u8]| decode(connection.id, bytes, |_| None).unwrap().connection;
+        let read =
+            |connection: &Connection, bytes: &[u8]| decode(connection.id, bytes, 512, |_| None).unwrap().connection;
         let way = connection(None);
-        let bytes = encode(&way, &RecordState::Open, Texts::default());
+        let bytes = encode(&way, &RecordState::Open, OwnTexts::default());
         // As the version before reads: the array, whatever comes behind it.
         let before: Encoded<'_> = rmp_serde::from_slice(&bytes[1..]).unwrap();
         assert_eq!((bytes[0], &*before.host), (WITHOUT_CERTIFICATE, "chat.example.com:8443"));
@@ -306,12 +307,12 @@ mod tests {
         for (port, forwarded_for, length) in [(0, None, 0), (443, None, 3), (0, Some("a, b"), 6)] {
             let forwarded_for = forwarded_for.map(Into::into);
             let connection = Connection { port, forwarded_for, ..connection(None) };
-            let bytes = encode(&connection, &RecordState::Open, Texts::default());
+            let bytes = encode(&connection, &RecordState::Open, OwnTexts::default());
             assert_eq!(bytes.len(), old.len() + length, "{connection:?}");
             let read = read(&connection, &bytes);
             assert_eq!((read.port, &read.forwarded_for), (port, &connection.forwarded_for));
         }
-        assert!(matches!(decode(way.id, &bytes[..bytes.len() - 1], |_| None), Err(RecordError::Corrupt(Some(_)))));
+        assert!(matches!(decode(way.id, &bytes[..bytes.len() - 1], 512, |_| None), Err(RecordError::Corrupt(Some(_)))));
     }
 
     #[test]
