@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::key_set::{Algorithm, Key, KeySet};
 use crate::apigatewayv2::RouteSettings;
 use crate::http_client::{BackendError, Call, CallError, HttpClient};
+use crate::json;
 use crate::limits::Throttle;
 use crate::telemetry::chain;
 
@@ -230,7 +231,7 @@ impl Issuer {
         }
         let uri = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
         let document = self.get(&uri).await?;
-        let document: Discovery = serde_json::from_slice(&document).map_err(|_| IssuerError::Discovery(uri))?;
+        let document: Discovery = json::from_slice(&document).map_err(|_| IssuerError::Discovery(uri))?;
         // A document of another issuer would lend its keys to this one.
         if document.issuer != self.url {
             return Err(IssuerError::OtherIssuer);

@@ -16,6 +16,7 @@ use serde_json::error::Category;
 use thiserror::Error;
 
 use crate::groups::InvalidActions;
+use crate::json;
 
 /// A readable answer.
 #[derive(Clone, Debug)]
@@ -55,6 +56,16 @@ pub enum ProxyAnswerError {
 /// # Errors
 /// The function failed, or the answer is malformed.
 pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
+    match read(answer) {
+        Err(ProxyAnswerError::NotJson(error)) => match json::mend(answer) {
+            Some(mended) => read(&mended.into()),
+            None => Err(ProxyAnswerError::NotJson(error)),
+        },
+        read => read,
+    }
+}
+
+fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
     // Any value may stand behind any key, so a type that does not fit is that of the whole.
     let written: Written<'_> = serde_json::from_slice(answer).map_err(|error| match error.classify() {
         Category::Data => ProxyAnswerError::NotAnObject,
@@ -208,16 +219,18 @@ impl<'de> Deserialize<'de> for Body<'de> {
     }
 }
 
+/// A number without a fraction is a status code however it is written: `200.0` is 200.
 fn status_code(value: &Value) -> Option<StatusCode> {
     let number = match value {
-        Value::Number(number) => number.as_u64()?,
-        Value::String(text) => text.parse().ok()?,
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.parse::<u16>().ok()?.into(),
         _ => return None,
     };
-    u16::try_from(number)
-        .ok()
-        .filter(|number| (100..600).contains(number))
-        .and_then(|number| StatusCode::from_u16(number).ok())
+    if !(100.0..600.0).contains(&number) || number.fract() != 0.0 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and within 100 and 599")]
+    StatusCode::from_u16(number as u16).ok()
 }
 
 fn map_of<'a>(
@@ -264,6 +277,13 @@ mod tests {
         check(r#"{"statusCode":200,"body":"hi"}"#, Ok((200, "hi")));
         check(r#"{"statusCode":200,"body":null}"#, Ok((200, "")));
         check(r#"{"statusCode":"403","body":"no"}"#, Ok((403, "no")));
+        check(r#"{"statusCode":200.0,"body":"hi"}"#, Ok((200, "hi")));
+        check(r#"{"statusCode":2.04e2}"#, Ok((204, "")));
+        check("\u{feff}{\"statusCode\":200,\"body\":\"hi\"}", Ok((200, "hi")));
+        check(r#"{"statusCode":200,"body":"a\ud83d"}"#, Ok((200, "a\u{fffd}")));
+        check(r#"{"statusCode":200,"body":"a\\ud83d \ud83d\ude00"}"#, Ok((200, r"a\ud83d 😀")));
+        check(r#"{"\udc00":{"\ud83d":["\ud83d"]},"statusCode":200,"body":"hi"}"#, Ok((200, "hi")));
+        check("\u{feff}{\"statusCode\":200.0,\"body\":\"\\ude00\"}", Ok((200, "\u{fffd}")));
         check(r#"{"statusCode":200,"body":"aGk=","isBase64Encoded":true}"#, Ok((200, "hi")));
         check(r#"{"statusCode":200,"extra":[1]}"#, Ok((200, "")));
         check(r#"{"statusCode":200,"errorMessage":"x"}"#, Ok((200, "")));
@@ -276,6 +296,8 @@ mod tests {
         check("7", Err("the answer is no JSON object"));
         check(r#"{"statusCode":99}"#, no_status);
         check(r#"{"statusCode":600}"#, no_status);
+        check(r#"{"statusCode":599.5}"#, no_status);
+        check(r#"{"statusCode":"200.0"}"#, no_status);
         check(r#"{"statusCode":200.5}"#, no_status);
         check(r#"{"statusCode":null}"#, no_status);
         check(r#"{"statusCode":-200}"#, no_status);

@@ -142,6 +142,44 @@ async fn the_body_is_the_reply_on_a_two_way_route_and_nothing_is_on_a_one_way_ro
 }
 
 #[tokio::test]
+async fn what_others_write_beside_json_does_not_spoil_an_answer() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let (mut client, _) = gateway.client(&backend).await;
+    for (answer, reply) in [
+        (r#"{"statusCode":200,"body":"cut \ud83d"}"#, "cut \u{fffd}"),
+        (r#"{"statusCode":200,"body":"cut \ude00, whole \ud83d\ude00"}"#, "cut \u{fffd}, whole 😀"),
+        (r#"{"statusCode":200,"body":"hi","log":["\ud83d"]}"#, "hi"),
+        (r#"{"\ud83d":0,"statusCode":200,"headers":{"x":"\ud83d"},"body":"hi"}"#, "hi"),
+        (r#"{"statusCode":200,"body":"{\"a\":\"\\ud83d\"}"}"#, r#"{"a":"\ud83d"}"#),
+        ("\u{feff}{\"statusCode\":200,\"body\":\"hi\"}", "hi"),
+        (r#"{"statusCode":200.0,"body":"hi"}"#, "hi"),
+        (r#"{"statusCode":2e2,"body":"hi"}"#, "hi"),
+    ] {
+        backend.answer("MESSAGE", Reply::http(200, answer));
+        client.send(r#"{"action":"ask"}"#).await;
+        assert_eq!(client.next_text().await, reply, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn half_of_a_surrogate_pair_and_a_byte_order_mark_leave_a_message_its_route_and_its_bytes() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).route("\"x\\ufffd\": { target: integrations/backend }").start().await;
+    let (mut client, _) = gateway.client(&backend).await;
+    for (message, route_key) in [
+        (r#"{"action":"tell","text":"\ud83d"}"#, "tell"),
+        (r#"{"\ude00":["\ud83d"],"action":"tell"}"#, "tell"),
+        (r#"{"action":"x\ud83d"}"#, "x\u{fffd}"),
+        (r#"{"action":"tell\ud83d"}"#, "$default"),
+        ("\u{feff}{\"action\":\"tell\"}", "tell"),
+        ("\u{feff} x", "$default"),
+    ] {
+        expect_route(&backend, &mut client, message, route_key).await;
+    }
+}
+
+#[tokio::test]
 async fn a_failed_call_gives_an_error_frame_even_on_a_one_way_route() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
