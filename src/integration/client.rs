@@ -66,7 +66,8 @@ impl Payload {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: Bytes,
+    /// Text for the client; empty is something, `None` is nothing.
+    pub body: Option<Bytes>,
     /// The `tidegate` key of an `AWS_PROXY` answer.
     pub tidegate: Option<serde_json::Value>,
 }
@@ -246,15 +247,25 @@ fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(&encoded).expect("visible ASCII is a header value")
 }
 
+/// Tells the empty text from nothing in an answer over HTTP without a byte in its body: a text has the type of its content,
+/// and a status that leaves room for it.
+fn is_empty_text(status: StatusCode, headers: &HeaderMap) -> bool {
+    let has_no_content = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    headers.contains_key(CONTENT_TYPE) && !has_no_content.contains(&status)
+}
+
 fn read_answer(kind: &IntegrationKind, answer: http_client::Answer) -> Result<Answer, IntegrationError> {
     let http_client::Answer { status, headers, body } = answer;
     if status.is_redirection() {
         return Err(IntegrationError::Redirect(status));
     }
     match kind {
-        IntegrationKind::HttpProxy { .. } => Ok(Answer { status, headers, body, tidegate: None }),
+        IntegrationKind::HttpProxy { .. } => {
+            let body = Some(body).filter(|body| !body.is_empty() || is_empty_text(status, &headers));
+            Ok(Answer { status, headers, body, tidegate: None })
+        }
         IntegrationKind::AwsProxy if !status.is_success() => {
-            Err(IntegrationError::Refused(Box::new(Answer { status, headers, body, tidegate: None })))
+            Err(IntegrationError::Refused(Box::new(Answer { status, headers, body: Some(body), tidegate: None })))
         }
         IntegrationKind::AwsProxy if headers.contains_key(FUNCTION_ERROR) => Err(IntegrationError::Function),
         IntegrationKind::AwsProxy => match proxy_answer::parse(&body) {

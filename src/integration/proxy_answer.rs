@@ -24,8 +24,8 @@ pub struct ProxyAnswer {
     pub status: StatusCode,
     /// `headers` and `multiValueHeaders` merged; what is no HTTP header is left out.
     pub headers: HeaderMap,
-    /// Decoded, if it was base64.
-    pub body: Bytes,
+    /// Decoded, if it was base64; empty if it is `""`, `None` if it is missing or `null`.
+    pub body: Option<Bytes>,
     /// What the backend asks for beside its answer.
     pub tidegate: Option<Value>,
 }
@@ -81,11 +81,11 @@ fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
         _ => return Err(ProxyAnswerError::WrongType("isBase64Encoded")),
     };
     let body = match written.body {
-        Body::None => Bytes::new(),
-        Body::Text(body) if is_base64 => STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into(),
+        Body::None => None,
+        Body::Text(body) if is_base64 => Some(STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into()),
         // Not where a short one would keep a long answer.
-        Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => answer.slice_ref(body.as_bytes()),
-        Body::Text(body) => body.into_owned().into(),
+        Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => Some(answer.slice_ref(body.as_bytes())),
+        Body::Text(body) => Some(body.into_owned().into()),
         Body::Other => return Err(ProxyAnswerError::WrongType("body")),
     };
     let mut headers = HeaderMap::new();
@@ -268,9 +268,10 @@ mod tests {
     fn answers_are_read_as_aws_reads_them() {
         let check = |answer: &str, expected: Result<(u16, &str), &str>| {
             let parsed = parse(&Bytes::copy_from_slice(answer.as_bytes()));
-            let parsed =
-                parsed.as_ref().map(|answer| (answer.status.as_u16(), std::str::from_utf8(&answer.body).unwrap()));
-            assert_eq!(parsed.map_err(ToString::to_string), expected.map_err(str::to_owned), "{answer}");
+            let text = |body: Option<Bytes>| String::from_utf8(body.unwrap_or_default().into()).unwrap();
+            let parsed = parsed.map(|answer| (answer.status.as_u16(), text(answer.body)));
+            let expected = expected.map(|(status, body)| (status, body.to_owned()));
+            assert_eq!(parsed.map_err(|error| error.to_string()), expected.map_err(str::to_owned), "{answer}");
         };
         let no_status = Err("the answer has no `statusCode` from 100 to 599");
         check(r#"{"statusCode":200}"#, Ok((200, "")));
@@ -316,6 +317,28 @@ mod tests {
             Err("`body` is not base64, though `isBase64Encoded` says so"),
         );
         check(r#"{"errorMessage":"boom","errorType":"Error","stackTrace":[]}"#, Err("the function failed"));
+    }
+
+    #[test]
+    fn an_empty_body_is_told_from_none() {
+        let check = |members: &str, expected: Option<&'static str>| {
+            let answer = parse(&format!(r#"{{"statusCode":200{members}}}"#).into()).unwrap();
+            assert_eq!(answer.body, expected.map(Bytes::from), "{members}");
+        };
+        check("", None);
+        check(r#","body":null"#, None);
+        check(r#","body":null,"isBase64Encoded":true"#, None);
+        check(r#","body":"x","body":null"#, None);
+        check(r#","body":"""#, Some(""));
+        check(r#","body":"","isBase64Encoded":true"#, Some(""));
+        check(r#","body":"x""#, Some("x"));
+    }
+
+    #[test]
+    fn a_long_body_without_escapes_is_not_copied() {
+        let answer = Bytes::from(format!(r#"{{"statusCode":200,"body":"{}"}}"#, "x".repeat(1000)));
+        let body = parse(&answer).unwrap().body.unwrap();
+        assert!(answer.as_ptr_range().contains(&body.as_ptr()));
     }
 
     #[test]
