@@ -246,10 +246,11 @@ impl Issuer {
         let backend = backend.map_err(|source| IssuerError::Backend { uri: uri.to_owned(), source })?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let call = Call {
+        let path_and_query = parsed.path_and_query().ok_or_else(|| IssuerError::Uri(uri.to_owned()))?;
+        let call = || Call {
             method: Method::GET,
-            path_and_query: parsed.path_and_query().cloned().ok_or_else(|| IssuerError::Uri(uri.to_owned()))?,
-            headers,
+            path_and_query: path_and_query.clone(),
+            headers: headers.clone(),
             body: Bytes::new(),
             timeout: CALL_TIMEOUT,
             answer_max_bytes: ANSWER_MAX_BYTES,

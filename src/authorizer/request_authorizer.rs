@@ -101,14 +101,16 @@ impl RequestAuthorizer {
 
     async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
         let Question { context, stage, handshake, method_arn, called, .. } = *question;
-        let request = authorizer_request(context, &stage.variables, handshake, method_arn);
-        let call = Call {
-            method: Method::POST,
-            path_and_query: self.path_and_query.clone(),
-            headers: request.headers,
-            body: request.body,
-            timeout: self.timeout,
-            answer_max_bytes: ANSWER_MAX_BYTES,
+        let call = || {
+            let request = authorizer_request(context, &stage.variables, handshake, method_arn);
+            Call {
+                method: Method::POST,
+                path_and_query: self.path_and_query.clone(),
+                headers: request.headers,
+                body: request.body,
+                timeout: self.timeout,
+                answer_max_bytes: ANSWER_MAX_BYTES,
+            }
         };
         let failed = Denial::Authorizer;
         let started = Instant::now();

@@ -127,8 +127,8 @@ impl Backend {
     pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, CallError> {
         let now = Instant::now();
         let waiting = self.with_pool(|pool| {
-            if let Some((sender, generation)) = pool.take_shared() {
-                return Ok(Lease::http2(Arc::clone(self), sender, generation));
+            if let Some((connection, generation)) = pool.take_shared() {
+                return Ok(Lease::http2(Arc::clone(self), connection, generation));
             }
             if let Some(connection) = pool.take_idle(now) {
                 return Ok(Lease::http1(Arc::clone(self), connection));
@@ -314,9 +314,9 @@ impl Attempt {
                     pool.opened(&connection);
                     pool.give(connection, idle_until, |connection| Lease::http1(Arc::clone(backend), connection));
                 }
-                Established::Http2(sender) => {
-                    pool.share(sender, idle_until.unwrap_or(now), |sender, generation| {
-                        Lease::http2(Arc::clone(backend), sender, generation)
+                Established::Http2(connection) => {
+                    pool.share(connection, idle_until.unwrap_or(now), |connection, generation| {
+                        Lease::http2(Arc::clone(backend), connection, generation)
                     });
                 }
             }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::backend::{Address, Backend};
 use super::connect::{Body, ConnectError};
+use super::lease::{Processed, Unanswered};
 use super::pool::IDLE_TIMEOUT;
 use super::{Answer, Call, CallError};
 
@@ -22,10 +23,11 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Sends the request of a call and reads the answer.
-pub(super) async fn exchange(backend: &Arc<Backend>, call: Call) -> Result<Answer, CallError> {
-    let deadline = Instant::now() + call.timeout;
+pub(super) async fn exchange(backend: &Arc<Backend>, mut call: impl FnMut() -> Call) -> Result<Answer, CallError> {
+    let first = call();
+    let deadline = Instant::now() + first.timeout;
     let mut sent = false;
-    match timeout_at(deadline, answer_by(deadline, backend, call, &mut sent)).await {
+    match timeout_at(deadline, answer_by(deadline, backend, first, call, &mut sent)).await {
         Ok(result) => result,
         Err(_elapsed) => Err(CallError::TimedOut { sent }),
     }
@@ -34,10 +36,42 @@ pub(super) async fn exchange(backend: &Arc<Backend>, call: Call) -> Result<Answe
 async fn answer_by(
     deadline: Instant,
     backend: &Arc<Backend>,
-    call: Call,
+    first: Call,
+    mut again: impl FnMut() -> Call,
     sent: &mut bool,
 ) -> Result<Answer, CallError> {
-    let Call { method, path_and_query, mut headers, body, timeout: _, answer_max_bytes } = call;
+    let answer_max_bytes = first.answer_max_bytes;
+    let mut request = to_request(first);
+    let mut is_second = false;
+    let (mut lease, response) = loop {
+        let mut lease = backend.acquire(deadline).await?;
+        address_request(&mut request, backend.address(), lease.is_http2());
+        *sent = true;
+        let Unanswered { error, was_processed } = match lease.send(request).await {
+            Ok(response) => break (lease, response),
+            Err(unanswered) => unanswered,
+        };
+        if was_processed == Processed::Maybe {
+            return Err(CallError::Lost(error));
+        }
+        *sent = false;
+        lease.retire();
+        if is_second {
+            return Err(CallError::Unreachable(Arc::new(ConnectError::Closed(error))));
+        }
+        is_second = true;
+        request = to_request(again());
+    };
+
+    lease.note_answer(stays_open(&response));
+    let (head, body) = response.into_parts();
+    let body = read(body, answer_max_bytes, head.status).await?;
+    lease.finish(keep_alive(&head.headers), deadline);
+    Ok(Answer { status: head.status, headers: head.headers, body })
+}
+
+fn to_request(call: Call) -> Request<Body> {
+    let Call { method, path_and_query, mut headers, body, timeout: _, answer_max_bytes: _ } = call;
     if body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
         // hyper says nothing of an empty body, and some servers want a length with these (RFC 9110, section 8.6).
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -46,38 +80,7 @@ async fn answer_by(
     *request.method_mut() = method;
     *request.headers_mut() = headers;
     *request.uri_mut() = Uri::from(path_and_query);
-
-    let mut sent_before = false;
-    let mut lease = backend.acquire(deadline).await?;
-    let response = loop {
-        address_request(&mut request, backend.address(), lease.is_http2());
-        *sent = true;
-        let mut error = match lease.send(request).await {
-            Ok(response) => break response,
-            Err(error) => error,
-        };
-        // hyper hands back only what it has not begun to write.
-        match error.take_message() {
-            None => return Err(CallError::Lost(error.into_error())),
-            Some(_) if sent_before => {
-                lease.retire();
-                return Err(CallError::Unreachable(Arc::new(ConnectError::Closed(error.into_error()))));
-            }
-            Some(message) => {
-                *sent = false;
-                sent_before = true;
-                request = message;
-                lease.retire();
-                lease = backend.acquire(deadline).await?;
-            }
-        }
-    };
-
-    lease.note_answer(stays_open(&response));
-    let (head, body) = response.into_parts();
-    let body = read(body, answer_max_bytes, head.status).await?;
-    lease.finish(keep_alive(&head.headers), deadline);
-    Ok(Answer { status: head.status, headers: head.headers, body })
+    request
 }
 
 /// Spells the address of a request as its protocol wants it: HTTP/1.1 has the path alone and a `Host`, HTTP/2 the
@@ -93,12 +96,6 @@ fn address_request(request: &mut Request<Body>, address: &Address, http2: bool) 
         *request.uri_mut() = Uri::from_parts(parts).expect("it has a scheme, an authority and a path");
         *request.version_mut() = Version::HTTP_2;
     } else {
-        if request.uri().authority().is_some() {
-            // Handed back by an HTTP/2 connection.
-            let parts = std::mem::take(request.uri_mut()).into_parts();
-            *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
-            *request.version_mut() = Version::HTTP_11;
-        }
         request.headers_mut().entry(HOST).or_insert_with(|| address.host_header.clone());
     }
 }

@@ -168,8 +168,13 @@ impl IntegrationClient {
         payload: &Payload,
     ) -> Called {
         let integration = &*route.integration;
-        let (call, left_out) = build_call(stage, integration, context, handshake, payload);
-        let answer = self.http_client.send(&integration.backend, call).await.map_err(IntegrationError::Call);
+        let mut left_out = false;
+        let make = || {
+            let call;
+            (call, left_out) = build_call(stage, integration, context, handshake, payload);
+            call
+        };
+        let answer = self.http_client.send(&integration.backend, make).await.map_err(IntegrationError::Call);
         Called { outcome: answer.and_then(|answer| read_answer(&integration.kind, answer)), left_out }
     }
 }
