@@ -69,6 +69,7 @@ impl DataPlane {
     ) -> Self {
         let disconnects = DisconnectQueues::default();
         live.open_access_logs(&telemetry);
+        live.deployments.put_in_force();
         DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
@@ -113,6 +114,7 @@ impl DataPlane {
     /// Puts another configuration in force. Open connections stay; their next event meets it.
     pub fn replace(&self, live: Live) {
         live.open_access_logs(&self.telemetry);
+        live.deployments.put_in_force();
         self.live.store(Arc::new(live));
     }
 }

@@ -424,6 +424,7 @@ impl Compiler<'_> {
             backend,
             path_and_query: uri.path_and_query().cloned()?,
             timeout: Duration::from_millis(settings.timeout_in_millis.into()),
+            connection_idle_millis: settings.connection_idle_millis,
             signer: draft.signer.clone(),
         })
     }

@@ -92,6 +92,8 @@ pub struct Integration {
     pub path_and_query: PathAndQuery,
     /// One deadline for the whole call.
     pub timeout: Duration,
+    /// Longest time that connections to the backend are kept idle.
+    pub connection_idle_millis: Option<u32>,
     /// Proves to the backend that the call is the gateway's.
     pub signer: Option<Signer>,
 }
@@ -109,6 +111,20 @@ impl Deployments {
     /// The API with this id.
     pub fn api(&self, api_id: &str) -> Option<&Arc<Deployment>> {
         self.apis.get(api_id)
+    }
+
+    /// Tells every backend how long its connections are kept idle: the least time that an integration wants.
+    pub fn put_in_force(&self) {
+        let stages = || self.iter().flat_map(|deployment| deployment.stages());
+        let integrations = || stages().flat_map(|stage| stage.routes()).map(|route| &route.integration);
+        // What an earlier configuration wanted does not count any more.
+        integrations().for_each(|integration| integration.backend.reset_connection_idle());
+        for integration in integrations() {
+            integration
+                .connection_idle_millis
+                .iter()
+                .for_each(|millis| integration.backend.lower_connection_idle(*millis));
+        }
     }
 
     /// Every API.

@@ -14,12 +14,11 @@ use tokio::time::{Instant, timeout_at};
 use super::backend::{Address, Backend};
 use super::connect::{Body, ConnectError};
 use super::lease::{Processed, Unanswered};
-use super::pool::IDLE_TIMEOUT;
 use super::{Answer, Call, CallError};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Longest time that a connection is kept idle, whatever the backend offers.
+/// Longest time that a connection is kept idle because the backend offers it.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Sends the request of a call and reads the answer.
@@ -143,19 +142,16 @@ fn stays_open(response: &Response<Incoming>) -> bool {
     response.version() == Version::HTTP_11 && !closes
 }
 
-/// How long a connection may be idle after this answer: a second less than the backend says, since it counts from
+/// Reads how long a connection may be idle after this answer, if the backend says so: a second less, since it counts from
 /// when it sent the answer.
-fn keep_alive(headers: &HeaderMap) -> Duration {
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()).and_then(|value| {
         value.split(',').find_map(|parameter| {
             let (name, seconds) = parameter.split_once('=')?;
             name.trim().eq_ignore_ascii_case("timeout").then(|| seconds.trim().parse::<u64>().ok())?
         })
     });
-    match seconds {
-        Some(seconds) => Duration::from_secs(seconds.saturating_sub(1)).min(IDLE_TIMEOUT_MAX),
-        None => IDLE_TIMEOUT,
-    }
+    seconds.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)).min(IDLE_TIMEOUT_MAX))
 }
 
 #[cfg(test)]
@@ -164,21 +160,21 @@ mod tests {
 
     #[test]
     fn a_connection_is_kept_a_second_less_than_the_backend_says() {
-        fn check(value: Option<&'static str>, seconds: u64) {
+        fn check(value: Option<&'static str>, seconds: impl Into<Option<u64>>) {
             let mut headers = HeaderMap::new();
             if let Some(value) = value {
                 headers.insert(KEEP_ALIVE, value.parse().expect("a header value"));
             }
-            assert_eq!(keep_alive(&headers), Duration::from_secs(seconds), "{value:?}");
+            assert_eq!(keep_alive(&headers), seconds.into().map(Duration::from_secs), "{value:?}");
         }
-        check(None, 4);
+        check(None, None);
         check(Some("timeout=5"), 4);
         check(Some("timeout=5, max=100"), 4);
         check(Some("max=100, Timeout = 3"), 2);
         check(Some("timeout=1"), 0);
         check(Some("timeout=0"), 0);
         check(Some("timeout=3600"), 60);
-        check(Some("timeout=soon"), 4);
-        check(Some("max=1"), 4);
+        check(Some("timeout=soon"), None);
+        check(Some("max=1"), None);
     }
 }

@@ -108,8 +108,9 @@ impl Lease {
         }
     }
 
-    /// The whole answer was read: the connection may serve another call, for `keep_alive` from now.
-    pub(super) fn finish(mut self, keep_alive: Duration, deadline: Instant) {
+    /// The whole answer was read: the connection may serve another call. The backend keeps it for `keep_alive` from now, if
+    /// it says so.
+    pub(super) fn finish(mut self, keep_alive: Option<Duration>, deadline: Instant) {
         let Connection::Http1(connection) = &self.connection else { return };
         if connection.sender.is_ready() {
             self.give_back(keep_alive);
@@ -128,7 +129,7 @@ impl Lease {
         }
     }
 
-    fn give_back(&mut self, keep_alive: Duration) {
+    fn give_back(&mut self, keep_alive: Option<Duration>) {
         if let Connection::Http1(connection) = std::mem::replace(&mut self.connection, Connection::None) {
             self.backend.give(connection, keep_alive);
         }
@@ -149,7 +150,7 @@ impl Drop for Lease {
                 connection.driver.abort();
                 self.backend.discard(connection);
             }
-            Connection::Http1(connection) => self.backend.give(connection, super::pool::IDLE_TIMEOUT),
+            Connection::Http1(connection) => self.backend.give(connection, None),
             // hyper resets the stream when the future of the answer, or its body, is dropped.
             Connection::Http2 { connection: _, generation } => self.backend.leave_shared(generation),
             Connection::None => {}

@@ -16,6 +16,8 @@
 //! - A request is sent a second time, on another connection and by the same deadline, if it is certain that the backend
 //!   has not processed it: hyper hands it back, not a byte was written to the socket meanwhile, or an HTTP/2 backend
 //!   refuses the stream or goes away before it. A third time never.
+//! - An idle connection is closed before the backend closes it: a request that crosses with its close is lost, since the
+//!   backend may have read it. The backend says how long it waits, or the configuration does.
 //!
 //! Invariants: never more HTTP/1.1 sockets than the backend's maximum; a dropped call closes the HTTP/1.1 connection
 //! that carries its request and nothing else; every task runs on the tracker given to [`HttpClient::new`]; the lock

@@ -27,8 +27,8 @@ pub(super) const CROWD: usize = 1_000;
 /// than answered late.
 pub(super) const CROWD_GONE: usize = 50;
 
-/// How long an idle connection is kept if its backend does not say how long it keeps it. Node.js closes after 5 s: a
-/// request that crosses with such a close is lost.
+/// Time that an idle connection is kept if neither its backend nor the configuration says it. Node.js and uvicorn close
+/// after 5 s: a request that crosses with such a close is lost.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// An HTTP/1.1 connection that carries no request.
