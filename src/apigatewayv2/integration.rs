@@ -79,7 +79,8 @@ pub struct Signing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The authorities that the backend's certificate must come from, in place of the public ones.
+    /// The authorities that the backend's certificate must come from, in place of the public ones; a certificate that
+    /// stands here itself is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
 
