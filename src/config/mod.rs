@@ -1,7 +1,7 @@
 //! From a file and the environment to a [`Config`], made of each room's own settings.
 //!
-//! The way of a text, one file for each step: `yaml.rs` reads it and keeps the line of every key, `interpolate.rs`
-//! fills in `${env:NAME}`, `validate.rs` holds it against the schema of `schema.rs` and `explain.rs` puts what that
+//! The way of a text, one file for each step: `yaml.rs` reads it and keeps the line of every key, with `surrogates.rs` for
+//! what JSON spells otherwise; `interpolate.rs` fills in `${env:NAME}`, `validate.rs` holds it against the schema of `schema.rs` and `explain.rs` puts what that
 //! finds into words, `formats.rs` looks at texts that must parse (addresses, networks), `check.rs` at what only the
 //! whole can tell. `load.rs` is the flow.
 //!
@@ -11,6 +11,7 @@
 mod settings;
 mod problem;
 mod source;
+mod surrogates;
 mod yaml;
 mod interpolate;
 mod schema;

@@ -200,6 +200,25 @@ apis:
 }
 
 #[tokio::test]
+async fn a_configuration_may_be_json_with_every_escape() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.json");
+    let text = "\u{feff}{\r\n\t\"region\": \"eu-west-1\",\r\n\t\"apis\": { \"chat\": {\r\n\t\t\"name\": \"\\ud83d\\ude00 \\/ \\u00e9\\b\\f\",\r\n\
+                \t\t\"routeSelectionExpression\": \"$request.body.action\",\r\n\t\t\"integrations\": { \"backend\": {\r\n\
+                \t\t\t\"integrationType\": \"AWS_PROXY\", \"integrationUri\": \"http:\\/\\/127.0.0.1:9000\\/\" } },\r\n\
+                \t\t\"routes\": { \"\\ud83d\\ude00\": { \"target\": \"integrations\\/backend\" } },\r\n\t\t\"stages\": { \"prod\": {} }\r\n\t} }\r\n}\r\n";
+    std::fs::write(&path, text).unwrap();
+    let output = Process::run(&["check", "--config", path.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+
+    std::fs::write(&path, text.replacen("\\ude00", "", 1)).unwrap();
+    let output = Process::run(&["check", "--config", path.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("{}:4: `\\ud83d` is half of a surrogate pair", path.display())), "{said}");
+}
+
+#[tokio::test]
 async fn bad_usage_is_2_and_help_is_0() {
     for arguments in [&["serve", "--nonsense"][..], &["nonsense"], &[], &["demo", "--port", "x"], &["check", "file"]] {
         let output = Process::run(arguments).await;
