@@ -149,6 +149,11 @@ async fn nodes_with_self_signed_certificates_trust_those_that_stand_in_their_fil
     push_both_ways(&cluster.nodes[..2]).await;
 }
 
+/// An API, as every configuration has one.
+const API: &str = "apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations: { backend: { \
+                   integrationType: AWS_PROXY, integrationUri: 'http://127.0.0.1:9/' } }\n    routes: { $default: { \
+                   target: integrations/backend } }\n    stages: { prod: {} }\n";
+
 #[test]
 fn mistakes_in_the_files_of_a_node_have_their_place() {
     let authority = Authority::new("nodes");
@@ -158,7 +163,7 @@ fn mistakes_in_the_files_of_a_node_have_their_place() {
         let (certificate, private_key, ca) = (certificate.display(), private_key.display(), ca.display());
         let text = format!(
             "registry: {{ type: redis, url: 'redis://127.0.0.1' }}\ncluster:\n  secret: {SECRET}\n  tls: {{ certificate: \
-             {certificate}, privateKey: {private_key}, ca: {ca} }}\n{more}"
+             {certificate}, privateKey: {private_key}, ca: {ca} }}\n{more}{API}"
         );
         let problems = config::load(&text, &|_| None).err().unwrap_or_default();
         let told: String = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
