@@ -11,6 +11,6 @@ use tidegate::integration::proxy_answer;
 fuzz_target!(|input: &[u8]| {
     if let Ok(answer) = proxy_answer::parse(&Bytes::copy_from_slice(input)) {
         assert!((100..600).contains(&answer.status.as_u16()));
-        assert!(answer.body.len() <= input.len(), "a body out of nothing");
+        assert!(answer.body.is_none_or(|body| body.len() <= input.len()), "a body out of nothing");
     }
 });

@@ -7,6 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::policy::{Policy, PolicyError};
+use crate::json;
 use crate::principal::AuthorizerContext;
 
 /// Largest answer, in bytes.
@@ -52,7 +53,7 @@ pub(super) fn parse(answer: &[u8]) -> Result<AuthorizerAnswer, AuthorizerAnswerE
     if answer.len() > ANSWER_MAX_BYTES {
         return Err(AuthorizerAnswerError::TooLarge);
     }
-    let Ok(Value::Object(answer)) = serde_json::from_slice(answer) else {
+    let Ok(Value::Object(answer)) = json::from_slice(answer) else {
         return Err(AuthorizerAnswerError::NotAnObject);
     };
     if !answer.contains_key("policyDocument") {
@@ -118,6 +119,10 @@ mod tests {
         check(
             &format!(r#"{{"principalId":"ann",{ALLOW},"context":{{"a":"x","b":1.5,"c":true}},"extra":1}}"#),
             Ok(&[("a", "x"), ("b", "1.5"), ("c", "true")]),
+        );
+        check(
+            &format!("\u{feff}{{\"principalId\":\"a\\ud83d\",{ALLOW},\"context\":{{\"a\":\"\\ude00x\"}}}}"),
+            Ok(&[("a", "\u{fffd}x")]),
         );
         let nested = Err("a value in `context` is neither text nor a number nor a boolean");
         check(&format!(r#"{{"principalId":"ann",{ALLOW},"context":{{"a":{{}}}}}}"#), nested);

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::key_set::{Algorithm, Key, KeySet};
 use crate::http_client::{BackendError, Call, CallError, HttpClient};
+use crate::json;
 use crate::limits::Throttle;
 use crate::telemetry::chain;
 
@@ -230,7 +231,7 @@ impl Issuer {
         }
         let uri = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
         let document = self.get(&uri).await?;
-        let document: Discovery = serde_json::from_slice(&document).map_err(|_| IssuerError::Discovery(uri))?;
+        let document: Discovery = json::from_slice(&document).map_err(|_| IssuerError::Discovery(uri))?;
         // A document of another issuer would lend its keys to this one.
         if document.issuer != self.url {
             return Err(IssuerError::OtherIssuer);
@@ -245,10 +246,11 @@ impl Issuer {
         let backend = backend.map_err(|source| IssuerError::Backend { uri: uri.to_owned(), source })?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let call = Call {
+        let path_and_query = parsed.path_and_query().ok_or_else(|| IssuerError::Uri(uri.to_owned()))?;
+        let call = || Call {
             method: Method::GET,
-            path_and_query: parsed.path_and_query().cloned().ok_or_else(|| IssuerError::Uri(uri.to_owned()))?,
-            headers,
+            path_and_query: path_and_query.clone(),
+            headers: headers.clone(),
             body: Bytes::new(),
             timeout: CALL_TIMEOUT,
             answer_max_bytes: ANSWER_MAX_BYTES,

@@ -10,6 +10,8 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::json;
+
 /// Most keys of one set that are kept; the rest is not looked at.
 const KEYS_MAX: usize = 100;
 
@@ -74,7 +76,7 @@ impl KeySet {
         struct Jwks {
             keys: Vec<Value>,
         }
-        let Jwks { keys } = serde_json::from_slice(text).ok()?;
+        let Jwks { keys } = json::from_slice(text).ok()?;
         let keys: Vec<Key> = keys.into_iter().take(KEYS_MAX).filter_map(Key::parse).collect();
         let is_single = |key: &&Key| {
             keys.iter().filter(|other| other.kid == key.kid && other.algorithm == key.algorithm).count() == 1

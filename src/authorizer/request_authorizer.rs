@@ -99,15 +99,17 @@ impl RequestAuthorizer {
 
     async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
         let Question { context, stage_variables, handshake, method_arn, called, .. } = *question;
-        let judged = self.identity_sources.iter().filter_map(IdentitySource::header);
-        let request = authorizer_request(context, stage_variables, handshake, judged, method_arn);
-        let call = Call {
-            method: Method::POST,
-            path_and_query: self.path_and_query.clone(),
-            headers: request.headers,
-            body: request.body,
-            timeout: self.timeout,
-            answer_max_bytes: ANSWER_MAX_BYTES,
+        let call = || {
+            let judged = self.identity_sources.iter().filter_map(IdentitySource::header);
+            let request = authorizer_request(context, stage_variables, handshake, judged, method_arn);
+            Call {
+                method: Method::POST,
+                path_and_query: self.path_and_query.clone(),
+                headers: request.headers,
+                body: request.body,
+                timeout: self.timeout,
+                answer_max_bytes: ANSWER_MAX_BYTES,
+            }
         };
         let failed = Denial::Authorizer;
         let started = Instant::now();

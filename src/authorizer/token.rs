@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::issuer::IssuerError;
 use super::key_set::{Algorithm, Key};
 use crate::clock::Timestamp;
+use crate::json;
 
 /// Longest token that is looked at, in bytes.
 pub(super) const TOKEN_MAX_BYTES: usize = 16 * 1024;
@@ -215,7 +216,7 @@ impl Claims {
 fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("a part of it is not base64url"))?;
     let Unambiguous(object) =
-        serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed("a part of it is not one JSON object"))?;
+        json::from_slice(&bytes).map_err(|_| TokenError::Malformed("a part of it is not one JSON object"))?;
     Ok(object)
 }
 

@@ -310,3 +310,18 @@ proptest! {
         prop_assert!(verify(&encoded.join("."), &set).is_err());
     }
 }
+
+#[test]
+fn a_byte_order_mark_and_halves_of_surrogate_pairs_spoil_neither_tokens_nor_key_sets() {
+    let one = signer("one");
+    let set = format!("\u{feff}{}", json!({ "keys": [one.jwk], "issued by": "?" })).replace('?', r"\ud83d");
+    let set = KeySet::parse(set.as_bytes()).expect("a set");
+    let check = |claims: &str| {
+        let header = format!("\u{feff}{HEADER}");
+        verify(&sign(&header, &format!("\u{feff}{claims}"), &one.key, Algorithm::ES256), &set)
+    };
+    let claims = check(&claims().to_string().replace("ann", r"an\ud83dn")).expect("accepted");
+    assert_eq!(claims.subject(), Some("an\u{fffd}n"));
+    let twice = format!(r#"{{"\ud83d":1,"\ude00":2,{}"#, &self::claims().to_string()[1..]);
+    assert_eq!(said(check(&twice)), "the token is malformed: a part of it is not one JSON object");
+}

@@ -17,7 +17,7 @@ use crate::telemetry::{ExportTarget, InvalidEndpoint};
 ///
 /// This is the one place where the checks of other rooms are called.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let mut problems = empty(config);
     problems.extend(listeners_that_collide(config));
     problems.extend(cluster(config));
     problems.extend(callback_base_url(config));
@@ -37,6 +37,33 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     };
     problems.extend(Access::compile(&config.access(), &mechanisms).err().unwrap_or_default());
     problems.extend(super::check_edge::problems(config));
+    problems
+}
+
+/// Names what is empty as a whole though each part is right, as a file is that is being written.
+fn empty(config: &Config) -> Vec<Problem> {
+    if config.apis.is_empty() {
+        return vec![Problem::at(["apis"], "there is no API, so nobody could connect; allowed: at least one")];
+    }
+    let mut problems = Vec::new();
+    for (api_id, api) in &config.apis {
+        if api.routes.is_empty() {
+            let message = "there is no route, so no backend would hear of this API's clients; allowed: at least one, \
+                           such as `$default`, or `$connect` where clients only listen";
+            problems.push(Problem::at(["apis", api_id, "routes"], message));
+        }
+        if api.stages.is_empty() {
+            let message =
+                "there is no stage, so nobody could connect to this API; allowed: at least one, such as `prod: {}`";
+            problems.push(Problem::at(["apis", api_id, "stages"], message));
+        }
+    }
+    for (name, domain) in &config.domain_names {
+        if domain.api_mappings.is_empty() {
+            let message = "the list is empty, so this domain would lead nowhere; allowed: at least one mapping";
+            problems.push(Problem::at(["domainNames", name, "apiMappings"], message));
+        }
+    }
     problems
 }
 

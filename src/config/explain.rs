@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use super::schema::owner;
+use super::secrets::is_secret;
 use super::source::{Source, child};
 
 /// Longest list of allowed keys that a message prints.
@@ -11,9 +12,6 @@ const KEYS_SHOWN_MAX: usize = 20;
 
 /// Least likeness of a name to be offered as the right spelling, from 0 to 1.
 const LIKENESS_MIN: f64 = 0.6;
-
-/// Places whose values are never shown, as JSON pointers.
-const SECRETS: [&str; 2] = ["/registry/password", "/cluster/secret"];
 
 /// One thing that the schema does not allow.
 #[derive(Debug, PartialEq)]
@@ -126,7 +124,7 @@ pub(super) fn explain(mistake: &Mistake, source: &Source, schema: &Value) -> Pro
     let message = match &mistake.kind {
         Kind::UnknownKey(key) => return source.problem(&child(pointer, key), unknown_key(key, owner)),
         Kind::MissingKey(key) => format!("required key `{key}` is missing"),
-        Kind::Type(wanted) => wrong_type(value, interpolated || SECRETS.contains(&pointer), *wanted),
+        Kind::Type(wanted) => wrong_type(value, interpolated || is_secret(pointer), *wanted),
         Kind::Choice(options) => wrong_choice(value, interpolated, options),
         Kind::Range => {
             let subject = if interpolated { "the number".to_owned() } else { format!("`{value}`") };

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::problem::Problem;
+use super::secrets::is_secret;
 use super::source::{Source, child};
 use crate::redis_client::RedisUrl;
 use crate::server::{HostPattern, TrustedProxy};
@@ -13,17 +14,11 @@ struct Format {
     path: &'static [&'static str],
     parses: fn(&str) -> bool,
     allowed: &'static str,
-    /// It may hold a password.
-    secret: bool,
 }
 
 impl Format {
     const fn new(path: &'static [&'static str], parses: fn(&str) -> bool, allowed: &'static str) -> Self {
-        Format { path, parses, allowed, secret: false }
-    }
-
-    const fn secret(self) -> Self {
-        Format { secret: true, ..self }
+        Format { path, parses, allowed }
     }
 }
 
@@ -36,8 +31,8 @@ const FORMATS: &[Format] = &[
     Format::new(&["listeners", "internal", "address"], is_socket_address, SOCKET_ADDRESS),
     Format::new(&["listeners", "internal", "allowedHosts", "*"], is_host_pattern, HOST_PATTERN),
     Format::new(&["egress", "allow", "*"], is_network, NETWORK),
-    Format::new(&["registry", "url"], is_redis_url, REDIS_URL).secret(),
-    Format::new(&["registry", "url", "*"], is_redis_url, REDIS_URL).secret(),
+    Format::new(&["registry", "url"], is_redis_url, REDIS_URL),
+    Format::new(&["registry", "url", "*"], is_redis_url, REDIS_URL),
     Format::new(&["cluster", "address"], is_socket_address, SOCKET_ADDRESS),
     Format::new(&["cluster", "advertise"], is_host_and_port, HOST_AND_PORT),
 ];
@@ -70,7 +65,7 @@ fn check_below(
         ([], Value::String(text)) if !(format.parses)(text) && !source.is_rejected(pointer) => {
             let subject = match source.is_interpolated(pointer) {
                 true => "the text (after filling in its placeholders)".to_owned(),
-                false if format.secret => "the text".to_owned(),
+                false if is_secret(pointer) => "the text".to_owned(),
                 false => format!("`{text}`"),
             };
             problems.push(source.problem(pointer, format!("{subject} does not parse; allowed: {}", format.allowed)));

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::problem::Problem;
+use super::secrets::is_secret;
 use super::source::{Source, child};
 
 const ENVIRONMENT: &str = "${env:";
@@ -17,14 +18,21 @@ const FILE_MAX_BYTES: u64 = 64 * 1024;
 /// may begin with a variable: `${file:${env:FOLDER}/name}`.
 ///
 /// As in a shell, the default stands in for a variable that is not set or empty. A file's last line feed is not part of
-/// its text. Anything else that begins with `$` stays, `${stageVariables.name}` and `$$` too, and what a variable or a
+/// its text. A file without content, and a secret whose variable is empty, are mistakes: they may be about to be written.
+/// Anything else that begins with `$` stays, `${stageVariables.name}` and `$$` too, and what a variable or a
 /// file holds is not searched again.
 pub(super) fn interpolate(source: &mut Source, environment: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
     let mut value = std::mem::take(&mut source.value);
     let mut problems = Vec::new();
     visit_strings(&mut value, "", &mut |pointer, text| {
-        let Some(filled) = fill(text, environment) else { return };
+        let Some(mut filled) = fill(text, environment) else { return };
         source.mark_interpolated(pointer);
+        if is_secret(pointer) {
+            let names = filled.empty.drain(..);
+            filled.mistakes.extend(names.map(|name| {
+                format!("environment variable `{name}` is empty; set it or write `${{env:{name}:-default}}`")
+            }));
+        }
         source.note_filled_in(filled.values);
         if filled.mistakes.is_empty() {
             *text = filled.text;
@@ -60,6 +68,8 @@ struct Filled {
     text: String,
     /// What was filled in, and the placeholder that it stands for.
     values: Vec<(String, String)>,
+    /// Variables that are set, to nothing.
+    empty: Vec<String>,
     mistakes: Vec<String>,
 }
 
@@ -134,6 +144,7 @@ impl Filled {
         match look_up(inside, environment) {
             Ok((value, name)) => {
                 self.text.push_str(&value);
+                self.empty.extend(name.filter(|_| value.is_empty()).map(str::to_owned));
                 self.values.extend(name.map(|name| (value, format!("${{env:{name}}}"))));
             }
             Err(mistake) => self.mistakes.push(mistake),
@@ -164,7 +175,7 @@ fn read(path: &Path) -> io::Result<String> {
     // The library's own error would quote bytes.
     let mut text = String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))?;
     text.truncate(text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text).len());
-    if text.is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }
+    if text.trim().is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }
 }
 
 fn is_name(name: &str) -> bool {
@@ -269,7 +280,8 @@ mod tests {
         check("${file:${env:PORT}/a}", "malformed `${file:`");
         check("${file:${env:MISSING}/a}", "environment variable `MISSING` is not set");
         check("${file:/not/there}", "could not read the file `/not/there`: No such file");
-        check(&format!("${{file:{}}}", file("empty", b"\n")), "it is empty");
+        check(&format!("${{file:{}}}", file("empty", b"")), "it is empty");
+        check(&format!("${{file:{}}}", file("blank", b" \n\n")), "it is empty");
         check(&format!("${{file:{}}}", file("binary", b"\xff")), "it is not UTF-8");
         check(&format!("${{file:{}}}", file("large", &[b'a'; 65 * 1024])), "it is larger than 65536 bytes");
     }

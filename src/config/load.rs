@@ -79,7 +79,21 @@ fn read_text(path: &Path) -> io::Result<String> {
         // The end may lie inside a character. What `load` says about the size does not depend on the text.
         return Ok(" ".repeat(bytes.len()));
     }
-    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+    decode_text(bytes)
+}
+
+/// The text in UTF-8, or in UTF-16 where its mark or a zero byte of its first character says so, as YAML has it (YAML
+/// 1.2.2, section 5.2).
+fn decode_text(bytes: Vec<u8>) -> io::Result<String> {
+    let invalid = |error: &str| io::Error::new(io::ErrorKind::InvalidData, error.to_owned());
+    let unit: fn([u8; 2]) -> u16 = match bytes.as_slice() {
+        [0xFE, 0xFF, ..] | [0, _, ..] => u16::from_be_bytes,
+        [0xFF, 0xFE, ..] | [_, 0, ..] => u16::from_le_bytes,
+        _ => return String::from_utf8(bytes).map_err(|error| invalid(&error.utf8_error().to_string())),
+    };
+    let (pairs, rest) = bytes.as_chunks();
+    let text = String::from_utf16(&pairs.iter().map(|pair| unit(*pair)).collect::<Vec<_>>());
+    text.ok().filter(|_| rest.is_empty()).ok_or_else(|| invalid("it is neither UTF-8 nor UTF-16"))
 }
 
 /// Turns values that fit the schema and the formats into their types.
@@ -110,9 +124,12 @@ fn lines(path: &Path, problems: &[Problem]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::mistakes::API;
 
     fn environment(name: &str) -> Option<String> {
         match name {
@@ -151,9 +168,28 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_the_defaults() {
-        for text in ["", "\n", "# nothing\n", "---\n", "{}", "\u{feff}{}", "null"] {
-            assert_eq!(load(text, &environment), Ok(Config::default()), "{text:?}");
+    fn what_is_left_out_has_its_default() {
+        let config = load(API, &environment).expect("no problems");
+        assert_eq!(Config { apis: BTreeMap::new(), ..config }, Config::default());
+    }
+
+    #[test]
+    fn a_file_in_utf_16_is_read_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tidegate.yaml");
+        let text = API.replace("apis:\n  chat:\n", "apis:\n  chat:\n    name: Plätze 😀\n");
+        let name = |bytes: Vec<u8>| {
+            std::fs::write(&path, bytes).expect("a written file");
+            load_file(&path, &environment).map(|loaded| loaded.config.apis["chat"].name.clone())
+        };
+        for mark in ["", "\u{feff}"] {
+            let units = || mark.encode_utf16().chain(text.encode_utf16());
+            for bytes in [units().flat_map(u16::to_le_bytes).collect(), units().flat_map(u16::to_be_bytes).collect()] {
+                assert_eq!(name(bytes).expect("no problems").as_deref(), Some("Plätze 😀"), "{mark:?}");
+            }
+        }
+        for bytes in [&b"\xff\xfe\0"[..], b"\xff\xfe\0\xd8", b"a\0\0"] {
+            assert!(matches!(name(bytes.to_vec()), Err(LoadError::Read { .. })), "{bytes:?}");
         }
     }
 
@@ -163,7 +199,7 @@ mod tests {
                     limits:\n  connections: 1e3\n  sendBufferBytes: 2048.0\n\
                     apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations:\n      backend:\n\
             \x20       integrationType: AWS_PROXY\n        integrationUri: http://a:${env:PORT}/${stageVariables.path}\n\
-            \x20       http2: ${env:YES}\n    stages:\n      prod:\n        stageVariables: { path: ws }\n        defaultRouteSettings:\n\
+            \x20       http2: ${env:YES}\n    routes: { $default: { target: integrations/backend } }\n    stages:\n      prod:\n        stageVariables: { path: ws }\n        defaultRouteSettings:\n\
             \x20         throttlingRateLimit: ${env:RATE}\n";
         let config = load(text, &environment).expect("no problems");
         assert_eq!(config.drain.grace_millis, 8090);
@@ -177,21 +213,21 @@ mod tests {
 
     #[test]
     fn aliases_stand_for_their_anchors() {
-        let text = "limits:\n  frameBytes: &size 1000\n  messageBytes: *size\n";
-        assert_eq!(load(text, &environment).map(|config| config.limits.message_bytes), Ok(1000));
+        let text = format!("limits:\n  frameBytes: &size 1000\n  messageBytes: *size\n{API}");
+        assert_eq!(load(&text, &environment).map(|config| config.limits.message_bytes), Ok(1000));
     }
 
     #[test]
     fn json_is_yaml() {
-        let text = serde_json::to_string_pretty(&Config::default()).expect("JSON");
-        assert_eq!(load(&text, &environment), Ok(Config::default()));
+        let config = load(API, &environment).expect("no problems");
+        let text = serde_json::to_string_pretty(&config).expect("JSON");
+        assert_eq!(load(&text, &environment), Ok(config));
     }
 
     #[test]
     fn doubtful_settings_are_warned_of() {
         let check = |settings: &str, expected: &[(usize, &str)]| {
-            let loaded = load_with_warnings(&format!("{}{settings}", crate::config::mistakes::API), &environment)
-                .expect("no problems");
+            let loaded = load_with_warnings(&format!("{API}{settings}"), &environment).expect("no problems");
             let places: Vec<(usize, &str)> = loaded.warnings.iter().map(|w| (w.line, w.path.as_str())).collect();
             assert_eq!(places, expected, "{settings}");
         };
@@ -208,7 +244,7 @@ mod tests {
         check("callbackBaseUrl: https://a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
         // No page can sign.
         let signed = "      $connect: { target: integrations/backend, authorizationType: AWS_IAM }\n    stages:\n";
-        let signed = crate::config::mistakes::API.replace("    stages:\n", signed);
+        let signed = API.replace("    stages:\n", signed);
         let signed =
             format!("{signed}callbackBaseUrl: https://a.b\nlisteners: {{ public: {{ address: 0.0.0.0:80 }} }}");
         assert_eq!(load_with_warnings(&signed, &environment).map(|loaded| loaded.warnings), Ok(vec![]));

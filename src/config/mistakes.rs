@@ -6,6 +6,7 @@ fn environment(name: &str) -> Option<String> {
     match name {
         "SECRET" => Some("hunter2".to_owned()),
         "BIG" => Some("99999999".to_owned()),
+        "EMPTY" => Some(String::new()),
         _ => None,
     }
 }
@@ -38,6 +39,12 @@ fn check(text: &str, expected: &[&str]) {
 #[track_caller]
 fn check_api(text: &str, expected: &[&str]) {
     check(&format!("{API}{text}"), expected);
+}
+
+/// Checks the problems of `text` with [`API`] below it.
+#[track_caller]
+fn check_above_api(text: &str, expected: &[&str]) {
+    check(&format!("{text}{API}"), expected);
 }
 
 const LISTENER_KEYS: &str =
@@ -105,6 +112,69 @@ fn files_that_would_take_too_much() {
         &bomb,
         &["5: : not valid YAML: alias expansion exceeded the maximum node budget (possible billion-laughs attack)"],
     );
+}
+
+#[test]
+fn an_empty_whole_though_its_parts_are_right() {
+    let no_api = "1: apis: there is no API, so nobody could connect; allowed: at least one";
+    for text in ["", "\n", "# nothing\n", "{}", "\u{feff}{}", "null", "apis: {}", "region: us-east-1\n"] {
+        check(text, &[no_api]);
+    }
+    check("---\n", &[&no_api.replacen('1', "2", 1)]);
+    check("listeners:\n  public: { address: 127.0.0.1:0 }\n", &[no_api]);
+    let no_route = "there is no route, so no backend would hear of this API's clients; allowed: at least one, such as \
+                    `$default`, or `$connect` where clients only listen";
+    let routes = "    routes:\n      $default: { target: integrations/backend }\n";
+    check(&API.replace(routes, ""), &[&format!("2: apis.chat.routes: {no_route}")]);
+    check(&API.replace(routes, "    routes: {}\n"), &[&format!("8: apis.chat.routes: {no_route}")]);
+    check(&API.replace("$default", "$connect"), &[]);
+    check(
+        &API.replace("    stages:\n      prod: {}\n", "    stages: {}\n"),
+        &["10: apis.chat.stages: there is no stage, so nobody could connect to this API; allowed: at least one, such \
+           as `prod: {}`"],
+    );
+    check_api(
+        "domainNames: { a.test: { apiMappings: [] } }\n",
+        &[
+            "12: domainNames[\"a.test\"].apiMappings: the list is empty, so this domain would lead nowhere; allowed: at \
+         least one mapping",
+        ],
+    );
+    check("apis:\n", &["1: apis: found nothing; allowed: a mapping"]);
+    check("apis:\n  chat:\n", &["2: apis.chat: found nothing; allowed: a mapping"]);
+}
+
+#[test]
+fn secrets_that_are_empty() {
+    let variable = "environment variable `EMPTY` is empty; set it or write `${env:EMPTY:-default}`";
+    check("registry:\n  password: ${env:EMPTY}\n", &[&format!("2: registry.password: {variable}")]);
+    check("registry:\n  url: redis://:${env:EMPTY}@a/\n", &[&format!("2: registry.url: {variable}")]);
+    check("registry:\n  url:\n  - redis://:${env:EMPTY}@a/\n", &[&format!("3: registry.url[0]: {variable}")]);
+    check("cluster:\n  secret: ${env:EMPTY}\n", &[&format!("2: cluster.secret: {variable}")]);
+    check(
+        "tracing:\n  otlpHeaders:\n    authorization: Bearer ${env:EMPTY}\n",
+        &[&format!("3: tracing.otlpHeaders.authorization: {variable}")],
+    );
+    check("apiKeys:\n  mobile: { value: \"${env:EMPTY}\" }\n", &[&format!("2: apiKeys.mobile.value: {variable}")]);
+    check(
+        "credentials:\n  a: { accessKeyId: a, secretAccessKey: \"${env:EMPTY}\", sessionToken: \"${env:EMPTY}\" }\n",
+        &[
+            &format!("2: credentials.a.secretAccessKey: {variable}"),
+            &format!("2: credentials.a.sessionToken: {variable}"),
+        ],
+    );
+    check(
+        &API.replace("  integrationUri", "  signing: { secrets: [ \"${env:EMPTY}\" ] }\n        integrationUri"),
+        &[&format!("7: apis.chat.integrations.backend.signing.secrets[0]: {variable}")],
+    );
+    for (setting, place) in [("password: ''", "password"), ("username: ''", "username")] {
+        let expected = format!("2: registry.{place}: the text has 0 characters; allowed: 1 to 1024 characters");
+        check(&format!("registry:\n  {setting}\n"), &[&expected]);
+    }
+    // No secret: nothing may be meant.
+    let stage = "      test: { stageVariables: { path: \"${env:EMPTY}\" } }\n";
+    check_api(stage, &[]);
+    check_api(&stage.replace("${env:EMPTY}", "${env:EMPTY:-}"), &[]);
 }
 
 #[test]
@@ -276,7 +346,7 @@ fn placeholders_that_cannot_be_filled_in_or_do_not_fit() {
         &["2: drain.graceMillis: the number is out of range; allowed: 100 to 86400000"],
     );
     check("accountId: ${env:SECRET}\n", &["1: accountId: the text does not fit; allowed: what matches `^[0-9]{12}$`"]);
-    check(
+    check_above_api(
         "callbackBaseUrl: ${env:SECRET}\n",
         &[
             "1: callbackBaseUrl: not a base URL; allowed: an absolute `http` or `https` URL without query and fragment, \
@@ -287,14 +357,14 @@ fn placeholders_that_cannot_be_filled_in_or_do_not_fit() {
 
 #[test]
 fn settings_that_do_not_go_together() {
-    check(
+    check_above_api(
         "listeners:\n  internal:\n    address: 127.0.0.1:8080\n",
         &[
             "3: listeners.internal.address: the public listener takes the same address and port; allowed: another port, \
          or 0 for any free one",
         ],
     );
-    check(
+    check_above_api(
         "listeners:\n  public:\n    address: 0.0.0.0:8081\n",
         &[
             "1: listeners.internal.address: the public listener takes the same address and port; allowed: another port, \
@@ -328,19 +398,19 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
 fn redis_and_the_cluster_belong_together() {
     const FINE: &str = "registry:\n  type: redis\n  url: redis://:hunter2@a/1\n  password: hunter2\n\
                         cluster:\n  secret: hunter2hunter2hunter2\n";
-    check(FINE, &[]);
-    check(
+    check_above_api(FINE, &[]);
+    check_above_api(
         "cluster: {}\n",
         &["1: cluster: a registry in memory has no cluster; allowed: only with `registry.type: redis`"],
     );
-    check(
+    check_above_api(
         "registry:\n  type: redis\n",
         &[
             "1: registry: required key `url` is missing; it says where Redis is",
             "2: registry.type: `redis` needs the section `cluster`, with the `secret` that all nodes share",
         ],
     );
-    check(
+    check_above_api(
         "registry: { type: redis, url: 'redis://a' }\ncluster: {}\n",
         &["2: cluster: required key `secret` is missing"],
     );
@@ -354,7 +424,7 @@ fn redis_and_the_cluster_belong_together() {
              `node-0.peers:8082`",
         ],
     );
-    check(
+    check_above_api(
         &format!("{FINE}  address: 127.0.0.1:8081\n"),
         &[
             "7: cluster.address: the internal listener takes the same address and port; allowed: another port, or 0 for \
@@ -369,11 +439,15 @@ fn where_redis_is_and_how_it_is_opened_is_never_shown() {
         "the text does not parse; allowed: a URL such as `redis://127.0.0.1:6379/0`, or `rediss://` for TLS";
     check("registry:\n  url: http://:hunter2@a\n", &[&format!("2: registry.url: {URL}")]);
     check("registry:\n  url:\n  - redis://a\n  - redis://:hunter2@b/x\n", &[&format!("4: registry.url[1]: {URL}")]);
-    check("registry:\n  url: 1\n", &["2: registry.url: found the number `1`; allowed: text or a list"]);
+    check("registry:\n  url: 1\n", &["2: registry.url: found a number; allowed: text or a list"]);
     check("registry:\n  url: []\n", &["2: registry.url: the value does not meet `minItems` of the schema"]);
     check(
         "registry:\n  password: 4711\n",
         &["2: registry.password: found a number; allowed: text, so put it in quotes"],
+    );
+    check(
+        "apiKeys:\n  mobile: { value: 4711 }\n",
+        &["2: apiKeys.mobile.value: found a number; allowed: text, so put it in quotes"],
     );
     check(
         "registry:\n  keyPrefix: 'a{b}'\n",

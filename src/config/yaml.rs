@@ -3,6 +3,7 @@ use serde_json::{Map, Number, Value};
 
 use super::problem::{Problem, push_key};
 use super::source::{Source, child};
+use super::surrogates;
 
 /// Deepest nesting of a file, in mappings and lists. The parser recurses, so an unbounded file could exhaust the stack.
 const NESTING_MAX: usize = 64;
@@ -16,7 +17,7 @@ const DUPLICATE_MARK: char = '\u{f8ff}';
 /// Reads one YAML document, and the problems of those parts of it that have no counterpart in JSON.
 ///
 /// An empty document is an empty mapping. Anchors and aliases work; merge keys (`<<`) and tags of one's own do not.
-/// Integral floats (`1e3`, `16.0`) are integers.
+/// Integral floats (`1e3`, `16.0`) are integers. JSON is YAML, with all of its escapes.
 ///
 /// # Errors
 /// The problems that leave nothing to look at: no YAML, too deep, more than one document.
@@ -26,7 +27,8 @@ pub(super) fn read(text: &str) -> Result<(Source, Vec<Problem>), Vec<Problem>> {
         let message = format!("brackets or blocks are nested too deeply, or not closed; allowed: {NESTING_MAX} levels");
         return Err(vec![Problem::of_file(line, message)]);
     }
-    let mut text = text.to_owned();
+    let (text, problems) = surrogates::join(text);
+    let mut text = text.into_owned();
     distinguish_duplicates(&mut text);
     let documents = MarkedYaml::load_from_str(&text).map_err(|error| {
         let message = format!("not valid YAML: {}", error.info().trim_end_matches('.'));
@@ -36,7 +38,7 @@ pub(super) fn read(text: &str) -> Result<(Source, Vec<Problem>), Vec<Problem>> {
         let message = "a second document begins; allowed: one document in a file";
         return Err(vec![Problem::of_file(second.span.start.line(), message)]);
     }
-    let mut reader = Reader::default();
+    let mut reader = Reader { problems, ..Reader::default() };
     reader.source.place("", "", documents.first().map_or(1, |root| root.span.start.line().max(1)));
     let value = match documents.first() {
         None => Value::Null,
@@ -201,4 +203,71 @@ fn too_deep(text: &str) -> Option<usize> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Value {
+        let (source, problems) = read(text).unwrap_or_else(|problems| panic!("{problems:?} in {text}"));
+        assert_eq!(problems, [], "{text}");
+        source.value
+    }
+
+    #[test]
+    fn what_is_json_is_read_as_json() {
+        for text in [
+            r#"{}"#,
+            r#"{"a":1,"b":[true,false,null,"",{}],"c":{"":[]}}"#,
+            r#"{"a":"\" \\ \/ \b \f \n \r \t \u00e9 \u0000 \uFFFF \u2028"}"#,
+            r#"{"a":"\ud83d\ude00"}"#,
+            r#"{"\uD83D\uDE00":"a\uD83D\uDE00\ud83d\ude00b \u0041"}"#,
+            r#"{"a":"\\ud83d\\ude00 \\\ud83d\ude00 \"\ud83d\ude00"}"#,
+            r#"{"a":"é😀 # no comment: - ? [x] {y} 'z' & * ! | > % @ `"}"#,
+            r#"{"a":[0,-1,1.5,-2.5e-3,1E-2,9007199254740991]}"#,
+            r#"{"true":"true","null":"~","1":"1","yes":"no","<":"<<"}"#,
+            "\t{\t\"a\"\t:\t[\t1\t,\t\"x\"\t]\t}\t",
+            "{\r\n\t\"a\": [\r\n\t\t1,\r\n\t\t2\r\n\t]\r\n}\r\n",
+            "{\n\"a\"\n:\n1\n,\n\"b\"\n:\n{\n}\n}\n",
+            "{\"a\"\r:\r1\r}",
+            "  {\"a\":\n    \"b\"}",
+            "{\"\u{7f}\u{85}\u{2028}\":\"\u{7f}\u{85}\u{2028}\u{e000}\"}",
+        ] {
+            let expected: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
+            assert_eq!(values(text), expected, "{text}");
+            assert_eq!(values(&format!("\u{feff}{text}")), expected, "with a mark: {text}");
+        }
+    }
+
+    #[test]
+    fn json_has_keys_of_any_length() {
+        let key = "k".repeat(2000);
+        assert_eq!(values(&format!("{{\"{key}\":{{\"{key}\" : 1}}}}"))[&key][&key], 1);
+    }
+
+    #[test]
+    fn halves_of_a_pair_are_joined_in_double_quotes_and_nowhere_else() {
+        let check = |text: &str, expected: &str| assert_eq!(values(text)["a"], expected, "{text}");
+        check("a: \"\\ud83d\\ude00\"\n", "😀");
+        check("# \"é\\ud83d\nb: ü\r\na: \"x\\\n  \\ud83d\\ude00\"\n", "x😀");
+        check("a: '\\ud83d\\ude00'\n", r"\ud83d\ude00");
+        check("a: \\ud83d\\ude00\n", r"\ud83d\ude00");
+        check("a: |-\n  \"\\ud83d\\ude00\"\nb: \"\\ud83d\\ude00\"\n", r#""\ud83d\ude00""#);
+        check("{\"a\": '\"\\ud83d\"'}\n", "\"\\ud83d\"");
+        check("b: &x \"\\ud83d\\ude00\"\na: *x\n", "😀");
+        check("a: &x\"y !!str\n  \"\\ud83d\\ude00\"\n", "😀");
+    }
+
+    #[test]
+    fn half_of_a_pair_is_named_with_its_line() {
+        let check = |text: &str, expected: &[(usize, &str)]| {
+            let (_, problems) = read(text).expect("YAML");
+            let told: Vec<(usize, &str)> = problems.iter().map(|p| (p.line, &p.message[..8])).collect();
+            assert_eq!(told, expected, "{text}");
+        };
+        check("{\n\"a\": \"\\ud83d\",\n\"\\uDE00\": 1}", &[(2, r"`\ud83d`"), (3, r"`\uDE00`")]);
+        check("a: \"x\n  \\ud83d\\ud83d\\ude00\"\n", &[(2, r"`\ud83d`")]);
+        check("a: \"\\ude00\\ud83d\"\n", &[(1, r"`\ude00`"), (1, r"`\ud83d`")]);
+    }
 }

@@ -75,6 +75,7 @@ impl DataPlane {
         live.number = 1;
         live.open_access_logs(&telemetry);
         registry.set_limits(&live.limits);
+        live.deployments.put_in_force();
         DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
@@ -125,6 +126,7 @@ impl DataPlane {
         live.open_access_logs(&self.telemetry);
         self.registry.set_limits(&live.limits);
         self.retired.replace(&old, &live, || self.registry.stages());
+        live.deployments.put_in_force();
         self.live.store(Arc::new(live));
     }
 }

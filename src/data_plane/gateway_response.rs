@@ -327,7 +327,7 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 
 /// What the backend itself said to a client that wants to connect.
 fn backends_own(answer: &Answer) -> Response<Body> {
-    let mut response = Response::new(Full::new(answer.body.clone()));
+    let mut response = Response::new(Full::new(answer.body.clone().unwrap_or_default()));
     *response.status_mut() = answer.status;
     let mut headers = answer.headers.clone();
     remove_hop_by_hop(&mut headers);

@@ -82,6 +82,14 @@ impl Deployments {
         self.apis.get(api_id)
     }
 
+    /// Tells every backend how long its connections are kept idle: the least time that an integration wants.
+    pub fn put_in_force(&self) {
+        let stages = || self.iter().flat_map(|deployment| deployment.stages());
+        let integrations = || stages().flat_map(|stage| stage.routes()).map(|route| &route.integration);
+        integrations().for_each(|integration| integration.reset_connection_idle());
+        integrations().for_each(|integration| integration.lower_connection_idle());
+    }
+
     /// Every API.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Deployment>> {
         self.apis.values()

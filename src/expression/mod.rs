@@ -9,9 +9,9 @@
 //!
 //! Selecting reads a message once, as a stream, and goes into the values that the paths name and no others: time is
 //! linear in the message, and neither its depth nor its size costs stack. A message is JSON if serde_json can skip
-//! over it: a number of any size is fine (`1e999` keeps its spelling), a byte order mark or anything after the value
-//! is not. So whether a message is JSON does not depend on the paths, with one exception: a *selected* string with
-//! half of a surrogate pair (`"\ud800"`) is no text, and its message counts as not JSON.
+//! over it: a number of any size is fine (`1e999` keeps its spelling), and so is a byte order mark before the value;
+//! anything after it is not. So whether a message is JSON does not depend on the paths. Half of a surrogate pair
+//! (`"\ud800"`) is U+FFFD where it is selected.
 //!
 //! Differs from AWS: AWS documents neither the JSON path dialect nor how objects become text. Here a path is made of
 //! names and indexes alone, and an object, or a list inside a list, becomes its own JSON text without the blanks.

@@ -129,11 +129,9 @@ proptest! {
         let expression = parse(&paths.iter().map(|path| expression_of(path)).collect::<String>());
         let cut = document.floor_char_boundary(cut.index(document.len()));
         for message in [document[..cut].to_owned(), format!("{}{inserted}{}", &document[..cut], &document[cut..])] {
+            // Damage can leave half of a surrogate pair, which makes no difference.
             let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&message).is_ok();
-            // Damage can leave half of a surrogate pair, which is no text where it is selected.
-            if serde_json::from_str::<Value>(&message).is_ok() == is_json {
-                prop_assert_eq!(expression.evaluate(&message).is_some(), is_json);
-            }
+            prop_assert_eq!(expression.evaluate(&message).is_some(), is_json);
         }
     }
 

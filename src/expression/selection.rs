@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::path::Step;
 use super::text;
+use crate::json;
 
 /// The paths of an expression's variables, merged where they begin alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,8 +52,10 @@ impl Variables {
     }
 
     /// Sets in `values`, which has [`Variables::count`] places, the JSON text of each variable that the message has.
-    /// Of members with the same name the last one counts. An error means that the message is not JSON.
+    /// Of members with the same name the last one counts, and a byte order mark does not. An error means that the message
+    /// is not JSON.
     pub(super) fn select<'m>(&self, message: &'m str, values: &mut [Option<&'m str>]) -> serde_json::Result<()> {
+        let message = json::without_mark(message);
         let mut deserializer = serde_json::Deserializer::from_str(message);
         let message = Message(message);
         Visit { message, start: message.skip_blanks(0), node: &self.root, values }.deserialize(&mut deserializer)?;

@@ -230,7 +230,9 @@ mod tests {
     #[test]
     fn a_message_that_is_not_json_selects_nothing() {
         let a = "$request.body.a";
-        for message in ["", " ", "hello", "{", "[", "\u{feff}{}", "{}{}", "{} x", "[1,]", r#"{"a":1,}"#, r#"{"a" 1}"#] {
+        for message in
+            ["", " ", "hello", "{", "[", "\u{feff}", "{}\u{feff}", "{}{}", "{} x", "[1,]", r#"{"a":1,}"#, r#"{"a" 1}"#]
+        {
             check(a, message, None);
         }
         check(a, r#"{"a":01}"#, None);
@@ -254,11 +256,20 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_surrogate_pair_matters_only_where_it_is_selected() {
+    fn half_of_a_surrogate_pair_is_a_replacement_character_where_it_is_selected() {
         check("$request.body.a", r#"{"b":"\ud800","\udc00":1,"a":2}"#, Some("2"));
-        check("$request.body.a", r#"{"a":"\ud800"}"#, None);
-        check("$request.body.a", r#"{"a":["\ud800"]}"#, None);
+        check("$request.body.a", r#"{"a":"\ud800"}"#, Some("\u{fffd}"));
+        check("$request.body.a", r#"{"a":["x\udc00y"]}"#, Some("[x\u{fffd}y]"));
         check("$request.body.a", r#"{"a":"\ud800","a":2}"#, Some("2"));
+        check("$request.body.a+$request.body.b", r#"{"a":"\ud800","b":"join"}"#, Some("\u{fffd}+join"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_message_means_nothing() {
+        check("$request.body.a", "\u{feff}{\"a\":\"join\"}", Some("join"));
+        check("$request.body[1]", "\u{feff} [ 1, 2 ]", Some("2"));
+        check("join", "\u{feff}7", Some("join"));
+        check("$request.body.a", "{\"a\":\"\u{feff}\"}", Some("\u{feff}"));
     }
 
     #[test]

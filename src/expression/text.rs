@@ -10,8 +10,9 @@ use std::fmt;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The text of `value`, which is one JSON value without blanks around it. `None` if it holds, where a string has to
-/// be decoded, one that is not text: half of a surrogate pair.
+use crate::json;
+
+/// The text of `value`, which is one JSON value without blanks around it; `None` if it is not.
 pub(super) fn of_value(value: &str) -> Option<Cow<'_, str>> {
     if value.starts_with('[') { of_array(value).map(Cow::Owned) } else { of_item(value) }
 }
@@ -20,10 +21,10 @@ fn of_item(item: &str) -> Option<Cow<'_, str>> {
     if item.starts_with('"') { of_string(item) } else { Some(without_blanks(item)) }
 }
 
-/// What a JSON string with its quotes says.
+/// Decodes a JSON string with its quotes. Half of a surrogate pair is U+FFFD.
 pub(super) fn of_string(string: &str) -> Option<Cow<'_, str>> {
     if string.contains('\\') {
-        return serde_json::from_str(string).ok().map(Cow::Owned);
+        return json::from_str(string).ok().map(Cow::Owned);
     }
     string.strip_prefix('"')?.strip_suffix('"').map(Cow::Borrowed)
 }
@@ -107,9 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_surrogate_pair_is_no_text() {
-        assert_eq!(of_value(r#""\ud800""#), None);
-        assert_eq!(of_value(r#"["a", "\udc00"]"#), None);
+    fn half_of_a_surrogate_pair_is_a_replacement_character() {
+        check(r#""a\ud800b""#, "a\u{fffd}b");
+        check(r#"["a", "\udc00"]"#, "[a, \u{fffd}]");
     }
 
     #[test]

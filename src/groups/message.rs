@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{Audience, Except};
 use crate::id::ConnectionId;
+use crate::json;
 use crate::session::Frame;
 use crate::topic::{InvalidName, TopicName};
 
@@ -91,6 +92,16 @@ impl Message {
     /// # Errors
     /// The error of the first message that is malformed or exceeds a limit, and the number of messages before it.
     pub fn parse_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
+        match Message::read_all(text, binary, limits) {
+            Err((at, InvalidMessage::Json(error))) => match json::mend(text) {
+                Some(mended) => Message::read_all(&mended, binary, limits),
+                None => Err((at, InvalidMessage::Json(error))),
+            },
+            read => read,
+        }
+    }
+
+    fn read_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
         let mut messages = Vec::new();
         for written in serde_json::Deserializer::from_slice(text).into_iter::<Written>() {
             let message = written
@@ -203,6 +214,18 @@ mod tests {
         let binary = |data: &'static str| Frame::binary(Bytes::from(data));
         assert_eq!(frames, [binary("1"), binary("2"), Frame::text("3".to_owned())]);
         assert_eq!(Message::parse_all(b" \n ", false, LIMITS).unwrap(), []);
+        assert_eq!(Message::parse_all("\u{feff}".as_bytes(), false, LIMITS).unwrap(), []);
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_halves_of_surrogate_pairs_do_not_spoil_a_batch() {
+        let text = concat!("\u{feff}", r#"{"group":"a","data":"x"}{"group":"a","data":"\ud83dy","extra\udc00":1}"#);
+        let (at, error) = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
+        assert_eq!((at, error.to_string()), (1, "not a message".to_owned()));
+        let text = text.replace(r#","extra\udc00":1"#, "");
+        let messages = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap();
+        let frames: Vec<Frame> = messages.into_iter().map(|message| message.frame).collect();
+        assert_eq!(frames, [Frame::text("x".to_owned()), Frame::text("\u{fffd}y".to_owned())]);
     }
 
     #[test]

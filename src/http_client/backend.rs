@@ -1,7 +1,7 @@
 //! [`Backend`]: one address with its pool. Locks the pool, and does after the lock what the pool decided.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub struct Backend {
     address: Address,
     http2: bool,
     max_connections: AtomicUsize,
+
+    /// Longest time that a connection is kept idle, in milliseconds; [`UNSET`] if the configuration does not say.
+    connection_idle_millis: AtomicU64,
     state: Mutex<State>,
 
     /// Written under the lock of the state.
@@ -37,6 +40,9 @@ pub struct Backend {
     /// Wakes the keeper.
     keeper_wake: Notify,
 }
+
+/// No time in milliseconds.
+const UNSET: u64 = u64::MAX;
 
 struct State {
     pool: Pool,
@@ -73,6 +79,7 @@ impl Backend {
             address,
             http2,
             max_connections: AtomicUsize::new(max_connections.max(1)),
+            connection_idle_millis: AtomicU64::new(UNSET),
             state: Mutex::new(state),
             crowded: AtomicBool::new(false),
             keeper_wake: Notify::new(),
@@ -93,6 +100,17 @@ impl Backend {
     /// Whether a crowd of calls waits for a connection: who has calls here already should not add to it.
     pub fn is_crowded(&self) -> bool {
         self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Forgets how long a connection may be idle at most: the backend says it, or [`IDLE_TIMEOUT`] does.
+    pub fn reset_connection_idle(&self) {
+        self.connection_idle_millis.store(UNSET, Ordering::Relaxed);
+    }
+
+    /// Keeps no connection idle for longer than `millis`, or less if that was said before. A backend that says how long it
+    /// waits itself is believed if that is less.
+    pub fn lower_connection_idle(&self, millis: u32) {
+        self.connection_idle_millis.fetch_min(millis.into(), Ordering::Relaxed);
     }
 
     pub(super) fn raise_max_connections(self: &Arc<Self>, max_connections: usize) {
@@ -127,8 +145,8 @@ impl Backend {
     pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, CallError> {
         let now = Instant::now();
         let waiting = self.with_pool(|pool| {
-            if let Some((sender, generation)) = pool.take_shared() {
-                return Ok(Lease::http2(Arc::clone(self), sender, generation));
+            if let Some((connection, generation)) = pool.take_shared() {
+                return Ok(Lease::http2(Arc::clone(self), connection, generation));
             }
             if let Some(connection) = pool.take_idle(now) {
                 return Ok(Lease::http1(Arc::clone(self), connection));
@@ -148,8 +166,8 @@ impl Backend {
         }
     }
 
-    /// Gives a free connection to the next caller, or keeps it for `keep_alive`.
-    pub(super) fn give(self: &Arc<Self>, connection: Http1Connection, keep_alive: Duration) {
+    /// Gives a free connection to the next caller, or keeps it: the backend does for `keep_alive`, if it says so.
+    pub(super) fn give(self: &Arc<Self>, connection: Http1Connection, keep_alive: Option<Duration>) {
         let idle_until = self.idle_until(keep_alive);
         self.with_pool(|pool| {
             pool.give(connection, idle_until, |connection| Lease::http1(Arc::clone(self), connection));
@@ -171,7 +189,7 @@ impl Backend {
     }
 
     pub(super) fn leave_shared(self: &Arc<Self>, generation: u64) {
-        let idle_until = self.idle_until(IDLE_TIMEOUT);
+        let idle_until = self.idle_until(None);
         self.with_pool(|pool| pool.leave_shared(generation, idle_until));
     }
 
@@ -201,7 +219,13 @@ impl Backend {
         })
     }
 
-    fn idle_until(&self, keep_alive: Duration) -> Option<Instant> {
+    /// Until when a connection is kept that is idle from now on; `keep_alive` is how long the backend keeps it, if it says so.
+    fn idle_until(&self, keep_alive: Option<Duration>) -> Option<Instant> {
+        let configured = match self.connection_idle_millis.load(Ordering::Relaxed) {
+            UNSET => None,
+            millis => Some(Duration::from_millis(millis)),
+        };
+        let keep_alive = idle_time(keep_alive, configured);
         let keeps = !keep_alive.is_zero() && !self.shared.closing.load(Ordering::SeqCst);
         keeps.then(|| Instant::now() + keep_alive)
     }
@@ -251,6 +275,12 @@ impl Backend {
         }
         result
     }
+}
+
+/// Chooses the time that a connection is kept idle: the least that the backend or the configuration says, if one of them
+/// says something.
+fn idle_time(keep_alive: Option<Duration>, configured: Option<Duration>) -> Duration {
+    [keep_alive, configured].into_iter().flatten().min().unwrap_or(IDLE_TIMEOUT)
 }
 
 /// A caller in the queue.
@@ -305,7 +335,7 @@ impl Attempt {
     pub(super) fn succeed(mut self, established: Established) {
         self.ended = true;
         let backend = &self.backend;
-        let idle_until = backend.idle_until(IDLE_TIMEOUT);
+        let idle_until = backend.idle_until(None);
         let now = Instant::now();
         backend.with_pool(|pool| {
             pool.attempt_ended(self.slow, now);
@@ -314,9 +344,9 @@ impl Attempt {
                     pool.opened(&connection);
                     pool.give(connection, idle_until, |connection| Lease::http1(Arc::clone(backend), connection));
                 }
-                Established::Http2(sender) => {
-                    pool.share(sender, idle_until.unwrap_or(now), |sender, generation| {
-                        Lease::http2(Arc::clone(backend), sender, generation)
+                Established::Http2(connection) => {
+                    pool.share(connection, idle_until.unwrap_or(now), |connection, generation| {
+                        Lease::http2(Arc::clone(backend), connection, generation)
                     });
                 }
             }
@@ -348,5 +378,27 @@ impl Drop for Attempt {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend").field("authority", &self.address.authority).field("http2", &self.http2).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_that_is_said_of_idle_connections_counts() {
+        let check = |keep_alive: Option<u64>, configured: Option<u64>, expected: u64| {
+            let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+            let kept = idle_time(seconds(keep_alive), seconds(configured));
+            assert_eq!(kept, Duration::from_secs(expected), "{keep_alive:?} {configured:?}");
+        };
+        check(None, None, 4);
+        check(Some(60), None, 60);
+        check(Some(1), None, 1);
+        check(None, Some(1), 1);
+        check(None, Some(3600), 3600);
+        check(Some(4), Some(1), 1);
+        check(Some(4), Some(60), 4);
+        check(Some(4), Some(0), 0);
     }
 }

@@ -191,7 +191,9 @@ impl HttpClient {
     }
 
     /// Sends one request and reads its answer. Dropping the future ends the call; see the module for what that closes.
-    pub async fn send(&self, backend: &Arc<Backend>, call: Call) -> Result<Answer, CallError> {
+    ///
+    /// `call` makes the request, once more if it has to be sent again; the deadline is that of the first.
+    pub async fn send(&self, backend: &Arc<Backend>, call: impl FnMut() -> Call) -> Result<Answer, CallError> {
         exchange::exchange(backend, call).await
     }
 

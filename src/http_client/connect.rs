@@ -18,7 +18,8 @@ use super::backend::{Attempt, Backend, Permit};
 use super::client::Shared;
 use super::egress::EgressError;
 use super::patient_timer::PatientTimer;
-use super::pool::Http1Connection;
+use super::pool::{Http1Connection, Http2Connection};
+use super::writes::{Watched, Writes};
 use crate::transport::{Connection, Ends};
 
 /// A TCP connection that takes this long has most likely lost its first SYN (Linux sends it again after 1 s): the
@@ -67,8 +68,9 @@ pub enum ConnectError {
     Http(#[source] hyper::Error),
     #[error("connecting took too long")]
     TimedOut,
-    /// A connection closed under the request, before anything of it was written, and so did the next one.
-    #[error("connections close before a request is sent")]
+    /// A connection closed under the request, or was given up by the backend, before anything of it was processed, and so
+    /// was the next one.
+    #[error("connections close before a request is processed")]
     Closed(#[source] hyper::Error),
     /// The runtime is shutting down.
     #[error("the connection attempt was dropped")]
@@ -89,7 +91,7 @@ impl ConnectError {
 /// A connection that can take its first request.
 pub(super) enum Established {
     Http1(Http1Connection),
-    Http2(http2::SendRequest<Body>),
+    Http2(Http2Connection),
 }
 
 /// Makes one connection and gives it, or the reason why there is none, to the pool.
@@ -100,14 +102,15 @@ pub(super) async fn connect(backend: Arc<Backend>, mut attempt: Attempt, permit:
         Err(_elapsed) => Err(ConnectError::TimedOut),
     };
     let tasks = &backend.shared().tasks;
+    let writes = transport.as_ref().map(Transport::writes).unwrap_or_default();
     let result = match transport {
-        Ok(Transport::Plain(stream)) if backend.http2() => http2(tasks, stream, permit).await,
+        Ok(Transport::Plain(stream)) if backend.http2() => http2(tasks, stream, writes, permit).await,
         // A TLS handshake proves that the backend has accepted the connection; TCP alone does not.
-        Ok(Transport::Plain(stream)) => http1(tasks, stream, permit, false).await,
+        Ok(Transport::Plain(stream)) => http1(tasks, stream, writes, permit, false).await,
         Ok(Transport::Tls(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            http2(tasks, stream, permit).await
+            http2(tasks, stream, writes, permit).await
         }
-        Ok(Transport::Tls(stream)) => http1(tasks, stream, permit, true).await,
+        Ok(Transport::Tls(stream)) => http1(tasks, stream, writes, permit, true).await,
         Err(error) => {
             drop(permit);
             Err(error)
@@ -120,8 +123,17 @@ pub(super) async fn connect(backend: Arc<Backend>, mut attempt: Attempt, permit:
 }
 
 enum Transport {
-    Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Plain(Watched),
+    Tls(Box<tokio_rustls::client::TlsStream<Watched>>),
+}
+
+impl Transport {
+    fn writes(&self) -> Writes {
+        match self {
+            Transport::Plain(stream) => stream.writes().clone(),
+            Transport::Tls(stream) => stream.get_ref().0.writes().clone(),
+        }
+    }
 }
 
 async fn transport(backend: &Backend, attempt: &mut Attempt) -> Result<Transport, ConnectError> {
@@ -129,6 +141,7 @@ async fn transport(backend: &Backend, attempt: &mut Attempt) -> Result<Transport
     let stream = tcp(backend.shared(), &address.host, address.port, attempt).await?;
     // Only a hint: a socket that cannot take it still works.
     let _ = stream.set_nodelay(true);
+    let stream = Watched::new(stream);
     let Some((connector, server_name)) = &address.tls else {
         return Ok(Transport::Plain(stream));
     };
@@ -176,20 +189,26 @@ async fn tcp(shared: &Shared, host: &str, port: u16, attempt: &mut Attempt) -> R
     Err(failure)
 }
 
-async fn http1<I>(tasks: &TaskTracker, stream: I, permit: Permit, proven: bool) -> Result<Established, ConnectError>
+async fn http1<I>(
+    tasks: &TaskTracker,
+    stream: I,
+    writes: Writes,
+    permit: Permit,
+    proven: bool,
+) -> Result<Established, ConnectError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match http1::handshake::<_, Body>(TokioIo::new(stream)).await {
         Ok((sender, connection)) => {
             let driver = tasks.spawn(drive(connection, permit)).abort_handle();
-            Ok(Established::Http1(Http1Connection { sender, driver, proven }))
+            Ok(Established::Http1(Http1Connection { sender, writes, driver, proven }))
         }
         Err(error) => Err(ConnectError::Http(error)),
     }
 }
 
-async fn http2<I>(tasks: &TaskTracker, stream: I, permit: Permit) -> Result<Established, ConnectError>
+async fn http2<I>(tasks: &TaskTracker, stream: I, writes: Writes, permit: Permit) -> Result<Established, ConnectError>
 where
     I: Connection + Send + 'static,
 {
@@ -205,7 +224,7 @@ where
     match handshake {
         Ok((sender, connection)) => {
             tasks.spawn(drive(connection, permit));
-            Ok(Established::Http2(sender))
+            Ok(Established::Http2(Http2Connection { sender, writes }))
         }
         Err(error) => Err(ConnectError::Http(error)),
     }

@@ -13,19 +13,20 @@ use tokio::time::{Instant, timeout_at};
 
 use super::backend::{Address, Backend};
 use super::connect::{Body, ConnectError};
-use super::pool::IDLE_TIMEOUT;
+use super::lease::{Processed, Unanswered};
 use super::{Answer, Call, CallError};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Longest time that a connection is kept idle, whatever the backend offers.
+/// Longest time that a connection is kept idle because the backend offers it.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Sends the request of a call and reads the answer.
-pub(super) async fn exchange(backend: &Arc<Backend>, call: Call) -> Result<Answer, CallError> {
-    let deadline = Instant::now() + call.timeout;
+pub(super) async fn exchange(backend: &Arc<Backend>, mut call: impl FnMut() -> Call) -> Result<Answer, CallError> {
+    let first = call();
+    let deadline = Instant::now() + first.timeout;
     let mut sent = false;
-    match timeout_at(deadline, answer_by(deadline, backend, call, &mut sent)).await {
+    match timeout_at(deadline, answer_by(deadline, backend, first, call, &mut sent)).await {
         Ok(result) => result,
         Err(_elapsed) => Err(CallError::TimedOut { sent }),
     }
@@ -34,10 +35,42 @@ pub(super) async fn exchange(backend: &Arc<Backend>, call: Call) -> Result<Answe
 async fn answer_by(
     deadline: Instant,
     backend: &Arc<Backend>,
-    call: Call,
+    first: Call,
+    mut again: impl FnMut() -> Call,
     sent: &mut bool,
 ) -> Result<Answer, CallError> {
-    let Call { method, path_and_query, mut headers, body, timeout: _, answer_max_bytes } = call;
+    let answer_max_bytes = first.answer_max_bytes;
+    let mut request = to_request(first);
+    let mut is_second = false;
+    let (mut lease, response) = loop {
+        let mut lease = backend.acquire(deadline).await?;
+        address_request(&mut request, backend.address(), lease.is_http2());
+        *sent = true;
+        let Unanswered { error, was_processed } = match lease.send(request).await {
+            Ok(response) => break (lease, response),
+            Err(unanswered) => unanswered,
+        };
+        if was_processed == Processed::Maybe {
+            return Err(CallError::Lost(error));
+        }
+        *sent = false;
+        lease.retire();
+        if is_second {
+            return Err(CallError::Unreachable(Arc::new(ConnectError::Closed(error))));
+        }
+        is_second = true;
+        request = to_request(again());
+    };
+
+    lease.note_answer(response.version() == Version::HTTP_11 && !closes(response.headers()));
+    let (head, body) = response.into_parts();
+    let body = read(body, answer_max_bytes, head.status).await?;
+    lease.finish(keep_alive(&head.headers), deadline);
+    Ok(Answer { status: head.status, headers: head.headers, body })
+}
+
+fn to_request(call: Call) -> Request<Body> {
+    let Call { method, path_and_query, mut headers, body, timeout: _, answer_max_bytes: _ } = call;
     if body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
         // hyper says nothing of an empty body, and some servers want a length with these (RFC 9110, section 8.6).
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -46,38 +79,7 @@ async fn answer_by(
     *request.method_mut() = method;
     *request.headers_mut() = headers;
     *request.uri_mut() = Uri::from(path_and_query);
-
-    let mut sent_before = false;
-    let mut lease = backend.acquire(deadline).await?;
-    let response = loop {
-        address_request(&mut request, backend.address(), lease.is_http2());
-        *sent = true;
-        let mut error = match lease.send(request).await {
-            Ok(response) => break response,
-            Err(error) => error,
-        };
-        // hyper hands back only what it has not begun to write.
-        match error.take_message() {
-            None => return Err(CallError::Lost(error.into_error())),
-            Some(_) if sent_before => {
-                lease.retire();
-                return Err(CallError::Unreachable(Arc::new(ConnectError::Closed(error.into_error()))));
-            }
-            Some(message) => {
-                *sent = false;
-                sent_before = true;
-                request = message;
-                lease.retire();
-                lease = backend.acquire(deadline).await?;
-            }
-        }
-    };
-
-    lease.note_answer(response.version() == Version::HTTP_11 && !closes(response.headers()));
-    let (head, body) = response.into_parts();
-    let body = read(body, answer_max_bytes, head.status).await?;
-    lease.finish(keep_alive(&head.headers), deadline);
-    Ok(Answer { status: head.status, headers: head.headers, body })
+    request
 }
 
 /// Spells the address of a request as its protocol wants it: HTTP/1.1 has the path alone and a `Host`, HTTP/2 the
@@ -93,12 +95,6 @@ fn address_request(request: &mut Request<Body>, address: &Address, http2: bool) 
         *request.uri_mut() = Uri::from_parts(parts).expect("it has a scheme, an authority and a path");
         *request.version_mut() = Version::HTTP_2;
     } else {
-        if request.uri().authority().is_some() {
-            // Handed back by an HTTP/2 connection.
-            let parts = std::mem::take(request.uri_mut()).into_parts();
-            *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
-            *request.version_mut() = Version::HTTP_11;
-        }
         request.headers_mut().entry(HOST).or_insert_with(|| address.host_header.clone());
     }
 }
@@ -146,19 +142,16 @@ fn closes(headers: &HeaderMap) -> bool {
     lists.flat_map(|list| list.split(|byte| *byte == b',')).any(|name| name.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// How long a connection may be idle after this answer: a second less than the backend says, since it counts from
+/// Reads how long a connection may be idle after this answer, if the backend says so: a second less, since it counts from
 /// when it sent the answer.
-fn keep_alive(headers: &HeaderMap) -> Duration {
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()).and_then(|value| {
         value.split(',').find_map(|parameter| {
             let (name, seconds) = parameter.split_once('=')?;
             name.trim().eq_ignore_ascii_case("timeout").then(|| seconds.trim().parse::<u64>().ok())?
         })
     });
-    match seconds {
-        Some(seconds) => Duration::from_secs(seconds.saturating_sub(1)).min(IDLE_TIMEOUT_MAX),
-        None => IDLE_TIMEOUT,
-    }
+    seconds.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)).min(IDLE_TIMEOUT_MAX))
 }
 
 #[cfg(test)]
@@ -181,21 +174,21 @@ mod tests {
 
     #[test]
     fn a_connection_is_kept_a_second_less_than_the_backend_says() {
-        fn check(value: Option<&'static str>, seconds: u64) {
+        fn check(value: Option<&'static str>, seconds: impl Into<Option<u64>>) {
             let mut headers = HeaderMap::new();
             if let Some(value) = value {
                 headers.insert(KEEP_ALIVE, value.parse().expect("a header value"));
             }
-            assert_eq!(keep_alive(&headers), Duration::from_secs(seconds), "{value:?}");
+            assert_eq!(keep_alive(&headers), seconds.into().map(Duration::from_secs), "{value:?}");
         }
-        check(None, 4);
+        check(None, None);
         check(Some("timeout=5"), 4);
         check(Some("timeout=5, max=100"), 4);
         check(Some("max=100, Timeout = 3"), 2);
         check(Some("timeout=1"), 0);
         check(Some("timeout=0"), 0);
         check(Some("timeout=3600"), 60);
-        check(Some("timeout=soon"), 4);
-        check(Some("max=1"), 4);
+        check(Some("timeout=soon"), None);
+        check(Some("max=1"), None);
     }
 }

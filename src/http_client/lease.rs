@@ -1,16 +1,17 @@
 //! [`Lease`]: the right of one call to one connection, and what becomes of the connection afterwards.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
+use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, timeout_at};
 
 use super::backend::Backend;
 use super::connect::Body;
-use super::pool::Http1Connection;
+use super::pool::{Http1Connection, Http2Connection};
 
 /// A connection in the hands of one call. Dropped before a request was sent, the connection goes back to the pool;
 /// dropped later, without [`Lease::finish`], an HTTP/1.1 connection is closed: its state is unknown.
@@ -23,11 +24,25 @@ pub(super) struct Lease {
 enum Connection {
     Http1(Http1Connection),
     Http2 {
-        sender: http2::SendRequest<Body>,
+        connection: Http2Connection,
         generation: u64,
     },
     /// Given back.
     None,
+}
+
+/// A request that got no answer.
+pub(super) struct Unanswered {
+    pub(super) error: hyper::Error,
+    pub(super) was_processed: Processed,
+}
+
+/// The most that is known of a request at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processed {
+    /// Certainly not. It can be sent again.
+    No,
+    Maybe,
 }
 
 impl Lease {
@@ -35,8 +50,8 @@ impl Lease {
         Lease { backend, connection: Connection::Http1(connection), used: false }
     }
 
-    pub(super) fn http2(backend: Arc<Backend>, sender: http2::SendRequest<Body>, generation: u64) -> Self {
-        Lease { backend, connection: Connection::Http2 { sender, generation }, used: false }
+    pub(super) fn http2(backend: Arc<Backend>, connection: Http2Connection, generation: u64) -> Self {
+        Lease { backend, connection: Connection::Http2 { connection, generation }, used: false }
     }
 
     /// Takes the connection out of a lease that nobody received, under the lock of the pool.
@@ -57,14 +72,19 @@ impl Lease {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
         self.used = true;
         match &mut self.connection {
-            Connection::Http1(connection) => connection.sender.try_send_request(request).await,
-            Connection::Http2 { sender, .. } => sender.try_send_request(request).await,
+            Connection::Http1(Http1Connection { sender, writes, .. }) => {
+                let before = writes.count();
+                let answer = sender.try_send_request(request).await;
+                answer.map_err(|error| unanswered(error, writes.count() != before))
+            }
+            Connection::Http2 { connection: Http2Connection { sender, writes }, .. } => {
+                let before = writes.count();
+                let answer = sender.try_send_request(request).await;
+                answer.map_err(|error| unanswered(error, writes.count() != before))
+            }
             Connection::None => unreachable!("only what consumes the lease takes its connection"),
         }
     }
@@ -79,17 +99,18 @@ impl Lease {
         }
     }
 
-    /// The connection turned out to be closed before it took the request.
+    /// The connection took no request, and will take none.
     pub(super) fn retire(mut self) {
         match std::mem::replace(&mut self.connection, Connection::None) {
             Connection::Http1(connection) => self.backend.discard_with_idle(connection),
-            Connection::Http2 { sender: _, generation } => self.backend.retire_shared(generation),
+            Connection::Http2 { connection: _, generation } => self.backend.retire_shared(generation),
             Connection::None => {}
         }
     }
 
-    /// The whole answer was read: the connection may serve another call, for `keep_alive` from now.
-    pub(super) fn finish(mut self, keep_alive: Duration, deadline: Instant) {
+    /// The whole answer was read: the connection may serve another call. The backend keeps it for `keep_alive` from now, if
+    /// it says so.
+    pub(super) fn finish(mut self, keep_alive: Option<Duration>, deadline: Instant) {
         let Connection::Http1(connection) = &self.connection else { return };
         if connection.sender.is_ready() {
             self.give_back(keep_alive);
@@ -108,7 +129,7 @@ impl Lease {
         }
     }
 
-    fn give_back(&mut self, keep_alive: Duration) {
+    fn give_back(&mut self, keep_alive: Option<Duration>) {
         if let Connection::Http1(connection) = std::mem::replace(&mut self.connection, Connection::None) {
             self.backend.give(connection, keep_alive);
         }
@@ -129,10 +150,31 @@ impl Drop for Lease {
                 connection.driver.abort();
                 self.backend.discard(connection);
             }
-            Connection::Http1(connection) => self.backend.give(connection, super::pool::IDLE_TIMEOUT),
+            Connection::Http1(connection) => self.backend.give(connection, None),
             // hyper resets the stream when the future of the answer, or its body, is dropped.
-            Connection::Http2 { sender: _, generation } => self.backend.leave_shared(generation),
+            Connection::Http2 { connection: _, generation } => self.backend.leave_shared(generation),
             Connection::None => {}
         }
     }
+}
+
+/// Tells what became of a request, by what was `written` to its connection since it was handed over.
+fn unanswered(mut error: TrySendError<Request<Body>>, written: bool) -> Unanswered {
+    // hyper hands back what it has not begun to write.
+    let is_handed_back = error.take_message().is_some();
+    let error = error.into_error();
+    let was_processed = if is_handed_back || !written || is_refused(&error) { Processed::No } else { Processed::Maybe };
+    Unanswered { error, was_processed }
+}
+
+/// Recognizes the errors by which an HTTP/2 backend says that it has not processed the request: it refused the stream, or
+/// went away with a last stream before this one. h2 hands a GOAWAY to the streams above its last one alone.
+///
+/// Source: RFC 9113, sections 6.8 and 8.7.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let is_refusal = |cause: &h2::Error| {
+        cause.is_go_away() || (cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    };
+    cause.is_some_and(|cause| cause.is_remote() && is_refusal(cause))
 }

@@ -13,7 +13,11 @@
 //! - New connections are opened a few at a time, and a connection counts as new until its first answer: this is what
 //!   keeps a burst from overrunning the listen backlog of a small server. `window.rs` has the rules.
 //! - HTTP/2 is one shared connection per backend.
-//! - A request is sent a second time only if hyper hands it back, which proves that nothing of it was written.
+//! - A request is sent a second time, on another connection and by the same deadline, if it is certain that the backend
+//!   has not processed it: hyper hands it back, not a byte was written to the socket meanwhile, or an HTTP/2 backend
+//!   refuses the stream or goes away before it. A third time never.
+//! - An idle connection is closed before the backend closes it: a request that crosses with its close is lost, since the
+//!   backend may have read it. The backend says how long it waits, or the configuration does.
 //!
 //! Invariants: never more HTTP/1.1 sockets than the backend's maximum; a dropped call closes the HTTP/1.1 connection
 //! that carries its request and nothing else; every task runs on the tracker given to [`HttpClient::new`]; the lock
@@ -31,6 +35,7 @@ mod patient_timer;
 mod pool;
 mod resolver;
 mod window;
+mod writes;
 #[cfg(test)]
 mod tests;
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::connect::{Body, ConnectError};
 use super::lease::Lease;
 use super::window::Window;
+use super::writes::Writes;
 
 /// Most calls that wait for a connection to one backend; one more is refused as overloaded.
 pub(super) const WAITERS_MAX: usize = 10_000;
@@ -26,13 +27,15 @@ pub(super) const CROWD: usize = 1_000;
 /// than answered late.
 pub(super) const CROWD_GONE: usize = 50;
 
-/// How long an idle connection is kept if its backend does not say how long it keeps it. Node.js closes after 5 s: a
-/// request that crosses with such a close is lost.
+/// Time that an idle connection is kept if neither its backend nor the configuration says it. Node.js and uvicorn close
+/// after 5 s: a request that crosses with such a close is lost.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// An HTTP/1.1 connection that carries no request.
 pub(super) struct Http1Connection {
     pub(super) sender: http1::SendRequest<Body>,
+
+    pub(super) writes: Writes,
 
     /// Ends the driver, and so closes the socket at once.
     pub(super) driver: AbortHandle,
@@ -41,9 +44,16 @@ pub(super) struct Http1Connection {
     pub(super) proven: bool,
 }
 
+/// An HTTP/2 connection, as each of its calls holds it.
+#[derive(Clone)]
+pub(super) struct Http2Connection {
+    pub(super) sender: http2::SendRequest<Body>,
+    pub(super) writes: Writes,
+}
+
 /// The HTTP/2 connection that all calls of a backend share.
 pub(super) struct SharedConnection {
-    pub(super) sender: http2::SendRequest<Body>,
+    connection: Http2Connection,
     generation: u64,
     calls: usize,
     idle_until: Instant,
@@ -67,7 +77,7 @@ pub(super) type Outcome = Result<Lease, Arc<ConnectError>>;
 #[expect(dead_code, reason = "held only to be dropped")]
 pub(super) enum Discarded {
     Http1(Http1Connection),
-    Http2(http2::SendRequest<Body>),
+    Http2(Http2Connection),
 }
 
 /// The state of one backend's connections. Idle connections and waiters never exist at the same time.
@@ -137,13 +147,13 @@ impl Pool {
     }
 
     /// One more use of the shared connection, if there is one.
-    pub(super) fn take_shared(&mut self) -> Option<(http2::SendRequest<Body>, u64)> {
-        if self.shared.as_ref()?.sender.is_closed() {
+    pub(super) fn take_shared(&mut self) -> Option<(Http2Connection, u64)> {
+        if self.shared.as_ref()?.connection.sender.is_closed() {
             self.discard_shared();
         }
         let shared = self.shared.as_mut()?;
         shared.calls += 1;
-        Some((shared.sender.clone(), shared.generation))
+        Some((shared.connection.clone(), shared.generation))
     }
 
     /// Whether a crowd of callers waits; `was_crowded` is what this said before.
@@ -202,9 +212,9 @@ impl Pool {
     /// Makes a new HTTP/2 connection the shared one, for all callers that wait.
     pub(super) fn share(
         &mut self,
-        sender: http2::SendRequest<Body>,
+        connection: Http2Connection,
         idle_until: Instant,
-        lend: impl Fn(http2::SendRequest<Body>, u64) -> Lease,
+        lend: impl Fn(Http2Connection, u64) -> Lease,
     ) {
         self.discard_shared();
         self.shares = true;
@@ -212,13 +222,13 @@ impl Pool {
         let generation = self.generations;
         let mut calls = 0;
         for waiter in self.waiters.drain(..) {
-            match waiter.reply.send(Ok(lend(sender.clone(), generation))) {
+            match waiter.reply.send(Ok(lend(connection.clone(), generation))) {
                 Ok(()) => calls += 1,
                 Err(Ok(lease)) => lease.disarm(),
                 Err(Err(_error)) => {}
             }
         }
-        self.shared = Some(SharedConnection { sender, generation, calls, idle_until });
+        self.shared = Some(SharedConnection { connection, generation, calls, idle_until });
     }
 
     /// A call has left the shared connection. With no `idle_until`, the connection ends with its last call.
@@ -324,7 +334,7 @@ impl Pool {
 
     fn discard_shared(&mut self) {
         if let Some(shared) = self.shared.take() {
-            self.discarded.push(Discarded::Http2(shared.sender));
+            self.discarded.push(Discarded::Http2(shared.connection));
         }
     }
 

@@ -43,12 +43,14 @@ impl AwsProxy {
         timeout: Duration,
     ) -> Called {
         let IntegrationRequest { context, stage_variables, handshake, payload } = *request;
-        let mut headers = HeaderMap::with_capacity(16);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = proxy_event(context, stage_variables, handshake, payload).into();
-        let path_and_query = self.target.path_and_query.clone();
-        let http_request = HttpRequest { path_and_query, headers, body, left_out: false };
-        let answer = self.target.send(http_client, Method::POST, http_request, context, timeout).await;
+        let http_request = || {
+            let mut headers = HeaderMap::with_capacity(16);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let body = proxy_event(context, stage_variables, handshake, payload).into();
+            let path_and_query = self.target.path_and_query.clone();
+            HttpRequest { path_and_query, headers, body, left_out: false }
+        };
+        let answer = self.target.send(http_client, &Method::POST, http_request, context, timeout).await;
         Called { outcome: answer.and_then(read_answer), left_out: false }
     }
 }
@@ -56,7 +58,7 @@ impl AwsProxy {
 fn read_answer(answer: http_client::Answer) -> Result<Answer, IntegrationError> {
     let http_client::Answer { status, headers, body } = refuse_redirect(answer)?;
     if !status.is_success() {
-        return Err(IntegrationError::Refused(Box::new(Answer { status, headers, body, tidegate: None })));
+        return Err(IntegrationError::Refused(Box::new(Answer { status, headers, body: Some(body), tidegate: None })));
     }
     if headers.contains_key(FUNCTION_ERROR) {
         return Err(IntegrationError::Function);

@@ -24,7 +24,8 @@ pub struct IntegrationRequest<'a> {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: Bytes,
+    /// Text for the client. An empty one is sent as an empty frame; `None` sends nothing.
+    pub body: Option<Bytes>,
     /// The `tidegate` key of an `AWS_PROXY` answer.
     pub tidegate: Option<serde_json::Value>,
 }

@@ -23,6 +23,16 @@ pub(super) enum IntegrationKind {
 }
 
 impl Integration {
+    /// Forgets how long the backend's connections are kept idle, as an earlier configuration wanted it.
+    pub fn reset_connection_idle(&self) {
+        self.target().into_iter().for_each(HttpTarget::reset_connection_idle);
+    }
+
+    /// Lowers the time that the backend's connections are kept idle to what this integration wants.
+    pub fn lower_connection_idle(&self) {
+        self.target().into_iter().for_each(HttpTarget::lower_connection_idle);
+    }
+
     /// Returns true if so many calls wait for the backend that a further one may be refused.
     pub fn is_saturated(&self) -> bool {
         self.target().is_some_and(HttpTarget::is_saturated)

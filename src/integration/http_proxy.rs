@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use http::Method;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::call::{Answer, Called, IntegrationError, IntegrationRequest, refuse_redirect};
 use super::compiler::Compiler;
@@ -53,14 +54,26 @@ impl HttpProxy {
         request: &IntegrationRequest<'_>,
         timeout: Duration,
     ) -> Called {
-        let http_request = http_request(&self.target.path_and_query, &self.parameters, &self.taken, request);
-        let left_out = http_request.left_out;
-        let answer = self.target.send(http_client, self.method.clone(), http_request, request.context, timeout).await;
+        let mut left_out = false;
+        let http_request = || {
+            let request = http_request(&self.target.path_and_query, &self.parameters, &self.taken, request);
+            left_out = request.left_out;
+            request
+        };
+        let answer = self.target.send(http_client, &self.method, http_request, request.context, timeout).await;
         Called { outcome: answer.and_then(read_answer), left_out }
     }
 }
 
 fn read_answer(answer: http_client::Answer) -> Result<Answer, IntegrationError> {
     let http_client::Answer { status, headers, body } = refuse_redirect(answer)?;
+    let body = Some(body).filter(|body| !body.is_empty() || is_empty_text(status, &headers));
     Ok(Answer { status, headers, body, tidegate: None })
+}
+
+/// Returns true if an answer without a byte in its body is the empty text and not nothing: a text has the type of its
+/// content, and a status that leaves room for it.
+fn is_empty_text(status: StatusCode, headers: &HeaderMap) -> bool {
+    let has_no_content = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    headers.contains_key(CONTENT_TYPE) && !has_no_content.contains(&status)
 }

@@ -10,6 +10,7 @@ use super::call::IntegrationRequest;
 use super::forwarded::write_forwarded_of;
 use super::header_names::is_passed;
 use crate::expression::{Destination, Source, TakenNames};
+use crate::json::is_json;
 
 const X_AMZN_APIGATEWAY_API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
 
@@ -91,7 +92,6 @@ fn append(query: &mut String, more: &str) {
 }
 
 fn content_type(payload: &Payload) -> Option<HeaderValue> {
-    let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     Some(HeaderValue::from_static(match payload {
         Payload::Empty => return None,
         Payload::Text(text) if is_json(text) => "application/json",

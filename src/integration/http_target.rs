@@ -23,6 +23,8 @@ use crate::tls::{CertificateFiles, ClientTls};
 pub(super) struct HttpTarget {
     backend: Arc<Backend>,
     pub(super) path_and_query: PathAndQuery,
+    /// Longest time in ms that connections to the backend are kept idle, if the integration says so.
+    connection_idle_millis: Option<u32>,
     /// Proves to the backend that the call is the gateway's.
     signer: Option<Signer>,
 }
@@ -36,25 +38,37 @@ pub(super) struct HttpTargetDraft<'a> {
 }
 
 impl HttpTarget {
-    /// Sends one call within `timeout` and returns the answer, whatever its status.
+    /// Sends one call within `timeout` and returns the answer, whatever its status. `request` makes the request, and makes
+    /// it once more if it has to be sent again.
     ///
     /// # Errors
     /// The call failed, as [`crate::http_client::CallError`] says.
     pub(super) async fn send(
         &self,
         http_client: &HttpClient,
-        method: Method,
-        request: HttpRequest,
+        method: &Method,
+        mut request: impl FnMut() -> HttpRequest,
         context: &RequestContext<'_>,
         timeout: Duration,
     ) -> Result<Answer, IntegrationError> {
-        let HttpRequest { path_and_query, mut headers, body, left_out: _ } = request;
-        add_context_headers(&mut headers, context, context.event.event_type());
-        if let Some(signer) = &self.signer {
-            signer.sign(&mut headers, context.request_id.as_str(), context.request_time, &body);
-        }
-        let call = Call { method, path_and_query, headers, body, timeout, answer_max_bytes: ANSWER_MAX_BYTES };
+        let call = || {
+            let HttpRequest { path_and_query, mut headers, body, left_out: _ } = request();
+            add_context_headers(&mut headers, context, context.event.event_type());
+            if let Some(signer) = &self.signer {
+                signer.sign(&mut headers, context.request_id.as_str(), context.request_time, &body);
+            }
+            let method = method.clone();
+            Call { method, path_and_query, headers, body, timeout, answer_max_bytes: ANSWER_MAX_BYTES }
+        };
         http_client.send(&self.backend, call).await.map_err(IntegrationError::Call)
+    }
+
+    pub(super) fn reset_connection_idle(&self) {
+        self.backend.reset_connection_idle();
+    }
+
+    pub(super) fn lower_connection_idle(&self) {
+        self.connection_idle_millis.iter().for_each(|millis| self.backend.lower_connection_idle(*millis));
     }
 
     pub(super) fn is_saturated(&self) -> bool {
@@ -113,6 +127,7 @@ impl<'a> HttpTargetDraft<'a> {
             Ok(backend) => Some(HttpTarget {
                 backend,
                 path_and_query: uri.path_and_query().cloned()?,
+                connection_idle_millis: self.settings.connection_idle_millis,
                 signer: self.signer.clone(),
             }),
             Err(error) => {

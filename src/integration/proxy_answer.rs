@@ -16,6 +16,7 @@ use serde_json::error::Category;
 use thiserror::Error;
 
 use crate::groups::InvalidActions;
+use crate::json;
 
 /// A readable answer.
 #[derive(Clone, Debug)]
@@ -23,8 +24,8 @@ pub struct ProxyAnswer {
     pub status: StatusCode,
     /// `headers` and `multiValueHeaders` merged; what is no HTTP header is left out.
     pub headers: HeaderMap,
-    /// Decoded, if it was base64.
-    pub body: Bytes,
+    /// Decoded, if it was base64; empty if it is `""`, `None` if it is missing or `null`.
+    pub body: Option<Bytes>,
     /// What the backend asks for beside its answer.
     pub tidegate: Option<Value>,
 }
@@ -55,6 +56,16 @@ pub enum ProxyAnswerError {
 /// # Errors
 /// The function failed, or the answer is malformed.
 pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
+    match read(answer) {
+        Err(ProxyAnswerError::NotJson(error)) => match json::mend(answer) {
+            Some(mended) => read(&mended.into()),
+            None => Err(ProxyAnswerError::NotJson(error)),
+        },
+        read => read,
+    }
+}
+
+fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
     // Any value may stand behind any key, so a type that does not fit is that of the whole.
     let written: Written<'_> = serde_json::from_slice(answer).map_err(|error| match error.classify() {
         Category::Data => ProxyAnswerError::NotAnObject,
@@ -70,11 +81,11 @@ pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
         _ => return Err(ProxyAnswerError::WrongType("isBase64Encoded")),
     };
     let body = match written.body {
-        Body::None => Bytes::new(),
-        Body::Text(body) if is_base64 => STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into(),
+        Body::None => None,
+        Body::Text(body) if is_base64 => Some(STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into()),
         // Not where a short one would keep a long answer.
-        Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => answer.slice_ref(body.as_bytes()),
-        Body::Text(body) => body.into_owned().into(),
+        Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => Some(answer.slice_ref(body.as_bytes())),
+        Body::Text(body) => Some(body.into_owned().into()),
         Body::Other => return Err(ProxyAnswerError::WrongType("body")),
     };
     let mut headers = HeaderMap::new();
@@ -208,16 +219,18 @@ impl<'de> Deserialize<'de> for Body<'de> {
     }
 }
 
+/// A number without a fraction is a status code however it is written: `200.0` is 200.
 fn status_code(value: &Value) -> Option<StatusCode> {
     let number = match value {
-        Value::Number(number) => number.as_u64()?,
-        Value::String(text) => text.parse().ok()?,
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.parse::<u16>().ok()?.into(),
         _ => return None,
     };
-    u16::try_from(number)
-        .ok()
-        .filter(|number| (100..600).contains(number))
-        .and_then(|number| StatusCode::from_u16(number).ok())
+    if !(100.0..600.0).contains(&number) || number.fract() != 0.0 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and within 100 and 599")]
+    StatusCode::from_u16(number as u16).ok()
 }
 
 fn map_of<'a>(
@@ -255,15 +268,23 @@ mod tests {
     fn answers_are_read_as_aws_reads_them() {
         let check = |answer: &str, expected: Result<(u16, &str), &str>| {
             let parsed = parse(&Bytes::copy_from_slice(answer.as_bytes()));
-            let parsed =
-                parsed.as_ref().map(|answer| (answer.status.as_u16(), std::str::from_utf8(&answer.body).unwrap()));
-            assert_eq!(parsed.map_err(ToString::to_string), expected.map_err(str::to_owned), "{answer}");
+            let text = |body: Option<Bytes>| String::from_utf8(body.unwrap_or_default().into()).unwrap();
+            let parsed = parsed.map(|answer| (answer.status.as_u16(), text(answer.body)));
+            let expected = expected.map(|(status, body)| (status, body.to_owned()));
+            assert_eq!(parsed.map_err(|error| error.to_string()), expected.map_err(str::to_owned), "{answer}");
         };
         let no_status = Err("the answer has no `statusCode` from 100 to 599");
         check(r#"{"statusCode":200}"#, Ok((200, "")));
         check(r#"{"statusCode":200,"body":"hi"}"#, Ok((200, "hi")));
         check(r#"{"statusCode":200,"body":null}"#, Ok((200, "")));
         check(r#"{"statusCode":"403","body":"no"}"#, Ok((403, "no")));
+        check(r#"{"statusCode":200.0,"body":"hi"}"#, Ok((200, "hi")));
+        check(r#"{"statusCode":2.04e2}"#, Ok((204, "")));
+        check("\u{feff}{\"statusCode\":200,\"body\":\"hi\"}", Ok((200, "hi")));
+        check(r#"{"statusCode":200,"body":"a\ud83d"}"#, Ok((200, "a\u{fffd}")));
+        check(r#"{"statusCode":200,"body":"a\\ud83d \ud83d\ude00"}"#, Ok((200, r"a\ud83d 😀")));
+        check(r#"{"\udc00":{"\ud83d":["\ud83d"]},"statusCode":200,"body":"hi"}"#, Ok((200, "hi")));
+        check("\u{feff}{\"statusCode\":200.0,\"body\":\"\\ude00\"}", Ok((200, "\u{fffd}")));
         check(r#"{"statusCode":200,"body":"aGk=","isBase64Encoded":true}"#, Ok((200, "hi")));
         check(r#"{"statusCode":200,"extra":[1]}"#, Ok((200, "")));
         check(r#"{"statusCode":200,"errorMessage":"x"}"#, Ok((200, "")));
@@ -276,6 +297,8 @@ mod tests {
         check("7", Err("the answer is no JSON object"));
         check(r#"{"statusCode":99}"#, no_status);
         check(r#"{"statusCode":600}"#, no_status);
+        check(r#"{"statusCode":599.5}"#, no_status);
+        check(r#"{"statusCode":"200.0"}"#, no_status);
         check(r#"{"statusCode":200.5}"#, no_status);
         check(r#"{"statusCode":null}"#, no_status);
         check(r#"{"statusCode":-200}"#, no_status);
@@ -294,6 +317,28 @@ mod tests {
             Err("`body` is not base64, though `isBase64Encoded` says so"),
         );
         check(r#"{"errorMessage":"boom","errorType":"Error","stackTrace":[]}"#, Err("the function failed"));
+    }
+
+    #[test]
+    fn an_empty_body_is_told_from_none() {
+        let check = |members: &str, expected: Option<&'static str>| {
+            let answer = parse(&format!(r#"{{"statusCode":200{members}}}"#).into()).unwrap();
+            assert_eq!(answer.body, expected.map(Bytes::from), "{members}");
+        };
+        check("", None);
+        check(r#","body":null"#, None);
+        check(r#","body":null,"isBase64Encoded":true"#, None);
+        check(r#","body":"x","body":null"#, None);
+        check(r#","body":"""#, Some(""));
+        check(r#","body":"","isBase64Encoded":true"#, Some(""));
+        check(r#","body":"x""#, Some("x"));
+    }
+
+    #[test]
+    fn a_long_body_without_escapes_is_not_copied() {
+        let answer = Bytes::from(format!(r#"{{"statusCode":200,"body":"{}"}}"#, "x".repeat(1000)));
+        let body = parse(&answer).unwrap().body.unwrap();
+        assert!(answer.as_ptr_range().contains(&body.as_ptr()));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl fmt::Debug for RedisUrl {
 }
 
 /// A password, never printed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Password(String);
 

@@ -17,10 +17,12 @@ pub struct RegistrySettings {
 
     /// User name, instead of the one in the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
     pub username: Option<String>,
 
     /// Password, instead of the one in the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 1, max = 1024))]
     pub password: Option<Password>,
 
     /// Beginning of all keys, so that several gateways can share one Redis.

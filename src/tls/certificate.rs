@@ -11,6 +11,7 @@ use x509_parser::oid_registry::OID_PKIX_AUTHORITY_INFO_ACCESS;
 use x509_parser::time::ASN1Time;
 
 use super::files::Files;
+use super::pinned::Authorities;
 use super::{CertificateFiles, TlsError};
 use crate::clock::Timestamp;
 
@@ -93,12 +94,13 @@ pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'st
 }
 
 /// Reads the authorities of a PEM file.
-pub(super) fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in chain(path, bytes)? {
-        roots.add(certificate).map_err(|source| TlsError::NotAnAuthority { path: path.to_owned(), source })?;
+pub(super) fn authorities(path: &Path, bytes: &[u8]) -> Result<Authorities, TlsError> {
+    let (mut roots, pinned) = (RootCertStore::empty(), chain(path, bytes)?);
+    for certificate in &pinned {
+        let added = roots.add(certificate.clone());
+        added.map_err(|source| TlsError::NotAnAuthority { path: path.to_owned(), source })?;
     }
-    Ok(roots)
+    Ok(Authorities { roots, pinned })
 }
 
 /// Parses each certificate of a chain.
@@ -133,14 +135,25 @@ pub(super) enum Use {
     Server,
 }
 
-/// Checks that a certificate with an extendedKeyUsage is for the use `shown`; the other side would refuse it otherwise.
+impl Use {
+    /// Tells whether a certificate may be shown so: one that says what it is for must say that it is for this.
+    pub(super) fn is_allowed_by(self, leaf: &X509Certificate<'_>) -> bool {
+        let Ok(Some(uses)) = leaf.extended_key_usage() else { return true };
+        let is_for = match self {
+            Use::Client => uses.value.client_auth,
+            Use::Server => uses.value.server_auth,
+        };
+        is_for || uses.value.any
+    }
+}
+
+/// Refuses a certificate of this node that the other side would refuse, by what it says that it is for.
 pub(super) fn check_use(path: &Path, leaf: &X509Certificate<'_>, shown: Use) -> Result<(), TlsError> {
-    let Ok(Some(uses)) = leaf.extended_key_usage() else { return Ok(()) };
-    let (is_for, name) = match shown {
-        Use::Client => (uses.value.client_auth, "clientAuth"),
-        Use::Server => (uses.value.server_auth, "serverAuth"),
+    let name = match shown {
+        Use::Client => "clientAuth",
+        Use::Server => "serverAuth",
     };
-    if is_for || uses.value.any { Ok(()) } else { Err(TlsError::WrongUse { path: path.to_owned(), name }) }
+    if shown.is_allowed_by(leaf) { Ok(()) } else { Err(TlsError::WrongUse { path: path.to_owned(), name }) }
 }
 
 /// Checks that each certificate was issued by the subject of the next one. The last may be issued by an authority that

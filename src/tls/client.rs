@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::certificate::{Use, authorities, certified_key, chain, check_use, check_validity, parse_all, private_key};
 use super::files::Files;
@@ -21,7 +23,8 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Reads the files. With `ca` only its authorities are trusted, without it `roots`.
+    /// Reads the files. With `ca` only its authorities are trusted, and its own certificates where they are shown; without
+    /// it `roots`.
     ///
     /// # Errors
     /// A [`TlsError`] that says which file has which fault.
@@ -44,10 +47,7 @@ impl ClientTls {
         roots: &RootCertStore,
         files: &Files,
     ) -> Result<Self, TlsError> {
-        let roots = match ca {
-            Some(path) => authorities(path, files.get(path))?,
-            None => roots.clone(),
-        };
+        let verifier = ca.map(|path| authorities(path, files.get(path))?.server_verifier()).transpose()?;
         let identity = identity.map(|settings| own_identity(settings, files)).transpose()?;
         let server_name = server_name
             .map(|name| {
@@ -56,7 +56,11 @@ impl ClientTls {
             .transpose()?;
         let name = server_name.as_ref().map(|name| name.to_str().into_owned()).unwrap_or_default();
         let fingerprint = files.fingerprint_with(name.as_bytes());
-        let config = client_config(roots, identity).map_err(|error| TlsError::Setup(Box::new(error)))?;
+        let config = match verifier {
+            Some(verifier) => config_by(verifier, identity),
+            None => client_config(roots.clone(), identity),
+        };
+        let config = config.map_err(|error| TlsError::Setup(Box::new(error)))?;
         Ok(ClientTls { config: Arc::new(config), server_name, fingerprint })
     }
 }
@@ -80,9 +84,21 @@ pub(super) fn own_identity(settings: &CertificateFiles, files: &Files) -> Result
 /// # Errors
 /// The key does not belong to the certificate.
 pub fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    identified(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots), identity)
+}
+
+/// Builds what [`client_config`] does, with a verifier that knows the certificates of a file.
+fn config_by(verifier: Arc<dyn ServerCertVerifier>, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?.dangerous();
+    identified(builder.with_custom_certificate_verifier(verifier), identity)
+}
+
+fn identified(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, rustls::Error> {
     match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key),
         None => Ok(builder.with_no_client_auth()),

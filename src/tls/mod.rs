@@ -11,6 +11,7 @@ mod client_certificate;
 mod error;
 mod files;
 mod peer;
+mod pinned;
 mod server;
 mod settings;
 

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::server::{
-    Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
-};
+use rustls::server::{Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -136,7 +134,11 @@ fn build(
         .map_err(|error| TlsError::Setup(Box::new(error)))?;
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
-        Some(path) => builder.with_client_cert_verifier(verifier(authorities(path, files.get(path))?, settings)?),
+        Some(path) => {
+            let is_optional = settings.client_auth == Some(ClientAuth::Optional);
+            let authorities = authorities(path, files.get(path))?;
+            builder.with_client_cert_verifier(authorities.client_verifier(is_optional)?)
+        }
     };
     let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&certificates)));
     config.alpn_protocols = alpn.to_vec();
@@ -147,19 +149,6 @@ fn build(
         config.ticketer = Arc::clone(tickets);
     }
     Ok(State { config: Arc::new(config), certificates, fingerprint: files.fingerprint() })
-}
-
-fn verifier(
-    roots: RootCertStore,
-    settings: &TlsSettings,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let builder = match settings.client_auth {
-        Some(ClientAuth::Optional) => builder.allow_unauthenticated(),
-        Some(ClientAuth::Required) | None => builder,
-    };
-    builder.build().map(|verifier| verifier as _).map_err(|error| TlsError::Setup(Box::new(error)))
 }
 
 /// A resolver that chooses the certificate by the name that a client asks for.

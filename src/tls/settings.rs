@@ -12,7 +12,8 @@ pub struct TlsSettings {
     #[schemars(length(min = 1, max = 100))]
     pub certificates: Vec<CertificateFiles>,
 
-    /// Certificates of the authorities that clients' own certificates must come from (mTLS), in PEM.
+    /// Certificates of the authorities that clients' own certificates must come from (mTLS), in PEM; one that stands here
+    /// itself is let in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
 
@@ -53,7 +54,8 @@ pub struct PeerTlsSettings {
     /// The certificate's key in PEM.
     pub private_key: PathBuf,
 
-    /// Certificates of the authorities that peers' certificates must come from, in PEM.
+    /// Certificates of the authorities that peers' certificates must come from, in PEM; one that stands here itself is
+    /// trusted.
     pub ca: PathBuf,
 
     /// The name that peers' certificates must have, in place of the host that each of them advertises: nodes may share

@@ -1,6 +1,6 @@
 //! `cluster.tls`: links between nodes that are encrypted, and whose both ends show a certificate.
 
-use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tidegate::config;
 use tidegate::tls::PeerTlsSettings;
 
@@ -117,6 +117,43 @@ async fn certificates_change_under_open_links() {
     push_both_ways(&cluster.nodes).await;
 }
 
+#[tokio::test]
+async fn nodes_with_self_signed_certificates_trust_those_that_stand_in_their_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut bundle = String::new();
+    let settings = ["a", "b", "c"].map(|node| {
+        // As `openssl req -x509` makes them: an authority, though of nobody else.
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, node);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let (file, key_file) = (path(&format!("{node}.pem")), path(&format!("{node}.key")));
+        std::fs::write(&file, &certificate).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        if node != "c" {
+            bundle.push_str(&certificate);
+        }
+        PeerTlsSettings { certificate: file, private_key: key_file, ca: path("ca.pem"), server_name_to_verify: None }
+    });
+    std::fs::write(path("ca.pem"), bundle).unwrap();
+    let cluster = TestCluster::start_tls(settings).await;
+    let [node, friend, stranger] = &cluster.nodes[..] else { panic!() };
+    for known in &cluster.nodes {
+        known.knows(cluster.nodes.iter().map(TestNode::member));
+    }
+    eventually("friends are linked", || node.is_linked(friend.id()) && friend.is_linked(node.id())).await;
+    says(node, stranger, "invalid peer certificate").await;
+    assert!(!node.is_linked(stranger.id()) && !stranger.is_linked(node.id()));
+    push_both_ways(&cluster.nodes[..2]).await;
+}
+
+/// An API, as every configuration has one.
+const API: &str = "apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations: { backend: { \
+                   integrationType: AWS_PROXY, integrationUri: 'http://127.0.0.1:9/' } }\n    routes: { $default: { \
+                   target: integrations/backend } }\n    stages: { prod: {} }\n";
+
 #[test]
 fn mistakes_in_the_files_of_a_node_have_their_place() {
     let authority = Authority::new("nodes");
@@ -126,7 +163,7 @@ fn mistakes_in_the_files_of_a_node_have_their_place() {
         let (certificate, private_key, ca) = (certificate.display(), private_key.display(), ca.display());
         let text = format!(
             "registry: {{ type: redis, url: 'redis://127.0.0.1' }}\ncluster:\n  secret: {SECRET}\n  tls: {{ certificate: \
-             {certificate}, privateKey: {private_key}, ca: {ca} }}\n{more}"
+             {certificate}, privateKey: {private_key}, ca: {ca} }}\n{more}{API}"
         );
         let problems = config::load(&text, &|_| None).err().unwrap_or_default();
         let told: String = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();

@@ -310,6 +310,34 @@ async fn a_binary_message_reaches_a_plain_http_backend_as_its_bytes() {
 }
 
 #[tokio::test]
+async fn an_empty_body_is_an_empty_frame_only_if_it_has_a_type_and_its_status_leaves_room_for_it() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::http_proxy(&backend).start().await;
+    let (mut client, _) = gateway.client(&backend).await;
+    for (status, content_type, is_frame) in [
+        (200, Some("text/plain"), true),
+        (200, None, false),
+        (202, Some("application/json"), true),
+        (204, Some("text/plain"), false),
+        (205, Some("text/plain"), false),
+        (404, Some("text/html"), true),
+        (503, None, false),
+    ] {
+        let reply = Reply::http(status, "");
+        backend.answer("MESSAGE", content_type.iter().fold(reply, |reply, value| reply.header("content-type", value)));
+        client.send(r#"{"action":"ask"}"#).await;
+        backend.next("MESSAGE").await;
+        if is_frame {
+            assert_eq!(client.next_text().await, "", "{status}");
+        }
+        backend.answer("MESSAGE", Reply::http(200, "next"));
+        client.send(r#"{"action":"ask"}"#).await;
+        assert_eq!(client.next_text().await, "next", "{status}: nothing more came");
+        backend.next("MESSAGE").await;
+    }
+}
+
+#[tokio::test]
 async fn on_a_two_way_route_the_body_is_the_reply_whatever_the_status() {
     let backend = TestBackend::start().await;
     let gateway = Settings::http_proxy(&backend).start().await;

@@ -20,4 +20,5 @@ mod reload;
 mod process;
 mod shutdown;
 mod pool;
+mod http2;
 mod metrics;

@@ -123,7 +123,10 @@ async fn the_body_is_the_reply_on_a_two_way_route_and_nothing_is_on_a_one_way_ro
         ("ask", json!({"statusCode": 302, "body": "moved"}), Some("moved")),
         ("tell", json!({"statusCode": 500, "body": "unheard"}), None),
         ("ask", json!({"statusCode": 200}), None),
-        ("ask", json!({"statusCode": 200, "body": ""}), None),
+        ("ask", json!({"statusCode": 200, "body": ""}), Some("")),
+        ("ask", json!({"statusCode": 500, "body": ""}), Some("")),
+        ("ask", json!({"statusCode": 200, "body": "", "isBase64Encoded": true}), Some("")),
+        ("tell", json!({"statusCode": 200, "body": ""}), None),
         ("ask", json!({"statusCode": 200, "body": null}), None),
         ("ask", json!({"statusCode": 200, "body": encoded, "isBase64Encoded": true}), Some("decoded \u{e9}")),
         ("ask", json!({"statusCode": 200, "body": "//8=", "isBase64Encoded": true}), Some("\u{fffd}\u{fffd}")),
@@ -139,6 +142,62 @@ async fn the_body_is_the_reply_on_a_two_way_route_and_nothing_is_on_a_one_way_ro
     backend.answer("MESSAGE", Reply::body("the end"));
     client.send(r#"{"action":"ask"}"#).await;
     assert_eq!(client.next_text().await, "the end", "nothing came before");
+}
+
+#[tokio::test]
+async fn an_empty_message_comes_back_from_a_backend_that_echoes() {
+    let backend = TestBackend::start().await;
+    backend.answer_with(|call| match call.event_type() {
+        "MESSAGE" => {
+            let event = call.event();
+            Reply::json(&json!({"statusCode": 200, "body": event["body"], "isBase64Encoded": event["isBase64Encoded"]}))
+        }
+        _ => Reply::ok(),
+    });
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let (mut client, _) = gateway.client(&backend).await;
+    for message in [Message::text(""), Message::binary(vec![]), Message::text("x"), Message::binary(vec![0])] {
+        client.send_message(message.clone()).await;
+        assert_eq!(client.next_message().await, message);
+    }
+}
+
+#[tokio::test]
+async fn what_others_write_beside_json_does_not_spoil_an_answer() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let (mut client, _) = gateway.client(&backend).await;
+    for (answer, reply) in [
+        (r#"{"statusCode":200,"body":"cut \ud83d"}"#, "cut \u{fffd}"),
+        (r#"{"statusCode":200,"body":"cut \ude00, whole \ud83d\ude00"}"#, "cut \u{fffd}, whole 😀"),
+        (r#"{"statusCode":200,"body":"hi","log":["\ud83d"]}"#, "hi"),
+        (r#"{"\ud83d":0,"statusCode":200,"headers":{"x":"\ud83d"},"body":"hi"}"#, "hi"),
+        (r#"{"statusCode":200,"body":"{\"a\":\"\\ud83d\"}"}"#, r#"{"a":"\ud83d"}"#),
+        ("\u{feff}{\"statusCode\":200,\"body\":\"hi\"}", "hi"),
+        (r#"{"statusCode":200.0,"body":"hi"}"#, "hi"),
+        (r#"{"statusCode":2e2,"body":"hi"}"#, "hi"),
+    ] {
+        backend.answer("MESSAGE", Reply::http(200, answer));
+        client.send(r#"{"action":"ask"}"#).await;
+        assert_eq!(client.next_text().await, reply, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn half_of_a_surrogate_pair_and_a_byte_order_mark_leave_a_message_its_route_and_its_bytes() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).route("\"x\\ufffd\": { target: integrations/backend }").start().await;
+    let (mut client, _) = gateway.client(&backend).await;
+    for (message, route_key) in [
+        (r#"{"action":"tell","text":"\ud83d"}"#, "tell"),
+        (r#"{"\ude00":["\ud83d"],"action":"tell"}"#, "tell"),
+        (r#"{"action":"x\ud83d"}"#, "x\u{fffd}"),
+        (r#"{"action":"tell\ud83d"}"#, "$default"),
+        ("\u{feff}{\"action\":\"tell\"}", "tell"),
+        ("\u{feff} x", "$default"),
+    ] {
+        expect_route(&backend, &mut client, message, route_key).await;
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tidegate::app::Gateway;
 use tidegate::http_client::HttpClient;
 use tokio::net::TcpListener;
 
-use crate::support::{Gate, Reply, Settings, TestBackend, TestGateway, eventually};
+use crate::support::{Gate, Relay, Reply, Settings, TestBackend, TestGateway, eventually};
 
 /// How long a thousand calls on one connection may take.
 const CROWD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -202,6 +202,45 @@ async fn a_connection_that_the_backend_closed_meanwhile_loses_no_event() {
     }
     gateway.drain().await;
     assert_eq!(backend.calls("DISCONNECT").len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_when_the_integration_says() {
+    let backend = TestBackend::start().await;
+    // Longer than any setting here.
+    backend.answer_with(|_| Reply::body("reply").header("keep-alive", "timeout=3600"));
+    let relay = Relay::start(&backend, 0, |_| Box::pin(async {})).await;
+    let routes = "$default: { target: integrations/backend, routeResponseSelectionExpression: $default }, \
+                  other: { target: integrations/other, routeResponseSelectionExpression: $default }";
+    let settings = |backend_idle: &str, other_idle: &str| {
+        Settings::of(&relay.url(), "AWS_PROXY").routes(routes).integration(&format!(
+            "integrationUri: \"{0}/\"{backend_idle} }}, other: {{ integrationType: AWS_PROXY, integrationUri: \
+             \"{0}/other\"{other_idle}",
+            relay.url()
+        ))
+    };
+    // None may be idle, so each call has a connection of its own.
+    let mut gateway = settings(", connectionIdleMillis: 0", "").start().await;
+    let mut client = gateway.connect("/prod").await;
+    let mut opened = async |messages: &[&str]| {
+        let before = relay.connections();
+        for message in messages {
+            client.send(message).await;
+            assert_eq!(client.next_text().await, "reply");
+        }
+        relay.connections() - before
+    };
+    let (one, other) = ("x", r#"{"action":"other"}"#);
+    assert_eq!(opened(&[one, one, one]).await, 3);
+    assert_eq!(opened(&[other, other, other]).await, 3, "the least of those who share an address counts");
+
+    gateway.reload(&settings("", ""));
+    assert!(opened(&[one, other, one, other]).await <= 1, "the backend's own word counts");
+    gateway.reload(&settings(", connectionIdleMillis: 3600000", ", connectionIdleMillis: 0"));
+    // The first may find a connection that was kept.
+    assert!(opened(&[one, other, one, other]).await >= 3);
+    gateway.reload(&settings(", connectionIdleMillis: 3600000", ""));
+    assert!(opened(&[one, other, one, other]).await <= 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::support::{Process, Reply, Settings, TestBackend, TestClient, eventually, http, spawn, tidegate};
+use crate::support::{LIMIT, Process, Reply, Settings, TestBackend, TestClient, eventually, http, spawn, tidegate};
 
 /// The configuration of some settings as a file.
 fn write(folder: &TempDir, settings: &Settings) -> String {
@@ -53,6 +53,59 @@ async fn sighup_puts_a_good_file_in_force_and_a_bad_one_changes_nothing() {
     process.stderr.find("a missing file", |line| line.contains("could not read").then_some(())).await;
     client.send("x").await;
     backend.next("MESSAGE").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_when_sighup_comes_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = TestBackend::start().await;
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let secret = file("secret", "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xk\n");
+    let key = file("key", "open sesame\n");
+    let settings = Settings::aws_proxy(&backend)
+        .integration(&format!("signing: {{ secrets: [ \"${{file:{secret}}}\" ] }}"))
+        .section(&format!("apiKeys: {{ mobile: {{ value: \"${{file:{key}}}\" }} }}"));
+    let path = write(&folder, &settings);
+    let mut process = serve(&path, &settings);
+    let (public, internal) = process.addresses().await;
+    let mut client = TestClient::connect(public, "/prod", &[]).await.unwrap();
+    let reloads = async |outcome: &str| {
+        let page = http(internal, "GET", "/metrics", &[], b"").await;
+        let name = format!("tidegate_reloads_total{{outcome=\"{outcome}\"}} ");
+        let count = page.text().lines().find_map(|line| line.strip_prefix(&name)?.parse::<usize>().ok());
+        count.unwrap_or(0)
+    };
+    let text = settings.text();
+    let listeners = text.split("apis:").next().unwrap();
+    let truncated = [
+        (&path, ""),
+        (&path, "{}"),
+        (&path, "# to be filled in\n"),
+        (&path, listeners),
+        (&path, "apis: {}\n"),
+        (&secret, ""),
+        (&key, "\n"),
+    ];
+    for (number, (path, content)) in truncated.into_iter().enumerate() {
+        let whole = std::fs::read_to_string(path).unwrap();
+        std::fs::write(path, content).unwrap();
+        process.signal("HUP").await;
+        eventually(LIMIT, "a refused reload", async || reloads("refused").await == number + 1).await;
+        client.send("x").await;
+        backend.next("MESSAGE").await;
+        let newcomer = TestClient::connect(public, "/prod", &[]).await.unwrap();
+        assert_eq!(newcomer.close(None).await.0, 1005);
+        std::fs::write(path, whole).unwrap();
+    }
+    process.signal("HUP").await;
+    eventually(LIMIT, "a good reload", async || reloads("ok").await == 1).await;
+    assert_eq!(reloads("refused").await, 7);
+    client.close(Some((1000, ""))).await;
+    backend.next("DISCONNECT").await;
 }
 
 #[tokio::test]
@@ -188,15 +241,38 @@ apis:
         assert!(said.lines().any(|said| said.starts_with(&start) && said.contains(hint)), "{start}\n{said}");
     }
 
-    std::fs::write(path, "apis: {}\n").unwrap();
-    let output = Process::run(&["check", "--config", path]).await;
-    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    std::fs::write(path, "drain: {}\n").unwrap();
+    for command in ["check", "serve"] {
+        let output = Process::run(&[command, "--config", path]).await;
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(&format!("{path}:1: apis: there is no API")), "{command}: {said}");
+    }
     let output = Process::run(&["serve", "--config", "/nowhere/tidegate.yaml"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere/tidegate.yaml"));
     let output = Process::run(&["check", "--config", "/nowhere/tidegate.yaml"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("No such file"), "the cause is said too");
+}
+
+#[tokio::test]
+async fn a_configuration_may_be_json_with_every_escape() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.json");
+    let text = "\u{feff}{\r\n\t\"region\": \"eu-west-1\",\r\n\t\"apis\": { \"chat\": {\r\n\t\t\"name\": \"\\ud83d\\ude00 \\/ \\u00e9\\b\\f\",\r\n\
+                \t\t\"routeSelectionExpression\": \"$request.body.action\",\r\n\t\t\"integrations\": { \"backend\": {\r\n\
+                \t\t\t\"integrationType\": \"AWS_PROXY\", \"integrationUri\": \"http:\\/\\/127.0.0.1:9000\\/\" } },\r\n\
+                \t\t\"routes\": { \"\\ud83d\\ude00\": { \"target\": \"integrations\\/backend\" } },\r\n\t\t\"stages\": { \"prod\": {} }\r\n\t} }\r\n}\r\n";
+    std::fs::write(&path, text).unwrap();
+    let output = Process::run(&["check", "--config", path.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+
+    std::fs::write(&path, text.replacen("\\ude00", "", 1)).unwrap();
+    let output = Process::run(&["check", "--config", path.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("{}:4: `\\ud83d` is half of a surrogate pair", path.display())), "{said}");
 }
 
 #[tokio::test]
@@ -270,6 +346,6 @@ async fn a_killed_process_leaves_its_port_to_the_next() {
     let mut process = serve(path.to_str().unwrap(), &settings);
     assert_eq!(process.addresses().await.0, public);
     let connecting = spawn(async move { TestClient::connect(public, "/prod", &[]).await.is_ok() });
-    eventually(crate::support::LIMIT, "a client is let in", async || connecting.is_finished()).await;
+    eventually(LIMIT, "a client is let in", async || connecting.is_finished()).await;
     assert!(connecting.await.unwrap());
 }

@@ -41,6 +41,24 @@ async fn who_is_named_in_many_ways_gets_it_once() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_and_halves_of_surrogate_pairs_do_not_spoil_what_is_pushed() {
+    let room = Room::start().await;
+    let (mut ann, ann_id) = room.member("a").await;
+    let body = "\u{feff}{\"group\":\"a\",\"data\":\"cut \\ud83d\"}\n{\"group\":\"a\",\"data\":\"\\ud83d\\ude00\"}";
+    let response = room.call("POST", "@send", body.as_bytes()).await;
+    assert_eq!((response.status, lines(&response)), (200, vec![reached(1, &[]), reached(1, &[])]));
+    assert_eq!((ann.next_text().await, ann.next_text().await), ("cut \u{fffd}".to_owned(), "😀".to_owned()));
+
+    let body = format!("\u{feff}{{\"connections\":[\"{ann_id}\"]}}");
+    assert_eq!(room.call("PUT", "@groups/b/connections", body.as_bytes()).await.json()["changed"], 1);
+    let answer = r#"{"statusCode":200,"tidegate":{"send":[{"group":"b","data":"\ude00 cut"}]}}"#;
+    room.backend.answer("MESSAGE", Reply::http(200, answer));
+    ann.send("x").await;
+    assert_eq!(ann.next_text().await, "\u{fffd} cut");
+    room.gateway.drain().await;
+}
+
+#[tokio::test]
 async fn a_batch_is_json_lines_and_is_sent_in_its_order() {
     let room = Room::start().await;
     let (mut ann, ann_id) = room.member("a").await;

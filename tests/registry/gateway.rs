@@ -14,15 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Node, RedisServer, eventually};
 
-/// One API whose routes lead nowhere: it needs no backend.
+/// A route for messages, which no test sends: connecting needs no backend.
+const NOWHERE: &str = "\
+    \x20   integrations: { nowhere: { integrationType: AWS_PROXY, integrationUri: 'http://127.0.0.1:9/' } }\n\
+    \x20   routes: { never: { target: integrations/nowhere } }\n";
+
+/// An API that needs no backend.
 fn configuration(server: &RedisServer, when_unavailable: &str) -> Config {
     let url = server.url();
     let text = format!(
         "listeners:\n  public: {{ address: '127.0.0.1:0' }}\n  internal: {{ address: '127.0.0.1:0' }}\n\
          registry: {{ type: redis, url: '{url}', keyPrefix: t, whenUnavailable: {when_unavailable} }}\n\
          cluster: {{ address: '127.0.0.1:0', secret: a secret of sixteen, leaseMillis: 3000 }}\n\
-         apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations: {{}}\n\
-         \x20   routes: {{}}\n    stages: {{ prod: {{}} }}\n"
+         apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n{NOWHERE}    stages: {{ prod: {{}} }}\n"
     );
     config::load(&text, &|_| None).expect("a configuration")
 }
@@ -138,9 +142,9 @@ async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and
 #[tokio::test]
 async fn a_node_in_memory_shows_its_own() {
     let text = "listeners:\n  public: { address: '127.0.0.1:0' }\n  internal: { address: '127.0.0.1:0' }\n\
-                apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations: {}\n\
-                \x20   routes: {}\n    stages: { prod: {} }\n";
-    let gateway = Gateway::start(config::load(text, &|_| None).expect("a configuration")).await.expect("a gateway");
+                apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    stages: { prod: {} }\n";
+    let text = format!("{text}{NOWHERE}");
+    let gateway = Gateway::start(config::load(&text, &|_| None).expect("a configuration")).await.expect("a gateway");
     let internal = gateway.internal_address();
     let _client = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     assert_eq!(get(internal, "/readyz").await, (200, "{\"status\":\"ready\",\"reasons\":[]}\n".to_owned()));

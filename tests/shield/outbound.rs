@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rcgen::{BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tidegate::app::Gateway;
 use tidegate::http_client::{HttpClient, Lookup, Resolver};
 
@@ -152,6 +155,110 @@ async fn backends_with_an_authority_of_their_own_and_client_certificates() {
     assert!(half.problems().contains("`clientCertificate` and `clientKey` go together"));
     let plain = Settings { uri: format!("http://{}/", backend.address), ..settings(&ca, None, "backend.internal") };
     assert!(plain.problems().contains("`tlsConfig` is for `https://` URLs alone"));
+}
+
+/// A certificate of its own for `name`, and its key.
+fn self_signed(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (Certificate, KeyPair) {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap(), key)
+}
+
+/// A server that shows a certificate and signs with a key, whether or not they belong together.
+fn server(certificate: &Certificate, key: &KeyPair) -> rustls::ServerConfig {
+    let signing_key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let signing_key = rustls::crypto::ring::sign::any_supported_type(&signing_key).unwrap();
+    let shown = CertifiedKey::new(vec![certificate.der().clone()], signing_key);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    builder.unwrap().with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
+}
+
+#[tokio::test]
+async fn a_certificate_that_stands_in_the_file_of_authorities_itself_is_trusted_if_all_else_is_right() {
+    const NAME: &str = "backend.internal";
+    let folder = tempfile::tempdir().unwrap();
+    let authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let with = |change: fn(&mut CertificateParams)| {
+        self_signed(NAME, |params| {
+            authority(params);
+            change(params);
+        })
+    };
+    let trusted = with(|_| {});
+    let plain = self_signed(NAME, |_| {});
+    let issuer = Authority::new("unknown");
+    let issued = issuer.issue(&[NAME]);
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    };
+    let check =
+        async |what: &str, (shown, key): (&Certificate, &KeyPair), listed: &str, name: &str, is_trusted: bool| {
+            let backend = Backend::start_tls(server(shown, key)).await;
+            file("ca.pem", listed);
+            let settings = Settings {
+                integration: format!(
+                    "tlsConfig: {{ caFile: {}, serverNameToVerify: {name} }}",
+                    folder.path().join("ca.pem").display()
+                ),
+                uri: format!("https://{}/events", backend.address),
+                ..Settings::new(&backend)
+            };
+            let gateway = settings.start().await;
+            let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+            let status = if is_trusted { "HTTP/1.1 101" } else { "HTTP/1.1 502" };
+            assert!(answer.starts_with(status), "{what}: {answer}");
+        };
+    let pem = |(certificate, _): &(Certificate, KeyPair)| certificate.pem();
+    let shown = (&trusted.0, &trusted.1);
+    check("the certificate itself", shown, &pem(&trusted), NAME, true).await;
+    check("among others", shown, &(issuer.certificate.clone() + &pem(&trusted)), NAME, true).await;
+    check("no authority", (&plain.0, &plain.1), &pem(&plain), NAME, true).await;
+    check("another name", shown, &pem(&trusted), "else.internal", false).await;
+    check("not listed", shown, &issuer.certificate, NAME, false).await;
+    // Made alike, with another key.
+    let other = with(|_| {});
+    check("listed is another with this name", shown, &pem(&other), NAME, false).await;
+    check("another key signs", (&trusted.0, &other.1), &pem(&trusted), NAME, false).await;
+    let expired = with(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    check("expired", (&expired.0, &expired.1), &pem(&expired), NAME, false).await;
+    let early = with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1));
+    check("not valid yet", (&early.0, &early.1), &pem(&early), NAME, false).await;
+    let client = with(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    check("for clients alone", (&client.0, &client.1), &pem(&client), NAME, false).await;
+
+    // One of an authority that is not listed, listed itself.
+    let chain = issued.chain();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, issued.private_key())
+        .unwrap();
+    let backend = Backend::start_tls(tls).await;
+    file("leaf.pem", &issued.certificate);
+    let leaf = folder.path().join("leaf.pem").display().to_string();
+    let settings = Settings {
+        integration: format!("tlsConfig: {{ caFile: {leaf}, serverNameToVerify: {NAME} }}"),
+        uri: format!("https://{}/events", backend.address),
+        ..Settings::new(&backend)
+    };
+    connect(settings.start().await.public_address()).await.echo("hello").await;
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_is_empty_at_that_moment_is_a_mistake() {
+    let backend = Backend::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, "").unwrap();
+    let settings = Settings {
+        integration: format!("tlsConfig: {{ caFile: {} }}", ca.display()),
+        uri: format!("https://{}/events", backend.address),
+        ..Settings::new(&backend)
+    };
+    assert!(settings.problems().contains("has no certificate"), "{}", settings.problems());
 }
 
 /// Gives one answer after the other, the last again and again.

@@ -1,9 +1,10 @@
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncReadExt as _;
 
 use crate::process::Tidegate;
-use crate::support::{Authority, Backend, Client, Settings, connect_from, raw_on, run, tls_stream, within};
+use crate::support::{Authority, Backend, Client, Issued, Settings, connect_from, raw_on, run, tls_stream, within};
 
 async fn start(authority: &Authority, more: &str) -> (tidegate::app::Gateway, Backend) {
     let backend = Backend::start().await;
@@ -144,19 +145,26 @@ async fn certificates_change_under_open_connections_and_a_bad_one_changes_nothin
 #[tokio::test]
 async fn client_certificates_are_asked_for_and_shown_to_the_backend() {
     let (authority, partners, strangers) = (Authority::new("test"), Authority::new("partners"), Authority::new("else"));
-    let ca = partners.path("ca.pem").display().to_string();
+    // As `openssl req -x509` makes them: an authority, though of nobody else.
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let of_its_own = Issued { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() };
+    let ca = partners.write("clients.pem", &(partners.certificate.clone() + &of_its_own.certificate));
+    let ca = ca.display().to_string();
     let partner = partners.issue(&["partner.test"]);
     let stranger = strangers.issue(&["partner.test"]);
     for (mode, anonymous_may) in [("OPTIONAL", true), ("REQUIRED", false)] {
         let (gateway, backend) = start(&authority, &format!("clientCa: {ca}, clientAuth: {mode}")).await;
         let address = gateway.public_address();
-        let connect = async |identity: Option<&crate::support::Issued>| {
+        let connect = async |identity: Option<&Issued>| {
             let stream = tls_stream(address, authority.client(identity), "chat.test").await.ok()?;
             // With TLS 1.3 a client hears of its refusal only when it reads.
             Client::on(stream, &format!("ws://{address}/prod"), &[]).await.ok()
         };
         assert!(connect(Some(&stranger)).await.is_none(), "{mode}");
         assert_eq!(connect(None).await.is_some(), anonymous_may, "{mode}");
+        assert!(connect(Some(&of_its_own)).await.is_some(), "{mode}");
         let mut client = connect(Some(&partner)).await.unwrap();
         client.echo("hello").await;
         for event_type in ["CONNECT", "MESSAGE"] {

@@ -63,7 +63,7 @@ impl Change {
     /// The name or an id is malformed, or there are more than `targets`.
     pub fn many(group: &str, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
         let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
-        let Written { connections } = serde_json::from_slice(body)
+        let Written { connections } = crate::json::from_slice(body)
             .map_err(|_| ConnectionsApiError::BadRequest("the body must be {\"connections\":[\"…\"]}"))?;
         let max = usize::try_from(targets).unwrap_or(usize::MAX);
         if connections.len() > max {

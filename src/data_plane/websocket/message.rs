@@ -240,17 +240,15 @@ async fn call(
     message.integration = Some(record);
     let (answer, actions) = outcome.map_err(MessageError::Integration)?;
     act(&at.plane, &at.live, connection, actions, message.span.context()).await;
-    if !route.two_way || answer.body.is_empty() {
-        return Ok(None);
-    }
+    let Some(body) = answer.body.filter(|_| route.two_way) else { return Ok(None) };
     let max = at.live.limits.message_bytes;
-    if answer.body.len() > max {
+    if body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
     Ok(Some(match message.payload {
         // AWS knows no binary messages; here who sends one is answered in kind.
-        Payload::Binary(_) => Frame::binary(answer.body),
-        Payload::Empty | Payload::Text(_) => Frame::text_lossy(answer.body),
+        Payload::Binary(_) => Frame::binary(body),
+        Payload::Empty | Payload::Text(_) => Frame::text_lossy(body),
     }))
 }
 

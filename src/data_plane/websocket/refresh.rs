@@ -10,6 +10,7 @@ use crate::data_plane::gateway_response::{TokenNotice, token_frame};
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::id::EventId;
 use crate::integration::Payload;
+use crate::json;
 use crate::request_context::Connection;
 
 /// What a client sends to go on with a fresh token: `{"action":"refresh","token":"…"}`, where `action` is whatever
@@ -37,8 +38,7 @@ pub(super) async fn refresh(
     let now = plane.clock.now();
     live.access.count(principal.as_deref(), api_id, stage, now).await.map_err(MessageError::UsageExceeded)?;
     let Payload::Text(text) = payload else { return Err(MessageError::RefreshDenied(Denial::Unauthorized)) };
-    let Refresh { token } =
-        serde_json::from_str(text).map_err(|_| MessageError::RefreshDenied(Denial::Unauthorized))?;
+    let Refresh { token } = json::from_str(text).map_err(|_| MessageError::RefreshDenied(Denial::Unauthorized))?;
     let fresh = live.access.refresh(api_id, stage, principal.as_deref(), &token, now).await.map_err(|denial| {
         log_denial(&denial, api_id, stage, "a fresh token was refused");
         MessageError::RefreshDenied(denial)

@@ -83,8 +83,8 @@ async fn a_timeout_tells_whether_the_request_was_sent() {
     let test = TestClient::new();
     let backend = test.backend(&server, 1);
     let (first, second) = tokio::join!(
-        test.client.send(&backend, call_within("/", Duration::from_millis(300))),
-        test.client.send(&backend, call_within("/", Duration::from_millis(200))),
+        test.client.send(&backend, || call_within("/", Duration::from_millis(300))),
+        test.client.send(&backend, || call_within("/", Duration::from_millis(200))),
     );
     assert!(matches!(first, Err(CallError::TimedOut { sent: true })), "{first:?}");
     assert!(matches!(second, Err(CallError::TimedOut { sent: false })), "{second:?}");
@@ -127,7 +127,7 @@ async fn a_body_without_end_is_cut_off_by_the_deadline() {
     let server = Server::start(|stream| write_endlessly(stream, head, b"a", Duration::from_millis(5)));
     let test = TestClient::new();
     let backend = test.backend(&server, 1);
-    let error = test.client.send(&backend, call_within("/", Duration::from_millis(300))).await.expect_err("no end");
+    let error = test.client.send(&backend, || call_within("/", Duration::from_millis(300))).await.expect_err("no end");
     assert!(matches!(error, CallError::TimedOut { sent: true }), "{error:?}");
     eventually("the connection is gone", || backend.counts().open == 0).await;
 }
@@ -142,9 +142,9 @@ async fn a_body_of_exactly_the_maximum_is_an_answer() {
     });
     let test = TestClient::new();
     let backend = test.backend(&server, 1);
-    let exactly = test.client.send(&backend, Call { answer_max_bytes: 5, ..call("/") }).await.expect("an answer");
+    let exactly = test.client.send(&backend, || Call { answer_max_bytes: 5, ..call("/") }).await.expect("an answer");
     assert_eq!(exactly.body, Bytes::from_static(b"abcde"));
-    let error = test.client.send(&backend, Call { answer_max_bytes: 4, ..call("/") }).await.expect_err("too large");
+    let error = test.client.send(&backend, || Call { answer_max_bytes: 4, ..call("/") }).await.expect_err("too large");
     assert!(matches!(error, CallError::TooLarge { max: 4, .. }), "{error:?}");
 }
 
@@ -160,7 +160,7 @@ async fn an_early_answer_to_a_large_request_is_an_answer() {
     let body = Bytes::from(vec![0; 64 * 1024 * 1024]);
     let large = Call { body, ..call_within("/", Duration::from_millis(500)) };
     // The answer may cross with the request, or be there before it: then the connection makes no sense to hyper.
-    if let Ok(answer) = test.client.send(&backend, large).await {
+    if let Ok(answer) = test.client.send(&backend, || large.clone()).await {
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     }
     eventually("the connection is gone", || backend.counts().open == 0).await;
@@ -188,7 +188,7 @@ async fn the_host_header_is_the_authority_unless_given() {
     assert!(head.contains(&format!("host: {}\r\n", server.address)), "{head}");
     let mut given = call("/");
     given.headers.insert(header::HOST, HeaderValue::from_static("given.example"));
-    let answer = test.client.send(&backend, given).await.expect("an answer");
+    let answer = test.client.send(&backend, || given.clone()).await.expect("an answer");
     let head = String::from_utf8_lossy(&answer.body).into_owned();
     assert!(head.contains("host: given.example\r\n") && !head.contains("127.0.0.1"), "{head}");
 }

@@ -73,7 +73,7 @@ async fn callers_that_wait_are_served_in_their_order() {
     for number in 0..10_usize {
         let (client, backend_of_call) = (test.client.clone(), Arc::clone(&backend));
         tasks.spawn(async move {
-            client.send(&backend_of_call, call(&format!("/{number}"))).await.expect("an answer");
+            client.send(&backend_of_call, || call(&format!("/{number}"))).await.expect("an answer");
         });
         eventually("the call's turn to wait", || {
             order.lock().expect("no panic").len() == 1 && backend.counts().waiting == number
@@ -235,6 +235,50 @@ async fn a_request_that_was_not_written_is_sent_again() {
     assert_eq!(server.accepted(), 2);
 }
 
+#[test]
+fn a_request_of_which_nothing_was_written_is_sent_again() {
+    use std::io::{Read as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let uri = format!("http://{}/", listener.local_addr().expect("an address")).parse().expect("a URI");
+    let (close, is_to_close) = std::sync::mpsc::channel();
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let answer = |body: &str| {
+        let (mut stream, _peer) = listener.accept().expect("accepts");
+        let mut request = Vec::new();
+        while !request.ends_with(b"hello") {
+            let mut bytes = [0; 1024];
+            let length = stream.read(&mut bytes).expect("a request");
+            request.extend_from_slice(&bytes[..length]);
+        }
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(text.as_bytes()).expect("written");
+        stream
+    };
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            let stream = answer("first");
+            is_to_close.recv().expect("the test goes on");
+            // A reset: the next write fails, before a byte is out.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket");
+            drop(stream);
+            closed.send(()).expect("the test waits");
+            answer("second");
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let test = TestClient::new();
+            let backend = test.client.backend(&uri, false, 1).expect("an address");
+            assert_eq!(test.text(&backend, "/").await, "first");
+            eventually("the connection is idle", || backend.counts().idle == 1).await;
+            close.send(()).expect("the server waits");
+            // The runtime stands still, so that it learns of the reset by its own write.
+            is_closed.recv().expect("the server goes on");
+            assert_eq!(test.text(&backend, "/").await, "second");
+        });
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_of_many_threads_are_all_answered() {
     let server = Server::start(echo);
@@ -247,10 +291,10 @@ async fn calls_of_many_threads_are_all_answered() {
             for number in 0..50 {
                 if (caller + number) % 7 == 0 {
                     let limit = Duration::from_micros(rand::rng().random_range(0..2000));
-                    let _ = timeout(limit, client.send(&backend, call("/cancelled"))).await;
+                    let _ = timeout(limit, client.send(&backend, || call("/cancelled"))).await;
                 }
                 let path = format!("/{caller}/{number}");
-                let answer = client.send(&backend, call(&path)).await.expect("an answer");
+                let answer = client.send(&backend, || call(&path)).await.expect("an answer");
                 assert_eq!(answer.body, path.as_bytes());
                 assert!(backend.counts().open <= 7);
             }
@@ -275,7 +319,7 @@ fn a_runtime_ends_with_calls_in_every_state() {
         let backend = test.backend(&server, 20);
         for _ in 0..1000 {
             let (client, backend) = (test.client.clone(), Arc::clone(&backend));
-            TaskTracker::new().spawn(async move { client.send(&backend, call("/")).await });
+            TaskTracker::new().spawn(async move { client.send(&backend, || call("/")).await });
         }
         eventually("calls wait", || backend.counts().waiting > 900).await;
         (test, backend)
@@ -289,6 +333,6 @@ fn a_runtime_ends_with_calls_in_every_state() {
 fn the_future_of_a_call_is_small() {
     let test = TestClient::new();
     let backend = test.client.backend(&"http://127.0.0.1:1/".parse().expect("a URI"), false, 1).expect("an address");
-    let size = size_of_val(&test.client.send(&backend, call("/")));
+    let size = size_of_val(&test.client.send(&backend, || call("/")));
     assert!(size <= 2048, "{size}");
 }

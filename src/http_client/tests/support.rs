@@ -32,7 +32,7 @@ impl TestClient {
     }
 
     pub(super) async fn get(&self, backend: &Arc<Backend>, path: &str) -> Result<Answer, CallError> {
-        self.client.send(backend, call(path)).await
+        self.client.send(backend, || call(path)).await
     }
 
     /// The body of the answer, as text.

@@ -204,11 +204,12 @@ impl Exporter {
             ..ResourceSpans::default()
         };
         let request = ExportTraceServiceRequest { resource_spans: vec![resource_spans] };
-        let call = Call {
+        let body = Bytes::from(request.encode_to_vec());
+        let call = || Call {
             method: Method::POST,
             path_and_query: self.path_and_query.clone(),
             headers: self.headers.clone(),
-            body: Bytes::from(request.encode_to_vec()),
+            body: body.clone(),
             timeout,
             answer_max_bytes: ANSWER_MAX_BYTES,
         };

@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod process;
 mod raw;
+mod relay;
 mod reply;
 mod wait;
 
@@ -23,5 +24,6 @@ pub(crate) use gateway::{Settings, TestGateway};
 pub(crate) use http::{HttpResponse, http};
 pub(crate) use process::{Process, tidegate};
 pub(crate) use raw::{RawClient, connect_narrow, frame, handshake};
+pub(crate) use relay::{Impostor, Relay};
 pub(crate) use reply::{Gate, Reply};
 pub(crate) use wait::{LIMIT, eventually, spawn, within};
