@@ -33,6 +33,7 @@ pub mod clock;
 pub mod error_chain;
 pub mod id;
 pub mod secret;
+pub mod received_base64;
 pub mod trace_context;
 pub mod apigatewayv2;
 pub mod principal;

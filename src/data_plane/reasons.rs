@@ -110,6 +110,7 @@ impl ConnectionsApiError {
             ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => Reason::TooLarge,
             ConnectionsApiError::BufferFull => Reason::BufferFull,
             ConnectionsApiError::OwnerUnreachable => Reason::OwnerUnreachable,
+            ConnectionsApiError::BodiesFull => Reason::BodiesFull,
             ConnectionsApiError::DeliveryUnknown => Reason::DeliveryUnknown,
         }
     }
@@ -118,7 +119,7 @@ impl ConnectionsApiError {
     pub(super) fn outcome(&self) -> &'static str {
         match self {
             ConnectionsApiError::Gone => "gone",
-            ConnectionsApiError::BufferFull => "full",
+            ConnectionsApiError::BufferFull | ConnectionsApiError::BodiesFull => "full",
             ConnectionsApiError::OwnerUnreachable => "unreachable",
             ConnectionsApiError::DeliveryUnknown => "unknown",
             ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => "tooLarge",

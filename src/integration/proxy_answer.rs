@@ -5,8 +5,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -16,6 +14,7 @@ use serde_json::error::Category;
 use thiserror::Error;
 
 use crate::groups::InvalidActions;
+use crate::received_base64;
 
 /// A readable answer.
 #[derive(Clone, Debug)]
@@ -71,7 +70,7 @@ pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
     };
     let body = match written.body {
         Body::None => Bytes::new(),
-        Body::Text(body) if is_base64 => STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into(),
+        Body::Text(body) if is_base64 => received_base64::decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into(),
         // Not where a short one would keep a long answer.
         Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => answer.slice_ref(body.as_bytes()),
         Body::Text(body) => body.into_owned().into(),

@@ -1,14 +1,19 @@
 //! Bounds: sizes and times ([`quota`]) and rates ([`throttle`] for what everybody shares, [`Bucket`] for what one client
-//! has, [`Addresses`] for what all clients of one address have together).
+//! has, [`Addresses`] for what all clients of one address have together), and what everybody shares of the process: files
+//! ([`ClientFiles`]) and memory for bodies ([`Bodies`]).
 //!
 //! Every bound is of this node alone, as everything here is in its memory.
 
 mod address;
+mod bodies;
 mod bucket;
+mod files;
 pub mod quota;
 pub mod throttle;
 
 pub use address::{ADDRESSES_MAX, Addresses, Admission, Slot};
+pub use bodies::{Bodies, BodyBytes, HeldBody, UNVERIFIED_BODIES_MAX_BYTES, VERIFIED_BODIES_MAX_BYTES};
 pub use bucket::Bucket;
+pub use files::{ClientFile, ClientFiles};
 pub use quota::{AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings};
 pub use throttle::{Throttle, ThrottleSettings};

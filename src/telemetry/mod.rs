@@ -23,7 +23,7 @@ pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
     AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
 };
-pub use metrics::{LinkMetrics, Metrics, ReapingGauge, RegistryMetrics, StageLabels};
+pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingGauge, RegistryMetrics, StageLabels};
 pub use reason::Reason;
 pub use record::Telemetry;
 pub use scope::{RouteTelemetry, StageTelemetry};

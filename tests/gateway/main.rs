@@ -14,6 +14,7 @@ mod sdk;
 mod close;
 mod disconnect;
 mod handshake;
+mod raw_requests;
 mod reload;
 mod process;
 mod shutdown;

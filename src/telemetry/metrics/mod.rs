@@ -34,7 +34,7 @@ pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
 pub use links::LinkMetrics;
-pub use node::{ReapingGauge, RegistryMetrics};
+pub use node::{AcceptGauge, ReapingGauge, RegistryMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -241,6 +241,11 @@ impl Metrics {
     /// A connection of a lost node was taken over.
     pub fn reaped(&self, stage: &StageLabels) {
         self.node.reaped.get_or_create(stage).inc();
+    }
+
+    /// Whether listeners accept.
+    pub fn accept_gauge(&self) -> AcceptGauge {
+        self.node.accept_paused.clone()
     }
 
     /// A TLS handshake with a client ended.

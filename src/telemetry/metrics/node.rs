@@ -4,7 +4,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::labels::{
-    BackendLabels, LossLabels, OperationLabels, ResultLabels, StageLabels, StateLabels, VersionLabels,
+    BackendLabels, ListenerLabels, LossLabels, OperationLabels, ResultLabels, StageLabels, StateLabels, VersionLabels,
 };
 use super::register::{Counters, Gauges, Histograms, Register};
 
@@ -46,6 +46,17 @@ impl ReapingGauge {
     }
 }
 
+/// Whether listeners accept. Clones count together.
+#[derive(Clone, Debug)]
+pub struct AcceptGauge(Gauges<ListenerLabels>);
+
+impl AcceptGauge {
+    /// The listener has stopped accepting for want of files, or accepts.
+    pub fn set(&self, listener: &'static str, is_paused: bool) {
+        self.0.get_or_create(&ListenerLabels { listener }).set(is_paused.into());
+    }
+}
+
 /// This node: what waits in it, what it shares with others, and what telemetry itself loses.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
@@ -54,6 +65,7 @@ pub(super) struct NodeMetrics {
     pub(super) reaped: Counters<StageLabels>,
     pub(super) reaping: ReapingGauge,
     pub(super) tls_handshakes: Counters<ResultLabels>,
+    pub(super) accept_paused: AcceptGauge,
     pub(super) send_buffer_bytes: Gauge,
     pub(super) send_buffer_largest_bytes: Gauge,
     pub(super) groups: Gauge,
@@ -79,6 +91,9 @@ impl NodeMetrics {
                 register.single("reaping_connections", "Connections of lost nodes whose backends do not know it yet"),
             ),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
+            accept_paused: AcceptGauge(
+                register.gauge("accept_paused", "1 for a listener that accepts no connections for want of files"),
+            ),
             groups: register.single("groups", "Groups and users that have a member on this node"),
             group_memberships: register
                 .single("group_memberships", "Connections of this node in groups, and users on them, added up"),
