@@ -35,6 +35,7 @@ pub mod json;
 pub mod id;
 pub mod secret;
 pub mod problem;
+pub mod received_base64;
 pub mod trace_context;
 pub mod apigatewayv2;
 pub mod principal;

@@ -15,6 +15,7 @@ use sha2::Sha256;
 use thiserror::Error;
 
 use crate::clock::Timestamp;
+use crate::received_base64;
 use crate::secret::Secret;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -56,7 +57,7 @@ impl Signer {
     pub fn new(secrets: &[Secret]) -> Result<Self, SecretError> {
         let key = |(index, secret): (usize, &Secret)| {
             let text = secret.expose();
-            let bytes = STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).ok();
+            let bytes = received_base64::decode(text.strip_prefix(PREFIX).unwrap_or(text)).ok();
             let bytes = bytes.filter(|bytes| (SECRET_MIN_BYTES..=SECRET_MAX_BYTES).contains(&bytes.len()));
             let key = bytes.and_then(|bytes| Hmac::<Sha256>::new_from_slice(&bytes).ok());
             key.ok_or(SecretError { number: index + 1 })

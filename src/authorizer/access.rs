@@ -10,15 +10,15 @@ use super::arn::Arns;
 use super::condition::ConditionKeys;
 use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
-use super::iam::{Credentials, MANAGE_CONNECTIONS};
+use super::iam::{Claim, Credentials, MANAGE_CONNECTIONS, Signer};
 use super::issuer::Issuers;
 use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
-use super::sigv4::{Received, check_form};
+use super::sigv4::Received;
 use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
 use crate::http_client::HttpClient;
 use crate::integration::Handshake;
-use crate::principal::{IamIdentity, Principal};
+use crate::principal::Principal;
 use crate::request_context::RequestContext;
 use crate::telemetry::{AuthorizerRecord, chain};
 
@@ -175,28 +175,44 @@ impl Access {
         }
     }
 
-    /// Who signed a call of `@connections`, if it may be made.
+    /// Finds out as much of who signed a call as can be known before its body is there. Who is known by then may make the
+    /// call.
     ///
     /// # Errors
-    /// It is not.
-    pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Arc<IamIdentity>, Denial> {
+    /// The call cannot be let in whatever its body is.
+    pub fn claim_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Claim, Denial> {
+        let claim = self.credentials.claim(&call.received, now).map_err(Denial::Signature)?;
+        if let Some(signer) = claim.proved() {
+            self.permit(signer, call, now)?;
+        }
+        Ok(claim)
+    }
+
+    /// Finds out who signed a call, now that its body is there, and whether it may be made.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Arc<Signer>, Denial> {
+        let is_permitted = claim.proved().is_some();
+        let signer = claim.prove(&call.received, now).map_err(Denial::Signature)?;
+        if !is_permitted {
+            self.permit(&signer, call, now)?;
+        }
+        Ok(signer)
+    }
+
+    /// Whether a signer may do something to each of the paths of a call.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn permit(&self, signer: &Signer, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<(), Denial> {
         let ConnectionsCall { api_id, stage, paths, received, source_ip, secure } = *call;
         let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
-        let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature)?;
         paths.iter().try_for_each(|path| {
             let resource = self.arns.callback(api_id, stage, received.method.as_str(), path);
             signer.authorize(MANAGE_CONNECTIONS, &resource, &self.arns, &keys)
-        })?;
-        Ok(Arc::clone(&signer.identity))
-    }
-
-    /// Whether a call can be let in at all, before its body is read.
-    ///
-    /// # Errors
-    /// It is not signed, or not of now, or its signature is incomplete.
-    pub fn check_form(received: &Received<'_>, now: Timestamp) -> Result<(), Denial> {
-        check_form(received, now).map_err(Denial::Signature)
+        })
     }
 
     /// Whether a message with this route key brings a fresh token.

@@ -13,7 +13,7 @@ use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
 use super::policy::{Decision, Policy, PolicyRequest};
 use super::settings::Credential;
-use super::sigv4::{Received, Signature, SignatureError};
+use super::sigv4::{Payload, Received, Signature, SignatureError};
 use crate::clock::Timestamp;
 use crate::principal::{IamIdentity, Principal};
 use crate::problem::Problem;
@@ -23,19 +23,25 @@ use crate::telemetry::AuthorizerKind;
 pub(super) const INVOKE: &str = "execute-api:Invoke";
 pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
 
-/// What a signature of an unknown key is compared with, so that it costs as much as a wrong one.
-const NO_SECRET: &str = "wJalrXUtnFEMIK7MDENGbPxRfiCYnobodyskey00";
-
 /// The keys that may sign, by their access key id.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     keys: HashMap<Box<str>, Arc<Signer>>,
 }
 
+/// A request that names a key which may sign, as far as it can be proved without its body.
+#[derive(Debug)]
+pub struct Claim {
+    signer: Arc<Signer>,
+    signature: Signature,
+    payload: Payload,
+    is_proved: bool,
+}
+
 /// One key that may sign.
 #[derive(Debug)]
-pub(super) struct Signer {
-    pub(super) identity: Arc<IamIdentity>,
+pub struct Signer {
+    pub identity: Arc<IamIdentity>,
     secret_access_key: Secret,
     session_token: Option<Secret>,
     expires_at: Option<Timestamp>,
@@ -93,12 +99,45 @@ impl Credentials {
     /// # Errors
     /// The request is not signed, or its signature does not count.
     pub(super) fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+        self.claim(request, now)?.prove(request, now)
+    }
+
+    /// Finds out which key a request names, and checks its signature if that can be done without the body: the body of
+    /// `request` is not looked at.
+    ///
+    /// # Errors
+    /// The request is not signed, its key is unknown, or its signature does not count whatever the body is.
+    pub(super) fn claim(&self, request: &Received<'_>, now: Timestamp) -> Result<Claim, SignatureError> {
         let signature = Signature::read(request, now)?;
-        let signer = self.keys.get(&*signature.access_key_id);
-        let secret = signer.map_or(NO_SECRET, |signer| signer.secret_access_key.expose());
-        // Calculated for an unknown key too: who asks cannot tell the two by their time.
-        let is_right = signature.is_of(secret, request)?;
-        let signer = signer.ok_or(SignatureError::UnknownKey)?;
+        // Its answer tells an unknown key from a wrong signature, so its time may do so too.
+        let signer = self.keys.get(&*signature.access_key_id).map(Arc::clone).ok_or(SignatureError::UnknownKey)?;
+        let payload = Payload::read(&signature, request.headers)?;
+        let mut claim = Claim { signer, signature, payload, is_proved: false };
+        if claim.payload != Payload::Body {
+            claim.check(request, now)?;
+        }
+        Ok(claim)
+    }
+}
+
+impl Claim {
+    /// The one who has signed, if that is proved already; its body may still be another than the signed one.
+    pub fn proved(&self) -> Option<&Arc<Signer>> {
+        self.is_proved.then_some(&self.signer)
+    }
+
+    /// Proves the rest, now that the body is there.
+    pub(super) fn prove(mut self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+        if !self.is_proved {
+            self.check(request, now)?;
+        }
+        self.payload.check(request.body)?;
+        Ok(self.signer)
+    }
+
+    fn check(&mut self, request: &Received<'_>, now: Timestamp) -> Result<(), SignatureError> {
+        let Claim { signer, signature, payload, .. } = self;
+        let is_right = signature.is_of(signer.secret_access_key.expose(), request, &payload.with(request.body))?;
         let has_token = match (&signer.session_token, &signature.session_token) {
             (None, None) => true,
             (Some(wanted), Some(found)) => wanted.expose().as_bytes().ct_eq(found.as_bytes()).into(),
@@ -108,7 +147,10 @@ impl Credentials {
             (false, _) => Err(SignatureError::Mismatch),
             (true, false) => Err(SignatureError::UnknownKey),
             (true, true) if signer.expires_at.is_some_and(|at| at <= now) => Err(SignatureError::Expired),
-            (true, true) => Ok(Arc::clone(signer)),
+            (true, true) => {
+                self.is_proved = true;
+                Ok(())
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who may enter and who may push.
 //!
 //! The `$connect` flow asks [`Access::admit`] one question and gets a [`crate::principal::Principal`] or a [`Denial`];
-//! the flow of `@connections` asks [`Access::admit_call`]. What a denial looks like to whom it concerns is not decided
+//! the flow of `@connections` asks [`Access::claim_call`] before a body and [`Access::admit_call`] behind it. What a denial looks like to whom it concerns is not decided
 //! here.
 //!
 //! - Deciding is pure: [`policy`] evaluates IAM policies, [`sigv4`] checks signatures, `token.rs` checks tokens,
@@ -52,6 +52,7 @@ pub use authorizer_answer::AuthorizerAnswerError;
 pub use compile::AccessSettings;
 pub use condition::ConditionKeys;
 pub use denial::{Denial, UsageExceeded};
+pub use iam::{Claim, Signer};
 pub use issuer::{IssuerError, Issuers};
 pub use quota_store::{Counted, MemoryQuotaStore, QuotaKey, QuotaStore};
 pub use redis_quota_store::RedisQuotaStore;

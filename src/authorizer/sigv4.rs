@@ -101,13 +101,16 @@ pub fn is_presigned(query: Option<&str>) -> bool {
     query_parameters(query).any(|(name, _)| name == "X-Amz-Signature" || name == "X-Amz-Algorithm")
 }
 
-/// Whether a request is signed as it should be and at the right time; whether the signature is right is not looked at,
-/// nor is the body.
-///
-/// # Errors
-/// It is not signed, or the signature cannot count whatever the body is.
-pub fn check_form(request: &Received<'_>, now: Timestamp) -> Result<(), SignatureError> {
-    Signature::read(request, now).map(|_| ())
+/// What a signature says of the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// It is left out, and signed to be.
+    Unsigned,
+    /// This is its hash, in hexadecimal digits. The signature can be checked before the body is there, and the body when
+    /// it is.
+    Hash(String),
+    /// Nothing: the body is needed to check the signature.
+    Body,
 }
 
 /// Whether a request was signed with this secret, at the right time.
@@ -115,7 +118,48 @@ pub fn check_form(request: &Received<'_>, now: Timestamp) -> Result<(), Signatur
 /// # Errors
 /// It is not signed, or the signature cannot count.
 pub fn is_right(request: &Received<'_>, secret: &str, now: Timestamp) -> Result<bool, SignatureError> {
-    Signature::read(request, now)?.is_of(secret, request)
+    let signature = Signature::read(request, now)?;
+    let payload = Payload::read(&signature, request.headers)?;
+    payload.check(request.body)?;
+    signature.is_of(secret, request, &payload.with(request.body))
+}
+
+impl Payload {
+    /// Reads what a request says of its body.
+    pub(super) fn read(signature: &Signature, headers: &HeaderMap) -> Result<Self, SignatureError> {
+        let is_digest = |hash: &str| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match only(headers, X_AMZ_CONTENT_SHA256)? {
+            None => Ok(Payload::Body),
+            Some(UNSIGNED_PAYLOAD) if signature.signs(X_AMZ_CONTENT_SHA256) => Ok(Payload::Unsigned),
+            Some(hash) if is_digest(hash) => Ok(Payload::Hash(hash.to_owned())),
+            // The body may be left out only by who signs that it is.
+            Some(_) => Err(not_the_hash()),
+        }
+    }
+
+    /// Whether the body may be this one.
+    ///
+    /// # Errors
+    /// Its hash is another than the one that was named.
+    pub(super) fn check(&self, body: &[u8]) -> Result<(), SignatureError> {
+        match self {
+            Payload::Hash(hash) if !hash.eq_ignore_ascii_case(&hex(&Sha256::digest(body))) => Err(not_the_hash()),
+            Payload::Hash(_) | Payload::Unsigned | Payload::Body => Ok(()),
+        }
+    }
+
+    /// As a signer has it: by now a body that says nothing of itself must be there.
+    pub(super) fn with(&self, body: &[u8]) -> SignableBody<'static> {
+        match self {
+            Payload::Unsigned => SignableBody::UnsignedPayload,
+            Payload::Hash(hash) => SignableBody::Precomputed(hash.clone()),
+            Payload::Body => SignableBody::Precomputed(hex(&Sha256::digest(body))),
+        }
+    }
+}
+
+fn not_the_hash() -> SignatureError {
+    invalid("The value of 'x-amz-content-sha256' is not the hash of the body.")
 }
 
 impl Signature {
@@ -289,30 +333,22 @@ impl Signature {
         self.signed_headers.iter().any(|signed| signed == name)
     }
 
-    /// Whether the request was signed with this secret.
+    /// Whether the request was signed with this secret. Of its body only what `payload` says is looked at.
     ///
     /// The cost depends on the request alone, not on the secret or on where two signatures differ.
-    pub(super) fn is_of(&self, secret: &str, request: &Received<'_>) -> Result<bool, SignatureError> {
-        let body = self.payload(request)?;
+    pub(super) fn is_of(
+        &self,
+        secret: &str,
+        request: &Received<'_>,
+        payload: &SignableBody<'static>,
+    ) -> Result<bool, SignatureError> {
         let mut is_right = subtle::Choice::from(0);
         for normalization in [UriPathNormalizationMode::Enabled, UriPathNormalizationMode::Disabled] {
             let calculated =
-                self.calculate(secret, request, body.clone(), normalization).ok_or(SignatureError::Mismatch)?;
+                self.calculate(secret, request, payload.clone(), normalization).ok_or(SignatureError::Mismatch)?;
             is_right |= calculated.as_bytes().ct_eq(self.signature.as_bytes());
         }
         Ok(is_right.into())
-    }
-
-    /// What stands for the body: a hash that the signer names must be the body's own, and a signer may leave the body
-    /// out only by signing that it does.
-    fn payload<'r>(&self, request: &Received<'r>) -> Result<SignableBody<'r>, SignatureError> {
-        match only(request.headers, X_AMZ_CONTENT_SHA256)? {
-            Some(UNSIGNED_PAYLOAD) if self.signs(X_AMZ_CONTENT_SHA256) => Ok(SignableBody::UnsignedPayload),
-            Some(hash) if hash != hex(&Sha256::digest(request.body)) => {
-                Err(invalid("The value of 'x-amz-content-sha256' is not the hash of the body."))
-            }
-            _ => Ok(SignableBody::Bytes(request.body)),
-        }
     }
 
     fn calculate(

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use proptest::prelude::*;
 
-use super::sigv4::{Received, Signature, SignatureError};
+use super::sigv4::{Received, SignatureError, is_right};
 use crate::clock::Timestamp;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -42,7 +42,7 @@ impl Request {
     fn verify(&self, secret: &str) -> Result<bool, SignatureError> {
         let uri: Uri = self.uri.parse().expect("a URI");
         let received = Received { method: &self.method, uri: &uri, headers: &self.headers, body: &self.body };
-        Signature::read(&received, self.now)?.is_of(secret, &received)
+        is_right(&received, secret, self.now)
     }
 
     fn set(mut self, name: &'static str, value: &str) -> Self {
@@ -357,9 +357,7 @@ proptest! {
         }
         let received = Received { method: &Method::POST, uri: &uri, headers: &headers, body: &body };
         let now = super::sigv4::moment("20261120T120000Z").expect("a date");
-        if let Ok(signature) = Signature::read(&received, now) {
-            prop_assert_ne!(signature.is_of(SECRET, &received), Ok(true));
-        }
+        prop_assert_ne!(is_right(&received, SECRET, now), Ok(true));
     }
 
     #[test]

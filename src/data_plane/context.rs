@@ -15,7 +15,7 @@ use crate::groups::Groups;
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
-use crate::limits::{Addresses, KeepAliveSettings, LimitSettings, Throttle};
+use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::{Mirror, Registry, Roster};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
@@ -35,6 +35,8 @@ pub struct DataPlane {
     pub lifecycle: Lifecycle,
     /// What client addresses have open. It outlives reloads.
     pub addresses: Arc<Addresses>,
+    /// What bodies of calls hold while they are read.
+    pub bodies: Bodies,
     /// The other nodes, unless this one is alone.
     pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
@@ -87,6 +89,7 @@ impl DataPlane {
             telemetry,
             lifecycle,
             addresses: Arc::default(),
+            bodies: Bodies::default(),
             cluster: None,
             disconnects,
             retired: Retired::default(),

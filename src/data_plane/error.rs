@@ -116,6 +116,8 @@ pub enum ConnectionsApiError {
     OwnerUnreachable,
     #[error("the node that holds the connection did not answer; the frame may have been written")]
     DeliveryUnknown,
+    #[error("too many bodies are being read; nothing was done, try again")]
+    BodiesFull,
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body did not arrive whole")]

@@ -288,7 +288,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         ConnectionsApiError::BufferFull | ConnectionsApiError::Throttled => {
             retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
         }
-        ConnectionsApiError::OwnerUnreachable => {
+        ConnectionsApiError::OwnerUnreachable | ConnectionsApiError::BodiesFull => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string()))
         }
         // A client error, which SDKs do not repeat.

@@ -113,6 +113,7 @@ impl ConnectionsApiError {
             ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => Reason::TooLarge,
             ConnectionsApiError::BufferFull => Reason::BufferFull,
             ConnectionsApiError::OwnerUnreachable => Reason::OwnerUnreachable,
+            ConnectionsApiError::BodiesFull => Reason::BodiesFull,
             ConnectionsApiError::DeliveryUnknown => Reason::DeliveryUnknown,
         }
     }
@@ -121,7 +122,7 @@ impl ConnectionsApiError {
     pub(super) fn outcome(&self) -> &'static str {
         match self {
             ConnectionsApiError::Gone => "gone",
-            ConnectionsApiError::BufferFull => "full",
+            ConnectionsApiError::BufferFull | ConnectionsApiError::BodiesFull => "full",
             ConnectionsApiError::OwnerUnreachable => "unreachable",
             ConnectionsApiError::DeliveryUnknown => "unknown",
             ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => "tooLarge",

@@ -1,7 +1,5 @@
 use std::collections::HashSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use thiserror::Error;
@@ -9,6 +7,7 @@ use thiserror::Error;
 use super::{Audience, Except};
 use crate::id::ConnectionId;
 use crate::json;
+use crate::received_base64;
 use crate::session::Frame;
 use crate::topic::{InvalidName, TopicName};
 
@@ -154,7 +153,7 @@ impl Message {
         }
         let is_binary = data_type.map_or(binary, |data_type| matches!(data_type, WrittenType::Binary));
         let data = match is_base64_encoded {
-            true => STANDARD.decode(data).map_err(|_| InvalidMessage::NotBase64)?.into(),
+            true => received_base64::decode(data).map_err(|_| InvalidMessage::NotBase64)?.into(),
             false => Bytes::from(data),
         };
         if data.len() > limits.data_bytes {

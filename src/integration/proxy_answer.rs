@@ -5,8 +5,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -17,6 +15,7 @@ use thiserror::Error;
 
 use crate::groups::InvalidActions;
 use crate::json;
+use crate::received_base64;
 
 /// A readable answer.
 #[derive(Clone, Debug)]
@@ -82,7 +81,9 @@ fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
     };
     let body = match written.body {
         Body::None => None,
-        Body::Text(body) if is_base64 => Some(STANDARD.decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into()),
+        Body::Text(body) if is_base64 => {
+            Some(received_base64::decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into())
+        }
         // Not where a short one would keep a long answer.
         Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => Some(answer.slice_ref(body.as_bytes())),
         Body::Text(body) => Some(body.into_owned().into()),

@@ -74,7 +74,7 @@ pub struct LimitSettings {
     #[schemars(range(max = 31_536_000))]
     pub connection_duration_seconds: u32,
 
-    /// Longest time for TLS and the head of a request; a slower client is cut off.
+    /// For TLS, each head of a request, and a body that stands still; a slower client is cut off.
     #[schemars(range(min = 1, max = 3600))]
     pub handshake_timeout_seconds: u32,
 
@@ -83,8 +83,7 @@ pub struct LimitSettings {
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub send_buffer_bytes: usize,
 
-    /// A client that takes nothing for this long while there is something to send is closed with 1008: neither does its
-    /// socket take a byte, nor does its TCP acknowledge one.
+    /// A socket that takes nothing for this long while there is something to send is closed; a WebSocket with 1008.
     #[schemars(range(min = 1, max = 3600))]
     pub slow_client_timeout_seconds: u32,
 

@@ -1,20 +1,21 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use uuid::Uuid;
 
+use super::pace::KeepAlive;
+use super::request_body::read_body;
+use super::router::Answered;
 use crate::authorizer::{ConnectionsCall, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
     Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, DataType, Operation, admit, admit_call, change_many,
-    change_one, check_form, close_all, delete_connection, get_connection, get_connection_groups, list,
+    change_one, claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit,
     post_to_audience, post_to_connection, send,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -23,68 +24,100 @@ use crate::groups::{Audience, Except};
 use crate::id::{ConnectionId, EventId};
 use crate::topic::TopicName;
 
-/// How long a backend may take to send the body of a post.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
 const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_TIDEGATE_EXCEPT: &str = "x-tidegate-except";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
-/// Where a call that must be signed comes from.
+/// Where a call comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
+pub(super) struct Origin {
     pub(super) source_ip: IpAddr,
     pub(super) secure: bool,
 }
 
-/// Answers a call of a backend: `/{stage}/@connections/{connectionId}` and what stands beside it. A `caller` must have
-/// signed it.
+/// By what right a call is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Caller {
+    /// It must be signed.
+    Signs(Origin),
+    /// Everybody who reaches the listener may call, and strangers reach it.
+    Anybody,
+    /// Everybody who reaches the listener may call, and only backends do.
+    Trusted,
+}
+
+/// Answers a call of a backend: `/{stage}/@connections/{connectionId}` and what stands beside it. One that was let in
+/// shows that its caller is no stranger.
 pub(super) async fn answer(
     plane: &DataPlane,
     mut record: CallRecord,
-    caller: Option<Caller>,
+    caller: Caller,
     request: &mut Request<Incoming>,
-) -> Response<Body> {
+) -> Answered {
     let result = call(plane, &mut record, caller, request).await;
+    let keep_alive = match caller {
+        Caller::Signs(_) if record.signer.is_none() => KeepAlive::Stranger,
+        Caller::Signs(_) | Caller::Anybody | Caller::Trusted => KeepAlive::Known,
+    };
     let request_id = record.request_id();
     let mut response = record.end(plane, result);
     add_ids(response.headers_mut(), request_id);
-    response
+    (response, keep_alive)
 }
 
-/// 1. form of the signature  2. body  3. signature and policy  4. throttle of all APIs  5. operation
+/// 1. signature, as far as it needs no body  2. body  3. the rest of the signature and policy  4. throttle of all APIs
+/// 5. operation
 ///
 /// Nothing of a call is looked at before its signature, but what the signature is about and how large it may be, and who
 /// may not call takes nothing from the throttle. Where nobody signs, the throttle comes before the body.
 async fn call(
     plane: &DataPlane,
     record: &mut CallRecord,
-    caller: Option<Caller>,
+    caller: Caller,
     request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    if let Some(caller) = caller {
-        check_form(plane, &signed(request, record, caller, &[], &[]))?;
-    }
     let operation = record.operation;
     let kind = operation.map_or(BodyKind::None, Operation::body);
-    if caller.is_none() {
-        admit(plane)?;
-        if kind != BodyKind::None {
-            // A post that cannot be taken is not read.
-            data_type(request.headers())?;
+    let claim = match caller {
+        Caller::Signs(origin) => {
+            let path = record.resource.policy_path();
+            Some((claim_call(plane, &signed(request, record, origin, &[], &[path]))?, origin))
         }
-    }
+        Caller::Anybody | Caller::Trusted => {
+            admit(plane)?;
+            if kind != BodyKind::None {
+                // A post that cannot be taken is not read.
+                data_type(request.headers())?;
+            }
+            None
+        }
+    };
+    let is_known = match &claim {
+        Some((claim, _)) => claim.proved().is_some(),
+        None => matches!(caller, Caller::Trusted),
+    };
+    let bodies = if is_known { &plane.bodies.verified } else { &plane.bodies.unverified };
+    let (max, too_large) = max_bytes(plane, operation, kind);
+    let mut held = bodies.begin(max);
     let body = match kind {
-        BodyKind::None if caller.is_none() => Bytes::new(),
-        kind => read_body(request.body_mut(), max_bytes(plane, operation, kind)).await?,
+        BodyKind::None if claim.is_none() => Bytes::new(),
+        BodyKind::None | BodyKind::Data | BodyKind::Bulk => {
+            let stall = plane.live().limits.handshake_timeout();
+            read_body(request.body_mut(), (max, too_large), &mut held, stall).await?
+        }
     };
     record.request_bytes = body.len();
-    if let Some(caller) = caller {
+    let mut signer = None;
+    if let Some((claim, origin)) = claim {
         let path = record.resource.policy_path();
-        record.signer = Some(admit_call(plane, &signed(request, record, caller, &body, &[path]))?);
+        let admitted = admit_call(plane, claim, &signed(request, record, origin, &body, &[path]))?;
+        record.signer = Some(Arc::clone(&admitted.identity));
+        signer = Some((admitted, origin));
         admit(plane)?;
     }
+    // From here on its bytes are those of the connections that they are for.
+    drop(held);
     let Some(operation) = operation else { return Err(ConnectionsApiError::UnknownMethod) };
     let deployment = Arc::clone(&record.deployment);
     let deployment = &deployment;
@@ -127,11 +160,11 @@ async fn call(
             let (headers, content_type) = (request.headers(), request.headers().get(CONTENT_TYPE));
             let (data_type, except) = (data_type(headers)?, except(headers)?);
             let batch = Batch::parse(&body, content_type, data_type, &except, &plane.live().limits)?;
-            if let Some(caller) = caller {
+            if let Some((signer, origin)) = signer {
                 // Whoever may not post to a group may not do so by another way.
                 let resources: Vec<Resource> = batch.resources().collect();
                 let paths: Vec<Cow<'_, str>> = resources.iter().map(Resource::policy_path).collect();
-                record.signer = Some(admit_call(plane, &signed(request, record, caller, &body, &paths))?);
+                permit(plane, &signer, &signed(request, record, origin, &body, &paths))?;
             }
             Ok(send(plane, record, batch).await)
         }
@@ -143,11 +176,11 @@ async fn call(
 fn signed<'a>(
     request: &'a Request<Incoming>,
     record: &'a CallRecord,
-    caller: Caller,
+    origin: Origin,
     body: &'a [u8],
     paths: &'a [Cow<'a, str>],
 ) -> ConnectionsCall<'a> {
-    let Caller { source_ip, secure } = caller;
+    let Origin { source_ip, secure } = origin;
     let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
     let (api_id, stage) = (&*record.deployment.api_id, &*record.stage.name);
     ConnectionsCall { api_id, stage, paths, received, source_ip, secure }
@@ -200,21 +233,6 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
         None | Some(b"text") => Ok(DataType::Text),
         Some(b"binary") => Ok(DataType::Binary),
         Some(_) => Err(ConnectionsApiError::BadRequest("x-tidegate-data-type must be `text` or `binary`")),
-    }
-}
-
-async fn read_body(
-    body: &mut Incoming,
-    (max, too_large): (usize, ConnectionsApiError),
-) -> Result<Bytes, ConnectionsApiError> {
-    if body.size_hint().lower() > max as u64 {
-        return Err(too_large);
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
-        Ok(Err(_)) => Err(ConnectionsApiError::BodyLost),
-        Err(_) => Err(ConnectionsApiError::BodyTimeout),
     }
 }
 

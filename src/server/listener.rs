@@ -1,42 +1,41 @@
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::accepting::{Accepting, Shortage};
 use super::entrance::{Entered, Entrance, Peer, Stream};
-use super::head_watch::{HeadWatch, Watch};
+use super::pace::{Pace, Wait};
 use super::router::route;
+use super::watched::{Watch, Watched};
 use super::{ConnectionsApi, HostPattern, Readiness, TrustedProxy};
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
-use crate::limits::Slot;
 use crate::limits::quota::HEAD_MAX_BYTES;
+use crate::limits::{ClientFile, ClientFiles, Slot};
 use crate::transport::Connection;
 
 /// Connections that the kernel holds until they are accepted: a storm of reconnects fits.
 const BACKLOG: i32 = 4096;
-
-/// How long a backend's kept-alive connection may be idle. Longer than SDKs keep theirs, so that they close first and
-/// no call meets a closing connection.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long the end of a connection may take to be written.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,7 +43,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most headers of a request.
 const HEADERS_MAX: usize = 128;
 
-/// How long accepting pauses when the process is out of file descriptors.
+/// How long accepting pauses when it has failed, which it does when the process has no file left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a listener is for.
@@ -60,6 +59,14 @@ impl Endpoint {
     pub(super) fn connections_api(&self) -> ConnectionsApi {
         match self {
             Endpoint::Public { connections_api, .. } | Endpoint::Internal { connections_api, .. } => *connections_api,
+        }
+    }
+
+    /// Names the listener in logs and metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Endpoint::Public { .. } => "public",
+            Endpoint::Internal { .. } => "internal",
         }
     }
 
@@ -114,34 +121,71 @@ impl Listener {
     /// Accepts until `stop`. It only accepts: everything else happens in a task of each connection.
     pub async fn serve(self, plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stop: CancellationToken) {
         let entrance = Arc::clone(&self.entrance);
-        let start = |stream, peer| {
+        let files = match *endpoint {
+            Endpoint::Public { .. } => Some(ClientFiles::of_process()),
+            Endpoint::Internal { .. } => None,
+        };
+        let accepting = Accepting::new(endpoint.name(), plane.metrics.accept_gauge());
+        let start = |stream, peer, file| {
             let (plane, endpoint, entrance) = (Arc::clone(&plane), Arc::clone(&endpoint), Arc::clone(&entrance));
             let tasks = plane.lifecycle.clone();
             if entrance.is_plain() {
-                tasks.spawn(serve_plain(plane, endpoint, entrance, stream, peer));
+                tasks.spawn(serve_plain(plane, endpoint, entrance, stream, peer, file));
             } else {
-                tasks.spawn(serve_guarded(plane, endpoint, entrance, stream, peer));
+                tasks.spawn(serve_guarded(plane, endpoint, entrance, stream, peer, file));
             }
         };
-        self.accept(stop, start).await;
+        self.accept(stop, files, accepting, start).await;
     }
 
-    /// Accepts until `stop`, and has each connection served by `start`, which must not wait.
-    pub(super) async fn accept(self, stop: CancellationToken, start: impl Fn(TcpStream, Peer)) {
+    /// Accepts until `stop`, and has each connection served by `start`, which must not wait. While `files` has none, the
+    /// kernel holds who wants to connect.
+    pub(super) async fn accept(
+        self,
+        stop: CancellationToken,
+        files: Option<ClientFiles>,
+        mut accepting: Accepting,
+        start: impl Fn(TcpStream, Peer, Option<ClientFile>),
+    ) {
         loop {
+            let file = match &files {
+                None => None,
+                Some(files) => match stop.run_until_cancelled(take(files, &mut accepting)).await {
+                    Some(file) => Some(file),
+                    None => return,
+                },
+            };
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 accepted = self.socket.accept() => accepted,
+                () = accepting.calm() => {
+                    accepting.is_over();
+                    continue;
+                }
             };
             match accepted {
-                Ok((stream, remote)) => start(stream, Peer::new(remote, self.address)),
+                Ok((stream, remote)) => start(stream, Peer::new(remote, self.address), file),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it began"),
                 Err(error) => {
-                    warn!(%error, "could not accept a connection; is the limit of open files reached?");
+                    accepting.cannot(&Shortage::Failed(&error));
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+/// Takes a file for the next client, and says so while there is none.
+async fn take(files: &ClientFiles, accepting: &mut Accepting) -> ClientFile {
+    if let Some(file) = files.try_take() {
+        return file;
+    }
+    loop {
+        accepting.cannot(&Shortage::ClientFiles { max: files.max() });
+        if let Ok(file) = timeout_at(accepting.repeat_at(), files.take()).await {
+            accepting.can();
+            return file;
         }
     }
 }
@@ -173,13 +217,14 @@ async fn serve_plain(
     entrance: Arc<Entrance>,
     stream: TcpStream,
     peer: Peer,
+    file: Option<ClientFile>,
 ) {
     let Some(entered) = entrance.admit(&plane, peer) else { return };
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(%error, "a connection was lost before it began");
     }
     drop(entrance);
-    serve_stream(plane, endpoint, stream, entered).await;
+    serve_stream(plane, endpoint, stream, entered, file).await;
 }
 
 /// As [`serve_plain`], for a connection that begins with a PROXY header or a TLS handshake. All of that is under the
@@ -190,6 +235,7 @@ async fn serve_guarded(
     entrance: Arc<Entrance>,
     stream: TcpStream,
     peer: Peer,
+    file: Option<ClientFile>,
 ) {
     let handshake_timeout = plane.live().limits.handshake_timeout();
     let entering = timeout(handshake_timeout, Box::pin(entrance.enter(&plane, stream, peer)));
@@ -200,15 +246,20 @@ async fn serve_guarded(
     };
     drop(entrance);
     match entered {
-        Ok(Some((Stream::Tls(stream), entered))) => serve_stream(plane, endpoint, *stream, entered).await,
-        Ok(Some((Stream::Plain(stream), entered))) => serve_stream(plane, endpoint, stream, entered).await,
+        Ok(Some((Stream::Tls(stream), entered))) => serve_stream(plane, endpoint, *stream, entered, file).await,
+        Ok(Some((Stream::Plain(stream), entered))) => serve_stream(plane, endpoint, stream, entered, file).await,
         Ok(None) => {}
         Err(_elapsed) => debug!("a client did not finish its handshake in time"),
     }
 }
 
-async fn serve_stream<S>(plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stream: S, entered: Entered)
-where
+async fn serve_stream<S>(
+    plane: Arc<DataPlane>,
+    endpoint: Arc<Endpoint>,
+    stream: S,
+    entered: Entered,
+    file: Option<ClientFile>,
+) where
     S: Connection + Send + 'static,
 {
     let Entered { peer, handshake, connection } = entered;
@@ -218,26 +269,17 @@ where
         let tasks = plane.lifecycle.clone();
         tasks.spawn(async move {
             serve(admitted, stream, already_read).await;
-            drop(connection);
+            drop((connection, file));
         });
     }
 }
 
 type Upgraded<S> = (Admitted, S, bytes::Bytes);
 
-/// Whether the client has asked for anything yet; until then it keeps its place among the handshakes of its address.
-#[derive(Default)]
-struct Heard {
-    asked: AtomicBool,
-    handshake: Mutex<Option<Slot>>,
-}
-
-impl Heard {
-    fn hear(&self) {
-        if !self.asked.swap(true, Ordering::Relaxed) {
-            self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
-    }
+/// How the requests of a connection came to their end.
+enum Served {
+    ToItsEnd(hyper::Result<()>),
+    TooLong(Wait),
 }
 
 async fn serve_http<S>(
@@ -254,54 +296,59 @@ where
     let watch = Watch::default();
     // Who is over its limit keeps its place until it is gone.
     let (kept, given_back) = if peer.is_over { (handshake, None) } else { (None, handshake) };
-    let heard = Arc::new(Heard { asked: AtomicBool::new(false), handshake: Mutex::new(given_back) });
+    let given_back = Cell::new(given_back);
     let service = {
-        let (plane, session, heard, watch) = (Arc::clone(plane), session.clone(), Arc::clone(&heard), watch.clone());
+        let (plane, session, watch) = (Arc::clone(plane), session.clone(), watch.clone());
         service_fn(move |request: Request<Incoming>| {
-            heard.hear();
-            let head = watch.head();
+            // It has asked: it has no place among the handshakes of its address any more.
+            given_back.take();
+            let is_whole = watch.ask();
             let (plane, endpoint, session) = (Arc::clone(&plane), Arc::clone(&endpoint), session.clone());
             let (peer, watch) = (peer.clone(), watch.clone());
             let response: ResponseFuture = Box::pin(async move {
-                let response = route(&plane, &endpoint, &peer, head, &session, request).await;
-                watch.next();
+                let (response, keep_alive) = route(&plane, &endpoint, &peer, is_whole, &session, request).await;
+                watch.answer(keep_alive);
                 Ok(response)
             });
             response
         })
     };
+    // The library's own timer is off: it knows one time for everybody, and none for who takes no answer.
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(KEEP_ALIVE_TIMEOUT)
+        .header_read_timeout(None)
         .max_buf_size(HEAD_MAX_BYTES)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(HeadWatch::new(stream, watch)), service);
+        .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
     {
-        let handshake_timeout = plane.live().limits.handshake_timeout();
-        let mut handshake_timeout = pin!(sleep(handshake_timeout));
+        let timer = pin!(sleep(plane.live().limits.handshake_timeout()));
+        let mut pace = Pace::new(timer);
         let mut aborting = pin!(plane.lifecycle.aborting().cancelled());
-        let (mut is_waiting, mut is_aborting) = (true, false);
-        loop {
-            tokio::select! {
-                biased;
-                result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => match result {
-                    Ok(()) => break,
-                    Err(error) => {
-                        debug!(%error, "an HTTP connection failed");
-                        return None;
-                    }
-                },
-                () = &mut handshake_timeout, if is_waiting => {
-                    is_waiting = false;
-                    if !heard.asked.load(Ordering::Relaxed) {
-                        debug!("a client did not send its request in time");
-                        return None;
-                    }
+        let mut is_aborting = false;
+        let served = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+                    return Poll::Ready(Served::ToItsEnd(result));
                 }
-                () = &mut aborting, if !is_aborting => {
+                if !is_aborting && aborting.as_mut().poll(cx).is_ready() {
                     is_aborting = true;
                     Pin::new(&mut connection).graceful_shutdown();
+                    continue;
                 }
+                let limit = |wait: Wait| wait.limit(&plane.live().limits);
+                return pace.poll(watch.wait(), limit, cx).map(Served::TooLong);
+            }
+        });
+        match served.await {
+            Served::ToItsEnd(Ok(())) => {}
+            Served::ToItsEnd(Err(error)) => {
+                debug!(%error, "an HTTP connection failed");
+                return None;
+            }
+            // Nothing is under way: it is closed as at the other end's wish.
+            Served::TooLong(Wait::NextRequest { .. }) => {}
+            Served::TooLong(wait) => {
+                debug!(?wait, "an HTTP connection was cut off: its other end took too long");
+                return None;
             }
         }
     }

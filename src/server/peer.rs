@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Listener;
+use super::accepting::Accepting;
 use super::entrance::Peer;
 use crate::cluster::link::{Links, LocalConnections};
 use crate::data_plane::DataPlane;
@@ -12,7 +13,7 @@ use crate::data_plane::DataPlane;
 impl Listener {
     /// Accepts other nodes' links until `stop`. Whoever does not know the cluster's secret is turned away.
     pub async fn serve_peers(self, plane: Arc<DataPlane>, links: Arc<Links>, stop: CancellationToken) {
-        let start = |stream: TcpStream, peer: Peer| {
+        let start = |stream: TcpStream, peer: Peer, _file| {
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%error, "a connection was lost before it began");
                 return;
@@ -21,6 +22,7 @@ impl Listener {
             let link = Arc::clone(&links).accept(stream, peer.remote, local);
             plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
         };
-        self.accept(stop, start).await;
+        let accepting = Accepting::new("peers", plane.metrics.accept_gauge());
+        self.accept(stop, None, accepting, start).await;
     }
 }

@@ -2,17 +2,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
-use http::{Request, Response};
+use http::header::{CONNECTION, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::client_address::ClientAddress;
-use super::connections_api::Caller;
+use super::client_address::{ClientAddress, is_trusted};
+use super::connections_api::{Caller, Origin};
 use super::entrance::{Peer, no_stage};
-use super::head_watch::Head;
 use super::listener::{Endpoint, Session};
+use super::pace::KeepAlive;
+use super::target::take_host;
 use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::CallRecord;
@@ -25,19 +26,46 @@ use crate::telemetry::Reason;
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101.
+/// An answer, and how long the connection is kept behind it.
+pub(super) type Answered = (Response<Body>, KeepAlive);
+
+/// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101. `is_whole` says
+/// whether the head can be read in one way.
 pub(super) async fn route(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
     peer: &Peer,
-    head: Head,
+    is_whole: bool,
     session: &Session,
     mut request: Request<Incoming>,
-) -> Response<Body> {
-    let response = answer(plane, endpoint, peer, head, session, &mut request).await;
-    if !request.body().is_end_stream() && !request.headers().contains_key(EXPECT) {
+) -> Answered {
+    if !is_whole {
+        return (ambiguous(plane, &request), KeepAlive::Stranger);
+    }
+    let (response, keep_alive) = answer(plane, endpoint, peer, session, &mut request).await;
+    // A body that did not come in time has been waited for already.
+    let is_late = response.status() == StatusCode::REQUEST_TIMEOUT;
+    if !request.body().is_end_stream() && !is_late && !request.headers().contains_key(EXPECT) {
         discard(request.body_mut()).await;
     }
+    let keep_alive = match endpoint {
+        Endpoint::Public { trusted_proxies, .. } if !is_trusted(peer.remote.ip().to_canonical(), trusted_proxies) => {
+            keep_alive
+        }
+        Endpoint::Public { .. } | Endpoint::Internal { .. } => KeepAlive::Known,
+    };
+    (response, keep_alive)
+}
+
+/// Refuses a request of which nobody knows where it ends, and closes the connection: what follows may be part of it.
+fn ambiguous(plane: &DataPlane, request: &Request<Incoming>) -> Response<Body> {
+    let why = if request.headers().contains_key(TRANSFER_ENCODING) {
+        "a request has Content-Length or Transfer-Encoding, not both, and chunked is the only coding"
+    } else {
+        "a request has one Content-Length, and nothing before it is malformed"
+    };
+    let mut response = refuse(plane, &RoutingError::BadRequest(why), Reason::BadHandshake);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -61,47 +89,52 @@ async fn answer(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
     peer: &Peer,
-    head: Head,
     session: &Session,
     request: &mut Request<Incoming>,
-) -> Response<Body> {
+) -> Answered {
+    let stranger = |response| (response, KeepAlive::Stranger);
     if let Endpoint::Internal { readiness, .. } = endpoint {
         if admin::is_for(request.uri().path()) {
-            return admin::answer(plane, readiness, request).await;
+            return (admin::answer(plane, readiness, request).await, KeepAlive::Known);
         }
         if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
-            return response;
+            return (response, KeepAlive::Known);
         }
     }
     if peer.is_over {
         plane.metrics.throttled(&no_stage(), "address");
         audit::turned_away("-", "-", peer.remote.ip(), Reason::Throttled);
-        return refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled);
+        return stranger(refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled));
     }
     // A client is admitted by the configuration that its stage was found in.
     let live = plane.live_owned();
-    match resolve(&live, endpoint, head, request) {
+    match resolve(&live, endpoint, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
             Endpoint::Public { trusted_proxies, .. } => {
                 let stage = upgrade::Stage { live, deployment, stage, host };
-                upgrade::upgrade(plane, trusted_proxies, peer, session, stage, request)
-                    .await
-                    .unwrap_or_else(|response| *response)
+                match upgrade::upgrade(plane, trusted_proxies, peer, session, stage, request).await {
+                    Ok(response) => (response, KeepAlive::Known),
+                    Err(refused) => *refused,
+                }
             }
-            Endpoint::Internal { .. } => refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere),
+            Endpoint::Internal { .. } => stranger(refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere)),
         },
         Ok((host, Resolved { deployment, stage, target: Target::Callback(resource) })) => {
             match endpoint.connections_api() {
-                ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
+                ConnectionsApi::Off => stranger(refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource)),
                 asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
                     let call = audit::Call::new(&deployment, &stage, &resource, request, peer);
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
                     let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from.source_ip);
-                    let caller = (asked == ConnectionsApi::AwsIam).then_some(from);
-                    let response = connections_api::answer(plane, record, caller, request).await;
-                    call.answered(&response);
-                    response
+                    let caller = match (asked, endpoint) {
+                        (ConnectionsApi::AwsIam, _) => Caller::Signs(from),
+                        (_, Endpoint::Public { .. }) => Caller::Anybody,
+                        (_, Endpoint::Internal { .. }) => Caller::Trusted,
+                    };
+                    let answered = connections_api::answer(plane, record, caller, request).await;
+                    call.answered(&answered.0);
+                    answered
                 }
             }
         }
@@ -109,7 +142,7 @@ async fn answer(
             if let RoutingError::HostNotAllowed = error {
                 audit::refused_host(request, peer);
             }
-            refuse(plane, &error, reason)
+            stranger(refuse(plane, &error, reason))
         }
     }
 }
@@ -125,24 +158,20 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
     response
 }
 
-/// What the request is for, and the Host that it was sent to.
+/// Finds out what the request is for, and the Host that it was sent to.
 fn resolve(
     live: &Live,
     endpoint: &Endpoint,
-    head: Head,
-    request: &Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<(String, Resolved), (RoutingError, Reason)> {
-    if head.has_length && request.headers().contains_key(TRANSFER_ENCODING) {
-        let error = RoutingError::BadRequest("a request has Content-Length or Transfer-Encoding, not both");
-        return Err((error, Reason::BadHandshake));
-    }
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    if target.len() > URL_MAX_BYTES {
+    let path = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let target = path + request.uri().authority().map_or(0, |authority| authority.as_str().len());
+    if target > URL_MAX_BYTES {
         return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::HeadTooLarge));
     }
     // hyper has the same bound, but looks only after a read, which may bring as much again.
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
-    if target.len() + fields.sum::<usize>() > HEAD_MAX_BYTES {
+    if target + fields.sum::<usize>() > HEAD_MAX_BYTES {
         return Err((RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES }, Reason::HeadTooLarge));
     }
     let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
@@ -156,31 +185,24 @@ fn resolve(
     }
 }
 
-/// The one Host of a request. Absolute targets are for proxies, which this is not: whoever sends one may mean to reach
-/// another host than the one that was checked on the way.
-fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
-    if request.uri().authority().is_some() {
-        return Err(RoutingError::BadRequest("the request target must be a path, not a whole URL"));
-    }
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().filter(|host| host.parse::<http::uri::Authority>().is_ok()),
-        (_, Some(_)) | (None, None) => None,
-    };
-    // A user name in a Host would end up in callback URLs.
-    let host = host.filter(|host| !host.contains('@'));
-    if host.is_some_and(|host| host.len() > HOST_MAX_BYTES) {
+/// The one host of a request, which is the only one that it names from here on.
+fn host(request: &mut Request<Incoming>) -> Result<String, RoutingError> {
+    let (mut uri, mut headers) = (std::mem::take(request.uri_mut()), std::mem::take(request.headers_mut()));
+    let host = take_host(&mut uri, &mut headers);
+    (*request.uri_mut(), *request.headers_mut()) = (uri, headers);
+    let host = host.map_err(RoutingError::BadRequest)?;
+    if host.len() > HOST_MAX_BYTES {
         return Err(RoutingError::BadRequest("the Host is longer than 255 bytes"));
     }
-    host.map(str::to_owned).ok_or(RoutingError::BadRequest("the request needs one valid Host header"))
+    Ok(host)
 }
 
-/// Where a signed call comes from, as far as it can be believed.
-fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Caller {
+/// Where a call comes from, as far as it can be believed.
+fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Origin {
     let trusted: &[TrustedProxy] = match endpoint {
         Endpoint::Public { trusted_proxies, .. } => trusted_proxies,
         Endpoint::Internal { .. } => &[],
     };
     let address = ClientAddress::find(peer, request.headers(), trusted);
-    Caller { source_ip: address.source_ip, secure: address.secure }
+    Origin { source_ip: address.source_ip, secure: address.secure }
 }

@@ -1,7 +1,5 @@
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -14,13 +12,15 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::client_address::ClientAddress;
 use super::entrance::Peer;
 use super::listener::Session;
-use super::router::refuse;
+use super::pace::KeepAlive;
+use super::router::{Answered, refuse};
 use super::{TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{ConnectError, DataPlane, Live, RoutingError};
 use crate::deployment::{self, Deployment};
 use crate::integration::{Handshake, remove_hop_by_hop};
+use crate::received_base64;
 use crate::telemetry::Reason;
 
 const WEBSOCKET_VERSION: &str = "13";
@@ -35,7 +35,8 @@ pub(super) struct Stage {
     pub(super) host: String,
 }
 
-/// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it.
+/// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it. A client that got as far as
+/// its backend is no stranger.
 pub(super) async fn upgrade(
     plane: &Arc<DataPlane>,
     trusted_proxies: &[TrustedProxy],
@@ -43,14 +44,15 @@ pub(super) async fn upgrade(
     session: &Session,
     stage: Stage,
     request: &mut Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept = check(request).map_err(|error| Box::new(refuse(plane, &error, Reason::NoUpgrade)))?;
+) -> Result<Response<Body>, Box<Answered>> {
+    let stranger = |error: &RoutingError, reason| Box::new((refuse(plane, error, reason), KeepAlive::Stranger));
+    let accept = check(request).map_err(|error| stranger(&error, Reason::NoUpgrade))?;
     stage.deployment.allow_origins.check(request.headers()).map_err(|error| {
         audit::refused_origin(&stage.deployment.api_id, &stage.stage.name, peer.remote.ip(), &error);
-        Box::new(refuse(plane, &RoutingError::OriginNotAllowed(error), Reason::OriginNotAllowed))
+        stranger(&RoutingError::OriginNotAllowed(error), Reason::OriginNotAllowed)
     })?;
     if plane.lifecycle.draining().is_cancelled() {
-        return Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining)));
+        return Err(stranger(&RoutingError::Draining, Reason::Draining));
     }
     // A signature is about the request as it came.
     let mut received = Request::new(());
@@ -95,10 +97,19 @@ pub(super) async fn upgrade(
             if explain {
                 gateway_response::explain(&mut response, refusal.error.reason());
             }
-            Err(Box::new(response))
+            let keep_alive = match refusal.error {
+                ConnectError::Refused(_) | ConnectError::Integration(_) => KeepAlive::Known,
+                ConnectError::MissingParameter(_)
+                | ConnectError::Throttled { .. }
+                | ConnectError::Denied(_)
+                | ConnectError::Full
+                | ConnectError::Backlog
+                | ConnectError::Unavailable => KeepAlive::Stranger,
+            };
+            Err(Box::new((response, keep_alive)))
         }
         // The task panicked or the process aborts.
-        Err(_) => Err(Box::new(refuse(plane, &RoutingError::Draining, Reason::Draining))),
+        Err(_) => Err(stranger(&RoutingError::Draining, Reason::Draining)),
     }
 }
 
@@ -121,7 +132,7 @@ fn check(request: &Request<hyper::body::Incoming>) -> Result<HeaderValue, Routin
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|_| keys.next().is_none());
-    let key = key.filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == KEY_BYTES));
+    let key = key.filter(|key| received_base64::decode(key).is_ok_and(|key| key.len() == KEY_BYTES));
     let key = key.ok_or(RoutingError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))?;
     HeaderValue::try_from(derive_accept_key(key.as_bytes()))
         .map_err(|_| RoutingError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))

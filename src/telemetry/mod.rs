@@ -24,7 +24,7 @@ pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
     AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
 };
-pub use metrics::{LinkMetrics, Metrics, ReapingMetrics, RegistryMetrics, StageLabels};
+pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingMetrics, RegistryMetrics, StageLabels};
 pub use reason::Reason;
 pub use record::Telemetry;
 pub use scope::{RouteTelemetry, StageTelemetry};

@@ -102,6 +102,7 @@ reasons! {
     BadCall = "badCall", "BAD_REQUEST_PARAMETERS", "the call itself is wrong";
     TooLarge = "tooLarge", "REQUEST_TOO_LARGE", "the data are larger than allowed";
     BufferFull = "bufferFull", "THROTTLED", "the connection's send buffer is full";
+    BodiesFull = "bodiesFull", "THROTTLED", "all calls together hold as many bytes of bodies as they may";
     DeliveryUnknown = "deliveryUnknown", "DEFAULT_5XX", "the node that holds the connection did not answer";
     OwnerUnreachable = "ownerUnreachable", "DEFAULT_5XX", "the node that holds the connection cannot be reached";
 }

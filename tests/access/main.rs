@@ -6,6 +6,7 @@ mod headless;
 mod process;
 
 mod api_key;
+mod bodies;
 mod browser;
 mod example;
 mod iam;

@@ -95,12 +95,98 @@ async fn a_request_without_a_host_is_400() {
         client.send(bytes.as_bytes()).await;
         expect_error(&bytes, &client.response().await, 400, "BadRequestException");
     }
-    for target in ["http://user@evil/prod", "http://user:pass@evil/prod", "http://evil/prod"] {
-        let mut client = RawClient::connect(gateway.public()).await;
-        client.send(&handshake(gateway.public(), target, &[])).await;
-        expect_error(target, &client.response().await, 400, "BadRequestException");
-    }
     gateway.expect_alive(&backend).await;
+}
+
+#[tokio::test]
+async fn a_key_is_any_16_bytes_in_base64_whatever_its_unused_bits_are() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    // The first is RFC 6455's own example, in section 11.3.1; its last bits belong to no byte.
+    let example = ("AQIDBAUGBwgJCgsMDQ4PEC==", "OfS0wDaT5NoxF2gqm7Zj2YtetzM=");
+    for (key, accept) in [example, ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")] {
+        let response = gateway.handshake("/prod", &[("Sec-WebSocket-Key", key)]).await;
+        assert_eq!((response.status, response.header("sec-websocket-accept")), (101, Some(accept)), "{key}");
+    }
+    for last in 'A'..='P' {
+        let key = format!("AQIDBAUGBwgJCgsMDQ4PE{last}==");
+        assert_eq!(gateway.handshake("/prod", &[("Sec-WebSocket-Key", &key)]).await.status, 101, "{key}");
+    }
+    for key in [
+        "AQIDBAUGBwgJCgsMDQ4PEC",
+        "AQIDBAUGBwgJCgsMDQ4PEC=",
+        "AQIDBAUGBwgJCgsMDQ4PEC===",
+        "AQIDBAUGBwgJCgsMDQ4PECA=",
+        "AQIDBAUGBwgJCgsMDQ4PECAA",
+        "AQIDBAUGBwgJCgsMDQ4P====",
+        "AQIDBAUGBwgJCgsMDQ4PE_==",
+        "AQIDBAUGBwgJ CgsMDQ4PEC==",
+        "=QIDBAUGBwgJCgsMDQ4PEC==",
+    ] {
+        let response = gateway.handshake("/prod", &[("Sec-WebSocket-Key", key)]).await;
+        expect_error(key, &response, 400, "BadRequestException");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_url_as_the_target_counts_in_place_of_the_host() {
+    let backend = TestBackend::start().await;
+    let gateway = Settings::aws_proxy(&backend).another_api("news").start().await;
+    let sent = async |line: &str, headers: &[(&str, &str)]| {
+        let mut client = RawClient::connect(gateway.public()).await;
+        client.send(&handshake(gateway.public(), line, headers)).await;
+        client.response().await
+    };
+    let port = gateway.public().port();
+    for (authority, host) in [
+        (format!("chat.execute-api.localhost:{port}"), "chat.execute-api.localhost"),
+        (format!("chat.execute-api.localhost:{port}"), "news.execute-api.localhost"),
+        (format!("chat.Execute-API.localhost:{port}"), "somewhere.example.com"),
+    ] {
+        for scheme in ["http", "https", "HTTP"] {
+            let target = format!("{scheme}://{authority}/prod?a=b");
+            assert_eq!(sent(&target, &[("Host", host)]).await.status, 101, "{target}");
+            let call = backend.next("CONNECT").await;
+            let context = call.context();
+            assert_eq!(
+                (&context["domainName"], &context["apiId"]),
+                (&(&*authority).into(), &"chat".into()),
+                "{target}"
+            );
+            let base = format!("http://{authority}/prod/@connections/");
+            assert!(context["callbackUrl"].as_str().unwrap().starts_with(&base), "{context}");
+            assert_eq!(call.event()["headers"]["Host"], authority);
+            assert_eq!(call.event()["queryStringParameters"]["a"], "b");
+        }
+    }
+    let callback = "http://chat.execute-api.localhost/prod/@connections/AAAAAAAAAAAAAAAAAAA=";
+    for address in [gateway.public(), gateway.internal()] {
+        assert_eq!(http(address, "GET", callback, &[("Host", "a")], b"").await.status, 410);
+    }
+    assert_eq!(http(gateway.internal(), "GET", "http://a/healthz", &[], b"").await.status, 200);
+    let forbidden = sent("http://nobody.execute-api.localhost/prod", &[("Host", "chat.execute-api.localhost")]).await;
+    expect_error("another host", &forbidden, 403, "ForbiddenException");
+    assert_eq!(sent("http://chat.execute-api.localhost", &[("Host", "a")]).await.status, 403, "no path");
+    let target = "http://chat.execute-api.localhost/prod";
+    for (what, target, hosts) in [
+        ("no Host", target, [].as_slice()),
+        ("two Hosts", target, &[("Host", "a"), ("Host", "a")]),
+        ("a Host that is none", target, &[("Host", "a b")]),
+        ("a user", "http://user@chat.execute-api.localhost/prod", &[("Host", "a")]),
+        ("a user and a password", "http://user:pass@chat.execute-api.localhost/prod", &[("Host", "a")]),
+        ("no host in the URL", "http:///prod", &[("Host", "a")]),
+        ("another scheme", "ftp://chat.execute-api.localhost/prod", &[("Host", "a")]),
+        ("a host alone", "chat.execute-api.localhost:80", &[("Host", "a")]),
+    ] {
+        let mut bytes = String::from_utf8(handshake(gateway.public(), target, hosts)).unwrap();
+        if hosts.is_empty() {
+            bytes = bytes.replace(&format!("Host: {}\r\n", gateway.public()), "");
+        }
+        let mut client = RawClient::connect(gateway.public()).await;
+        client.send(bytes.as_bytes()).await;
+        let response = client.response().await;
+        assert_eq!(response.status, 400, "{what}: {response:?}");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod liveness;
 mod disconnect;
 mod ended;
 mod handshake;
+mod raw_requests;
 mod reload;
 mod process;
 mod shutdown;

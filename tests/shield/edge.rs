@@ -44,6 +44,24 @@ async fn hosts_that_are_not_listed_are_not_answered_for() {
 }
 
 #[tokio::test]
+async fn a_whole_url_as_the_target_cannot_name_a_host_that_is_not_listed() {
+    let backend = Backend::start().await;
+    let public = "allowedHosts: [ chat.test ]".to_owned();
+    let gateway = Settings { public, ..Settings::new(&backend) }.start().await;
+    let address = gateway.public_address();
+    for (target, host, status) in [
+        ("http://chat.test/prod", "chat.test", "101"),
+        ("http://chat.test/prod", "evil.test", "101"),
+        ("http://evil.test/prod", "chat.test", "403"),
+    ] {
+        let request = String::from_utf8(handshake(host, "")).unwrap().replacen("/prod", target, 1);
+        let answer = raw(address, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {host}: {answer}");
+    }
+    assert!(backend.calls("CONNECT").iter().all(|call| call.context()["domainName"] == "chat.test"));
+}
+
+#[tokio::test]
 async fn hostile_requests_are_refused_each_with_its_reason() {
     let backend = Backend::start().await;
     let gateway = Settings::new(&backend).start().await;
@@ -66,8 +84,8 @@ async fn hostile_requests_are_refused_each_with_its_reason() {
     check(post("Transfer-Encoding: gzip\r\n", chunked), "400", "").await;
     check(handshake("a\r\nHost: b", ""), "400", "one valid Host").await;
     check(handshake("a, b", ""), "400", "one valid Host").await;
-    let absolute = String::from_utf8(handshake("a", "")).unwrap().replace("GET /prod", "GET http://a/prod");
-    check(absolute.into_bytes(), "400", "must be a path").await;
+    let absolute = String::from_utf8(handshake("a", "")).unwrap().replace("GET /prod", "GET http://me@a/prod");
+    check(absolute.into_bytes(), "400", "the request target").await;
     check(handshake("a", &"X-Filler: a\r\n".repeat(200)), "431", "").await;
     check(handshake("a", &format!("X-Filler: {}\r\n", "a".repeat(40_000))), "431", "").await;
     check(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(5000)).into_bytes(), "414", "").await;

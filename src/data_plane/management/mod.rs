@@ -23,12 +23,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::authorizer::{Access, ConnectionsCall, Counted, Denial};
+use crate::authorizer::{Claim, ConnectionsCall, Counted, Denial, Signer};
 use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
 use crate::id::ConnectionId;
-use crate::principal::IamIdentity;
 use crate::registry::Open;
 use crate::request_context::Connection;
 use crate::telemetry::{Span, SpanKind};
@@ -56,20 +55,33 @@ fn count(plane: &DataPlane, connection: &Connection) -> Counted {
     }
 }
 
-/// Who signed a call of `@connections`, if it may be made; the operator learns of one that may not.
+/// Finds out as much of who signed a call as can be known before its body is there; the operator learns of one that cannot
+/// be let in.
+///
+/// # Errors
+/// It cannot be let in whatever its body is.
+pub fn claim_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<Claim, ConnectionsApiError> {
+    plane.live().access.claim_call(call, plane.clock.now()).map_err(|denial| denied(call, denial))
+}
+
+/// Finds out who signed a call, now that its body is there; the operator learns of one that may not be made.
+///
+/// # Errors
+/// It may not be made.
+pub fn admit_call(
+    plane: &DataPlane,
+    claim: Claim,
+    call: &ConnectionsCall<'_>,
+) -> Result<Arc<Signer>, ConnectionsApiError> {
+    plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|denial| denied(call, denial))
+}
+
+/// Whether a signer may do something to each of the paths of a call; the operator learns if it may not.
 ///
 /// # Errors
 /// It may not.
-pub fn admit_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<Arc<IamIdentity>, ConnectionsApiError> {
-    plane.live().access.admit_call(call, plane.clock.now()).map_err(|denial| denied(call, denial))
-}
-
-/// Whether a signed call is worth reading its body.
-///
-/// # Errors
-/// It is not signed, not of now, or the signature is incomplete.
-pub fn check_form(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    Access::check_form(&call.received, plane.clock.now()).map_err(|denial| denied(call, denial))
+pub fn permit(plane: &DataPlane, signer: &Signer, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
+    plane.live().access.permit(signer, call, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
 fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {

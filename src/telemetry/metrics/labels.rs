@@ -66,6 +66,12 @@ pub(super) struct OperationLabels {
     pub(super) operation: &'static str,
 }
 
+/// A listener: `public`, `internal` or `peers`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct ListenerLabels {
+    pub(super) listener: &'static str,
+}
+
 /// A backend's address, as the configuration writes it.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct BackendLabels {

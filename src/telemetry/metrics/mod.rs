@@ -33,7 +33,7 @@ pub use events::{InFlight, RouteMeters};
 pub use exposition::{OPEN_METRICS, PROMETHEUS_TEXT, wants_open_metrics};
 pub use labels::StageLabels;
 pub use links::LinkMetrics;
-pub use node::{ReapingMetrics, RegistryMetrics};
+pub use node::{AcceptGauge, ReapingMetrics, RegistryMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -243,6 +243,11 @@ impl Metrics {
     /// Counts a connection of a dead node that was taken over.
     pub fn reaped(&self, stage: &StageLabels) {
         self.node.reaped.get_or_create(stage).inc();
+    }
+
+    /// Whether listeners accept.
+    pub fn accept_gauge(&self) -> AcceptGauge {
+        self.node.accept_paused.clone()
     }
 
     /// Counts a TLS handshake with a client that ended.

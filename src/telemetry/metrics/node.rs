@@ -4,7 +4,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::labels::{
-    BackendLabels, LossLabels, OperationLabels, ResultLabels, StageLabels, StateLabels, VersionLabels,
+    BackendLabels, ListenerLabels, LossLabels, OperationLabels, ResultLabels, StageLabels, StateLabels, VersionLabels,
 };
 use super::register::{Counters, Gauges, Histograms, Register};
 
@@ -75,6 +75,17 @@ impl ReapingMetrics {
     }
 }
 
+/// Whether listeners accept. Clones count together.
+#[derive(Clone, Debug)]
+pub struct AcceptGauge(Gauges<ListenerLabels>);
+
+impl AcceptGauge {
+    /// The listener has stopped accepting for want of files, or accepts.
+    pub fn set(&self, listener: &'static str, is_paused: bool) {
+        self.0.get_or_create(&ListenerLabels { listener }).set(is_paused.into());
+    }
+}
+
 /// The metrics of this node: what waits in it, what it shares with others, and what telemetry itself loses.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
@@ -83,6 +94,7 @@ pub(super) struct NodeMetrics {
     pub(super) reaped: Counters<StageLabels>,
     pub(super) reaping: ReapingMetrics,
     pub(super) tls_handshakes: Counters<ResultLabels>,
+    pub(super) accept_paused: AcceptGauge,
     pub(super) send_buffer_bytes: Gauge,
     pub(super) send_buffer_largest_bytes: Gauge,
     pub(super) groups: Gauge,
@@ -107,6 +119,9 @@ impl NodeMetrics {
             reaped: register.counter("reaped_connections", "Connections of dead nodes that this node took over"),
             reaping: ReapingMetrics::declare(register),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
+            accept_paused: AcceptGauge(
+                register.gauge("accept_paused", "1 for a listener that accepts no connections for want of files"),
+            ),
             groups: register.single("groups", "Groups and users that have a member on this node"),
             group_memberships: register
                 .single("group_memberships", "Connections of this node in groups, and users on them, added up"),

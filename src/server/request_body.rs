@@ -1,0 +1,77 @@
+use std::error::Error as _;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, sleep_until};
+
+use crate::data_plane::ConnectionsApiError;
+use crate::limits::HeldBody;
+
+/// How long a caller may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads the body of a call, and counts its bytes in `held` as they come. It may stand still for `stall`.
+///
+/// # Errors
+/// It is larger than `max`, which `too_large` says; it does not come in time, or whole, or in chunks as they must be; or
+/// all bodies together have as many bytes as they may.
+pub(super) async fn read_body(
+    body: &mut Incoming,
+    (max, too_large): (usize, ConnectionsApiError),
+    held: &mut HeldBody<'_>,
+    stall: Duration,
+) -> Result<Bytes, ConnectionsApiError> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large);
+    }
+    let began = Instant::now();
+    let end = began + BODY_TIMEOUT;
+    let mut timer = pin!(sleep_until(end.min(began + stall)));
+    // Most bodies come in one piece, which is not copied.
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while !body.is_end_stream() {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = timer.as_mut() => return Err(ConnectionsApiError::BodyTimeout),
+        };
+        let Some(frame) = frame else { break };
+        // What is neither is of no use here: trailers.
+        let Ok(data) = frame.map_err(|error| failed(&error))?.into_data() else { continue };
+        let length = first.len() + all.len() + data.len();
+        if length > max {
+            return Err(too_large);
+        }
+        if !held.grow(data.len()) {
+            return Err(ConnectionsApiError::BodiesFull);
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            // Pieces are copied together at once: each small one would keep the buffer that it was read into.
+            let left = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+            all.reserve(first.len() + data.len() + if all.is_empty() { left.min(max) } else { 0 });
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+        if !body.is_end_stream() {
+            timer.as_mut().reset(end.min(Instant::now() + stall));
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Tells a body that is malformed from one that has not come whole.
+fn failed(error: &hyper::Error) -> ConnectionsApiError {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match cause {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            ConnectionsApiError::BadRequest("the chunks of the body are malformed")
+        }
+        _ => ConnectionsApiError::BodyLost,
+    }
+}
