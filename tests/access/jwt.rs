@@ -119,9 +119,18 @@ async fn tokens_that_do_not_count_are_refused() {
         ("a huge end", with("exp", json!(1e300))),
         ("signed twice", key.sign_with(&issuer.claims(600), &json!({ "cty": "JWT" }))),
         ("an algorithm of its own", key.sign_with(&issuer.claims(600), &json!({ "alg": "none" }))),
+        ("of a logout", key.sign_with(&issuer.claims(600), &json!({ "typ": "logout+jwt" }))),
+        ("of a security event", key.sign_with(&issuer.claims(600), &json!({ "typ": "application/secevent+jwt" }))),
+        ("of a proof", key.sign_with(&issuer.claims(600), &json!({ "typ": "dpop+jwt" }))),
+        ("of an empty type", key.sign_with(&issuer.claims(600), &json!({ "typ": "" }))),
+        ("of no type that is text", key.sign_with(&issuer.claims(600), &json!({ "typ": ["JWT"] }))),
     ] {
         let (status, message) = refused(&gateway.url(&format!("/prod?token={token}")), &[]).await;
         assert_eq!((status, message.as_str()), UNAUTHORIZED, "{what}");
+    }
+    for typ in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/jwt", "application/at+jwt", "Application/AT+jwt"] {
+        let token = key.sign_with(&issuer.claims(600), &json!({ "typ": typ }));
+        connect(&gateway.url(&format!("/prod?token={token}")), &[]).await;
     }
     check_refused(&gateway, &with("scope", json!("read")), (403, "Forbidden")).await;
     connect(&gateway.url(&format!("/prod?token={}", with("scp", json!(["chat"])))), &[]).await;
