@@ -21,8 +21,11 @@ pub struct Connection {
     pub api_id: Arc<str>,
     pub stage: Arc<str>,
     pub connected_at: Timestamp,
-    /// Host and port as the client wrote them.
+    /// Host and port that backends post to: as the client wrote them if they are a name of this gateway, else the address
+    /// that it connected to.
     pub host: Box<str>,
+    /// Callback URLs begin with `https`. Not part of its record: after the death of its node it is `secure`.
+    pub callback_secure: bool,
     /// Whether the client used `wss`, as far as the gateway or a trusted proxy knows.
     pub secure: bool,
     pub source_ip: IpAddr,
@@ -45,6 +48,7 @@ impl Connection {
             stage: "prod".into(),
             connected_at: Timestamp(0),
             host: "localhost".into(),
+            callback_secure: false,
             secure: false,
             source_ip: Ipv4Addr::LOCALHOST.into(),
             user_agent: None,
@@ -120,7 +124,7 @@ pub struct RequestContext<'a> {
     pub route_key: &'a str,
     pub request_id: EventId,
     pub request_time: Timestamp,
-    /// The API's own `domainName`, else the Host that the client used.
+    /// The API's own `domainName`, else the connection's `host`.
     pub domain_name: &'a str,
     /// Where a backend posts to reach this connection; ready to use.
     pub callback_url: String,

@@ -17,7 +17,7 @@ pub(super) struct ClientAddress {
     /// The client spoke TLS to whoever took its connection.
     pub(super) secure: bool,
     /// The port that the client used.
-    port: u16,
+    pub(super) port: u16,
     /// The way of the request, the source first.
     forwarded_for: String,
 }

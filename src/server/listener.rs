@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use super::entrance::{Entered, Entrance, Peer, Stream};
 use super::head_watch::{HeadWatch, Watch};
 use super::router::route;
-use super::{ConnectionsApi, HostPattern, Readiness, TrustedProxy};
+use super::{AllowedHosts, ConnectionsApi, Readiness, TrustedProxy};
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
@@ -50,9 +50,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub enum Endpoint {
     /// Clients, and backends' `@connections` calls.
-    Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy>, allowed_hosts: Vec<HostPattern> },
+    Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy>, hosts: AllowedHosts },
     /// Operators, and backends' `@connections` calls.
-    Internal { connections_api: ConnectionsApi, readiness: Readiness, allowed_hosts: Vec<HostPattern> },
+    Internal { connections_api: ConnectionsApi, readiness: Readiness, hosts: AllowedHosts },
 }
 
 impl Endpoint {
@@ -62,10 +62,10 @@ impl Endpoint {
         }
     }
 
-    /// Whether requests for this Host are answered: without a list, all.
+    /// Returns `true` if requests for this Host are answered.
     pub(super) fn allows(&self, host: &str) -> bool {
-        let (Endpoint::Public { allowed_hosts, .. } | Endpoint::Internal { allowed_hosts, .. }) = self;
-        allowed_hosts.is_empty() || allowed_hosts.iter().any(|pattern| pattern.matches(host))
+        let (Endpoint::Public { hosts, .. } | Endpoint::Internal { hosts, .. }) = self;
+        hosts.allow(host)
     }
 }
 
@@ -125,6 +125,14 @@ impl Listener {
         self.accept(stop, start).await;
     }
 
+    /// The address that the other end of `stream` connected to. Only a listener of all addresses has to ask for it.
+    fn local_address(&self, stream: &TcpStream) -> SocketAddr {
+        match self.address.ip().is_unspecified() {
+            true => stream.local_addr().unwrap_or(self.address),
+            false => self.address,
+        }
+    }
+
     /// Accepts until `stop`, and has each connection served by `start`, which must not wait.
     pub(super) async fn accept(self, stop: CancellationToken, start: impl Fn(TcpStream, Peer)) {
         loop {
@@ -134,7 +142,10 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => start(stream, Peer::new(remote, self.address)),
+                Ok((stream, remote)) => {
+                    let local = self.local_address(&stream);
+                    start(stream, Peer::new(remote, local));
+                }
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it began"),
                 Err(error) => {
                     warn!(%error, "could not accept a connection; is the limit of open files reached?");

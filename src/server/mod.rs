@@ -1,16 +1,19 @@
 //! The edge: sockets and HTTP on one side, flows on the other.
 //!
 //! `listener.rs` accepts and owns connections, `entrance.rs` is what they go through before their first request (PROXY
-//! header, limits of their address, TLS), `router.rs` tells what a request is for, `upgrade.rs` turns a handshake into a
-//! session, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs` takes other
-//! nodes' links, `audit.rs` writes down what was refused.
+//! header, limits of their address, TLS), `router.rs` tells what a request is for, `hosts.rs` which Hosts are answered
+//! for, `upgrade.rs` turns a handshake into a session, `callback_host.rs` says where
+//! its callback URLs lead, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs`
+//! takes other nodes' links, `audit.rs` writes down what was refused.
 
 mod admin;
 mod audit;
+mod callback_host;
 mod client_address;
 mod connections_api;
 mod entrance;
 mod head_watch;
+mod hosts;
 mod listener;
 mod operators;
 mod peer;
@@ -21,5 +24,6 @@ mod upgrade;
 
 pub use admin::Readiness;
 pub use entrance::Entrance;
+pub use hosts::{AllowedHosts, HostPattern};
 pub use listener::{BindError, Endpoint, Listener};
-pub use settings::{ConnectionsApi, HostPattern, InternalListener, ListenerSettings, PublicListener, TrustedProxy};
+pub use settings::{ConnectionsApi, InternalListener, ListenerSettings, PublicListener, TrustedProxy};

@@ -80,9 +80,9 @@ async fn answer(
     }
     match resolve(plane, endpoint, head, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
-            Endpoint::Public { trusted_proxies, .. } => {
+            Endpoint::Public { trusted_proxies, hosts, .. } => {
                 let stage = upgrade::Stage { deployment, stage, host };
-                upgrade::upgrade(plane, trusted_proxies, peer, session, stage, request)
+                upgrade::upgrade(plane, (trusted_proxies, hosts), peer, session, stage, request)
                     .await
                     .unwrap_or_else(|response| *response)
             }

@@ -11,11 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::callback_host::CallbackHost;
 use super::client_address::ClientAddress;
 use super::entrance::Peer;
 use super::listener::Session;
 use super::router::refuse;
-use super::{TrustedProxy, audit};
+use super::{AllowedHosts, TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{ConnectError, DataPlane, RoutingError};
@@ -36,7 +37,7 @@ pub(super) struct Stage {
 /// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it.
 pub(super) async fn upgrade(
     plane: &Arc<DataPlane>,
-    trusted_proxies: &[TrustedProxy],
+    (trusted_proxies, hosts): (&[TrustedProxy], &AllowedHosts),
     peer: &Peer,
     session: &Session,
     stage: Stage,
@@ -57,6 +58,7 @@ pub(super) async fn upgrade(
     *received.headers_mut() = std::mem::take(request.headers_mut());
     let headers = received.headers().clone();
     let address = ClientAddress::find(peer, &headers, trusted_proxies);
+    let callback = CallbackHost::find(hosts, &plane.live().deployments, peer, &address, &stage.host);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
     let upgrade = UpgradeRequest {
@@ -66,7 +68,8 @@ pub(super) async fn upgrade(
             seen_by_backends(headers, &stage.host, &address),
             request.uri().query().map(str::to_owned),
         ),
-        host: stage.host,
+        host: callback.host,
+        callback_secure: callback.secure,
         secure: address.secure,
         source_ip: address.source_ip,
         user_agent,

@@ -28,6 +28,9 @@ async fn both_versions_tell_who_the_client_is() {
         let event: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
         assert_eq!(event["headers"]["X-Forwarded-For"], "203.0.113.7");
         assert_eq!(event["headers"]["X-Forwarded-Port"], "443");
+        // Whoever called the listener itself would have to send a PROXY header too.
+        let callback_url = call.context()["callbackUrl"].as_str().unwrap().to_owned();
+        assert!(callback_url.starts_with("http://198.51.100.1:443/prod/@connections/"), "{callback_url}");
     }
 }
 

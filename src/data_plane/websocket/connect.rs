@@ -37,8 +37,11 @@ pub struct UpgradeRequest {
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub handshake: Handshake,
-    /// The Host that the client used, with its port.
+    /// The Host that the client used, with its port, if it is a name of this gateway; else the address that it connected
+    /// to.
     pub host: String,
+    /// A backend reaches that host by `https`.
+    pub callback_secure: bool,
     pub secure: bool,
     pub source_ip: IpAddr,
     pub user_agent: Option<String>,
@@ -95,6 +98,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         stage: Arc::clone(&request.stage.name),
         connected_at: plane.clock.now(),
         host: request.host.as_str().into(),
+        callback_secure: request.callback_secure,
         secure: request.secure,
         source_ip: request.source_ip,
         user_agent: request.user_agent.as_deref().map(Into::into),
