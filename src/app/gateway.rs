@@ -210,7 +210,7 @@ impl Gateway {
         let endpoint = Endpoint::Internal {
             connections_api: settings.internal.connections_api,
             readiness,
-            hosts: AllowedHosts::public(&settings.internal.allowed_hosts),
+            hosts: AllowedHosts::internal(internal.address(), &settings.internal.allowed_hosts),
         };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
         gateway.make_ready().await;

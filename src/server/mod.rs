@@ -2,7 +2,7 @@
 //!
 //! `listener.rs` accepts and owns connections, `entrance.rs` is what they go through before their first request (PROXY
 //! header, limits of their address, TLS), `router.rs` tells what a request is for, `hosts.rs` which Hosts are answered
-//! for, `upgrade.rs` turns a handshake into a session, `callback_host.rs` says where
+//! for, `page.rs` what a web page sends, `upgrade.rs` turns a handshake into a session, `callback_host.rs` says where
 //! its callback URLs lead, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs`
 //! takes other nodes' links, `audit.rs` writes down what was refused.
 
@@ -16,6 +16,7 @@ mod head_watch;
 mod hosts;
 mod listener;
 mod operators;
+mod page;
 mod peer;
 pub mod proxy_protocol;
 mod router;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
@@ -13,7 +13,7 @@ use super::connections_api::Caller;
 use super::entrance::{Peer, no_stage};
 use super::head_watch::Head;
 use super::listener::{Endpoint, Session};
-use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
+use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::CallRecord;
 use crate::data_plane::{DataPlane, RoutingError};
@@ -66,11 +66,19 @@ async fn answer(
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
     if let Endpoint::Internal { readiness, .. } = endpoint {
-        if admin::is_for(request.uri().path()) {
+        let (is_for_probes, is_for_people) =
+            (admin::is_for(request.uri().path()), operators::is_for(request.uri().path()));
+        if (is_for_probes || is_for_people)
+            && let Err((error, reason)) = check_operator(endpoint, request)
+        {
+            audit_refused(&error, request, peer);
+            return refuse(plane, &error, reason);
+        }
+        if is_for_probes {
             return admin::answer(plane, readiness, request).await;
         }
-        if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
-            return response;
+        if is_for_people {
+            return operators::answer(plane, request.method(), request.uri()).await;
         }
     }
     if peer.is_over {
@@ -93,6 +101,13 @@ async fn answer(
                 ConnectionsApi::Off => refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource),
                 asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
                     let call = audit::Call::new(&deployment, &stage, &resource, request, peer);
+                    if asked == ConnectionsApi::None
+                        && let Err(error) = page::check(request)
+                    {
+                        let response = refuse(plane, &error, Reason::FromPage);
+                        call.answered(&response);
+                        return response;
+                    }
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
                     let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from.source_ip);
@@ -104,11 +119,37 @@ async fn answer(
             }
         }
         Err((error, reason)) => {
-            if let RoutingError::HostNotAllowed = error {
-                audit::refused_host(request, peer);
-            }
+            audit_refused(&error, request, peer);
             refuse(plane, &error, reason)
         }
+    }
+}
+
+/// Checks that a request for an operator's path is for a Host of this listener, and that no web page makes it change
+/// anything. A probe of HTTP/1.0 may come without a Host; browsers always send one.
+fn check_operator(endpoint: &Endpoint, request: &Request<Incoming>) -> Result<(), (RoutingError, Reason)> {
+    if request.version() >= Version::HTTP_11 || request.headers().contains_key(HOST) {
+        let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
+        if !endpoint.allows(&host) {
+            return Err((RoutingError::HostNotAllowed, Reason::HostNotAllowed));
+        }
+    }
+    page::check(request).map_err(|error| (error, Reason::FromPage))
+}
+
+/// Writes down a request that somebody may have to account for.
+fn audit_refused(error: &RoutingError, request: &Request<Incoming>, peer: &Peer) {
+    match error {
+        RoutingError::HostNotAllowed => audit::refused_host(request, peer),
+        RoutingError::FromPage => audit::refused_page(request, peer),
+        RoutingError::Forbidden
+        | RoutingError::OriginNotAllowed(_)
+        | RoutingError::UrlTooLong { .. }
+        | RoutingError::HeadTooLarge { .. }
+        | RoutingError::BadRequest(_)
+        | RoutingError::UpgradeRequired
+        | RoutingError::Draining
+        | RoutingError::TooManyConnections => {}
     }
 }
 

@@ -58,7 +58,8 @@ pub struct InternalListener {
     /// Who may call `@connections` here.
     pub connections_api: ConnectionsApi,
 
-    /// As of the public listener.
+    /// Host names that are answered for, as on the public listener. Empty = on a loopback address its own names
+    /// (`localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`), on any other all.
     #[schemars(with = "Vec<String>")]
     pub allowed_hosts: Vec<HostPattern>,
 

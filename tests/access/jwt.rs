@@ -83,7 +83,7 @@ async fn a_push_to_the_subject_of_a_token_reaches_all_connections_that_it_opened
     let (mut phone, mut laptop, mut bob) = (enter("idp|Ann B.").await, enter("idp|Ann B.").await, enter("bob").await);
     let post = async |user: &str, text: &str| {
         let length = text.len();
-        let head = format!("POST /prod/@users/{user} HTTP/1.1\r\nhost: x\r\nconnection: close");
+        let head = format!("POST /prod/@users/{user} HTTP/1.1\r\nhost: localhost\r\nconnection: close");
         let answer =
             raw(gateway.internal, format!("{head}\r\ncontent-length: {length}\r\n\r\n{text}").as_bytes()).await;
         serde_json::from_str::<Value>(answer.split("\r\n\r\n").last().unwrap_or_default()).expect("a report")["delivered"]

@@ -15,6 +15,7 @@ mod certificates;
 mod domains;
 mod edge;
 mod flood;
+mod internal;
 mod outbound;
 mod production;
 mod proxy;
