@@ -36,21 +36,39 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// What is doubtful on a listener that is not loopback.
+/// Finds what is doubtful at the edge, whatever the listeners' addresses: a proxy may make a loopback listener public.
 pub(super) fn warnings(config: &Config) -> Vec<Problem> {
-    // A page cannot sign, so with AWS_IAM none connects in anybody's name.
+    hosts(config).into_iter().chain(pages(config)).collect()
+}
+
+/// Warns when nothing says which host names are this gateway's.
+fn hosts(config: &Config) -> Option<Problem> {
+    let is_named = config.callback_base_url.is_some()
+        || !config.domain_names.is_empty()
+        || !config.listeners.public.allowed_hosts.is_empty();
+    (!is_named && !config.apis.is_empty()).then(|| {
+        Problem::at(
+            ["listeners", "public", "allowedHosts"],
+            "every Host is answered for, and callback URLs begin with the listener's own address; list the names that \
+             clients use, or set `callbackBaseUrl`",
+        )
+    })
+}
+
+/// Warns of APIs that every web page may connect to. A page cannot sign, so those with `AWS_IAM` are not among them.
+fn pages(config: &Config) -> Option<Problem> {
     let is_signed = |api: &Api| {
         api.routes.get("$connect").is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam)
     };
     let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none() && !is_signed(api));
-    let warning = |api_id: &str| {
-        Problem::at(
-            ["apis", api_id],
-            "every web page may connect here in the name of who looks at it (with their cookies, from their network); \
-             list the pages in `allowOrigins`",
-        )
-    };
-    open.map(|(api_id, _)| warning(api_id)).collect()
+    let open: Vec<&str> = open.map(|(api_id, _)| api_id.as_str()).collect();
+    let message = "every web page may connect in the name of who looks at it (with their cookies, from their network); \
+                   list the pages in `allowOrigins`";
+    match open[..] {
+        [] => None,
+        [api_id] => Some(Problem::at(["apis", api_id], message)),
+        _ => Some(Problem::at(["apis"], format!("{message} (of {})", open.join(", ")))),
+    }
 }
 
 /// TLS of the links between nodes.
