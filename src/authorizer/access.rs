@@ -1,8 +1,8 @@
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderName;
 use tokio::time::Instant;
 
 use super::api_key::{ApiKeySource, ApiKeys};
@@ -10,23 +10,24 @@ use super::arn::Arns;
 use super::condition::ConditionKeys;
 use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
-use super::iam::{Credentials, MANAGE_CONNECTIONS};
+use super::grant::Grant;
+use super::iam::Credentials;
 use super::issuer::Issuers;
 use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
-use super::sigv4::{Received, check_form};
+use super::sigv4::{Received, Signature};
 use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
-use crate::deployment::Stage;
+use crate::deployment::{PolicyPath, Stage};
 use crate::http_client::HttpClient;
 use crate::integration::Handshake;
-use crate::principal::{IamIdentity, Principal};
+use crate::principal::Principal;
 use crate::request_context::RequestContext;
 use crate::telemetry::{AuthorizerRecord, chain};
 
 /// Who may enter and who may push, by one configuration. A reload replaces it as a whole.
 #[derive(Debug)]
 pub struct Access {
-    pub(super) arns: Arns,
+    pub(super) arns: Arc<Arns>,
     pub(super) credentials: Arc<Credentials>,
     pub(super) api_keys: ApiKeys,
     pub(super) usage_plans: UsagePlans,
@@ -72,7 +73,7 @@ pub struct ConnectionsCall<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
     /// What policies name below the stage: one path for each thing that the call does something to.
-    pub paths: &'a [Cow<'a, str>],
+    pub paths: &'a [PolicyPath],
     pub received: Received<'a>,
     pub source_ip: IpAddr,
     pub secure: bool,
@@ -81,7 +82,7 @@ pub struct ConnectionsCall<'a> {
 impl Default for Access {
     fn default() -> Self {
         Access {
-            arns: Arns::default(),
+            arns: Arc::default(),
             credentials: Arc::default(),
             api_keys: ApiKeys::default(),
             usage_plans: UsagePlans::default(),
@@ -172,28 +173,32 @@ impl Access {
         }
     }
 
-    /// Who signed a call of `@connections`, if it may be made.
+    /// Authenticates and authorizes a signed call of `@connections`.
     ///
     /// # Errors
-    /// It is not.
-    pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Arc<IamIdentity>, Denial> {
+    /// The signature is not valid, or the policy of its key does not allow the call on one of its paths.
+    pub fn admit_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, Denial> {
         let ConnectionsCall { api_id, stage, paths, received, source_ip, secure } = *call;
         let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
         let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature)?;
-        paths.iter().try_for_each(|path| {
-            let resource = self.arns.callback(api_id, stage, received.method.as_str(), path);
-            signer.authorize(MANAGE_CONNECTIONS, &resource, &self.arns, &keys)
-        })?;
-        Ok(Arc::clone(&signer.identity))
+        let (arns, method) = (Arc::clone(&self.arns), received.method.clone());
+        let grant = Grant { signer, arns, method, source_ip, secure, now };
+        paths.iter().try_for_each(|path| grant.check(api_id, stage, path, user_agent))?;
+        Ok(grant)
     }
 
-    /// Whether a call can be let in at all, before its body is read.
+    /// Checks what can be checked of a signed call before its body is read. The signature must cover each header of
+    /// `deciding`: those that change what the call does.
     ///
     /// # Errors
-    /// It is not signed, or not of now, or its signature is incomplete.
-    pub fn check_form(received: &Received<'_>, now: Timestamp) -> Result<(), Denial> {
-        check_form(received, now).map_err(Denial::Signature)
+    /// The call is not signed or not of now, or its signature is incomplete.
+    pub fn check_form<'h>(
+        received: &Received<'_>,
+        deciding: impl IntoIterator<Item = &'h HeaderName>,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        let signature = Signature::read(received, now).map_err(Denial::Signature)?;
+        deciding.into_iter().try_for_each(|name| signature.check_signs(name)).map_err(Denial::Signature)
     }
 
     /// Whether a message with this route key brings a fresh token.

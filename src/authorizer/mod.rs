@@ -8,6 +8,7 @@
 //!   `authorizer_answer.rs` reads what a REQUEST authorizer says, `api_key.rs` finds keys.
 //! - Around it is little I/O: `request_authorizer.rs` calls, `issuer.rs` fetches keys, `quota_store.rs` counts, and
 //!   `redis_quota_store.rs` counts with all nodes.
+//! - `grant.rs` is what a key that signed a call may do by it.
 //! - `gate.rs` is the seam: a further kind of authorizer is one file that implements `Authorize`, and one arm in
 //!   `compile.rs`.
 //!
@@ -26,6 +27,7 @@ mod compile;
 mod condition;
 mod denial;
 mod gate;
+mod grant;
 mod iam;
 mod identity_source;
 mod issuer;
@@ -52,6 +54,7 @@ pub use authorizer_answer::AuthorizerAnswerError;
 pub use compile::AccessSettings;
 pub use condition::ConditionKeys;
 pub use denial::{Denial, UsageExceeded};
+pub use grant::Grant;
 pub use issuer::{IssuerError, Issuers};
 pub use quota_store::{Counted, MemoryQuotaStore, QuotaKey, QuotaStore};
 pub use redis_quota_store::RedisQuotaStore;

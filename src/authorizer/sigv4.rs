@@ -101,15 +101,6 @@ pub fn is_presigned(query: Option<&str>) -> bool {
     query_parameters(query).any(|(name, _)| name == "X-Amz-Signature" || name == "X-Amz-Algorithm")
 }
 
-/// Whether a request is signed as it should be and at the right time; whether the signature is right is not looked at,
-/// nor is the body.
-///
-/// # Errors
-/// It is not signed, or the signature cannot count whatever the body is.
-pub fn check_form(request: &Received<'_>, now: Timestamp) -> Result<(), SignatureError> {
-    Signature::read(request, now).map(|_| ())
-}
-
 /// Whether a request was signed with this secret, at the right time.
 ///
 /// # Errors
@@ -283,6 +274,19 @@ impl Signature {
             return Err(invalid("'X-Amz-Security-Token' must be a 'SignedHeader' in the AWS Authorization."));
         }
         Ok(())
+    }
+
+    /// Checks that the signature covers a header.
+    ///
+    /// # Errors
+    /// Whoever passes the request on could have added or changed it.
+    pub(super) fn check_signs(&self, name: &HeaderName) -> Result<(), SignatureError> {
+        match self.signs(name.as_str()) {
+            true => Ok(()),
+            false => Err(SignatureError::Invalid(
+                format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.").into(),
+            )),
+        }
     }
 
     fn signs(&self, name: &str) -> bool {

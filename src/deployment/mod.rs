@@ -28,7 +28,7 @@ use domain::Domains;
 pub use origin::{AllowedOrigins, OriginError};
 pub use problem::Problem;
 pub use resolve::{Resolved, Target};
-pub use resource::Resource;
+pub use resource::{PolicyPath, Resource};
 
 /// Every API of this node, compiled.
 #[derive(Debug, Default)]

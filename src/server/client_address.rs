@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use super::TrustedProxy;
 use super::entrance::Peer;
+use crate::telemetry::Sender;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -62,6 +63,11 @@ impl ClientAddress {
         headers.insert(X_FORWARDED_PORT, HeaderValue::from(self.port));
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if self.secure { "https" } else { "http" }));
     }
+}
+
+/// Finds how far the sender of a request's headers is trusted with the trace among them.
+pub(super) fn sender(peer: &Peer, trusted: &[TrustedProxy]) -> Sender {
+    if is_trusted(peer.remote.ip().to_canonical(), trusted) { Sender::Trusted } else { Sender::Stranger }
 }
 
 pub(super) fn is_trusted(ip: IpAddr, trusted: &[TrustedProxy]) -> bool {

@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::data_plane::management::{
     post_to_audience, post_to_connection, send,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Resource;
+use crate::deployment::{PolicyPath, Resource};
 use crate::groups::{Audience, Except};
 use crate::id::{ConnectionId, EventId};
 use crate::topic::TopicName;
@@ -26,6 +25,8 @@ use crate::topic::TopicName;
 /// How long a backend may take to send the body of a post.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Begins the names of the gateway's own headers.
+const X_TIDEGATE: &str = "x-tidegate-";
 const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_TIDEGATE_EXCEPT: &str = "x-tidegate-except";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
@@ -63,10 +64,11 @@ async fn call(
     caller: Option<Caller>,
     request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    if let Some(caller) = caller {
-        check_form(plane, &signed(request, record, caller, &[], &[]))?;
-    }
     let operation = record.operation;
+    if let Some(caller) = caller {
+        let deciding = deciding(request.headers(), operation);
+        check_form(plane, &signed(request, record, caller, &[], &[]), deciding)?;
+    }
     let kind = operation.map_or(BodyKind::None, Operation::body);
     if caller.is_none() {
         admit(plane)?;
@@ -82,7 +84,8 @@ async fn call(
     record.request_bytes = body.len();
     if let Some(caller) = caller {
         let path = record.resource.policy_path();
-        record.signer = Some(admit_call(plane, &signed(request, record, caller, &body, &[path]))?);
+        record.grant = Some(admit_call(plane, &signed(request, record, caller, &body, &[path]))?);
+        record.span.prove();
         admit(plane)?;
     }
     let Some(operation) = operation else { return Err(ConnectionsApiError::UnknownMethod) };
@@ -99,7 +102,7 @@ async fn call(
             delete_connection(plane, record, id, &CloseRequest::parse(query)?).await
         }
         (Operation::GetConnectionGroups, Resource::ConnectionGroups(id)) => {
-            get_connection_groups(plane, deployment, id).await
+            get_connection_groups(plane, record, id).await
         }
         (Operation::PostToGroup | Operation::PostToUser | Operation::Broadcast, resource) => {
             let audience = Audience { except: except(request.headers())?, ..audience(resource, &record.stage.name)? };
@@ -117,11 +120,11 @@ async fn call(
         }
         (Operation::JoinGroup | Operation::LeaveGroup, Resource::GroupConnection { group, connection }) => {
             let join = operation == Operation::JoinGroup;
-            change_one(plane, deployment, Change::one(group, connection, join)?).await
+            change_one(plane, record, Change::one(group, connection, join)?).await
         }
         (Operation::JoinGroupMany | Operation::LeaveGroupMany, Resource::GroupConnections(group)) => {
             let (join, targets) = (operation == Operation::JoinGroupMany, plane.live().limits.targets);
-            Ok(change_many(plane, deployment, Change::many(group, &body, targets, join)?).await)
+            Ok(change_many(plane, record, Change::many(group, &body, targets, join)?).await)
         }
         (Operation::Send, _) => {
             let (headers, content_type) = (request.headers(), request.headers().get(CONTENT_TYPE));
@@ -129,9 +132,8 @@ async fn call(
             let batch = Batch::parse(&body, content_type, data_type, &except, &plane.live().limits)?;
             if let Some(caller) = caller {
                 // Whoever may not post to a group may not do so by another way.
-                let resources: Vec<Resource> = batch.resources().collect();
-                let paths: Vec<Cow<'_, str>> = resources.iter().map(Resource::policy_path).collect();
-                record.signer = Some(admit_call(plane, &signed(request, record, caller, &body, &paths))?);
+                let paths: Vec<PolicyPath> = batch.resources().map(|resource| resource.policy_path()).collect();
+                record.grant = Some(admit_call(plane, &signed(request, record, caller, &body, &paths))?);
             }
             Ok(send(plane, record, batch).await)
         }
@@ -145,12 +147,21 @@ fn signed<'a>(
     record: &'a CallRecord,
     caller: Caller,
     body: &'a [u8],
-    paths: &'a [Cow<'a, str>],
+    paths: &'a [PolicyPath],
 ) -> ConnectionsCall<'a> {
     let Caller { source_ip, secure } = caller;
     let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
     let (api_id, stage) = (&*record.deployment.api_id, &*record.stage.name);
     ConnectionsCall { api_id, stage, paths, received, source_ip, secure }
+}
+
+/// Headers that change what a call does. Where calls are signed, each that is there must be signed too: whoever passes a
+/// call on could otherwise add one.
+fn deciding(headers: &HeaderMap, operation: Option<Operation>) -> impl Iterator<Item = &HeaderName> {
+    let is_own = |name: &HeaderName| name.as_str().starts_with(X_TIDEGATE);
+    // SDKs leave it out of their signatures, and it counts nowhere else.
+    let asks_for_lines = operation == Some(Operation::Send) && Batch::asks_for_lines(headers.get(CONTENT_TYPE));
+    headers.keys().filter(move |name| is_own(name) || (asks_for_lines && *name == CONTENT_TYPE))
 }
 
 /// How large a body may be, and what whoever sends a larger one is told.

@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::client_address::ClientAddress;
+use super::client_address::{ClientAddress, sender};
 use super::connections_api::Caller;
 use super::entrance::{Peer, no_stage};
 use super::head_watch::Head;
@@ -19,7 +19,7 @@ use crate::data_plane::management::CallRecord;
 use crate::data_plane::{DataPlane, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::{HEAD_MAX_BYTES, URL_MAX_BYTES};
-use crate::telemetry::Reason;
+use crate::telemetry::{Reason, Sender};
 
 /// What is read of a body that nobody wants, in bytes, and for how long.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -110,7 +110,8 @@ async fn answer(
                     }
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
-                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from.source_ip);
+                    let from_whom = (from.source_ip, sender_of_call(endpoint, peer, asked));
+                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from_whom);
                     let caller = (asked == ConnectionsApi::AwsIam).then_some(from);
                     let response = connections_api::answer(plane, record, caller, request).await;
                     call.answered(&response);
@@ -209,6 +210,17 @@ fn host(request: &Request<Incoming>) -> Result<String, RoutingError> {
     // A user name in a Host would end up in callback URLs.
     let host = host.filter(|host| !host.contains('@'));
     host.map(str::to_owned).ok_or(RoutingError::BadRequest("the request needs one valid Host header"))
+}
+
+/// Finds how far the sender of a call is trusted with the trace that came along.
+fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Sender {
+    match endpoint {
+        Endpoint::Internal { .. } => Sender::Trusted,
+        Endpoint::Public { trusted_proxies, .. } => match sender(peer, trusted_proxies) {
+            Sender::Stranger if asked == ConnectionsApi::AwsIam => Sender::Unproven,
+            sender => sender,
+        },
+    }
 }
 
 /// Where a signed call comes from, as far as it can be believed.

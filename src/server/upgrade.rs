@@ -12,7 +12,7 @@ use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::callback_host::CallbackHost;
-use super::client_address::ClientAddress;
+use super::client_address::{ClientAddress, sender};
 use super::entrance::Peer;
 use super::listener::Session;
 use super::router::refuse;
@@ -76,6 +76,7 @@ pub(super) async fn upgrade(
         received,
         client_cert: peer.client_cert.clone(),
         is_counted: peer.is_counted,
+        sender: sender(peer, trusted_proxies),
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));

@@ -10,6 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_PKIX_AUTHORITY_INFO_ACCESS;
 use x509_parser::time::ASN1Time;
 
+use super::expiry::Expiry;
 use super::files::Files;
 use super::{CertificateFiles, TlsError};
 use crate::clock::Timestamp;
@@ -20,13 +21,15 @@ pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// The host names that it is for, in lower case; some begin with `*.`.
     pub(super) names: Vec<String>,
-    /// The last moment of its validity, in seconds since 1970.
-    pub(super) not_after: i64,
 }
 
 impl Certificate {
-    /// Checks a certificate and its key.
-    pub(super) fn parse(settings: &CertificateFiles, files: &Files, now: Timestamp) -> Result<Self, TlsError> {
+    /// Checks a certificate and its key. With it comes its end.
+    pub(super) fn parse(
+        settings: &CertificateFiles,
+        files: &Files,
+        now: Timestamp,
+    ) -> Result<(Self, Expiry), TlsError> {
         let path = settings.certificate.as_path();
         let chain = chain(path, files.get(path))?;
         let parsed = parse_all(path, &chain)?;
@@ -38,9 +41,9 @@ impl Certificate {
         if names.is_empty() {
             return Err(TlsError::NoName { path: path.to_owned() });
         }
-        let not_after = leaf.validity().not_after.timestamp();
+        let expiry = Expiry::of_own(path, leaf);
         let key = certified_key(settings, files, chain)?;
-        Ok(Certificate { key: Arc::new(key), names, not_after })
+        Ok((Certificate { key: Arc::new(key), names }, expiry))
     }
 
     /// Whether it is for this host.

@@ -6,5 +6,6 @@ mod faults;
 mod forward;
 mod groups;
 mod members;
+mod stages;
 mod support;
 mod tls;

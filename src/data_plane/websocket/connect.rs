@@ -24,7 +24,7 @@ use crate::limits::{Bucket, Slot};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
-    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Span, SpanKind, StageLabels, Subject, chain,
+    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Sender, Span, SpanKind, StageLabels, Subject, chain,
     execution_log,
 };
 use crate::trace_context::TraceContext;
@@ -50,6 +50,8 @@ pub struct UpgradeRequest {
     pub client_cert: Option<Arc<ClientCert>>,
     /// The listener counts the connection for its client's address already.
     pub is_counted: bool,
+    /// Decides whether the trace that came along is made.
+    pub sender: Sender,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
@@ -88,7 +90,8 @@ pub(super) struct Particulars {
 /// The client is to be refused.
 pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Result<Admitted, Refusal> {
     let started = Instant::now();
-    let span = plane.telemetry.tracer.start("$connect", SpanKind::Server, request.handshake.trace());
+    let parent = request.handshake.trace();
+    let span = plane.telemetry.tracer.start_for("$connect", SpanKind::Server, request.sender, parent);
     request.handshake.name_trace(span.context());
     let live = plane.live_owned();
     let request_id = EventId::random();

@@ -5,8 +5,9 @@
 //! queue to one task (`exporter.rs`) that posts them to a collector; a span that finds the queue full is lost and
 //! counted, and nobody waits.
 //!
-//! A trace that comes from outside is made if its sender makes it; of those that begin here a share is. Without a
-//! collector no span is made, and what comes from outside is passed on as it is.
+//! A trace that comes from a backend or a trusted proxy is made if its sender makes it; of those that begin here a share
+//! is. A stranger's word counts for the same share and a few traces a second ([`Sender`]). Without a collector no span is
+//! made, and what comes from outside is passed on as it is.
 
 mod exporter;
 mod settings;
@@ -14,4 +15,4 @@ mod span;
 
 pub use exporter::{ExportTarget, InvalidEndpoint};
 pub use settings::TracingSettings;
-pub use span::{Span, SpanKind, Tracer};
+pub use span::{Sender, Span, SpanKind, Tracer};
