@@ -40,6 +40,7 @@ pub mod trace_context;
 pub mod apigatewayv2;
 pub mod principal;
 pub mod topic;
+pub mod stage_names;
 pub mod request_context;
 pub mod expression;
 

@@ -26,6 +26,8 @@ pub struct Connection {
     pub configuration: u32,
     /// Host and port, as the client wrote them.
     pub host: Box<str>,
+    /// Callback URLs begin with `https`. Not part of its record: after the death of its node it is `secure`.
+    pub callback_secure: bool,
     /// True if the client used `wss`, as far as the gateway or a trusted proxy knows.
     pub secure: bool,
     pub source_ip: IpAddr,
@@ -55,6 +57,7 @@ impl Connection {
             connected_at: Timestamp(0),
             configuration: 0,
             host: "localhost".into(),
+            callback_secure: false,
             secure: false,
             source_ip: Ipv4Addr::LOCALHOST.into(),
             user_agent: None,
@@ -132,7 +135,7 @@ pub struct RequestContext<'a> {
     pub route_key: &'a str,
     pub request_id: EventId,
     pub request_time: Timestamp,
-    /// Domain name: the API's own `domainName`, else the Host that the client used.
+    /// The API's own `domainName`, else the connection's `host`.
     pub domain_name: &'a str,
     /// URL to which a backend posts to reach this connection; ready to use.
     pub callback_url: String,

@@ -22,7 +22,8 @@ pub struct Api {
     /// How a message chooses its route, such as `$request.body.action`.
     pub route_selection_expression: String,
 
-    /// Overrides `requestContext.domainName`; by default it is the Host that the client used, with its port.
+    /// Overrides `requestContext.domainName`; by default it is the host that callback URLs begin with, with its port, as
+    /// without `callbackBaseUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub domain_name: Option<String>,

@@ -22,7 +22,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Throttle;
 use crate::problem::Problem;
 use crate::registry::{Registry, RegistryState};
-use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
+use crate::server::{AllowedHosts, BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
 use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
 use crate::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
@@ -204,14 +204,14 @@ impl Gateway {
         let endpoint = Endpoint::Public {
             connections_api: settings.public.connections_api,
             trusted_proxies: settings.public.trusted_proxies.clone(),
-            allowed_hosts: settings.public.allowed_hosts.clone(),
+            hosts: AllowedHosts::public(&settings.public.allowed_hosts),
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
         // Probes are answered, and posts to what is still open are taken, until the very end.
         let endpoint = Endpoint::Internal {
             connections_api: settings.internal.connections_api,
             readiness,
-            allowed_hosts: settings.internal.allowed_hosts.clone(),
+            hosts: AllowedHosts::internal(internal.address(), &settings.internal.allowed_hosts),
         };
         gateway.listen(internal, endpoint, lifecycle.aborting().clone());
         gateway.make_ready().await;

@@ -1,8 +1,8 @@
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderName;
 use tokio::time::Instant;
 
 use super::api_key::{ApiKeySource, ApiKeys};
@@ -10,8 +10,10 @@ use super::arn::Arns;
 use super::condition::ConditionKeys;
 use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
-use super::iam::{Claim, Credentials, MANAGE_CONNECTIONS, Signer};
+use super::grant::Grant;
+use super::iam::{Claim, Credentials, Signer};
 use super::issuer::Issuers;
+use super::policy_path::PolicyPath;
 use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
 use super::sigv4::Received;
 use super::usage_plan::UsagePlans;
@@ -25,7 +27,7 @@ use crate::telemetry::{AuthorizerRecord, chain};
 /// Who may enter and who may push, by one configuration. A reload replaces it as a whole.
 #[derive(Debug)]
 pub struct Access {
-    pub(super) arns: Arns,
+    pub(super) arns: Arc<Arns>,
     pub(super) credentials: Arc<Credentials>,
     pub(super) api_keys: ApiKeys,
     pub(super) usage_plans: UsagePlans,
@@ -71,7 +73,7 @@ pub struct ConnectionsCall<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
     /// What policies name below the stage: one path for each thing that the call does something to.
-    pub paths: &'a [Cow<'a, str>],
+    pub paths: &'a [PolicyPath],
     pub received: Received<'a>,
     pub source_ip: IpAddr,
     pub secure: bool,
@@ -80,7 +82,7 @@ pub struct ConnectionsCall<'a> {
 impl Default for Access {
     fn default() -> Self {
         Access {
-            arns: Arns::default(),
+            arns: Arc::default(),
             credentials: Arc::default(),
             api_keys: ApiKeys::default(),
             usage_plans: UsagePlans::default(),
@@ -175,15 +177,21 @@ impl Access {
         }
     }
 
-    /// Finds out as much of who signed a call as can be known before its body is there. Who is known by then may make the
-    /// call.
+    /// Authenticates and authorizes a signed call of `@connections`.
     ///
     /// # Errors
-    /// The call cannot be let in whatever its body is.
-    pub fn claim_call(&self, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Claim, Denial> {
+    /// The call cannot be let in whatever its body is, or its signature does not cover a header of `deciding`: those that
+    /// change what the call does.
+    pub fn claim_call<'h>(
+        &self,
+        call: &ConnectionsCall<'_>,
+        deciding: impl IntoIterator<Item = &'h HeaderName>,
+        now: Timestamp,
+    ) -> Result<Claim, Denial> {
         let claim = self.credentials.claim(&call.received, now).map_err(Denial::Signature)?;
+        deciding.into_iter().try_for_each(|name| claim.check_signs(name)).map_err(Denial::Signature)?;
         if let Some(signer) = claim.proved() {
-            self.permit(signer, call, now)?;
+            self.grant(Arc::clone(signer), call, now).permit(call)?;
         }
         Ok(claim)
     }
@@ -191,28 +199,20 @@ impl Access {
     /// Finds out who signed a call, now that its body is there, and whether it may be made.
     ///
     /// # Errors
-    /// It may not.
-    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Arc<Signer>, Denial> {
+    /// The signature is not valid, or the policy of its key does not allow the call on one of its paths.
+    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, Denial> {
         let is_permitted = claim.proved().is_some();
         let signer = claim.prove(&call.received, now).map_err(Denial::Signature)?;
+        let grant = self.grant(signer, call, now);
         if !is_permitted {
-            self.permit(&signer, call, now)?;
+            grant.permit(call)?;
         }
-        Ok(signer)
+        Ok(grant)
     }
 
-    /// Whether a signer may do something to each of the paths of a call.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn permit(&self, signer: &Signer, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<(), Denial> {
-        let ConnectionsCall { api_id, stage, paths, received, source_ip, secure } = *call;
-        let user_agent = received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let keys = ConditionKeys { source_ip, user_agent, secure_transport: secure, now, user: None };
-        paths.iter().try_for_each(|path| {
-            let resource = self.arns.callback(api_id, stage, received.method.as_str(), path);
-            signer.authorize(MANAGE_CONNECTIONS, &resource, &self.arns, &keys)
-        })
+    fn grant(&self, signer: Arc<Signer>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
+        let (arns, method) = (Arc::clone(&self.arns), call.received.method.clone());
+        Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
     }
 
     /// Whether a message with this route key brings a fresh token.

@@ -48,7 +48,7 @@ impl Access {
     /// Everything that is wrong, not only the first.
     pub fn compile(settings: &AccessSettings<'_>, mechanisms: &Mechanisms) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let arns = Arns::new(settings.region, settings.account_id);
+        let arns = Arc::new(Arns::new(settings.region, settings.account_id));
         let credentials = Arc::new(Credentials::compile(settings.credentials, &arns, &mut problems));
         let api_keys = ApiKeys::compile(settings.api_keys, &mut problems);
         let AccessSettings { usage_plans, api_keys: keys, apis, .. } = *settings;
@@ -70,7 +70,7 @@ impl Access {
 
 struct Compiler<'a> {
     mechanisms: &'a Mechanisms,
-    arns: &'a Arns,
+    arns: &'a Arc<Arns>,
     credentials: &'a Arc<Credentials>,
     problems: &'a mut Vec<Problem>,
 }
@@ -323,7 +323,7 @@ impl Compiler<'_> {
         match route.authorization_type {
             AuthorizationType::None => return Some(None),
             AuthorizationType::AwsIam => {
-                let iam = IamAuthorizer { credentials: Arc::clone(credentials), arns: self.arns.clone() };
+                let iam = IamAuthorizer { credentials: Arc::clone(credentials), arns: Arc::clone(self.arns) };
                 return Some(Some(Arc::new(iam)));
             }
             AuthorizationType::Custom | AuthorizationType::Jwt => {}

@@ -3,6 +3,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use http::HeaderName;
 use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -126,6 +127,14 @@ impl Claim {
         self.is_proved.then_some(&self.signer)
     }
 
+    /// Checks that the signature covers a header.
+    ///
+    /// # Errors
+    /// [`SignatureError::Invalid`]: whoever passes the request on could have added or changed it.
+    pub(super) fn check_signs(&self, name: &HeaderName) -> Result<(), SignatureError> {
+        self.signature.check_signs(name)
+    }
+
     /// Proves the rest, now that the body is there.
     pub(super) fn prove(mut self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
         if !self.is_proved {
@@ -164,7 +173,7 @@ fn moment(text: &str) -> Option<Timestamp> {
 #[derive(Debug)]
 pub(super) struct IamAuthorizer {
     pub(super) credentials: Arc<Credentials>,
-    pub(super) arns: Arns,
+    pub(super) arns: Arc<Arns>,
 }
 
 impl Authorize for IamAuthorizer {
@@ -198,13 +207,38 @@ impl Signer {
         arns: &Arns,
         keys: &ConditionKeys<'_>,
     ) -> Result<(), Denial> {
-        let explicitly = match self.decide(action, resource, keys) {
-            Decision::Allow => return Ok(()),
-            Decision::ExplicitDeny => true,
-            Decision::NoAllow => false,
-        };
+        match self.decide(action, resource, keys) {
+            Decision::Allow => Ok(()),
+            Decision::ExplicitDeny => Err(self.denial(action, resource, arns, true)),
+            Decision::NoAllow => Err(self.denial(action, resource, arns, false)),
+        }
+    }
+
+    /// Checks that no statement of its policy denies this. A statement that allows it is not needed.
+    ///
+    /// # Errors
+    /// A statement denies it.
+    pub(super) fn check_denied(
+        &self,
+        action: &'static str,
+        resource: &str,
+        arns: &Arns,
+        keys: &ConditionKeys<'_>,
+    ) -> Result<(), Denial> {
+        match self.decide(action, resource, keys) {
+            Decision::Allow | Decision::NoAllow => Ok(()),
+            Decision::ExplicitDeny => Err(self.denial(action, resource, arns, true)),
+        }
+    }
+
+    /// Returns `true` if it has a policy.
+    pub(super) fn has_policy(&self) -> bool {
+        self.policy.is_some()
+    }
+
+    fn denial(&self, action: &'static str, resource: &str, arns: &Arns, explicitly: bool) -> Denial {
         let user_arn = self.identity.user_arn.to_string();
-        Err(Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly })
+        Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly }
     }
 
     /// What its policy says to a request.

@@ -8,6 +8,7 @@
 //!   `authorizer_answer.rs` reads what a REQUEST authorizer says, `api_key.rs` finds keys.
 //! - Around it is little I/O: `request_authorizer.rs` calls, `issuer.rs` fetches keys, `quota_store.rs` counts, and
 //!   `redis_quota_store.rs` counts with all nodes.
+//! - `grant.rs` is what a key that signed a call may do by it.
 //! - `gate.rs` is the seam: a further kind of authorizer is one file that implements `Authorize`, and one arm in
 //!   `compile.rs`.
 //!
@@ -26,12 +27,14 @@ mod compile;
 mod condition;
 mod denial;
 mod gate;
+mod grant;
 mod iam;
 mod identity_source;
 mod issuer;
 mod jwt;
 mod key_set;
 pub mod policy;
+mod policy_path;
 mod quota_store;
 mod quota_counter;
 mod redis_quota_store;
@@ -52,8 +55,10 @@ pub use authorizer_answer::AuthorizerAnswerError;
 pub use compile::AccessSettings;
 pub use condition::ConditionKeys;
 pub use denial::{Denial, UsageExceeded};
-pub use iam::{Claim, Signer};
+pub use grant::Grant;
+pub use iam::Claim;
 pub use issuer::{IssuerError, Issuers};
+pub use policy_path::PolicyPath;
 pub use quota_store::{Counted, MemoryQuotaStore, QuotaKey, QuotaStore};
 pub use redis_quota_store::RedisQuotaStore;
 pub use request_authorizer::RequestAuthorizerError;

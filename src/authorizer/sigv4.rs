@@ -329,6 +329,19 @@ impl Signature {
         Ok(())
     }
 
+    /// Checks that the signature covers a header.
+    ///
+    /// # Errors
+    /// Whoever passes the request on could have added or changed it.
+    pub(super) fn check_signs(&self, name: &HeaderName) -> Result<(), SignatureError> {
+        match self.signs(name.as_str()) {
+            true => Ok(()),
+            false => Err(SignatureError::Invalid(
+                format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.").into(),
+            )),
+        }
+    }
+
     fn signs(&self, name: &str) -> bool {
         self.signed_headers.iter().any(|signed| signed == name)
     }

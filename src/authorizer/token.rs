@@ -96,6 +96,7 @@ struct Header {
     alg: String,
     kid: Option<String>,
     cty: Option<String>,
+    typ: Option<String>,
     // Each of these changes what the rest means, and none is understood here.
     crit: Option<Value>,
     enc: Option<Value>,
@@ -125,6 +126,9 @@ impl<'t> Unverified<'t> {
         }
         if header.cty.is_some_and(|cty| cty.eq_ignore_ascii_case("jwt")) {
             return Err(TokenError::Malformed("it holds another token"));
+        }
+        if header.typ.is_some_and(|typ| !is_access_token(&typ)) {
+            return Err(TokenError::Malformed("its typ is that of a token for something else"));
         }
         let algorithm = Algorithm::parse(&header.alg).ok_or(TokenError::Algorithm)?;
         let signing_input = &token[..token.len() - signature.len() - 1];
@@ -163,6 +167,14 @@ impl<'t> Unverified<'t> {
         let expires_at = Timestamp((expires * 1000.0) as u64);
         Ok(Claims { claims, expires_at })
     }
+}
+
+/// Returns `true` if a `typ` is that of an access token: `JWT`, or `at+jwt` of RFC 9068. An issuer signs other kinds
+/// with the same key, such as logout tokens and security events.
+fn is_access_token(typ: &str) -> bool {
+    // "application/" may be left out (RFC 7515, section 4.1.9), and media types have no case.
+    let typ = typ.to_ascii_lowercase();
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
 /// `aud` is text or a list of texts; without it AWS looks at `client_id`.

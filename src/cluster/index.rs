@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(
             own,
             format!(
-                r#"{{"v":1,"protocol":[1,2],"record":2,"advertise":"a:1","version":"{}"}}"#,
+                r#"{{"v":1,"protocol":[1,3],"record":2,"advertise":"a:1","version":"{}"}}"#,
                 env!("CARGO_PKG_VERSION")
             )
         );

@@ -80,10 +80,7 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
         ));
     }
     let public = &config.listeners.public;
-    if public.address.ip().to_canonical().is_loopback() {
-        return warnings;
-    }
-    if public.connections_api == ConnectionsApi::None {
+    if public.connections_api == ConnectionsApi::None && !public.address.ip().to_canonical().is_loopback() {
         warnings.push(Problem::at(
             ["listeners", "public", "connectionsApi"],
             "`NONE` lets everybody who reaches this listener send to clients and close their connections; choose \
@@ -91,15 +88,6 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
         ));
     }
     warnings.extend(super::check_edge::warnings(config));
-    if config.callback_base_url.is_none() {
-        for (api_id, _) in config.apis.iter().filter(|(_, api)| api.domain_name.is_none()) {
-            warnings.push(Problem::at(
-                ["apis", api_id],
-                "callback URLs will begin with the Host that a client chose to send, on a listener that is not \
-                 loopback; set `callbackBaseUrl`, or this API's `domainName`",
-            ));
-        }
-    }
     warnings
 }
 

@@ -4,7 +4,7 @@ use crate::cluster::ClusterSettings;
 use crate::problem::Problem;
 use crate::server::HostPattern;
 use crate::telemetry::chain;
-use crate::tls::{PeerTls, ServerTls, TlsSettings};
+use crate::tls::{PeerTls, ServerTls, TlsSettings, authority_warnings};
 
 /// What is wrong at the edge: certificates, proxies, hosts.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
@@ -36,21 +36,63 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// What is doubtful on a listener that is not loopback.
+/// Finds what is doubtful at the edge, whatever the listeners' addresses: a proxy may make a loopback listener public.
 pub(super) fn warnings(config: &Config) -> Vec<Problem> {
-    // A page cannot sign, so with AWS_IAM none connects in anybody's name.
+    hosts(config).into_iter().chain(pages(config)).chain(certificates(config)).collect()
+}
+
+/// Warns when nothing says which host names are this gateway's.
+fn hosts(config: &Config) -> Option<Problem> {
+    let is_named = config.callback_base_url.is_some()
+        || !config.domain_names.is_empty()
+        || !config.listeners.public.allowed_hosts.is_empty();
+    (!is_named && !config.apis.is_empty()).then(|| {
+        Problem::at(
+            ["listeners", "public", "allowedHosts"],
+            "every Host is answered for, and callback URLs begin with the listener's own address; list the names that \
+             clients use, or set `callbackBaseUrl`",
+        )
+    })
+}
+
+/// Warns of APIs that every web page may connect to. A page cannot sign, so those with `AWS_IAM` are not among them.
+fn pages(config: &Config) -> Option<Problem> {
     let is_signed = |api: &Api| {
         api.routes.get("$connect").is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam)
     };
     let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none() && !is_signed(api));
-    let warning = |api_id: &str| {
-        Problem::at(
-            ["apis", api_id],
-            "every web page may connect here in the name of who looks at it (with their cookies, from their network); \
-             list the pages in `allowOrigins`",
-        )
-    };
-    open.map(|(api_id, _)| warning(api_id)).collect()
+    let open: Vec<&str> = open.map(|(api_id, _)| api_id.as_str()).collect();
+    let message = "every web page may connect in the name of who looks at it (with their cookies, from their network); \
+                   list the pages in `allowOrigins`";
+    match open[..] {
+        [] => None,
+        [api_id] => Some(Problem::at(["apis", api_id], message)),
+        _ => Some(Problem::at(["apis"], format!("{message} (of {})", open.join(", ")))),
+    }
+}
+
+/// Warns of certificates that expire soon, and of authorities that have expired and are still trusted.
+fn certificates(config: &Config) -> impl Iterator<Item = Problem> {
+    let listeners = [("public", &config.listeners.public.tls), ("internal", &config.listeners.internal.tls)];
+    let listeners = listeners.into_iter().filter_map(|(name, settings)| {
+        let tls = ServerTls::load(settings.as_ref()?).ok()?;
+        Some((vec!["listeners", name, "tls"], tls.warnings()))
+    });
+    let cluster = config.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref());
+    let cluster = cluster.and_then(|settings| PeerTls::load(settings).ok());
+    let cluster = cluster.map(|tls| (vec!["cluster", "tls"], tls.warnings()));
+    let integrations = config.apis.iter().flat_map(|(api_id, api)| {
+        api.integrations.iter().filter_map(move |(id, integration)| {
+            let ca = integration.tls_config.as_ref()?.ca_file.as_ref()?;
+            let path = vec!["apis", api_id.as_str(), "integrations", id.as_str(), "tlsConfig", "caFile"];
+            Some((path, authority_warnings(ca)))
+        })
+    });
+    let all = listeners.chain(cluster).chain(integrations);
+    all.flat_map(|(path, warnings)| {
+        let path: Vec<String> = path.into_iter().map(str::to_owned).collect();
+        warnings.into_iter().map(move |message| Problem { path: path.clone(), message })
+    })
 }
 
 /// TLS of the links between nodes.

@@ -231,27 +231,37 @@ mod tests {
             let places: Vec<(usize, &str)> = loaded.warnings.iter().map(|w| (w.line, w.path.as_str())).collect();
             assert_eq!(places, expected, "{settings}");
         };
-        let (api, open) = ((2, "apis.chat"), "listeners.public.connectionsApi");
-        check("", &[]);
-        check("listeners: { public: { connectionsApi: NONE } }", &[]);
-        check("listeners: { public: { address: '[::1]:1', connectionsApi: NONE } }", &[]);
-        // One for callback URLs, one for web pages.
-        check("listeners: { public: { address: 0.0.0.0:80 } }", &[api, api]);
-        check("listeners: { public: { address: '[::]:80' } }", &[api, api]);
-        check("listeners: { public: { address: 10.0.0.1:80, connectionsApi: NONE } }", &[api, api, (12, open)]);
-        check("    domainName: a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
-        check("    allowOrigins: []\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
-        check("callbackBaseUrl: https://a.b\nlisteners: { public: { address: 0.0.0.0:80 } }", &[api]);
+        // One line for web pages, one for Hosts, whatever the address: a proxy may make it public.
+        let (api, unsigned) = ((2, "apis.chat"), "listeners.public.connectionsApi");
+        let hosts = |line| (line, "listeners.public.allowedHosts");
+        check("", &[hosts(1), api]);
+        check("listeners: { public: { connectionsApi: NONE } }", &[api, hosts(12)]);
+        check("listeners: { public: { address: '[::1]:1', connectionsApi: NONE } }", &[api, hosts(12)]);
+        check("listeners: { public: { address: 0.0.0.0:80 } }", &[api, hosts(12)]);
+        check("listeners: { public: { address: '[::]:80' } }", &[api, hosts(12)]);
+        check(
+            "listeners: { public: { address: 10.0.0.1:80, connectionsApi: NONE } }",
+            &[api, hosts(12), (12, unsigned)],
+        );
+        check("listeners: { public: { allowedHosts: [ a.b ] } }", &[api]);
+        check("callbackBaseUrl: https://a.b", &[api]);
+        check("domainNames: { a.b: { apiMappings: [ { apiId: chat, stage: prod } ] } }", &[api]);
+        // What events say does not change where callback URLs lead.
+        check("    domainName: a.b\ncallbackBaseUrl: https://a.b", &[api]);
+        check("    domainName: a.b", &[hosts(1), api]);
+        check("    allowOrigins: []", &[hosts(1)]);
         // No page can sign.
         let signed = "      $connect: { target: integrations/backend, authorizationType: AWS_IAM }\n    stages:\n";
         let signed = API.replace("    stages:\n", signed);
-        let signed =
-            format!("{signed}callbackBaseUrl: https://a.b\nlisteners: {{ public: {{ address: 0.0.0.0:80 }} }}");
+        let signed = format!("{signed}callbackBaseUrl: https://a.b");
         assert_eq!(load_with_warnings(&signed, &environment).map(|loaded| loaded.warnings), Ok(vec![]));
         check(
             "callbackBaseUrl: https://a.b\nlisteners:\n  public:\n    address: 0.0.0.0:80\n    connectionsApi: NONE",
-            &[api, (16, open)],
+            &[api, (16, unsigned)],
         );
+        // All APIs in one line.
+        let another = crate::config::mistakes::API.replace("apis:\n  chat:", "  news:");
+        check(&format!("{another}callbackBaseUrl: https://a.b"), &[(1, "apis")]);
     }
 
     proptest! {

@@ -52,8 +52,8 @@ pub struct Config {
     /// How the gateway notices that a peer is gone.
     pub keep_alive: KeepAliveSettings,
 
-    /// Callback URLs begin so, such as `https://ws.example.com`; by default with scheme and Host of the client's own
-    /// request.
+    /// Callback URLs begin so, such as `https://ws.example.com`. By default with the client's Host if `allowedHosts`, a
+    /// domain or `{apiId}.execute-api.localhost` at the listener's port names it, else with the listener's own address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_base_url: Option<String>,
 

@@ -18,7 +18,11 @@ mod tests {
 
     fn load(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Config {
         let loaded = load_with_warnings(text, environment).expect("no problems");
-        assert_eq!(loaded.warnings, []);
+        // Which names and which pages are theirs is for those who use them to say.
+        let warnings: Vec<&str> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("set `callbackBaseUrl`")), "{warnings:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("list the pages in `allowOrigins`")), "{warnings:?}");
         loaded.config
     }
 

@@ -6,6 +6,7 @@ use tracing::warn;
 
 use super::context::labels;
 use super::management::push::{begin, finish};
+use super::management::reach::Reach;
 use super::{DataPlane, Live};
 use crate::groups::{Actions, JoinRefused, Message};
 use crate::request_context::Connection;
@@ -50,7 +51,7 @@ pub(super) async fn act(
     let messages = send.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
     let mut span = plane.telemetry.tracer.start("send", SpanKind::Internal, Some(trace));
     span.set("tidegate.connection_id", connection.id);
-    let pushing = begin(plane, &labels, &span, messages).await;
+    let pushing = begin(plane, &labels, &span, Reach::Everywhere, messages).await;
     let counting = Arc::clone(plane);
     plane.lifecycle.spawn(async move {
         let mut delivered = 0;

@@ -194,14 +194,14 @@ impl Live {
 
     /// Where a backend posts to reach a connection; ready to use.
     fn callback_url(&self, connection: &Connection) -> String {
-        let Connection { id, api_id, stage, host, secure, .. } = connection;
+        let Connection { id, api_id, stage, host, callback_secure, .. } = connection;
         match &self.callback_base_url {
             Some(base) => {
                 let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
                 format!("{base}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
             None => {
-                let scheme = if *secure { "https" } else { "http" };
+                let scheme = if *callback_secure { "https" } else { "http" };
                 format!("{scheme}://{host}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
             }
         }

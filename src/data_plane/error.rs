@@ -15,6 +15,8 @@ pub enum RoutingError {
     Forbidden,
     #[error("the listener does not answer for this Host")]
     HostNotAllowed,
+    #[error("a web page may not make this call: it has an Origin or a Sec-Fetch-Site header and is not signed")]
+    FromPage,
     #[error("the page may not connect")]
     OriginNotAllowed(#[source] OriginError),
     #[error("the URL is longer than {max} bytes")]

@@ -39,7 +39,9 @@ const TOO_MANY_REQUESTS: &str = "Too Many Requests";
 pub fn routing(error: &RoutingError) -> Response<Body> {
     match error {
         RoutingError::Forbidden => typed(StatusCode::FORBIDDEN, "ForbiddenException", "Forbidden"),
-        RoutingError::HostNotAllowed => typed(StatusCode::FORBIDDEN, "ForbiddenException", &error.to_string()),
+        RoutingError::HostNotAllowed | RoutingError::FromPage => {
+            typed(StatusCode::FORBIDDEN, "ForbiddenException", &error.to_string())
+        }
         RoutingError::OriginNotAllowed(why) => typed(StatusCode::FORBIDDEN, "ForbiddenException", &why.to_string()),
         RoutingError::UrlTooLong { .. } => typed(StatusCode::URI_TOO_LONG, "BadRequestException", &error.to_string()),
         RoutingError::HeadTooLarge { .. } => {

@@ -16,6 +16,7 @@ impl RoutingError {
             RoutingError::BadRequest(_) | RoutingError::UpgradeRequired => Reason::BadHandshake,
             RoutingError::Draining => Reason::Draining,
             RoutingError::HostNotAllowed => Reason::HostNotAllowed,
+            RoutingError::FromPage => Reason::FromPage,
             RoutingError::OriginNotAllowed(_) => Reason::OriginNotAllowed,
             RoutingError::TooManyConnections => Reason::Throttled,
         }

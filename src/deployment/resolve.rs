@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
+use super::domain::bare_host;
 use super::{Deployment, Deployments, Resource, Stage};
 use crate::telemetry::Reason;
 
@@ -11,6 +12,9 @@ const PATH_PREFIX: [&str; 2] = ["_aws", "execute-api"];
 
 /// The label behind the apiId in a Host that names its API: `{apiId}.execute-api.…`.
 const HOST_LABEL: &str = "execute-api";
+
+/// The end of an API's own name on this machine: `{apiId}.execute-api.localhost`.
+const LOCAL_NAMES: &str = "execute-api.localhost";
 
 /// What a request is for.
 #[derive(Debug)]
@@ -93,6 +97,17 @@ impl Deployments {
             Some(deployment) if *deployment.api_id == *api_id => format!("/{stage}"),
             _ => format!("/{}/{}/{api_id}/{stage}", PATH_PREFIX[0], PATH_PREFIX[1]),
         }
+    }
+
+    /// Returns `true` if a Host is a custom domain, whatever its port.
+    pub fn has_domain(&self, host: &str) -> bool {
+        self.domains.has(host)
+    }
+
+    /// Returns `true` if a Host is `{apiId}.execute-api.localhost` of a configured API, whatever its port.
+    pub fn names_api(&self, host: &str) -> bool {
+        let is_local = |(_, rest): (&str, &str)| rest.eq_ignore_ascii_case(LOCAL_NAMES);
+        bare_host(host).split_once('.').is_some_and(is_local) && self.named_by(host).is_some()
     }
 
     fn mapped(&self, host: &str, segments: &[Cow<'_, str>]) -> Option<Resolved> {

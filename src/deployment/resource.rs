@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use crate::authorizer::PolicyPath;
+
 /// What backends act on: everything below a stage that begins with `@`. Names and ids are as they were typed, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
@@ -62,15 +64,18 @@ impl Resource {
         }
     }
 
-    /// How policies name it. AWS never puts a real connection id there; groups and users are named as they are.
-    pub fn policy_path(&self) -> Cow<'static, str> {
+    /// Names the resource as policies know it. AWS never puts a real connection id there; groups and users have their own
+    /// names.
+    pub fn policy_path(&self) -> PolicyPath {
         match self {
-            Resource::Group(group) => format!("/@groups/{group}").into(),
-            Resource::GroupConnections(group) => format!("/@groups/{group}/connections").into(),
-            Resource::GroupConnection { group, .. } => format!("/@groups/{group}/connections/{{connectionId}}").into(),
-            Resource::User(user) => format!("/@users/{user}").into(),
+            Resource::Group(group) => PolicyPath::named("/@groups/", group, ""),
+            Resource::GroupConnections(group) => PolicyPath::named("/@groups/", group, "/connections"),
+            Resource::GroupConnection { group, .. } => {
+                PolicyPath::named("/@groups/", group, "/connections/{connectionId}")
+            }
+            Resource::User(user) => PolicyPath::named("/@users/", user, ""),
             Resource::Connection(_) | Resource::ConnectionGroups(_) | Resource::Broadcast | Resource::Send => {
-                self.path().into()
+                PolicyPath { escaped: self.path().into(), plain: None }
             }
         }
     }
@@ -86,7 +91,7 @@ mod tests {
             let segments: Vec<Cow<'_, str>> = path.split('/').skip(1).map(Cow::from).collect();
             let resource = Resource::parse(&segments);
             let found = resource.as_ref().map(|resource| (resource.path(), resource.policy_path()));
-            assert_eq!(found.as_ref().map(|(path, policy)| (*path, &**policy)), expected, "{path}");
+            assert_eq!(found.as_ref().map(|(path, policy)| (*path, &*policy.escaped)), expected, "{path}");
         };
         let (connection, groups) = ("/@connections/{connectionId}", "/@connections/{connectionId}/groups");
         check("/@connections/AbC=", Some((connection, connection)));
@@ -106,5 +111,30 @@ mod tests {
         {
             check(path, None);
         }
+    }
+
+    #[test]
+    fn a_name_is_one_segment_of_a_policy_and_no_wildcard() {
+        let check = |name: &str, expected: &str| {
+            let paths = |before: &str, behind: &str| PolicyPath {
+                escaped: format!("{before}{expected}{behind}").into(),
+                plain: (name != expected).then(|| format!("{before}{name}{behind}")),
+            };
+            let (group, connection) = (name.to_owned(), "AbC=".to_owned());
+            assert_eq!(Resource::User(name.to_owned()).policy_path(), paths("/@users/", ""));
+            assert_eq!(Resource::Group(group.clone()).policy_path(), paths("/@groups/", ""));
+            assert_eq!(Resource::GroupConnections(group.clone()).policy_path(), paths("/@groups/", "/connections"));
+            let resource = Resource::GroupConnection { group, connection };
+            assert_eq!(resource.policy_path(), paths("/@groups/", "/connections/{connectionId}"));
+        };
+        check("room-1", "room-1");
+        check("Änn, the 1st", "Änn, the 1st");
+        check("a/b", "a%2Fb");
+        check("*", "%2A");
+        check("a?", "a%3F");
+        check("100%", "100%25");
+        check("a%2Fb", "a%252Fb");
+        check("a\n\u{7f}", "a%0A%7F");
+        check("/", "%2F");
     }
 }

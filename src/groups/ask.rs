@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{Audience, Counts, Except};
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::stage_names::StageNames;
 use crate::topic::{TopicKind, TopicName};
 use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
 
@@ -15,6 +16,7 @@ const LEAVE: u8 = 3;
 const LIST: u8 = 4;
 const NAMES: u8 = 5;
 const CLOSE: u8 = 6;
+const WITHIN: u8 = 7;
 
 /// Flags of a push.
 const BINARY: u8 = 1;
@@ -37,6 +39,9 @@ pub enum Ask {
     Names { api_id: Arc<str>, connection: ConnectionId },
     /// Closes all connections of a user. Answered with [`Listed`], without ids.
     Close { api_id: Arc<str>, user: TopicName, code: u16, reason: Arc<str> },
+    /// Any of the others, in which a connection that is named counts as gone unless it is of one of these stages. Only to
+    /// a peer whose link speaks protocol 3.
+    Within { stages: StageNames<Bytes>, ask: Box<Ask> },
 }
 
 /// The result of a push on one node.
@@ -116,6 +121,13 @@ impl Ask {
                 out.put_u16(*code);
                 put_text(&mut out, reason);
             }
+            Ask::Within { stages, ask } => {
+                out.put_u8(WITHIN);
+                // An API has far fewer stages than fill this.
+                out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
+                out.put_slice(stages.bytes());
+                out.put_slice(&ask.encode());
+            }
         }
         out.freeze()
     }
@@ -125,6 +137,18 @@ impl Ask {
     /// # Errors
     /// [`MalformedAsk`]: the bytes are not a valid question, or something follows it.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
+        if bytes.first() != Some(&WITHIN) {
+            return Ask::decode_plain(bytes);
+        }
+        bytes.advance(1);
+        let length = usize::from(bytes.try_get_u16()?);
+        let (names, ask) = bytes.split_at_checked(length).ok_or(MalformedAsk)?;
+        let stages = StageNames::parse(Bytes::copy_from_slice(names)).ok_or(MalformedAsk)?;
+        Ok(Ask::Within { stages, ask: Box::new(Ask::decode_plain(ask)?) })
+    }
+
+    /// Reads an ask that has no other within it.
+    fn decode_plain(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let kind = rest.try_get_u8()?;
         let api_id: Arc<str> = text(rest)?.into();
@@ -342,6 +366,10 @@ mod tests {
             Ask::List { api_id: api_id.clone(), name: group, after: Some(id()), limit: 100 },
             Ask::List { api_id: api_id.clone(), name: user.clone(), after: None, limit: 0 },
             Ask::Names { api_id: api_id.clone(), connection: id() },
+            Ask::Within {
+                stages: StageNames::new(["prod", "dev"]),
+                ask: Box::new(Ask::Names { api_id: api_id.clone(), connection: id() }),
+            },
             Ask::Close { api_id, user, code: 4001, reason: "kicked".into() },
         ]
     }
@@ -356,6 +384,15 @@ mod tests {
             }
             assert_eq!(Ask::decode(&[&bytes[..], &[0]].concat()), Err(MalformedAsk), "{ask:?}");
         }
+    }
+
+    #[test]
+    fn an_ask_within_an_ask_has_no_other_within_it() {
+        let stages = || StageNames::new(["prod"]);
+        let names = Ask::Names { api_id: "chat".into(), connection: ConnectionId::random(NodeId::random()) };
+        let once = Ask::Within { stages: stages(), ask: Box::new(names) };
+        let twice = Ask::Within { stages: stages(), ask: Box::new(once) };
+        assert_eq!(Ask::decode(&twice.encode()), Err(MalformedAsk));
     }
 
     #[test]

@@ -54,8 +54,17 @@ pub enum EgressError {
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
-/// AWS's metadata service and its neighbours: `fd00:ec2::/32`.
-const METADATA_V6: [u16; 2] = [0xfd00, 0x0ec2];
+/// AWS's services of an instance: metadata, credentials of EKS, time, names.
+const METADATA_V6_AWS: [u16; 2] = [0xfd00, 0x0ec2];
+
+/// Metadata services of others in unique local addresses: Google, Oracle, Akamai, Scaleway, Alibaba.
+const METADATA_V6: [Ipv6Addr; 5] = [
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
+];
 
 /// The last labels of names that are never public.
 const PRIVATE_NAMES: [&str; 6] = ["localhost", "local", "internal", "lan", "home.arpa", "test"];
@@ -66,6 +75,11 @@ impl EgressSettings {
     /// # Errors
     /// It may not.
     pub(super) fn check(&self, host: &str, address: IpAddr) -> Result<(), EgressError> {
+        if let IpAddr::V6(ip) = address
+            && may_hold(ip).any(|ip| kind_v4(ip) == Kind::Metadata)
+        {
+            return Err(EgressError::Metadata);
+        }
         // What an address of IPv6 leads to in IPv4 counts as well as itself.
         let candidates = [Some(address.to_canonical()), embedded(address).map(IpAddr::V4)];
         for address in candidates.into_iter().flatten() {
@@ -131,7 +145,7 @@ fn kind_v4(ip: Ipv4Addr) -> Kind {
 
 fn kind_v6(ip: Ipv6Addr) -> Kind {
     let segments = ip.segments();
-    if ip.is_unicast_link_local() || segments[..2] == METADATA_V6 {
+    if ip.is_unicast_link_local() || segments[..2] == METADATA_V6_AWS || METADATA_V6.contains(&ip) {
         Kind::Metadata
     } else if ip.is_multicast() {
         Kind::NoHost
@@ -155,6 +169,22 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
         [0x2001, 0, ..] => Some(Ipv4Addr::from_bits(!at(12).to_bits())),
         _ => None,
     }
+}
+
+/// IPv4 addresses that an IPv6 address may lead to in some network: those within the local-use prefix of NAT64
+/// (`64:ff9b:1::/48`), whose length is the network's own choice, the server of Teredo, and ISATAP's behind any prefix.
+/// By chance the bytes may be anything, so only a metadata service among them counts.
+fn may_hold(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    let octets = ip.octets();
+    let at = move |indices: [usize; 4]| Ipv4Addr::from(indices.map(|index| octets[index]));
+    let found = match ip.segments() {
+        // RFC 6052, section 2.2: byte 8 is always skipped.
+        [0x64, 0xff9b, 1, ..] => vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12])],
+        [0x2001, 0, ..] => vec![at([4, 5, 6, 7])],
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => vec![at([12, 13, 14, 15])],
+        _ => Vec::new(),
+    };
+    found.into_iter()
 }
 
 #[cfg(test)]
@@ -183,7 +213,26 @@ mod tests {
                 "192.0.0.192",
                 "168.63.129.16",
                 "fe80::1",
+                "fe80::a9fe:a9fe",
                 "fd00:ec2::254",
+                "fd00:ec2::23",
+                "fd20:ce::254",
+                "fd00:c1::a9fe:a9fe",
+                "fd00:a9fe:a9fe::1",
+                "fd00:42::42",
+                "fd00:100::100:200",
+                "::ffff:100.100.100.200",
+                "::ffff:168.63.129.16",
+                "64:ff9b::6464:64c8",
+                "64:ff9b::a9fe:aa02",
+                "64:ff9b:1:a9fe:a9:fe00::",
+                "64:ff9b:1:a9:fe:a9fe::",
+                "64:ff9b:1:0:a9:fea9:fe00:0",
+                "2002:6464:64c8::1",
+                "2002:a83f:8110::1",
+                "2001:0:a9fe:a9fe::",
+                "2001:db8::5efe:a9fe:a9fe",
+                "2001:db8::200:5efe:a9fe:a9fe",
                 "::ffff:169.254.169.254",
                 "::169.254.169.254",
                 "::ffff:0:169.254.169.254",
@@ -229,6 +278,8 @@ mod tests {
         }
         check(&settings, "api.example.com", "8.8.8.8", Ok(()));
         check(&settings, "api.example.com", "2606:4700::1", Ok(()));
+        check(&settings, "api.example.com", "64:ff9b:1::808:808", Ok(()));
+        check(&settings, "backend.internal", "fd20:ce::253", Ok(()));
         check(&settings, "api.example.com", "172.32.0.1", Ok(()));
     }
 

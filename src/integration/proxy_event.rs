@@ -284,6 +284,7 @@ mod tests {
             connected_at: Timestamp(1_757_454_867_412),
             configuration: 1,
             host: "chat.example.com:8080".into(),
+            callback_secure: false,
             secure: false,
             source_ip: IpAddr::from([198, 51, 100, 23]),
             user_agent: Some("demo-client/3.1".into()),

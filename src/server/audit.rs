@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
-use http::header::HOST;
+use http::header::{HOST, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use tracing::info;
 
@@ -17,6 +17,9 @@ use crate::telemetry::Reason;
 
 /// Lines about refused clients in a second, of the whole process. Metrics count them all.
 const CLIENT_LINES_PER_SECOND: f64 = 50.0;
+
+/// Bytes of an Origin that are shown.
+const ORIGIN_SHOWN_BYTES: usize = 255;
 
 static CLIENT_LINES: LazyLock<Option<Throttle>> = LazyLock::new(|| Throttle::new(Some(CLIENT_LINES_PER_SECOND), None));
 
@@ -84,6 +87,15 @@ pub(super) fn refused_origin(api_id: &str, stage: &str, remote: IpAddr, why: &Or
 pub(super) fn turned_away(api_id: &str, stage: &str, remote: IpAddr, reason: Reason) {
     if may_tell() {
         info!(target: "audit", api_id, stage, %remote, reason = reason.code(), why = reason.meaning(), "client turned away");
+    }
+}
+
+/// A web page made a browser call an operator's path.
+pub(super) fn refused_page<B>(request: &Request<B>, peer: &Peer) {
+    if may_tell() {
+        let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+        let origin = origin.get(..ORIGIN_SHOWN_BYTES).unwrap_or(origin);
+        info!(target: "audit", origin, path = request.uri().path(), remote = %peer.remote, "web page refused");
     }
 }
 

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use super::TrustedProxy;
 use super::entrance::Peer;
 use crate::integration::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO, write_forwarded};
+use crate::telemetry::Sender;
 
 /// Where a request came from, as far as it can be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,11 @@ impl ClientAddress {
     pub(super) fn write_to(&self, headers: &mut HeaderMap) {
         write_forwarded(headers, &self.forwarded_for, self.port, self.secure);
     }
+}
+
+/// Finds how far the sender of a request's headers is trusted with the trace among them.
+pub(super) fn sender(peer: &Peer, trusted: &[TrustedProxy]) -> Sender {
+    if is_trusted(peer.remote.ip().to_canonical(), trusted) { Sender::Trusted } else { Sender::Stranger }
 }
 
 pub(super) fn is_trusted(ip: IpAddr, trusted: &[TrustedProxy]) -> bool {

@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use uuid::Uuid;
 use super::pace::KeepAlive;
 use super::request_body::read_body;
 use super::router::Answered;
-use crate::authorizer::{ConnectionsCall, Received};
+use crate::authorizer::{ConnectionsCall, PolicyPath, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
     Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, DataType, Operation, admit, admit_call, change_many,
@@ -24,6 +23,8 @@ use crate::groups::{Audience, Except};
 use crate::id::{ConnectionId, EventId};
 use crate::topic::TopicName;
 
+/// Begins the names of the gateway's own headers.
+const X_TIDEGATE: &str = "x-tidegate-";
 const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_TIDEGATE_EXCEPT: &str = "x-tidegate-except";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
@@ -57,7 +58,7 @@ pub(super) async fn answer(
 ) -> Answered {
     let result = call(plane, &mut record, caller, request).await;
     let keep_alive = match caller {
-        Caller::Signs(_) if record.signer.is_none() => KeepAlive::Stranger,
+        Caller::Signs(_) if record.grant.is_none() => KeepAlive::Stranger,
         Caller::Signs(_) | Caller::Anybody | Caller::Trusted => KeepAlive::Known,
     };
     let request_id = record.request_id();
@@ -82,7 +83,8 @@ async fn call(
     let claim = match caller {
         Caller::Signs(origin) => {
             let path = record.resource.policy_path();
-            Some((claim_call(plane, &signed(request, record, origin, &[], &[path]))?, origin))
+            let deciding = deciding(request.headers(), operation);
+            Some((claim_call(plane, &signed(request, record, origin, &[], &[path]), deciding)?, origin))
         }
         Caller::Anybody | Caller::Trusted => {
             admit(plane)?;
@@ -108,12 +110,12 @@ async fn call(
         }
     };
     record.request_bytes = body.len();
-    let mut signer = None;
+    let mut from = None;
     if let Some((claim, origin)) = claim {
         let path = record.resource.policy_path();
-        let admitted = admit_call(plane, claim, &signed(request, record, origin, &body, &[path]))?;
-        record.signer = Some(Arc::clone(&admitted.identity));
-        signer = Some((admitted, origin));
+        record.grant = Some(admit_call(plane, claim, &signed(request, record, origin, &body, &[path]))?);
+        record.span.prove();
+        from = Some(origin);
         admit(plane)?;
     }
     // From here on its bytes are those of the connections that they are for.
@@ -132,7 +134,7 @@ async fn call(
             delete_connection(plane, record, id, &CloseRequest::parse(query)?).await
         }
         (Operation::GetConnectionGroups, Resource::ConnectionGroups(id)) => {
-            get_connection_groups(plane, deployment, id).await
+            get_connection_groups(plane, record, id).await
         }
         (Operation::PostToGroup | Operation::PostToUser | Operation::Broadcast, resource) => {
             let audience = Audience { except: except(request.headers())?, ..audience(resource, &record.stage.name)? };
@@ -150,21 +152,22 @@ async fn call(
         }
         (Operation::JoinGroup | Operation::LeaveGroup, Resource::GroupConnection { group, connection }) => {
             let join = operation == Operation::JoinGroup;
-            change_one(plane, deployment, Change::one(group, connection, join)?).await
+            change_one(plane, record, Change::one(group, connection, join)?).await
         }
         (Operation::JoinGroupMany | Operation::LeaveGroupMany, Resource::GroupConnections(group)) => {
             let (join, targets) = (operation == Operation::JoinGroupMany, plane.live().limits.targets);
-            Ok(change_many(plane, deployment, Change::many(group, &body, targets, join)?).await)
+            Ok(change_many(plane, record, Change::many(group, &body, targets, join)?).await)
         }
         (Operation::Send, _) => {
             let (headers, content_type) = (request.headers(), request.headers().get(CONTENT_TYPE));
             let (data_type, except) = (data_type(headers)?, except(headers)?);
             let batch = Batch::parse(&body, content_type, data_type, &except, &plane.live().limits)?;
-            if let Some((signer, origin)) = signer {
+            if let Some(origin) = from {
                 // Whoever may not post to a group may not do so by another way.
-                let resources: Vec<Resource> = batch.resources().collect();
-                let paths: Vec<Cow<'_, str>> = resources.iter().map(Resource::policy_path).collect();
-                permit(plane, &signer, &signed(request, record, origin, &body, &paths))?;
+                let paths: Vec<PolicyPath> = batch.resources().map(|resource| resource.policy_path()).collect();
+                if let Some(grant) = &record.grant {
+                    permit(grant, &signed(request, record, origin, &body, &paths))?;
+                }
             }
             Ok(send(plane, record, batch).await)
         }
@@ -178,12 +181,21 @@ fn signed<'a>(
     record: &'a CallRecord,
     origin: Origin,
     body: &'a [u8],
-    paths: &'a [Cow<'a, str>],
+    paths: &'a [PolicyPath],
 ) -> ConnectionsCall<'a> {
     let Origin { source_ip, secure } = origin;
     let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
     let (api_id, stage) = (&*record.deployment.api_id, &*record.stage.name);
     ConnectionsCall { api_id, stage, paths, received, source_ip, secure }
+}
+
+/// Headers that change what a call does. Where calls are signed, each that is there must be signed too: whoever passes a
+/// call on could otherwise add one.
+fn deciding(headers: &HeaderMap, operation: Option<Operation>) -> impl Iterator<Item = &HeaderName> {
+    let is_own = |name: &HeaderName| name.as_str().starts_with(X_TIDEGATE);
+    // SDKs leave it out of their signatures, and it counts nowhere else.
+    let asks_for_lines = operation == Some(Operation::Send) && Batch::asks_for_lines(headers.get(CONTENT_TYPE));
+    headers.keys().filter(move |name| is_own(name) || (asks_for_lines && *name == CONTENT_TYPE))
 }
 
 /// How large a body may be, and what whoever sends a larger one is told.

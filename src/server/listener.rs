@@ -26,7 +26,7 @@ use super::entrance::{Entered, Entrance, Peer, Stream};
 use super::pace::{Pace, Wait};
 use super::router::route;
 use super::watched::{Watch, Watched};
-use super::{ConnectionsApi, HostPattern, Readiness, TrustedProxy};
+use super::{AllowedHosts, ConnectionsApi, Readiness, TrustedProxy};
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
@@ -50,9 +50,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub enum Endpoint {
     /// Clients, and backends' `@connections` calls.
-    Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy>, allowed_hosts: Vec<HostPattern> },
+    Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy>, hosts: AllowedHosts },
     /// Operators, and backends' `@connections` calls.
-    Internal { connections_api: ConnectionsApi, readiness: Readiness, allowed_hosts: Vec<HostPattern> },
+    Internal { connections_api: ConnectionsApi, readiness: Readiness, hosts: AllowedHosts },
 }
 
 impl Endpoint {
@@ -72,8 +72,8 @@ impl Endpoint {
 
     /// Whether requests for this Host are answered: without a list, all.
     pub(super) fn allows(&self, host: &str) -> bool {
-        let (Endpoint::Public { allowed_hosts, .. } | Endpoint::Internal { allowed_hosts, .. }) = self;
-        allowed_hosts.is_empty() || allowed_hosts.iter().any(|pattern| pattern.matches(host))
+        let (Endpoint::Public { hosts, .. } | Endpoint::Internal { hosts, .. }) = self;
+        hosts.allow(host)
     }
 }
 
@@ -138,6 +138,14 @@ impl Listener {
         self.accept(stop, files, accepting, start).await;
     }
 
+    /// The address that the other end of `stream` connected to. Only a listener of all addresses has to ask for it.
+    fn local_address(&self, stream: &TcpStream) -> SocketAddr {
+        match self.address.ip().is_unspecified() {
+            true => stream.local_addr().unwrap_or(self.address),
+            false => self.address,
+        }
+    }
+
     /// Accepts until `stop`, and has each connection served by `start`, which must not wait. While `files` has none, the
     /// kernel holds who wants to connect.
     pub(super) async fn accept(
@@ -165,7 +173,10 @@ impl Listener {
                 }
             };
             match accepted {
-                Ok((stream, remote)) => start(stream, Peer::new(remote, self.address), file),
+                Ok((stream, remote)) => {
+                    let local = self.local_address(&stream);
+                    start(stream, Peer::new(remote, local), file);
+                }
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it began"),
                 Err(error) => {
                     accepting.cannot(&Shortage::Failed(&error));

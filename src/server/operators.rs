@@ -23,29 +23,34 @@ const LIMIT_MAX: usize = 1000;
 #[derive(Debug)]
 struct Failure(StatusCode, String);
 
-/// Shows nodes and connections; `None` if the path is not one of these.
+const NODES: &str = "/nodes";
+const CONNECTIONS: &str = "/connections";
+
+/// Returns `true` if a path is for operators who look at nodes and connections.
+pub(super) fn is_for(path: &str) -> bool {
+    matches!(path, NODES | CONNECTIONS)
+}
+
+/// Shows nodes and connections.
 ///
 /// - `GET /nodes`
 /// - `GET /connections?api=&stage=&node=&limit=&cursor=`
 ///
 /// With a mirror they are those of all nodes, as Redis has them; without, this node's own.
-pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Option<Response<Body>> {
+pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
-        ("/nodes" | "/connections", method) if *method != Method::GET => {
-            Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned()))
-        }
-        ("/nodes", _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
-        ("/connections", _) => match Asked::parse(uri.query()) {
+        (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned())),
+        (NODES, _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
+        _ => match Asked::parse(uri.query()) {
             Ok(asked) => connections(plane, &asked).await.map(|page| json_of(&page)),
             Err(failure) => Err(failure),
         },
-        _ => return None,
     };
-    Some(outcome.unwrap_or_else(|Failure(status, message)| {
+    outcome.unwrap_or_else(|Failure(status, message)| {
         let mut response = json_of(&json!({ "message": message }));
         *response.status_mut() = status;
         response
-    }))
+    })
 }
 
 async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {

@@ -2,25 +2,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::client_address::{ClientAddress, is_trusted};
+use super::client_address::{ClientAddress, is_trusted, sender};
 use super::connections_api::{Caller, Origin};
 use super::entrance::{Peer, no_stage};
 use super::listener::{Endpoint, Session};
 use super::pace::KeepAlive;
 use super::target::take_host;
-use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, upgrade};
+use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::CallRecord;
 use crate::data_plane::{DataPlane, Live, RoutingError};
 use crate::deployment::{Resolved, Target};
 use crate::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
-use crate::telemetry::Reason;
+use crate::telemetry::{Reason, Sender};
 
 /// What is read of a body that nobody wants, in bytes, and for how long.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -94,11 +94,19 @@ async fn answer(
 ) -> Answered {
     let stranger = |response| (response, KeepAlive::Stranger);
     if let Endpoint::Internal { readiness, .. } = endpoint {
-        if admin::is_for(request.uri().path()) {
+        let (is_for_probes, is_for_people) =
+            (admin::is_for(request.uri().path()), operators::is_for(request.uri().path()));
+        if (is_for_probes || is_for_people)
+            && let Err((error, reason)) = check_operator(endpoint, request)
+        {
+            audit_refused(&error, request, peer);
+            return stranger(refuse(plane, &error, reason));
+        }
+        if is_for_probes {
             return (admin::answer(plane, readiness, request).await, KeepAlive::Known);
         }
-        if let Some(response) = operators::answer(plane, request.method(), request.uri()).await {
-            return (response, KeepAlive::Known);
+        if is_for_people {
+            return (operators::answer(plane, request.method(), request.uri()).await, KeepAlive::Known);
         }
     }
     if peer.is_over {
@@ -110,9 +118,9 @@ async fn answer(
     let live = plane.live_owned();
     match resolve(&live, endpoint, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
-            Endpoint::Public { trusted_proxies, .. } => {
+            Endpoint::Public { trusted_proxies, hosts, .. } => {
                 let stage = upgrade::Stage { live, deployment, stage, host };
-                match upgrade::upgrade(plane, trusted_proxies, peer, session, stage, request).await {
+                match upgrade::upgrade(plane, (trusted_proxies, hosts), peer, session, stage, request).await {
                     Ok(response) => (response, KeepAlive::Known),
                     Err(refused) => *refused,
                 }
@@ -124,9 +132,17 @@ async fn answer(
                 ConnectionsApi::Off => stranger(refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource)),
                 asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
                     let call = audit::Call::new(&deployment, &stage, &resource, request, peer);
+                    if asked == ConnectionsApi::None
+                        && let Err(error) = page::check(request)
+                    {
+                        let response = refuse(plane, &error, Reason::FromPage);
+                        call.answered(&response);
+                        return stranger(response);
+                    }
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
-                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from.source_ip);
+                    let from_whom = (from.source_ip, sender_of_call(endpoint, peer, asked));
+                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from_whom);
                     let caller = match (asked, endpoint) {
                         (ConnectionsApi::AwsIam, _) => Caller::Signs(from),
                         (_, Endpoint::Public { .. }) => Caller::Anybody,
@@ -139,11 +155,37 @@ async fn answer(
             }
         }
         Err((error, reason)) => {
-            if let RoutingError::HostNotAllowed = error {
-                audit::refused_host(request, peer);
-            }
+            audit_refused(&error, request, peer);
             stranger(refuse(plane, &error, reason))
         }
+    }
+}
+
+/// Checks that a request for an operator's path is for a Host of this listener, and that no web page makes it change
+/// anything. A probe of HTTP/1.0 may come without a Host; browsers always send one.
+fn check_operator(endpoint: &Endpoint, request: &mut Request<Incoming>) -> Result<(), (RoutingError, Reason)> {
+    if request.version() >= Version::HTTP_11 || request.headers().contains_key(HOST) {
+        let host = host(request).map_err(|error| (error, Reason::BadHandshake))?;
+        if !endpoint.allows(&host) {
+            return Err((RoutingError::HostNotAllowed, Reason::HostNotAllowed));
+        }
+    }
+    page::check(request).map_err(|error| (error, Reason::FromPage))
+}
+
+/// Writes down a request that somebody may have to account for.
+fn audit_refused(error: &RoutingError, request: &Request<Incoming>, peer: &Peer) {
+    match error {
+        RoutingError::HostNotAllowed => audit::refused_host(request, peer),
+        RoutingError::FromPage => audit::refused_page(request, peer),
+        RoutingError::Forbidden
+        | RoutingError::OriginNotAllowed(_)
+        | RoutingError::UrlTooLong { .. }
+        | RoutingError::HeadTooLarge { .. }
+        | RoutingError::BadRequest(_)
+        | RoutingError::UpgradeRequired
+        | RoutingError::Draining
+        | RoutingError::TooManyConnections => {}
     }
 }
 
@@ -195,6 +237,17 @@ fn host(request: &mut Request<Incoming>) -> Result<String, RoutingError> {
         return Err(RoutingError::BadRequest("the Host is longer than 255 bytes"));
     }
     Ok(host)
+}
+
+/// Finds how far the sender of a call is trusted with the trace that came along.
+fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Sender {
+    match endpoint {
+        Endpoint::Internal { .. } => Sender::Trusted,
+        Endpoint::Public { trusted_proxies, .. } => match sender(peer, trusted_proxies) {
+            Sender::Stranger if asked == ConnectionsApi::AwsIam => Sender::Unproven,
+            sender => sender,
+        },
+    }
 }
 
 /// Where a call comes from, as far as it can be believed.

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::HostPattern;
 use crate::tls::TlsSettings;
 
 /// The sockets that the gateway listens on.
@@ -36,8 +37,8 @@ pub struct PublicListener {
     /// is closed.
     pub proxy_protocol: bool,
 
-    /// Host names that are answered for: `chat.example.com`, `chat.example.com:8443` or `*.example.com`. Every other Host
-    /// is 403. Empty = all.
+    /// Host names that are answered for: `chat.example.com`, `chat.example.com:8443` or `*.example.com`; any port unless
+    /// one is named. Every other Host is 403. Empty = all. Callback URLs begin with the client's Host if it is listed.
     #[schemars(with = "Vec<String>")]
     pub allowed_hosts: Vec<HostPattern>,
 
@@ -57,7 +58,8 @@ pub struct InternalListener {
     /// Who may call `@connections` here.
     pub connections_api: ConnectionsApi,
 
-    /// As of the public listener.
+    /// Host names that are answered for, as on the public listener. Empty = on a loopback address its own names
+    /// (`localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`), on any other all.
     #[schemars(with = "Vec<String>")]
     pub allowed_hosts: Vec<HostPattern>,
 
@@ -102,53 +104,6 @@ impl Default for InternalListener {
     }
 }
 
-/// A host name that a listener answers for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct HostPattern(String);
-
-impl HostPattern {
-    /// Whether a Host is meant: without a port in the pattern, with any port.
-    pub fn matches(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        let (name, port) = split_port(&host);
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let (pattern, pattern_port) = split_port(&self.0);
-        let name_matches = match pattern.strip_prefix("*.") {
-            Some(parent) => {
-                name.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|l| !l.is_empty())
-            }
-            None => name == pattern,
-        };
-        name_matches && (pattern_port.is_none() || port == pattern_port)
-    }
-}
-
-/// A Host in two: the name, with its brackets if it is an IPv6 address, and the port.
-fn split_port(host: &str) -> (&str, Option<&str>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (host, None),
-    }
-}
-
-impl TryFrom<String> for HostPattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let plain = text.strip_prefix("*.").unwrap_or(&text);
-        let is_host = plain.parse::<http::uri::Authority>().is_ok() && !plain.contains(['@', '*']) && !plain.is_empty();
-        let error = format!("`{text}` is no host name such as `chat.example.com` or `*.example.com`");
-        if is_host { Ok(HostPattern(text.to_ascii_lowercase())) } else { Err(error) }
-    }
-}
-
-impl From<HostPattern> for String {
-    fn from(pattern: HostPattern) -> String {
-        pattern.0
-    }
-}
-
 /// A network, or one address, whose forwarding headers are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -166,34 +121,5 @@ impl TryFrom<String> for TrustedProxy {
 impl From<TrustedProxy> for String {
     fn from(proxy: TrustedProxy) -> String {
         proxy.0.to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_match_without_case_and_with_any_port_unless_one_is_named() {
-        let check = |pattern: &str, host: &str, expected: bool| {
-            let pattern = HostPattern::try_from(pattern.to_owned()).expect("a pattern");
-            assert_eq!(pattern.matches(host), expected, "{pattern:?} {host}");
-        };
-        check("chat.example.com", "chat.example.com", true);
-        check("Chat.example.com", "CHAT.example.com:8443", true);
-        check("chat.example.com", "chat.example.com.:443", true);
-        check("chat.example.com:443", "chat.example.com:443", true);
-        check("chat.example.com:443", "chat.example.com", false);
-        check("chat.example.com", "chat.example.com.evil.test", false);
-        check("chat.example.com", "evilchat.example.com", false);
-        check("*.example.com", "a.b.example.com:1", true);
-        check("*.example.com", "example.com", false);
-        check("*.example.com", ".example.com", false);
-        check("[::1]", "[::1]:8080", true);
-        check("[::1]:8080", "[::1]:8081", false);
-        check("127.0.0.1", "127.0.0.1:80", true);
-        for text in ["", "*", "*.", "a b", "a/b", "https://a", "u@a", "a.*.b"] {
-            assert!(HostPattern::try_from(text.to_owned()).is_err(), "{text}");
-        }
     }
 }

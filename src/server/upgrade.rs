@@ -9,12 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::client_address::ClientAddress;
+use super::callback_host::CallbackHost;
+use super::client_address::{ClientAddress, sender};
 use super::entrance::Peer;
 use super::listener::Session;
 use super::pace::KeepAlive;
 use super::router::{Answered, refuse};
-use super::{TrustedProxy, audit};
+use super::{AllowedHosts, TrustedProxy, audit};
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::websocket::{UpgradeRequest, connect};
 use crate::data_plane::{ConnectError, DataPlane, Live, RoutingError};
@@ -39,7 +40,7 @@ pub(super) struct Stage {
 /// its backend is no stranger.
 pub(super) async fn upgrade(
     plane: &Arc<DataPlane>,
-    trusted_proxies: &[TrustedProxy],
+    (trusted_proxies, hosts): (&[TrustedProxy], &AllowedHosts),
     peer: &Peer,
     session: &Session,
     stage: Stage,
@@ -61,6 +62,7 @@ pub(super) async fn upgrade(
     *received.headers_mut() = std::mem::take(request.headers_mut());
     // Before anything is removed: what `Connection` names could be what a proxy wrote.
     let address = ClientAddress::find(peer, received.headers(), trusted_proxies);
+    let callback = CallbackHost::find(hosts, &stage.live.deployments, peer, &address, &stage.host);
     let headers = seen_behind(received.headers().clone(), &stage.host, &address);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
@@ -70,7 +72,8 @@ pub(super) async fn upgrade(
         deployment: stage.deployment,
         stage: stage.stage,
         handshake: Handshake::new(headers, request.uri().query().map(str::to_owned)),
-        host: stage.host,
+        host: callback.host,
+        callback_secure: callback.secure,
         secure: address.secure,
         source_ip: address.source_ip,
         port: address.port,
@@ -79,6 +82,7 @@ pub(super) async fn upgrade(
         received,
         client_cert: peer.client_cert.clone(),
         is_counted: peer.is_counted,
+        sender: sender(peer, trusted_proxies),
     };
     // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));

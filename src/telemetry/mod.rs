@@ -28,4 +28,4 @@ pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingMetrics, RegistryMet
 pub use reason::Reason;
 pub use record::Telemetry;
 pub use scope::{RouteTelemetry, StageTelemetry};
-pub use trace::{ExportTarget, InvalidEndpoint, Span, SpanKind, Tracer, TracingSettings};
+pub use trace::{ExportTarget, InvalidEndpoint, Sender, Span, SpanKind, Tracer, TracingSettings};

@@ -45,6 +45,7 @@ reasons! {
     BadHandshake = "badHandshake", "BAD_REQUEST_PARAMETERS", "the request is not a correct WebSocket handshake";
     HeadTooLarge = "headTooLarge", "REQUEST_TOO_LARGE", "the URL or the headers are longer than allowed";
     HostNotAllowed = "hostNotAllowed", "ACCESS_DENIED", "the listener does not answer for this Host";
+    FromPage = "fromPage", "ACCESS_DENIED", "a web page may not make an unsigned call";
     OriginNotAllowed = "originNotAllowed", "ACCESS_DENIED", "the origin of the page is not allowed";
     Draining = "draining", "DEFAULT_5XX", "the node drains";
 

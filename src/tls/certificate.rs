@@ -10,6 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_PKIX_AUTHORITY_INFO_ACCESS;
 use x509_parser::time::ASN1Time;
 
+use super::expiry::Expiry;
 use super::files::Files;
 use super::pinned::Authorities;
 use super::{CertificateFiles, TlsError};
@@ -21,13 +22,15 @@ pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// The host names that it is for, in lower case; some begin with `*.`.
     pub(super) names: Vec<String>,
-    /// The last moment of its validity, in seconds since 1970.
-    pub(super) not_after: i64,
 }
 
 impl Certificate {
-    /// Reads and checks a certificate and its key.
-    pub(super) fn parse(settings: &CertificateFiles, files: &Files, now: Timestamp) -> Result<Self, TlsError> {
+    /// Checks a certificate and its key. With it comes its end.
+    pub(super) fn parse(
+        settings: &CertificateFiles,
+        files: &Files,
+        now: Timestamp,
+    ) -> Result<(Self, Expiry), TlsError> {
         let path = settings.certificate.as_path();
         let chain = chain(path, files.get(path))?;
         let parsed = parse_all(path, &chain)?;
@@ -39,9 +42,9 @@ impl Certificate {
         if names.is_empty() {
             return Err(TlsError::NoName { path: path.to_owned() });
         }
-        let not_after = leaf.validity().not_after.timestamp();
+        let expiry = Expiry::of_own(path, leaf);
         let key = certified_key(settings, files, chain)?;
-        Ok(Certificate { key: Arc::new(key), names, not_after })
+        Ok((Certificate { key: Arc::new(key), names }, expiry))
     }
 
     /// Returns true if the certificate is for `host`.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client, server};
 use tokio_util::sync::CancellationToken;
 
+use super::expiry::tell;
 use super::files::{Files, follow};
 use super::server::paths;
 use super::{CertificateFiles, ClientAuth, ClientTls, PeerTlsSettings, ServerTls, TlsError, TlsSettings};
@@ -70,17 +72,22 @@ impl PeerTls {
         self.server.covers(&name.to_ascii_lowercase())
     }
 
-    /// Follows the files until `stop`.
+    /// Sentences for the operator about certificates in force that have ended or end soon.
+    pub fn warnings(&self) -> Vec<String> {
+        self.server.warnings()
+    }
+
+    /// Follows the files until `stop`, and tells of certificates that end meanwhile.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let paths: Vec<PathBuf> = paths(&server_settings(&self.settings)).map(Path::to_owned).collect();
         let started = self.server.fingerprint();
-        follow(&paths, started, stop, |files| {
+        let following = follow(&paths, started, stop.clone(), |files| {
             let client = client(&self.settings, &files)?;
             self.server.reload(&files)?;
             self.client.store(Arc::new(client));
             Ok(())
-        })
-        .await;
+        });
+        join(following, tell(|| self.server.expiries(), stop)).await;
     }
 }
 

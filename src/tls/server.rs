@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
@@ -14,18 +15,15 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::certificate::{Certificate, authorities};
+use super::expiry::{Expiry, tell};
 use super::files::{Files, follow};
 use super::{ClientAuth, TlsError, TlsSettings};
 use crate::clock::{Clock, SystemClock, Timestamp};
 
 /// Most sessions that TLS 1.2 clients may resume without a ticket.
 const SESSIONS_MAX: usize = 4096;
-
-/// Remaining validity below which a certificate is warned of when it is read.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// TLS of one listener, with the present content of its files.
 #[derive(Debug)]
@@ -41,6 +39,8 @@ pub struct ServerTls {
 struct State {
     config: Arc<ServerConfig>,
     certificates: Vec<Certificate>,
+    /// The ends of the certificates and of clients' authorities.
+    expiries: Arc<[Expiry]>,
     fingerprint: [u8; 32],
 }
 
@@ -89,11 +89,23 @@ impl ServerTls {
         self.state.load().certificates.iter().any(|certificate| certificate.covers(host))
     }
 
-    /// Follows the files until `stop`.
+    /// Sentences for the operator about certificates in force that end soon, and authorities that have ended or end soon.
+    pub fn warnings(&self) -> Vec<String> {
+        let now = SystemClock.now();
+        self.expiries().iter().filter_map(|expiry| expiry.warning(now)).collect()
+    }
+
+    /// Follows the files until `stop`, and tells of certificates that end meanwhile.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let paths: Vec<PathBuf> = paths(&self.settings).map(Path::to_owned).collect();
         let started = self.fingerprint();
-        follow(&paths, started, stop, |files| self.reload(&files)).await;
+        let following = follow(&paths, started, stop.clone(), |files| self.reload(&files));
+        join(following, tell(|| self.expiries(), stop)).await;
+    }
+
+    /// The ends of the certificates in force.
+    pub(super) fn expiries(&self) -> Arc<[Expiry]> {
+        Arc::clone(&self.state.load().expiries)
     }
 
     /// Returns the hash of the files in force.
@@ -121,13 +133,10 @@ fn build(
     files: &Files,
     now: Timestamp,
 ) -> Result<State, TlsError> {
-    let certificates: Vec<Certificate> =
-        settings.certificates.iter().map(|pair| Certificate::parse(pair, files, now)).collect::<Result<_, _>>()?;
-    for certificate in &certificates {
-        let left = certificate.not_after.saturating_sub(i64::try_from(now.millis() / 1000).unwrap_or(i64::MAX));
-        if left < i64::try_from(EXPIRES_SOON.as_secs()).unwrap_or(i64::MAX) {
-            warn!(names = ?certificate.names, days = left / 86_400, "a TLS certificate expires soon; renew it");
-        }
+    let parsed = settings.certificates.iter().map(|pair| Certificate::parse(pair, files, now));
+    let (certificates, mut expiries): (Vec<Certificate>, Vec<Expiry>) = parsed.collect::<Result<_, _>>()?;
+    if let Some(path) = &settings.client_ca {
+        expiries.extend(Expiry::of_authorities(path, files.get(path))?);
     }
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -148,7 +157,8 @@ fn build(
     if settings.client_ca.is_none() {
         config.ticketer = Arc::clone(tickets);
     }
-    Ok(State { config: Arc::new(config), certificates, fingerprint: files.fingerprint() })
+    let (config, expiries) = (Arc::new(config), expiries.into());
+    Ok(State { config, certificates, expiries, fingerprint: files.fingerprint() })
 }
 
 /// A resolver that chooses the certificate by the name that a client asks for.

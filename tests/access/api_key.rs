@@ -32,7 +32,8 @@ fn key(value: &str) -> [(&'static str, &str); 1] {
 
 async fn post(gateway: &TestGateway, method: &str, id: &str) -> String {
     let path = format!("/prod/@connections/{}", id.replace('=', "%3D"));
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
     raw(gateway.internal, request.as_bytes()).await[9..12].to_owned()
 }
 

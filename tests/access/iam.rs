@@ -162,8 +162,9 @@ async fn unsigned_and_half_signed_calls_get_awss_codes() {
     let gateway = TestGateway::start(&yaml(&backend.url(), "NONE")).await;
     let call = async |path: &str, headers: &str| {
         let path = format!("/prod/@connections/R0oXAdfD0kwCH6w%3D{path}");
-        let request =
-            format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\nhi");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\nhi"
+        );
         let answer = raw(gateway.address, request.as_bytes()).await;
         let error = answer.lines().find_map(|line| line.strip_prefix("x-amzn-errortype: ")).unwrap_or_default();
         (answer[9..12].to_owned(), error.to_owned())

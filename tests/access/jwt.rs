@@ -106,7 +106,7 @@ async fn a_push_to_the_subject_of_a_token_reaches_all_connections_that_it_opened
     let (mut phone, mut laptop, mut bob) = (enter("idp|Ann B.").await, enter("idp|Ann B.").await, enter("bob").await);
     let post = async |user: &str, text: &str| {
         let length = text.len();
-        let head = format!("POST /prod/@users/{user} HTTP/1.1\r\nhost: x\r\nconnection: close");
+        let head = format!("POST /prod/@users/{user} HTTP/1.1\r\nhost: localhost\r\nconnection: close");
         let answer =
             raw(gateway.internal, format!("{head}\r\ncontent-length: {length}\r\n\r\n{text}").as_bytes()).await;
         serde_json::from_str::<Value>(answer.split("\r\n\r\n").last().unwrap_or_default()).expect("a report")["delivered"]
@@ -142,9 +142,18 @@ async fn tokens_that_do_not_count_are_refused() {
         ("a huge end", with("exp", json!(1e300))),
         ("signed twice", key.sign_with(&issuer.claims(600), &json!({ "cty": "JWT" }))),
         ("an algorithm of its own", key.sign_with(&issuer.claims(600), &json!({ "alg": "none" }))),
+        ("of a logout", key.sign_with(&issuer.claims(600), &json!({ "typ": "logout+jwt" }))),
+        ("of a security event", key.sign_with(&issuer.claims(600), &json!({ "typ": "application/secevent+jwt" }))),
+        ("of a proof", key.sign_with(&issuer.claims(600), &json!({ "typ": "dpop+jwt" }))),
+        ("of an empty type", key.sign_with(&issuer.claims(600), &json!({ "typ": "" }))),
+        ("of no type that is text", key.sign_with(&issuer.claims(600), &json!({ "typ": ["JWT"] }))),
     ] {
         let (status, message) = refused(&gateway.url(&format!("/prod?token={token}")), &[]).await;
         assert_eq!((status, message.as_str()), UNAUTHORIZED, "{what}");
+    }
+    for typ in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/jwt", "application/at+jwt", "Application/AT+jwt"] {
+        let token = key.sign_with(&issuer.claims(600), &json!({ "typ": typ }));
+        connect(&gateway.url(&format!("/prod?token={token}")), &[]).await;
     }
     check_refused(&gateway, &with("scope", json!("read")), (403, "Forbidden")).await;
     connect(&gateway.url(&format!("/prod?token={}", with("scp", json!(["chat"])))), &[]).await;

@@ -171,7 +171,8 @@ async fn join(node: &Tidegate, backend: &mut Server) -> (Client, String) {
 
 async fn call(node: &Tidegate, method: &str, id: &str) -> String {
     let path = format!("/prod/@connections/{}", id.replace('=', "%3D"));
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
     raw(node.internal, request.as_bytes()).await
 }
 

@@ -174,7 +174,7 @@ async fn use_all_secrets(gateway: &Gateway, authorizer: &Server, issuer: &Issuer
     assert_eq!(refused(&gateway.url("signed", presigned), &[]).await.0, 403);
     for date in ["20261120T000000Z", "20991120T000000Z"] {
         let request = format!(
-            "POST /_aws/execute-api/signed/prod/@connections/AAAAAAAAAAAAAAAAAAA%3D HTTP/1.1\r\nhost: x\r\n\
+            "POST /_aws/execute-api/signed/prod/@connections/AAAAAAAAAAAAAAAAAAA%3D HTTP/1.1\r\nhost: localhost\r\n\
              connection: close\r\ncontent-length: 13\r\nx-amz-date: {date}\r\nx-amz-security-token: hidden-security-token\r\n\
              authorization: AWS4-HMAC-SHA256 Credential=AKIDONE/{}/r/execute-api/aws4_request, \
              SignedHeaders=host;x-amz-date;x-amz-security-token, Signature=hidden-signature\r\n\r\nhidden-policy",
@@ -230,7 +230,7 @@ async fn no_secret_is_in_any_output_at_any_level() {
         let mut secrets = use_all_secrets(&gateway, &authorizer, &issuer, &key).await;
         secrets.extend(SECRETS.map(str::to_owned));
         let page = async |path: &str| {
-            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
             raw(gateway.internal, request.as_bytes()).await
         };
         let pages = [page("/metrics").await, page("/state").await, page("/connections").await];

@@ -6,6 +6,7 @@ mod faults;
 mod forward;
 mod groups;
 mod members;
+mod stages;
 mod strangers;
 mod support;
 mod tls;

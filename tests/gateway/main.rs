@@ -11,6 +11,7 @@ mod message;
 mod throttle;
 mod management_api;
 mod sdk;
+mod callback_url;
 mod close;
 mod liveness;
 mod disconnect;

@@ -38,7 +38,7 @@ async fn while_a_node_drains_it_is_alive_but_not_ready_and_takes_no_clients() {
     let (mut client, _) = gateway.client(&backend).await;
     // A connection that is there already may ask for an upgrade, and is told no.
     let mut late = RawClient::connect(gateway.public()).await;
-    late.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    late.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(late.response().await.status, 403);
     let (public, internal) = (gateway.public(), gateway.internal());
     let drain = spawn(gateway.drain());

@@ -6,6 +6,9 @@
 #[allow(dead_code, unused_imports, reason = "the harness of tests/gateway, of which this uses a part")]
 mod support;
 
+#[path = "../harness/signature.rs"]
+mod signature;
+
 mod cluster;
 mod collector;
 mod programs;

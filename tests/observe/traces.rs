@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::TwoNodes;
 use crate::collector::{Collector, attribute, hex};
-use crate::support::{Gate, LIMIT, Reply, Settings, TestBackend, eventually, http};
+use crate::signature::signed;
+use crate::support::{Gate, LIMIT, RawClient, Reply, Settings, TestBackend, eventually, http};
 
 const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -197,4 +198,87 @@ async fn a_trace_goes_on_on_every_node_that_a_push_to_a_group_goes_to() {
             assert_eq!(attribute(span, "tidegate.delivered").as_deref(), Some(delivered), "{span:?}");
         }
     }
+}
+
+/// Traces of strangers that may be made beyond the sampling ratio in a time: 10 a second, and as many at once.
+fn budget(started: Instant) -> usize {
+    10 * (usize::try_from(started.elapsed().as_secs()).unwrap() + 1) + 10
+}
+
+/// A section that makes no trace by itself.
+fn unsampled(collector: &Collector) -> String {
+    collector.section("").replace("samplingRatio: 1", "samplingRatio: 0")
+}
+
+/// Asks for a connection that nobody has, `count` times on one HTTP connection, each time in a trace that is to be made.
+async fn ask_in_traces(address: std::net::SocketAddr, count: usize) {
+    let mut client = RawClient::connect(address).await;
+    let request = format!(
+        "GET /prod/@connections/AAAAAAAAAAAAAAAAAAA%3D HTTP/1.1\r\nHost: {address}\r\ntraceparent: {CLIENTS_TRACE}\r\n\r\n"
+    );
+    for _ in 0..count {
+        client.send(request.as_bytes()).await;
+        client.response().await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_have_few_traces_made_however_many_they_want() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let gateway = Settings::aws_proxy(&backend).section(&unsampled(&collector)).start().await;
+    let started = Instant::now();
+    ask_in_traces(gateway.public(), 1500).await;
+    let mut sampled = 0;
+    for _ in 0..30 {
+        gateway.connect_with("/prod", &[("traceparent", CLIENTS_TRACE)]).await;
+        let traceparent = backend.next("CONNECT").await.header("traceparent").to_owned();
+        // The trace goes on, whether it is made or not.
+        assert!(traceparent.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{traceparent}");
+        sampled += usize::from(traceparent.ends_with("-01"));
+    }
+    let most = budget(started);
+    assert!(sampled <= most, "{sampled} of 30, {most} at most");
+    // Spans of backends are exported in their order: when the last is there, all are.
+    http(gateway.internal(), "GET", "/prod/@connections/x", &[("traceparent", CLIENTS_TRACE)], b"").await;
+    let is_of_backend = |span: &Span| attribute(span, "http.response.status_code").as_deref() == Some("400");
+    collector.span("the backend's", is_of_backend).await;
+    let made = collector.spans().iter().filter(|span| span.name == "@connections").count();
+    assert!((2..=most + 1).contains(&made), "{made} of 1500, {most} at most");
+}
+
+#[tokio::test]
+async fn backends_trusted_proxies_and_signed_calls_have_their_traces_made() {
+    let (backend, collector) = (TestBackend::start().await, Collector::start().await);
+    let made = async |what: &str, count: usize| {
+        let all = || collector.spans().iter().filter(|span| span.name == "@connections").count();
+        eventually(LIMIT, what, async || all() >= count).await;
+        assert_eq!(all(), count, "{what}");
+    };
+    let public = "connectionsApi: NONE, trustedProxies: [ 127.0.0.1 ]";
+    let gateway = Settings::aws_proxy(&backend).public(public).section(&unsampled(&collector)).start().await;
+    ask_in_traces(gateway.public(), 60).await;
+    made("those of a trusted proxy", 60).await;
+    ask_in_traces(gateway.internal(), 60).await;
+    made("those of a backend", 120).await;
+
+    let keys = "credentials: { all: { accessKeyId: AKIDALL, secretAccessKey: a secret } }";
+    let settings = Settings::aws_proxy(&backend).public("connectionsApi: AWS_IAM").section(keys);
+    let gateway = settings.section(&unsampled(&collector)).start().await;
+    let (address, target) = (gateway.public(), "/prod/@connections/AAAAAAAAAAAAAAAAAAA%3D");
+    for _ in 0..60 {
+        let headers = signed(("AKIDALL", "a secret"), ("GET", &address.to_string(), target), &[], b"");
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let headers = [&headers[..], &[("traceparent", CLIENTS_TRACE)]].concat();
+        assert_eq!(http(address, "GET", target, &headers, b"").await.status, 410);
+    }
+    made("those of signed calls", 180).await;
+    // A call that is not signed proves nothing.
+    let started = Instant::now();
+    ask_in_traces(address, 1500).await;
+    let most = budget(started);
+    http(gateway.internal(), "GET", "/prod/@connections/x", &[("traceparent", CLIENTS_TRACE)], b"").await;
+    let is_of_backend = |span: &Span| attribute(span, "http.response.status_code").as_deref() == Some("400");
+    collector.span("the backend's", is_of_backend).await;
+    let refused = collector.spans().iter().filter(|span| span.name == "@connections").count() - 181;
+    assert!(refused <= most, "{refused} of 1500, {most} at most");
 }

@@ -79,10 +79,17 @@ impl Process {
 
     /// The next line that has `part` in it.
     pub(crate) async fn line_with(&mut self, part: &str) -> String {
+        self.lines_until(part).await.pop().expect("the line that was waited for")
+    }
+
+    /// All lines up to the next that has `part` in it.
+    pub(crate) async fn lines_until(&mut self, part: &str) -> Vec<String> {
         let search = async {
+            let mut lines = Vec::new();
             while let Some(line) = self.lines.recv().await {
-                if line.contains(part) {
-                    return line;
+                lines.push(line);
+                if lines.last().is_some_and(|line| line.contains(part)) {
+                    return lines;
                 }
             }
             panic!("{} ended without a line with {part:?}", self.name)

@@ -63,7 +63,7 @@ async fn deletes_and_all_that_is_refused_have_their_lines() {
     // Backends may have as many connections to the internal listener as they like.
     let internal = gateway.internal;
     let idle = [idle, connect_from("127.0.1.5", internal).await.unwrap()];
-    let call = |method: &str, id: &str| format!("{method} /prod/@connections/{id} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let call = |method: &str, id: &str| format!("{method} /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     ask(5, internal, call("GET", "secret").as_bytes(), 400).await;
     let line = next(&mut gateway).await;
     assert_eq!((&line["status"], &line["connection_id"]), (&400.into(), &"-".into()));

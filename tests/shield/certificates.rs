@@ -1,5 +1,6 @@
 use rcgen::{CertificateParams, KeyPair};
 
+use crate::process::Tidegate;
 use crate::support::{Authority, Backend, Settings, run};
 
 #[tokio::test]
@@ -104,4 +105,59 @@ async fn keys_of_every_form_are_read() {
     let pair = authority.write_pair("self", &pair);
     let settings = Settings { public: format!("tls: {{ certificates: [ {pair} ] }}"), ..Settings::new(&backend) };
     assert_eq!(settings.problems(), "");
+}
+
+/// The certificate of an authority that ended long ago.
+fn expired_authority(name: &str) -> String {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+#[tokio::test]
+async fn an_authority_that_has_expired_is_warned_of_when_it_is_read_and_when_it_changes() {
+    let (authority, partners) = (Authority::new("test"), Authority::new("partners"));
+    let backend = Backend::start().await;
+    let pair = authority.write_pair("first", &authority.issue(&["chat.test"]));
+    let ca = authority.write("partners.pem", &partners.certificate);
+    let settings = Settings {
+        public: format!("tls: {{ certificates: [ {pair} ], clientCa: {} }}", ca.display()),
+        integration: format!(
+            "tlsConfig: {{ caFile: {} }}",
+            authority.write("backend.pem", &authority.certificate).display()
+        ),
+        uri: "https://backend.test/".to_owned(),
+        ..Settings::new(&backend)
+    };
+    let config = authority.write("tidegate.yaml", &settings.text());
+    let check = async || {
+        let arguments = ["check", "--config", config.to_str().unwrap()];
+        let (succeeded, output) = run(env!("CARGO_BIN_EXE_tidegate"), &arguments, &[], b"").await;
+        assert!(succeeded, "{output}");
+        output
+    };
+    let output = check().await;
+    assert!(!output.contains("expire"), "{output}");
+
+    let mut gateway = Tidegate::serve(&config, &[]).await;
+    let told = "and certificates that come from it are still accepted";
+    authority.write("partners.pem", &[partners.certificate.as_str(), &expired_authority("old partner")].concat());
+    let line = gateway.process.line_with(told).await;
+    assert!(line.contains("CN=old partner") && line.contains("partners.pem"), "{line}");
+    authority.write("backend.pem", &expired_authority("old backend"));
+    let output = check().await;
+    let warnings: Vec<&str> =
+        output.lines().filter(|line| line.starts_with("warning: ") && line.contains(told)).collect();
+    assert_eq!(warnings.len(), 2, "{output}");
+    let has = |place: &str, name: &str| warnings.iter().any(|line| line.contains(place) && line.contains(name));
+    assert!(has("listeners.public.tls", "CN=old partner"), "{output}");
+    assert!(has("apis.chat.integrations.backend.tlsConfig.caFile", "CN=old backend"), "{output}");
+    drop(gateway);
+    // A start says it as well.
+    let mut gateway = Tidegate::launch(&config, &[]);
+    let lines = gateway.lines_until("\"ready\"").await;
+    assert_eq!(lines.iter().filter(|line| line.contains("CN=old partner")).count(), 1, "{lines:#?}");
 }

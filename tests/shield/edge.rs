@@ -1,3 +1,4 @@
+use crate::process::{Process, Tidegate};
 use crate::support::{Backend, Settings, connect, handshake, raw};
 
 #[tokio::test]
@@ -111,4 +112,25 @@ async fn a_redirect_of_a_backend_is_not_followed() {
     let mut client = connect(gateway.public_address()).await;
     client.0.send(tokio_tungstenite::tungstenite::Message::text("hello")).await.unwrap();
     assert!(client.next().await.contains("Internal server error"));
+}
+
+#[tokio::test]
+async fn a_start_warns_of_pages_and_hosts_in_a_line_each_though_the_listener_is_loopback_and_the_demo_does_not() {
+    let backend = Backend::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tidegate.yaml");
+    std::fs::write(&config, Settings::new(&backend).text()).unwrap();
+    let mut gateway = Tidegate::launch(&config, &[]);
+    let lines = gateway.lines_until("\"ready\"").await;
+    let warnings: Vec<&String> = lines.iter().filter(|line| line.contains("\"WARN\"")).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings.iter().any(|line| line.contains("every web page may connect")), "{warnings:#?}");
+    assert!(warnings.iter().any(|line| line.contains("every Host is answered for")), "{warnings:#?}");
+    drop(gateway);
+
+    let arguments = ["--log-format", "json", "demo", "--port", "0"];
+    let mut demo = Process::start(env!("CARGO_BIN_EXE_tidegate"), &arguments, &[]);
+    let lines = demo.lines_until("chat page").await;
+    assert!(lines.iter().any(|line| line.contains("\"ready\"")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("\"WARN\"")), "{lines:#?}");
 }

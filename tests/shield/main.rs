@@ -16,6 +16,7 @@ mod domains;
 mod edge;
 mod files;
 mod flood;
+mod internal;
 mod outbound;
 mod production;
 mod proxy;

@@ -1,6 +1,7 @@
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, Settings, connect_from, handshake, raw, raw_on, within};
+use crate::process::Process;
+use crate::support::{Backend, Settings, connect_from, eventually, handshake, raw, raw_on, within};
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n";
 
@@ -28,6 +29,9 @@ async fn both_versions_tell_who_the_client_is() {
         let event: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
         assert_eq!(event["headers"]["X-Forwarded-For"], "203.0.113.7");
         assert_eq!(event["headers"]["X-Forwarded-Port"], "443");
+        // Whoever called the listener itself would have to send a PROXY header too.
+        let callback_url = call.context()["callbackUrl"].as_str().unwrap().to_owned();
+        assert!(callback_url.starts_with("http://198.51.100.1:443/prod/@connections/"), "{callback_url}");
     }
 }
 
@@ -95,4 +99,52 @@ async fn proxy_headers_without_trusted_proxies_are_a_mistake() {
     let backend = Backend::start().await;
     let settings = Settings { public: "proxyProtocol: true".to_owned(), ..Settings::new(&backend) };
     assert!(settings.problems().starts_with("listeners.public.proxyProtocol: it needs `trustedProxies`"));
+}
+
+/// The load balancer of deploy/compose.yaml before one node.
+fn shipped_balancer(gateway: &tidegate::app::Gateway, clients: u16, backends: u16) -> String {
+    let (public, internal) = (gateway.public_address(), gateway.internal_address());
+    let mut text = include_str!("../../deploy/compose/haproxy.cfg").to_owned();
+    let mut replace = |from: &str, to: String| {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, &to);
+    };
+    for name in ["node-1", "node-2", "node-3"] {
+        replace(&format!(" {name}:8080"), format!(" {public} check port {}", internal.port()));
+        replace(&format!(" {name}:8081"), format!(" {internal} check port {}", internal.port()));
+    }
+    replace("bind :8080", format!("bind 127.0.0.1:{clients}"));
+    replace("bind :8081", format!("bind 127.0.0.1:{backends}"));
+    replace("check port 8081", String::new());
+    text
+}
+
+#[tokio::test]
+async fn behind_the_shipped_load_balancer_nothing_that_a_client_says_of_its_way_counts() {
+    let backend = Backend::start().await;
+    let public = "trustedProxies: [ 127.0.0.1 ]".to_owned();
+    let gateway = Settings { public, ..Settings::new(&backend) }.start().await;
+    let free_port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (clients, backends) = (free_port(), free_port());
+    let file = tempfile::NamedTempFile::with_suffix(".cfg").unwrap();
+    std::fs::write(file.path(), shipped_balancer(&gateway, clients, backends)).unwrap();
+    let _haproxy = Process::start("/usr/sbin/haproxy", &["-f", file.path().to_str().unwrap()], &[]);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], clients));
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let lies = format!(
+        "X-Forwarded-For: 10.9.8.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n\
+         traceparent: 00-{trace}-b7ad6b7169203331-01\r\nX-Amzn-Trace-Id: Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1\r\n"
+    );
+    eventually("the balancer lets a client through", async || {
+        let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+        raw_on(&mut stream, &handshake("chat.test", &lies)).await.starts_with("HTTP/1.1 101")
+    })
+    .await;
+    let call = backend.last("CONNECT").await;
+    assert_eq!(call.context()["identity"]["sourceIp"], "127.0.0.1");
+    let event: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+    assert_eq!(event["headers"]["X-Forwarded-Proto"], "http");
+    assert_eq!(event["headers"]["X-Forwarded-Port"], clients.to_string());
+    let seen = event.to_string() + call.header("traceparent");
+    assert!(!seen.contains(trace) && !seen.contains("5759e988") && !seen.contains("10.9.8.7"), "{seen}");
 }

@@ -306,7 +306,7 @@ pub(crate) async fn run(
 pub(crate) async fn metric(gateway: &Gateway, begins: &str) -> f64 {
     let address = gateway.internal_address();
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut page = String::new();
     within("metrics", stream.read_to_string(&mut page)).await.unwrap();
     let lines = page.lines().filter(|line| line.starts_with(begins));

@@ -45,6 +45,7 @@ fn connection(node: NodeId) -> Arc<Connection> {
         stage: "prod".into(),
         connected_at: Timestamp(1_757_454_867_412),
         host: "chat.example.com".into(),
+        callback_secure: true,
         secure: true,
         source_ip: IpAddr::from([198, 51, 100, 23]),
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into()),

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::frame::{Frame, Outcome, Target};
 use crate::id::ConnectionId;
 use crate::session::Receipts;
+use crate::stage_names::StageNames;
 use crate::trace_context::TraceContext;
 
 /// Size of a queued call beside its data, in bytes: its place in the queue and its head.
@@ -19,6 +20,9 @@ pub struct Call {
     pub api_id: Arc<str>,
     /// The span in whose name it is made.
     pub trace: TraceContext,
+    /// The stages that the connection must be of, if not every one will do. Only to a peer that
+    /// [`knows`](super::Link::knows_stages) them.
+    pub stages: Option<StageNames<Bytes>>,
     pub action: Action,
 }
 
@@ -112,7 +116,8 @@ impl Question {
             }
         };
         let trace = Some(call.trace).filter(|trace| trace.sampled);
-        let to = Target { connection: call.connection, api_id: &call.api_id, trace };
+        let stages = call.stages.as_ref().map(StageNames::borrowed);
+        let to = Target { connection: call.connection, api_id: &call.api_id, trace, stages };
         match &call.action {
             Action::Post { data, binary } => Frame::Post { id, to, binary: *binary, data: data.clone() },
             Action::Get => Frame::Get { id, to },

@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::stage_names::StageNames;
 use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
 
 /// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
@@ -33,6 +34,10 @@ const PONG: u8 = 8;
 const GOODBYE: u8 = 9;
 const RENEW: u8 = 10;
 const ASK: u8 = 32;
+
+/// Flags of a target: a place in a trace follows; names of stages follow behind that.
+const TRACED: u8 = 1;
+const STAGED: u8 = 2;
 
 /// A frame of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +71,8 @@ pub struct Target<'a> {
     pub api_id: &'a str,
     /// The place of the call in a trace. Only places in sampled traces are sent.
     pub trace: Option<TraceContext>,
+    /// The stages that the connection must be of, if not every one will do. Since protocol 3.
+    pub stages: Option<StageNames<&'a [u8]>>,
 }
 
 /// The outcome of a call.
@@ -216,37 +223,42 @@ impl<'a> Target<'a> {
         let mut connection = [0; CONNECTION_ID_BYTES];
         rest.try_copy_to_slice(&mut connection)?;
         let connection = ConnectionId::from_bytes(connection);
-        Ok(Target { connection, api_id: text(rest).ok_or(Malformed)?, trace: decode_trace(rest)? })
+        let (api_id, flags) = (text(rest).ok_or(Malformed)?, rest.try_get_u8()?);
+        if flags & !(TRACED | STAGED) != 0 {
+            return Err(Malformed);
+        }
+        let trace = if flags & TRACED == 0 { None } else { Some(decode_trace(rest)?) };
+        let stages = if flags & STAGED == 0 { None } else { Some(decode_stages(rest)?) };
+        Ok(Target { connection, api_id, trace, stages })
     }
 
     fn encode(&self, out: &mut BytesMut) {
         out.put_slice(&self.connection.to_bytes());
         put_text(out, self.api_id);
-        encode_trace(self.trace, out);
+        let trace = self.trace.filter(|trace| trace.sampled);
+        let (is_traced, is_staged) = (u8::from(trace.is_some()), u8::from(self.stages.is_some()));
+        out.put_u8(is_traced * TRACED | is_staged * STAGED);
+        trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
+        if let Some(stages) = &self.stages {
+            // An API has far fewer stages than fill this.
+            out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
+            out.put_slice(stages.bytes());
+        }
     }
 }
 
-/// Reads a place in a sampled trace: one byte that says whether there is one, then trace id and span id.
-fn decode_trace(rest: &mut &[u8]) -> Result<Option<TraceContext>, Malformed> {
-    match rest.try_get_u8()? {
-        0 => Ok(None),
-        1 => {
-            let mut place = [0; TRACE_PLACE_BYTES];
-            rest.try_copy_to_slice(&mut place)?;
-            TraceContext::from_bytes(place).map(Some).ok_or(Malformed)
-        }
-        _ => Err(Malformed),
-    }
+/// A place in a trace that is made: trace id and span id.
+fn decode_trace(rest: &mut &[u8]) -> Result<TraceContext, Malformed> {
+    let mut place = [0; TRACE_PLACE_BYTES];
+    rest.try_copy_to_slice(&mut place)?;
+    TraceContext::from_bytes(place).ok_or(Malformed)
 }
 
-fn encode_trace(trace: Option<TraceContext>, out: &mut BytesMut) {
-    match trace.filter(|trace| trace.sampled) {
-        None => out.put_u8(0),
-        Some(trace) => {
-            out.put_u8(1);
-            out.put_slice(&trace.to_bytes());
-        }
-    }
+fn decode_stages<'a>(rest: &mut &'a [u8]) -> Result<StageNames<&'a [u8]>, Malformed> {
+    let length = usize::from(rest.try_get_u16()?);
+    let (names, behind) = rest.split_at_checked(length).ok_or(Malformed)?;
+    *rest = behind;
+    StageNames::parse(names).ok_or(Malformed)
 }
 
 impl<'a> Answers<'a> {
@@ -365,9 +377,15 @@ mod tests {
     }
 
     fn all(data: &Bytes) -> Vec<Frame<'static>> {
-        let to = Target { connection: ConnectionId::random(NodeId::random()), api_id: "chat", trace: None };
+        let connection = ConnectionId::random(NodeId::random());
+        let to = Target { connection, api_id: "chat", trace: None, stages: None };
         let traced = Target { trace: Some(TraceContext { trace_id: 7 << 64, span_id: 8, sampled: true }), ..to };
+        let staged = Target { stages: StageNames::parse(b"\x03dev\x04prod".as_slice()), ..to };
+        let nowhere = Target { stages: StageNames::parse(b"".as_slice()), ..traced };
         vec![
+            Frame::Post { id: 7, to: staged, binary: true, data: data.clone() },
+            Frame::Get { id: 8, to: Target { stages: staged.stages, ..traced } },
+            Frame::Delete { id: 9, to: nowhere, code: 1000, reason: "bye" },
             Frame::Post { id: 1, to, binary: false, data: data.clone() },
             Frame::Post { id: 5, to: traced, binary: false, data: data.clone() },
             Frame::Delete { id: 6, to: traced, code: 1000, reason: "" },
@@ -394,6 +412,23 @@ mod tests {
             let heard: Vec<_> = cut.iter().map(|frame| Frame::decode(frame).unwrap()).collect();
             assert_eq!(heard, frames);
         }
+    }
+
+    #[test]
+    fn without_stages_a_frame_is_what_earlier_versions_read() {
+        let connection = ConnectionId::from_bytes([9; CONNECTION_ID_BYTES]);
+        let to = Target { connection, api_id: "chat", trace: None, stages: None };
+        let mut expected = vec![0, 0, 0, 31, POST_TEXT, 0, 0, 0, 0, 0, 0, 0, 5];
+        expected.extend([9; CONNECTION_ID_BYTES]);
+        expected.extend([4, b'c', b'h', b'a', b't', 0, b'h', b'i']);
+        let post = Frame::Post { id: 5, to, binary: false, data: Bytes::from_static(b"hi") };
+        assert_eq!(encoded(&post), expected);
+        let trace = Some(TraceContext { trace_id: 7, span_id: 8, sampled: true });
+        let mut expected = vec![0, 0, 0, 53, GET, 0, 0, 0, 0, 0, 0, 0, 6];
+        expected.extend([9; CONNECTION_ID_BYTES]);
+        expected.extend([4, b'c', b'h', b'a', b't', 1]);
+        expected.extend([[0; 15].as_slice(), &[7], &[0; 7], &[8]].concat());
+        assert_eq!(encoded(&Frame::Get { id: 6, to: Target { trace, ..to } }), expected);
     }
 
     #[test]
@@ -445,9 +480,14 @@ mod tests {
         long_reason.extend([0, 0, 0, 0, 124]);
         long_reason.extend([b'a'; 124]);
         check(&long_reason);
-        let mut unknown_trace = vec![GET; 23];
-        unknown_trace.extend([0, 2]);
-        check(&unknown_trace);
+        for flag in [4, 8, 0x80] {
+            let mut unknown_flag = vec![GET; 23];
+            unknown_flag.extend([0, flag]);
+            check(&unknown_flag);
+        }
+        let mut stage_cut_short = vec![GET; 23];
+        stage_cut_short.extend([0, STAGED, 0, 3, 3, b'd', b'e']);
+        check(&stage_cut_short);
         let mut no_trace_id = vec![GET; 23];
         no_trace_id.extend([0, 1]);
         no_trace_id.extend([0; 24]);

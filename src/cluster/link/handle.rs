@@ -26,6 +26,9 @@ pub(super) const IN_FLIGHT_MAX: usize = 65_536;
 /// The first protocol in which a node can renew leases for others.
 const RENEWAL_PROTOCOL: u16 = 2;
 
+/// The first protocol in which a call says which stages its connections must be of.
+const STAGES_PROTOCOL: u16 = 3;
+
 /// Most bytes of descriptions of connections that wait to be sent. A GET beyond it is refused: 503.
 const INFO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -118,6 +121,11 @@ impl Link {
             return Err(CallError::NotSent);
         }
         self.start(Question::Renew { epoch, lease_millis })?.within(within).await
+    }
+
+    /// Returns `true` if the peer understands which stages the connections of a call must be of.
+    pub fn knows_stages(&self) -> bool {
+        self.protocol >= STAGES_PROTOCOL
     }
 
     /// Makes a call whose answer is to be waited for. Calls reach the owner in the order in which they are made.

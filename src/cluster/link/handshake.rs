@@ -24,7 +24,7 @@ use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::secret::Secret;
 
 /// The lowest and the highest protocol that this program speaks.
-pub const PROTOCOL: (u16, u16) = (1, 2);
+pub const PROTOCOL: (u16, u16) = (1, 3);
 
 /// Largest frame before the handshake is done, in bytes.
 pub(super) const HANDSHAKE_FRAME_MAX_BYTES: usize = 1024;
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_older_or_newer_protocol_is_refused_whatever_follows() {
-        for protocol in [(0, 0), (3, 9)] {
+        for protocol in [(0, 0), (4, 9)] {
             let hello = hello(protocol).encode();
             assert_eq!(Hello::decode(&hello, PROTOCOL), Err(Refusal::Protocol));
             assert_eq!(Hello::decode(&hello[..13], PROTOCOL), Err(Refusal::Protocol));

@@ -6,14 +6,16 @@
 //! - [`LocalConnections`] is the trait by which this node answers the calls of its peers.
 //!
 //! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
-//! both send frames: four bytes of length, one byte of kind, and the fields of the kind. Numbers are big-endian, a text
-//! follows one byte that holds its length, and a trace is one byte 0, or one byte 1, trace id (16) and span id (8).
+//! both send frames: four bytes of length, one byte of kind, and the fields of the kind; numbers are big-endian, a text
+//! stands behind one byte of length. A target is connection id (14), api id (text) and one byte of flags; with flag 1
+//! trace id (16) and span id (8) follow, with flag 2, since protocol 3, two bytes of length and the names of the stages
+//! that the connection must be of (texts).
 //!
 //! | kind | frame | fields |
 //! | --- | --- | --- |
-//! | 1, 2 | POST of text, of binary data | call id (8), connection id (14), api id (text), trace, the data |
-//! | 3 | GET | call id, connection id, api id, trace |
-//! | 4 | DELETE | call id, connection id, api id, trace, code (2), reason (text) |
+//! | 1, 2 | POST of text, of binary data | call id (8), target, the data |
+//! | 3 | GET | call id, target |
+//! | 4 | DELETE | call id, target, code (2), reason (text) |
 //! | 5 | answers | for each: call id (8), outcome (1) |
 //! | 6 | description, answering a GET | call id (8), the JSON |
 //! | 7, 8 | ping, pong | |

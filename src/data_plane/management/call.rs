@@ -2,20 +2,29 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
 use super::Operation;
 use super::push::Outcome as Reached;
+use crate::authorizer::{Grant, PolicyPath};
 use crate::clock::Timestamp;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::Counts;
 use crate::id::{ConnectionId, EventId};
-use crate::principal::IamIdentity;
-use crate::telemetry::{Callback, EventRecord, Outcome, Span, SpanKind, StageLabels, Subject};
+use crate::stage_names::StageNames;
+use crate::telemetry::{Callback, EventRecord, Outcome, Sender, Span, SpanKind, StageLabels, Subject};
 use crate::trace_context::TraceContext;
+
+/// A name that no stage has. A policy that allows a call there allows it in stages that are gone from the configuration
+/// as well, which may still have connections.
+const NO_STAGE: &str = "~";
+
+/// Stands for any connection.
+const CONNECTION: Resource = Resource::Connection(String::new());
 
 /// A call of `@connections` that is under way, from whichever listener it came: who calls, and what is recorded of it
 /// when it is over.
@@ -39,8 +48,8 @@ pub struct CallRecord {
     pub request_bytes: usize,
     /// By which way a post reached its connection: `local` or `peer`.
     pub path: &'static str,
-    /// Who signed it.
-    pub signer: Option<Arc<IamIdentity>>,
+    /// The right of the key that signed it, where calls have to be signed.
+    pub grant: Option<Grant>,
     /// What became of what was sent to many.
     reached: Option<Counts>,
 }
@@ -52,8 +61,9 @@ impl CallRecord {
         (deployment, stage): (Arc<Deployment>, Arc<Stage>),
         resource: Resource,
         (host, method, headers): (String, Method, &HeaderMap),
-        source_ip: IpAddr,
+        (source_ip, sender): (IpAddr, Sender),
     ) -> Self {
+        let tracer = &plane.telemetry.tracer;
         let user_agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         CallRecord {
             deployment,
@@ -67,10 +77,10 @@ impl CallRecord {
             request_id: EventId::random(),
             request_time: plane.clock.now(),
             started: Instant::now(),
-            span: plane.telemetry.tracer.start("@connections", SpanKind::Server, TraceContext::of_headers(headers)),
+            span: tracer.start_for("@connections", SpanKind::Server, sender, TraceContext::of_headers(headers)),
             request_bytes: 0,
             path: "local",
-            signer: None,
+            grant: None,
             reached: None,
         }
     }
@@ -78,6 +88,34 @@ impl CallRecord {
     /// The API and the stage, as metrics name them.
     pub fn labels(&self) -> StageLabels {
         StageLabels { api_id: Arc::clone(&self.deployment.api_id), stage: Arc::clone(&self.stage.name) }
+    }
+
+    /// Returns `true` if the call may name a connection of `stage`: the key that signed it may do the same there. The
+    /// call's own stage needs no look: without that right the call would not have been admitted.
+    pub(super) fn reaches(&self, stage: &str) -> bool {
+        *self.stage.name == *stage || self.grant.as_ref().is_none_or(|grant| self.is_granted(grant, stage))
+    }
+
+    /// The stages whose connections the call may name, or `None` for every stage.
+    pub(super) fn stages(&self) -> Option<StageNames<Bytes>> {
+        let grant = self.grant.as_ref().filter(|grant| grant.is_limited())?;
+        let (mut reached, mut is_everywhere) = (Vec::new(), self.is_granted(grant, NO_STAGE));
+        for stage in self.deployment.stages() {
+            match self.reaches(&stage.name) {
+                true => reached.push(&*stage.name),
+                false => is_everywhere = false,
+            }
+        }
+        (!is_everywhere).then(|| StageNames::new(reached))
+    }
+
+    fn is_granted(&self, grant: &Grant, stage: &str) -> bool {
+        let path = match self.operation {
+            // What a post to the connection alone would need.
+            Some(Operation::Send) => PolicyPath { escaped: CONNECTION.path().into(), plain: None },
+            _ => self.resource.policy_path(),
+        };
+        grant.check(&self.deployment.api_id, stage, &path, self.user_agent.as_deref()).is_ok()
     }
 
     /// All is known of what was sent to many.
@@ -118,7 +156,7 @@ impl CallRecord {
             request_time: self.request_time,
             source_ip: Some(self.source_ip),
             user_agent: self.user_agent.as_deref(),
-            signer: self.signer.as_deref(),
+            signer: self.grant.as_ref().map(|grant| &**grant.identity()),
         };
         let labels = self.labels();
         if self.reached.is_some() {

@@ -55,7 +55,7 @@ pub async fn delete_connection(
     id: &str,
     request: &CloseRequest,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    match find(plane, &call.deployment, id).await? {
+    match find(plane, call, id).await? {
         Found::Here(open) if close(&open, request.code, &request.reason) => {}
         Found::Here(_) => return Err(ConnectionsApiError::Gone),
         Found::Elsewhere(id) => {

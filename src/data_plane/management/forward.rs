@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::CallRecord;
+use super::reach::stages_for;
 use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
 use crate::cluster::link::{Action, Answer, Call, CallError, Outcome};
@@ -50,7 +51,8 @@ async fn ask(
     };
     let within = plane.live().limits.slow_client_timeout() + ANSWER_MARGIN;
     let is_get = matches!(action, Action::Get);
-    let call = Call { connection, api_id: record.deployment.api_id.clone(), trace: span.context(), action };
+    let (api_id, stages) = (record.deployment.api_id.clone(), stages_for(&link, record.stages().as_ref()));
+    let call = Call { connection, api_id, trace: span.context(), stages, action };
     match link.call(call, within).await {
         Ok(Answer::Outcome(Outcome::Gone)) | Err(CallError::Gone) => Err(ConnectionsApiError::Gone),
         Ok(Answer::Outcome(Outcome::Full)) => Err(ConnectionsApiError::BufferFull),

@@ -35,7 +35,7 @@ pub async fn get_connection(
     call: &CallRecord,
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let json = match find(plane, &call.deployment, id).await? {
+    let json = match find(plane, call, id).await? {
         Found::Here(open) => {
             count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
             describe(&open)

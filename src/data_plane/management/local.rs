@@ -6,6 +6,7 @@ use super::answer_peer::answer_peer;
 use super::delete_connection::close;
 use super::get_connection::describe;
 use super::post_to_connection::frame;
+use super::reach::Reach;
 use super::{DataType, count, find_here, forwarded, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, Outcome, Target};
@@ -120,7 +121,8 @@ fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<Open, Outcome> {
     if !may_serve(plane) {
         return Err(Outcome::Unavailable);
     }
-    find_here(plane, to.api_id, &to.connection).ok_or(Outcome::Gone)
+    let reach = to.stages.map_or(Reach::Everywhere, Reach::Named);
+    find_here(plane, to.api_id, &to.connection, reach).ok_or(Outcome::Gone)
 }
 
 /// Does something for a peer if it is within the usage plan of the connection's API key: at once, or in a task of its

@@ -4,11 +4,11 @@ use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::find_here;
-use super::peers::{Reply, ask_one, by_owner};
+use super::peers::{Reply, ask_named, by_owner};
+use super::reach::Reach;
+use super::{CallRecord, find_here};
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
 use crate::groups::{Ask, Changed, JoinRefused, Names};
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
@@ -84,10 +84,10 @@ impl Change {
 /// The connection is gone, in as many groups as it may be, or its node cannot be reached.
 pub async fn change_one(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
+    call: &CallRecord,
     change: Change,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let Outcome { changed, unreachable } = apply(plane, &deployment.api_id, change).await;
+    let Outcome { changed, unreachable } = apply(plane, call, change).await;
     if !changed.gone.is_empty() {
         return Err(ConnectionsApiError::Gone);
     }
@@ -99,9 +99,9 @@ pub async fn change_one(
 
 /// `PUT` and `DELETE /{stage}/@groups/{group}/connections`: as for one, for all that the body names; those that it could
 /// not be done for are named.
-pub async fn change_many(plane: &DataPlane, deployment: &Arc<Deployment>, change: Change) -> Response<Body> {
+pub async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -> Response<Body> {
     let count = change.connections.len();
-    let Outcome { changed, unreachable } = apply(plane, &deployment.api_id, change).await;
+    let Outcome { changed, unreachable } = apply(plane, call, change).await;
     let texts = |ids: &[ConnectionId]| ids.iter().map(ToString::to_string).collect();
     json(&Report {
         changed: count - changed.gone.len() - changed.full.len() - unreachable.len(),
@@ -111,16 +111,19 @@ pub async fn change_many(plane: &DataPlane, deployment: &Arc<Deployment>, change
     })
 }
 
-async fn apply(plane: &DataPlane, api_id: &Arc<str>, change: Change) -> Outcome {
+async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome {
     let Change { group, join, connections } = change;
+    let (api_id, reach) = (&call.deployment.api_id, Reach::OfCall(call));
     let (own, elsewhere) = by_owner(plane, &connections).await;
+    let stages = if elsewhere.is_empty() { None } else { reach.stages() };
+    let stages = &stages;
     let asked = elsewhere.into_iter().map(|(owner, connections)| {
         let (api_id, group, asked) = (Arc::clone(api_id), group.clone(), connections.clone());
         let ask = Ask::Change { api_id, group, connections: asked, join };
-        async move { (ask_one(owner, &ask).await, connections) }
+        async move { (ask_named(owner, ask, stages.as_ref()).await, connections) }
     });
     let replies = join_all(asked).await;
-    let changed = change_here(plane, api_id, &Change { group, join, connections: own });
+    let changed = change_here(plane, api_id, &Change { group, join, connections: own }, reach);
     if join {
         plane.recorded().await;
     }
@@ -141,12 +144,12 @@ async fn apply(plane: &DataPlane, api_id: &Arc<str>, change: Change) -> Outcome 
     outcome
 }
 
-/// Changes the group for those of the connections that are on this node.
-pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change) -> Changed {
+/// Changes the group for those of the connections that are on this node and within `reach`.
+pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change, reach: Reach<'_>) -> Changed {
     let most = plane.live().most_topics();
     let mut changed = Changed::default();
     for id in &change.connections {
-        let Some(open) = find_here(plane, api_id, id) else {
+        let Some(open) = find_here(plane, api_id, id, reach) else {
             changed.gone.push(*id);
             continue;
         };
@@ -169,16 +172,17 @@ pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change)
 /// The id is malformed, the connection gone, or its node cannot be reached.
 pub async fn get_connection_groups(
     plane: &DataPlane,
-    deployment: &Arc<Deployment>,
+    call: &CallRecord,
     id: &str,
 ) -> Result<Response<Body>, ConnectionsApiError> {
+    let (api_id, reach) = (&call.deployment.api_id, Reach::OfCall(call));
     let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
     let (own, mut elsewhere) = by_owner(plane, &[parsed]).await;
     let names = match elsewhere.pop() {
-        None => own.first().and_then(|own| names_here(plane, &deployment.api_id, own)),
+        None => own.first().and_then(|own| names_here(plane, api_id, own, reach)),
         Some((owner, _)) => {
-            let ask = Ask::Names { api_id: Arc::clone(&deployment.api_id), connection: parsed };
-            match ask_one(owner, &ask).await {
+            let ask = Ask::Names { api_id: Arc::clone(api_id), connection: parsed };
+            match ask_named(owner, ask, reach.stages().as_ref()).await {
                 Reply::Said(said) => Names::decode(&said).map_err(|_| ConnectionsApiError::OwnerUnreachable)?.0,
                 Reply::Gone => None,
                 Reply::Nothing => return Err(ConnectionsApiError::OwnerUnreachable),
@@ -190,8 +194,13 @@ pub async fn get_connection_groups(
     Ok(json(&serde_json::json!({ "groups": groups })))
 }
 
-/// The groups of a connection of this node; none if it is gone.
-pub(super) fn names_here(plane: &DataPlane, api_id: &str, id: &ConnectionId) -> Option<Vec<TopicName>> {
-    let open = find_here(plane, api_id, id)?;
+/// The groups of a connection of this node; none if it is gone or not within `reach`.
+pub(super) fn names_here(
+    plane: &DataPlane,
+    api_id: &str,
+    id: &ConnectionId,
+    reach: Reach<'_>,
+) -> Option<Vec<TopicName>> {
+    let open = find_here(plane, api_id, id, reach)?;
     plane.groups.names(&open.connection, TopicKind::Group)
 }

@@ -16,22 +16,24 @@ mod peers;
 mod post_to_audience;
 mod post_to_connection;
 pub(super) mod push;
+pub(super) mod reach;
 pub(super) mod send;
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::time::timeout;
 
-use crate::authorizer::{Claim, ConnectionsCall, Counted, Denial, Signer};
+use crate::authorizer::{Claim, ConnectionsCall, Counted, Denial, Grant};
 use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::registry::Open;
 use crate::request_context::Connection;
 use crate::telemetry::{Span, SpanKind};
 use crate::trace_context::TraceContext;
+
+use reach::Reach;
 
 pub use call::CallRecord;
 pub use delete_connection::{CloseRequest, delete_connection};
@@ -55,33 +57,32 @@ fn count(plane: &DataPlane, connection: &Connection) -> Counted {
     }
 }
 
-/// Finds out as much of who signed a call as can be known before its body is there; the operator learns of one that cannot
-/// be let in.
+/// Authenticates and authorizes a signed call of `@connections`; the operator learns of one that is refused.
 ///
 /// # Errors
-/// It cannot be let in whatever its body is.
-pub fn claim_call(plane: &DataPlane, call: &ConnectionsCall<'_>) -> Result<Claim, ConnectionsApiError> {
-    plane.live().access.claim_call(call, plane.clock.now()).map_err(|denial| denied(call, denial))
+/// [`ConnectionsApiError::Denied`]: it cannot be let in whatever its body is.
+pub fn claim_call<'h>(
+    plane: &DataPlane,
+    call: &ConnectionsCall<'_>,
+    deciding: impl IntoIterator<Item = &'h HeaderName>,
+) -> Result<Claim, ConnectionsApiError> {
+    plane.live().access.claim_call(call, deciding, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
 /// Finds out who signed a call, now that its body is there; the operator learns of one that may not be made.
 ///
 /// # Errors
-/// It may not be made.
-pub fn admit_call(
-    plane: &DataPlane,
-    claim: Claim,
-    call: &ConnectionsCall<'_>,
-) -> Result<Arc<Signer>, ConnectionsApiError> {
+/// [`ConnectionsApiError::Denied`]: the signature is not valid, or its key may not make the call.
+pub fn admit_call(plane: &DataPlane, claim: Claim, call: &ConnectionsCall<'_>) -> Result<Grant, ConnectionsApiError> {
     plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
-/// Whether a signer may do something to each of the paths of a call; the operator learns if it may not.
+/// Checks whether a signed call is worth reading its body. The signature must cover the headers of `deciding`.
 ///
 /// # Errors
-/// It may not.
-pub fn permit(plane: &DataPlane, signer: &Signer, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    plane.live().access.permit(signer, call, plane.clock.now()).map_err(|denial| denied(call, denial))
+/// [`ConnectionsApiError::Denied`]: its key may not make the call on one of its paths.
+pub fn permit(grant: &Grant, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
+    grant.permit(call).map_err(|denial| denied(call, denial))
 }
 
 fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
@@ -104,13 +105,14 @@ enum Found {
 }
 
 /// Finds the connection that a call is about, once this node may serve it.
-async fn find(plane: &DataPlane, deployment: &Arc<Deployment>, id: &str) -> Result<Found, ConnectionsApiError> {
+async fn find(plane: &DataPlane, call: &CallRecord, id: &str) -> Result<Found, ConnectionsApiError> {
     let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
     if plane.cluster.is_some() && parsed.node() != plane.registry.node() {
         return Ok(Found::Elsewhere(parsed));
     }
     served(plane).await?;
-    find_here(plane, &deployment.api_id, &parsed).map(Found::Here).ok_or(ConnectionsApiError::Gone)
+    let found = find_here(plane, &call.deployment.api_id, &parsed, Reach::OfCall(call));
+    found.map(Found::Here).ok_or(ConnectionsApiError::Gone)
 }
 
 /// How long a call waits while this node must not serve. What was queued before waits for as long as clients are held.
@@ -132,11 +134,10 @@ async fn served(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
     opened.map_err(|_| ConnectionsApiError::OwnerUnreachable)
 }
 
-/// Finds a connection of this node. It belongs to the API, not to the stage: every stage of its API reaches it, as on
-/// AWS.
-fn find_here(plane: &DataPlane, api_id: &str, id: &ConnectionId) -> Option<Open> {
+/// Finds a connection of this node, if it is of the API and within `reach`.
+fn find_here(plane: &DataPlane, api_id: &str, id: &ConnectionId, reach: Reach<'_>) -> Option<Open> {
     let open = plane.registry.get_open(id).filter(|open| *open.connection.api_id == *api_id);
-    open.filter(|open| open.outbox.is_open())
+    open.filter(|open| open.outbox.is_open() && reach.has(&open.connection.stage))
 }
 
 /// The span of what another node asks for, if its trace is made.

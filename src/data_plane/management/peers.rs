@@ -9,12 +9,14 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::push::PENDING_AFTER;
+use super::reach::encode_for;
 use crate::cluster::link::{Answer, CallError, Question, Waiting};
 use crate::cluster::{Others, Owner};
 use crate::data_plane::DataPlane;
 use crate::groups::Ask;
 use crate::id::{ConnectionId, NodeId};
 use crate::registry::Holders;
+use crate::stage_names::StageNames;
 use crate::topic::TopicName;
 
 /// How much longer than slow members are waited for a node may take to answer.
@@ -88,10 +90,13 @@ pub(super) async fn holders(
     roster.find(api_id, names).await
 }
 
-/// Asks one node.
-pub(super) async fn ask_one(owner: Owner, ask: &Ask) -> Reply {
+/// Asks one node about connections that `ask` names; with `stages` those of others are gone.
+pub(super) async fn ask_named(owner: Owner, ask: Ask, stages: Option<&StageNames<Bytes>>) -> Reply {
     match owner {
-        Owner::Linked(link) => reply(link.start(Question::Ask { head: ask.encode(), data: Bytes::new() })).await,
+        Owner::Linked(link) => {
+            let head = encode_for(&link, ask, stages);
+            reply(link.start(Question::Ask { head, data: Bytes::new() })).await
+        }
         Owner::Gone => Reply::Gone,
         Owner::Unreachable => Reply::Nothing,
     }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::post_to_connection::frame;
 use super::push::{Outcome, begin, finish};
+use super::reach::Reach;
 use super::{CallRecord, DataType};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -60,7 +61,8 @@ pub async fn post_to_audience(
     }
     let labels = call.labels();
     let mut outcome = Outcome::default();
-    for pushing in begin(plane, &labels, &call.span, vec![(audience, frame(data, data_type))]).await {
+    let messages = vec![(audience, frame(data, data_type))];
+    for pushing in begin(plane, &labels, &call.span, Reach::Everywhere, messages).await {
         outcome = finish(plane, &labels, pushing).await;
     }
     call.fanned_out(&outcome);

@@ -32,7 +32,7 @@ pub async fn post_to_connection(
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let id = call.resource.connection().unwrap_or_default();
-    let outcome = match find(plane, &call.deployment, id).await? {
+    let outcome = match find(plane, call, id).await? {
         Found::Elsewhere(id) => {
             call.path = "peer";
             post_elsewhere(plane, call, id, data, data_type).await

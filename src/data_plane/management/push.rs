@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::find_here;
 use super::peers::{Asked, Reply, by_owner, holders, reply};
+use super::reach::{Reach, encode_for};
 use crate::cluster::link::{Link, Question};
 use crate::cluster::{Others, Owner};
 use crate::data_plane::DataPlane;
@@ -16,6 +18,7 @@ use crate::groups::{Ask, Audience, Counts, FanOut, Member, Pushed};
 use crate::id::{ConnectionId, NodeId};
 use crate::registry::Holders;
 use crate::session::Frame;
+use crate::stage_names::StageNames;
 use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
 
@@ -64,6 +67,7 @@ pub(in crate::data_plane) async fn begin(
     plane: &DataPlane,
     labels: &StageLabels,
     span: &Span,
+    reach: Reach<'_>,
     messages: Vec<(Audience, Frame)>,
 ) -> Vec<Pushing> {
     // Found before anything is queued: from then on nothing waits, so that the order of the messages is kept.
@@ -76,11 +80,14 @@ pub(in crate::data_plane) async fn begin(
             let names = messages.iter().flat_map(|(audience, _)| &audience.topics).collect();
             let others = cluster.others();
             let holders = holders(plane, &labels.api_id, &others, names).await;
-            Ways { owners: owners.collect(), others, holders }
+            let owners: HashMap<NodeId, Owner> = owners.collect();
+            let stages = if owners.is_empty() { None } else { reach.stages() };
+            Ways { owners, others, holders, stages }
         }
         None => Ways::default(),
     };
-    messages.into_iter().map(|(audience, frame)| queue(plane, labels, span, &ways, audience, &frame)).collect()
+    let queue = |(audience, frame)| queue(plane, labels, span, (&ways, reach), audience, &frame);
+    messages.into_iter().map(queue).collect()
 }
 
 /// The ways to other nodes, as they are when messages are queued.
@@ -91,6 +98,8 @@ struct Ways {
     others: Others,
     /// Of the others, those that may have members. `None` if all may.
     holders: Option<Holders>,
+    /// The stages that named connections must be of, or `None` for every stage.
+    stages: Option<StageNames<Bytes>>,
 }
 
 impl Ways {
@@ -105,7 +114,7 @@ fn queue(
     plane: &DataPlane,
     labels: &StageLabels,
     span: &Span,
-    ways: &Ways,
+    (ways, reach): (&Ways, Reach<'_>),
     mut audience: Audience,
     frame: &Frame,
 ) -> Pushing {
@@ -136,12 +145,13 @@ fn queue(
         let (api_id, stage) = (Arc::clone(&labels.api_id), Arc::clone(&labels.stage));
         let mut span = span.child("forward", SpanKind::Client);
         span.set("tidegate.peer", link.peer.node);
-        let head =
-            Ask::Push { api_id, stage, audience, binary: frame.is_binary(), trace: Some(span.context()) }.encode();
+        let ask = Ask::Push { api_id, stage, audience, binary: frame.is_binary(), trace: Some(span.context()) };
+        let stages = ways.stages.as_ref().filter(|_| !connections.is_empty());
+        let head = encode_for(link, ask, stages);
         Elsewhere { asked: link.start(Question::Ask { head, data: frame.bytes() }), connections, span }
     });
     let elsewhere = elsewhere.collect();
-    let here = queue_here(plane, labels, &audience, frame);
+    let here = queue_here(plane, labels, &audience, frame, reach);
     Pushing { here, elsewhere, gone, unreachable: unreachable.len() }
 }
 
@@ -178,8 +188,14 @@ pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabel
     outcome
 }
 
-/// Queues a message for those of its audience who are on this node.
-pub(super) fn queue_here(plane: &DataPlane, labels: &StageLabels, audience: &Audience, frame: &Frame) -> Here {
+/// Queues a message for those of its audience who are on this node. Connections that are named must be within `reach`.
+pub(super) fn queue_here(
+    plane: &DataPlane,
+    labels: &StageLabels,
+    audience: &Audience,
+    frame: &Frame,
+    reach: Reach<'_>,
+) -> Here {
     let api_id = &labels.api_id;
     let mut members = Vec::new();
     if let Some(stage) = &audience.stage {
@@ -191,7 +207,7 @@ pub(super) fn queue_here(plane: &DataPlane, labels: &StageLabels, audience: &Aud
     }
     let mut gone = Vec::new();
     for id in audience.connections.iter().filter(|id| !audience.except.has(id)) {
-        match find_here(plane, api_id, id) {
+        match find_here(plane, api_id, id, reach) {
             Some(open) => members.push(Member { id: *id, outbox: open.outbox }),
             None => gone.push(*id),
         }

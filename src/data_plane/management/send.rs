@@ -7,6 +7,7 @@ use http_body_util::Full;
 
 use super::post_to_audience::Report;
 use super::push::{Outcome, begin, finish};
+use super::reach::Reach;
 use super::{CallRecord, DataType};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -45,10 +46,14 @@ impl Batch {
         for message in &mut messages {
             message.audience.except.0.extend(&except.0);
         }
+        Ok(Batch { in_lines: Batch::asks_for_lines(content_type) || messages.len() > 1, messages })
+    }
+
+    /// Returns `true` if a Content-Type asks for an answer line by line.
+    pub fn asks_for_lines(content_type: Option<&HeaderValue>) -> bool {
         let essence = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = essence.split(';').next().unwrap_or_default().trim();
-        let is_lines = ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&essence);
-        Ok(Batch { in_lines: is_lines || messages.len() > 1, messages })
+        ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&essence)
     }
 
     /// What policies have to allow: what each target by itself would need.
@@ -90,7 +95,7 @@ pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Res
     let labels = call.labels();
     let messages = messages.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
     let (mut lines, mut total) = (Vec::new(), Outcome::default());
-    for pushing in begin(plane, &labels, &call.span, messages).await {
+    for pushing in begin(plane, &labels, &call.span, Reach::OfCall(call), messages).await {
         let outcome = finish(plane, &labels, pushing).await;
         total.counts.add(outcome.counts);
         total.unreachable_nodes = total.unreachable_nodes.max(outcome.unreachable_nodes);

@@ -24,8 +24,8 @@ use crate::limits::{Bucket, Slot, cut_forwarded_for, cut_header};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
-    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Reason, Span, SpanKind, StageLabels, Subject, chain,
-    execution_log,
+    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Reason, Sender, Span, SpanKind, StageLabels, Subject,
+    chain, execution_log,
 };
 use crate::trace_context::TraceContext;
 
@@ -39,8 +39,11 @@ pub struct UpgradeRequest {
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub handshake: Handshake,
-    /// The Host that the client used, with its port.
+    /// The Host that the client used, with its port, if it is a name of this gateway; else the address that it connected
+    /// to.
     pub host: String,
+    /// A backend reaches that host by `https`.
+    pub callback_secure: bool,
     pub secure: bool,
     pub source_ip: IpAddr,
     /// The port that the client used.
@@ -53,6 +56,8 @@ pub struct UpgradeRequest {
     pub client_cert: Option<Arc<ClientCert>>,
     /// The listener counts the connection for its client's address already.
     pub is_counted: bool,
+    /// Decides whether the trace that came along is made.
+    pub sender: Sender,
 }
 
 /// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
@@ -91,7 +96,8 @@ pub(super) struct Particulars {
 /// The client is to be refused.
 pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Result<Admitted, Refusal> {
     let started = Instant::now();
-    let span = plane.telemetry.tracer.start("$connect", SpanKind::Server, request.handshake.trace());
+    let parent = request.handshake.trace();
+    let span = plane.telemetry.tracer.start_for("$connect", SpanKind::Server, request.sender, parent);
     request.handshake.name_trace(span.context());
     let live = Arc::clone(&request.live);
     let request_id = EventId::random();
@@ -102,6 +108,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         connected_at: plane.clock.now(),
         configuration: live.number,
         host: request.host.as_str().into(),
+        callback_secure: request.callback_secure,
         secure: request.secure,
         source_ip: request.source_ip,
         user_agent: request

@@ -6,8 +6,9 @@
 //! (`exporter.rs`) that posts them to a collector. A span that finds the queue full is lost and counted, and nothing
 //! waits.
 //!
-//! A trace from outside is recorded if its sender sampled it; of the traces that begin here, a share is. Without a
-//! collector no span is recorded, and the context from outside is passed on unchanged.
+//! A trace that comes from a backend or a trusted proxy is made if its sender makes it; of those that begin here a share
+//! is. A stranger's word counts for the same share and a few traces a second ([`Sender`]). Without a collector no span is
+//! made, and what comes from outside is passed on as it is.
 
 mod exporter;
 mod settings;
@@ -15,4 +16,4 @@ mod span;
 
 pub use exporter::{ExportTarget, InvalidEndpoint};
 pub use settings::TracingSettings;
-pub use span::{Span, SpanKind, Tracer};
+pub use span::{Sender, Span, SpanKind, Tracer};

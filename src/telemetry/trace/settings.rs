@@ -22,8 +22,8 @@ pub struct TracingSettings {
     #[schemars(length(min = 1, max = 256))]
     pub service_name: String,
 
-    /// Share of the traces that begin here and are recorded; one that comes from a client or a backend is recorded if
-    /// its sender recorded it.
+    /// Share of traces that are made of those that begin here. One that comes from a trusted proxy, a signed call or the
+    /// internal listener is made if its sender makes it; of those that others want the same share, and 10 a second more.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling_ratio: f64,
 

@@ -8,10 +8,26 @@ use opentelemetry_proto::tonic::trace::v1::{Span as OtlpSpan, Status};
 
 use super::exporter::SpanQueue;
 use crate::clock::Clock;
+use crate::limits::Throttle;
 use crate::trace_context::TraceContext;
 
 /// Most attributes of one span.
 const ATTRIBUTES_MAX: usize = 32;
+
+/// Most traces a second that are made beyond `samplingRatio` because a stranger wants them, on this node. Each costs a
+/// post to the collector and room in its queue.
+const STRANGERS_TRACES_PER_SECOND: f64 = 10.0;
+
+/// The trust in whoever sends a trace along, which decides whether its sampled flag counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A proxy in `trustedProxies`, or a backend on the internal listener: its traces are made if it makes them.
+    Trusted,
+    /// Anybody else: of its traces the share `samplingRatio` is made, and a few a second more.
+    Stranger,
+    /// A caller whose signature is not checked yet: a stranger until [`Span::prove`].
+    Unproven,
+}
 
 /// The side of a call that a span stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +46,21 @@ pub struct Tracer {
     clock: Arc<dyn Clock>,
     sampling_ratio: f64,
     queue: Option<SpanQueue>,
+    /// The bucket of strangers' traces.
+    strangers: Arc<Strangers>,
+}
+
+/// A bucket of traces that are made because a stranger wants them.
+struct Strangers(Option<Throttle>);
+
+impl Strangers {
+    fn new() -> Arc<Self> {
+        Arc::new(Strangers(Throttle::new(Some(STRANGERS_TRACES_PER_SECOND), None)))
+    }
+
+    fn admit(&self) -> bool {
+        self.0.as_ref().is_some_and(Throttle::admit)
+    }
 }
 
 /// A piece of work, from its start until it is dropped. A span that is not recorded costs only its context.
@@ -42,24 +73,26 @@ struct Recording {
     span: OtlpSpan,
     clock: Arc<dyn Clock>,
     queue: SpanQueue,
+    /// The bucket to take from at the end, until the caller has proved who it is.
+    unproven: Option<Arc<Strangers>>,
 }
 
 impl Tracer {
     /// Returns a tracer that records no span and passes on the context from outside.
     pub fn off(clock: Arc<dyn Clock>) -> Self {
-        Tracer { clock, sampling_ratio: 0.0, queue: None }
+        Tracer { clock, sampling_ratio: 0.0, queue: None, strangers: Strangers::new() }
     }
 
     /// Returns a tracer that puts finished spans into `queue`.
     pub(super) fn new(clock: Arc<dyn Clock>, sampling_ratio: f64, queue: SpanQueue) -> Self {
-        Tracer { clock, sampling_ratio, queue: Some(queue) }
+        Tracer { clock, sampling_ratio, queue: Some(queue), strangers: Strangers::new() }
     }
 
     /// Starts the first span of this node in a trace: in that of `parent`, or in a new one.
     pub fn start(&self, name: &'static str, kind: SpanKind, parent: Option<TraceContext>) -> Span {
         let sampled = match parent {
             Some(parent) => parent.sampled,
-            None => self.queue.is_some() && rand::random::<f64>() < self.sampling_ratio,
+            None => self.queue.is_some() && self.is_sampled(),
         };
         match &self.queue {
             Some(queue) if sampled => {
@@ -71,6 +104,34 @@ impl Tracer {
                 Span { context, recording: None }
             }
         }
+    }
+
+    /// Starts the first span of this node in a trace that came with a request, if there is one. If the sampled flag of its
+    /// sender does not count, the trace goes on unsampled.
+    pub fn start_for(&self, name: &'static str, kind: SpanKind, sender: Sender, parent: Option<TraceContext>) -> Span {
+        // Without a collector a foreign trace is passed on as it is.
+        let Some(parent) = parent.filter(|parent| parent.sampled && self.queue.is_some()) else {
+            return self.start(name, kind, parent);
+        };
+        // As of the traces that begin here.
+        let is_made = sender == Sender::Trusted || self.is_sampled();
+        match sender {
+            Sender::Unproven if !is_made => {
+                let mut span = self.start(name, kind, Some(parent));
+                if let Some(recording) = &mut span.recording {
+                    recording.unproven = Some(Arc::clone(&self.strangers));
+                }
+                span
+            }
+            Sender::Stranger if !is_made && !self.strangers.admit() => {
+                self.start(name, kind, Some(TraceContext { sampled: false, ..parent }))
+            }
+            Sender::Trusted | Sender::Stranger | Sender::Unproven => self.start(name, kind, Some(parent)),
+        }
+    }
+
+    fn is_sampled(&self) -> bool {
+        rand::random::<f64>() < self.sampling_ratio
     }
 }
 
@@ -98,13 +159,20 @@ impl Span {
             flags: 1,
             ..OtlpSpan::default()
         };
-        let recording = Recording { span, clock: Arc::clone(clock), queue: queue.clone() };
+        let recording = Recording { span, clock: Arc::clone(clock), queue: queue.clone(), unproven: None };
         Span { context, recording: Some(Box::new(recording)) }
     }
 
     /// Returns the place from which the next span of the trace continues.
     pub fn context(&self) -> TraceContext {
         self.context
+    }
+
+    /// Notes that the caller has proved who it is, so its trace is made.
+    pub fn prove(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.unproven = None;
+        }
     }
 
     /// Returns true if the span will be exported, so that it is worth computing attributes.
@@ -160,7 +228,10 @@ impl Drop for Span {
     /// Ends the span, and queues it if it is recorded.
     fn drop(&mut self) {
         if let Some(recording) = self.recording.take() {
-            let Recording { mut span, clock, queue } = *recording;
+            let Recording { mut span, clock, queue, unproven } = *recording;
+            if unproven.is_some_and(|strangers| !strangers.admit()) {
+                return;
+            }
             span.end_time_unix_nano = clock.now_nanos().max(span.start_time_unix_nano);
             queue.push(span);
         }

@@ -83,5 +83,5 @@ pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> String {
 }
 
 pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
-    raw(address, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
+    raw(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await
 }

@@ -21,6 +21,9 @@ use super::{Http, LEASE, TestClient, eventually};
 
 pub(crate) const SECRET: &str = "a secret of sixteen characters";
 
+/// The secret of every key that signs calls on the internal listener.
+pub(crate) const KEY_SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
 /// Nodes, a backend that accepts everybody, and whatever else runs until the end of the test.
 pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<TestNode>,
@@ -34,7 +37,7 @@ pub(crate) struct TestNode {
     /// What asks for the table to be read anew. Answered by nobody unless a test does.
     pub(crate) refreshes: Option<RefreshRequests>,
     backend: TestBackend,
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     clients: AtomicUsize,
 }
 
@@ -179,9 +182,13 @@ impl TestNode {
     }
 
     pub(crate) async fn connect(&self) -> TestClient {
+        self.connect_to("prod").await
+    }
+
+    pub(crate) async fn connect_to(&self, stage: &str) -> TestClient {
         let name = format!("{}-{}", self.id(), self.clients.fetch_add(1, Ordering::Relaxed));
         let address = self.gateway.public_address();
-        let socket = TestClient::connect(&format!("ws://{address}/_aws/execute-api/chat/prod?name={name}")).await;
+        let socket = TestClient::connect(&format!("ws://{address}/_aws/execute-api/chat/{stage}?name={name}")).await;
         TestClient::new(self.backend.id_of(&name), socket)
     }
 
@@ -195,7 +202,19 @@ fn config(backend: SocketAddr) -> Config {
         "
 listeners:
   public: {{ address: '127.0.0.1:0', connectionsApi: NONE }}
-  internal: {{ address: '127.0.0.1:0' }}
+  internal: {{ address: '127.0.0.1:0', connectionsApi: AWS_IAM }}
+credentials:
+  all: {{ accessKeyId: AKIDALL, secretAccessKey: {KEY_SECRET} }}
+  test-stage:
+    accessKeyId: AKIDTEST
+    secretAccessKey: {KEY_SECRET}
+    policyDocument:
+      Statement: {{ Effect: Allow, Action: '*', Resource: 'arn:aws:execute-api:*:*:chat/test/*' }}
+  both-stages:
+    accessKeyId: AKIDBOTH
+    secretAccessKey: {KEY_SECRET}
+    policyDocument:
+      Statement: {{ Effect: Allow, Action: '*', Resource: [ 'arn:aws:execute-api:*:*:chat/test/*', 'arn:aws:execute-api:*:*:chat/prod/POST/*' ] }}
 drain: {{ graceMillis: 5000 }}
 limits: {{ messageBytes: 1048576, sendBufferBytes: 1048576, slowClientTimeoutSeconds: 1 }}
 apis:

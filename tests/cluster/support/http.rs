@@ -22,7 +22,7 @@ pub(crate) struct Reply {
 }
 
 impl Http {
-    pub(super) async fn connect(address: SocketAddr, tasks: &TaskTracker) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, tasks: &TaskTracker) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();

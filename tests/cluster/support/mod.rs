@@ -6,6 +6,8 @@ mod certificates;
 mod client;
 mod cluster;
 mod http;
+#[path = "../../harness/signature.rs"]
+mod signature;
 #[path = "../../harness/proxy.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod proxy;
@@ -14,9 +16,10 @@ use std::time::Duration;
 
 pub(crate) use authority::Authority;
 pub(crate) use client::TestClient;
-pub(crate) use cluster::{SECRET, TestCluster, TestNode};
+pub(crate) use cluster::{KEY_SECRET, SECRET, TestCluster, TestNode};
 pub(crate) use http::{Http, request};
 pub(crate) use proxy::{Mode, TestProxy};
+pub(crate) use signature::signed;
 
 /// The lease of all nodes.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);

@@ -222,6 +222,7 @@ pub(crate) fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<C
         connected_at: Timestamp(1_790_295_749_887),
         configuration: 0,
         host: "chat.example.com".into(),
+        callback_secure: true,
         secure: true,
         source_ip: IpAddr::from([203, 0, 113, 7]),
         user_agent: user_agent.map(Into::into),

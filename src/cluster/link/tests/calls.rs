@@ -30,11 +30,11 @@ async fn each_call_gets_its_own_answer() {
         assert_eq!(call(link, post(node, "full")).await, outcome(Outcome::Full));
         assert_eq!(call(link, post(node, "gone")).await, outcome(Outcome::Gone));
         let connection = ConnectionId::random(node);
-        let get = Call { connection, api_id: "chat".into(), trace: UNTRACED, action: Action::Get };
+        let get = Call { connection, api_id: "chat".into(), trace: UNTRACED, stages: None, action: Action::Get };
         assert_eq!(call(link, get).await, Ok(Answer::Info(format!("{connection} chat").into())));
         for (code, expected) in [(1000, Outcome::Done), (3000, Outcome::Gone)] {
             let action = Action::Delete { code, reason: "bye".into() };
-            let delete = Call { connection, api_id: "chat".into(), trace: UNTRACED, action };
+            let delete = Call { connection, api_id: "chat".into(), trace: UNTRACED, stages: None, action };
             assert_eq!(call(link, delete).await, outcome(expected));
         }
     }
@@ -171,7 +171,7 @@ async fn calls_in_flight_are_bounded_on_both_sides() {
     assert_eq!(link.load().in_flight, 0);
     // A peer that sends more calls than it may is cut off.
     let connection = ConnectionId::random(a.id());
-    let to = crate::cluster::link::Target { connection, api_id: "chat", trace: None };
+    let to = crate::cluster::link::Target { connection, api_id: "chat", trace: None, stages: None };
     let (mut reader, mut writer) = tokio::io::split(wire.io);
     a.tasks.spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.map(drop).unwrap_or(()) });
     let mut frames = bytes::BytesMut::new();
@@ -187,7 +187,12 @@ async fn calls_in_flight_are_bounded_on_both_sides() {
 async fn a_frame_that_is_none_ends_the_link_and_nothing_behind_it_is_acted_on() {
     let a = TestNode::new();
     let (mut wire, link) = a.scripted_peer(4096).await;
-    let to = crate::cluster::link::Target { connection: ConnectionId::random(a.id()), api_id: "chat", trace: None };
+    let to = crate::cluster::link::Target {
+        connection: ConnectionId::random(a.id()),
+        api_id: "chat",
+        trace: None,
+        stages: None,
+    };
     say(&mut wire, &Frame::Post { id: 1, to, binary: false, data: Bytes::from_static(b"before") }).await;
     let mut bytes = vec![0, 0, 0, 1, 99];
     let mut behind = bytes::BytesMut::new();

@@ -27,6 +27,15 @@ async fn two_nodes_with_the_secret_are_linked() {
 }
 
 #[tokio::test]
+async fn a_peer_of_an_earlier_version_is_told_no_stages() {
+    for (protocol, knows) in [((1, 1), false), ((1, 2), false), (PROTOCOL, true)] {
+        let (a, b) = (TestNode::new(), TestNode::with(NodeId::random(), SECRET, protocol));
+        let link = a.link(&b).await;
+        assert_eq!((link.protocol, link.knows_stages()), (protocol.1, knows));
+    }
+}
+
+#[tokio::test]
 async fn without_the_secret_nobody_is_linked() {
     let (a, b) = (TestNode::new(), TestNode::with(NodeId::random(), "another secret!!", PROTOCOL));
     let (near, far) = duplex(4096);

@@ -103,7 +103,7 @@ impl TestNode {
 /// A call on a connection of `node`.
 pub(super) fn post(node: NodeId, data: impl Into<Bytes>) -> Call {
     let action = Action::Post { data: data.into(), binary: false };
-    Call { connection: ConnectionId::random(node), api_id: "chat".into(), trace: UNTRACED, action }
+    Call { connection: ConnectionId::random(node), api_id: "chat".into(), trace: UNTRACED, stages: None, action }
 }
 
 pub(super) async fn say(wire: &mut Wire<DuplexStream>, frame: &Frame<'_>) {
