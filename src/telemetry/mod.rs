@@ -5,10 +5,11 @@
 //! made. [`Reason`] says why an event went another way than asked for.
 //!
 //! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
-//! or sent is lost, counted, and said once; no payload, header, token or query string is in a log at `info` or above.
+//! or sent is lost, counted, and said with measure ([`RepeatedWarning`]); no payload, header, token or query string is in a log at `info` or above.
 
 mod reason;
 pub mod metrics;
+mod repeated_warning;
 mod loss;
 mod trace;
 mod access_log;
@@ -26,5 +27,6 @@ pub use event_record::{
 pub use metrics::{LinkMetrics, Metrics, ReapingGauge, RegistryMetrics, StageLabels};
 pub use reason::Reason;
 pub use record::Telemetry;
+pub use repeated_warning::RepeatedWarning;
 pub use scope::{RouteTelemetry, StageTelemetry};
 pub use trace::{ExportTarget, InvalidEndpoint, Span, SpanKind, Tracer, TracingSettings};
