@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -23,7 +23,7 @@ use crate::limits::Throttle;
 use crate::registry::{Registry, RegistryState};
 use crate::server::{BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
-use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
+use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer, UNBUDGETED, logging};
 use crate::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
@@ -43,6 +43,12 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// Ids in one log line about events that were not delivered.
 const IDS_PER_LINE: usize = 100;
+
+/// How long lines about events that were not delivered wait, all together, for others to be written.
+const NAMING_TIME: Duration = Duration::from_millis(500);
+
+/// Time between two looks whether the log takes more of them.
+const NAMING_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a node dials the others before it is ready. Those that do not answer by then are dialled on.
 const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
@@ -352,7 +358,7 @@ impl Gateway {
         {
             cluster.links.leave(ABORT_TIME.min(grace / 8)).await;
         }
-        self.name_undelivered();
+        self.name_undelivered(NAMING_TIME.min(grace / 8)).await;
         if let Some(member) = &self.member
             && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.leave()).await.is_err()
         {
@@ -392,13 +398,17 @@ impl Gateway {
         }
     }
 
-    /// Says which connections' backends do not know that they are gone.
-    fn name_undelivered(&self) {
+    /// Says which connections' backends do not know that they are gone. Waits up to `within` for the log to take it.
+    async fn name_undelivered(&self, within: Duration) {
         let undelivered = self.plane.registry.all();
+        let until = Instant::now() + within;
         for ids in undelivered.chunks(IDS_PER_LINE) {
+            while logging::is_filling() && Instant::now() < until {
+                sleep(NAMING_PAUSE).await;
+            }
             let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             error!(
-                count = undelivered.len(),
+                name: UNBUDGETED, count = undelivered.len(),
                 connection_ids = ids,
                 "not delivered before the end: the $disconnect events of these connections"
             );

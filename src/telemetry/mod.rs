@@ -5,9 +5,11 @@
 //! made. [`Reason`] says why an event went another way than asked for.
 //!
 //! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
-//! or sent is lost, counted, and said with measure ([`RepeatedWarning`]); no payload, header, token or query string is in a log at `info` or above.
+//! or sent is lost, counted, and said with measure ([`RepeatedWarning`]); log lines of each kind have a budget, so that
+//! nobody fills the log ([`logging`]); no payload, header, token or query string is in a log at `info` or above.
 
 mod reason;
+mod log_lines;
 pub mod metrics;
 mod repeated_warning;
 mod loss;
@@ -24,6 +26,7 @@ pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
     AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
 };
+pub use log_lines::UNBUDGETED;
 pub use metrics::{LinkMetrics, Metrics, ReapingGauge, RegistryMetrics, StageLabels};
 pub use reason::Reason;
 pub use record::Telemetry;
