@@ -84,6 +84,7 @@ pub struct Beat {
     is_registered: bool,
     /// Redis may have lost what it acknowledged, and the mirror does not know yet.
     forgotten: bool,
+    /// One start of the Redis server; empty if this node may not ask.
     run_id: Option<String>,
     attached_since: Option<Instant>,
     observations: Observations,
@@ -95,8 +96,12 @@ pub struct Beat {
 
 #[derive(Debug, Error)]
 enum BeatError {
-    #[error("could not connect to Redis")]
-    Connect(#[source] RedisError),
+    #[error("could not connect to Redis at {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: RedisError,
+    },
     #[error("could not register this node")]
     Register(#[source] RedisError),
     #[error("could not look at the nodes")]
@@ -109,7 +114,7 @@ impl BeatError {
     fn is_timeout(&self) -> bool {
         matches!(
             self,
-            BeatError::Connect(RedisError::TimedOut)
+            BeatError::Connect { source: RedisError::TimedOut, .. }
                 | BeatError::Register(RedisError::TimedOut)
                 | BeatError::Survey(SurveyError::Redis(RedisError::TimedOut))
         )
@@ -286,8 +291,12 @@ impl Beat {
             return Ok(connection.clone());
         }
         let within = self.settings.times.operation();
-        let connection = self.settings.redis.open(within).await.map_err(BeatError::Connect)?;
+        let connection = self.settings.redis.open(within).await.map_err(|error| self.connect_error(error))?;
         self.serial += 1;
+        if self.run_id.as_ref().is_some_and(String::is_empty) {
+            // Nobody says whether this is still the same start of the server.
+            self.forgotten = true;
+        }
         // What was written last on the old one may be lost: the whole map is compared, as after every break.
         self.observations.interrupt();
         self.check_policy(&connection).await?;
@@ -295,9 +304,27 @@ impl Beat {
         Ok(connection)
     }
 
+    fn connect_error(&self, source: RedisError) -> BeatError {
+        BeatError::Connect { address: self.settings.redis.address(), source }
+    }
+
     async fn check_policy(&mut self, connection: &RedisConnection) -> Result<(), BeatError> {
-        let info = scripts::info(self.mirror.keys(), self.registry.node(), "memory");
-        let info: String = connection.run_one(info).await.and_then(read).map_err(BeatError::Connect)?;
+        let info = scripts::info(connection, self.mirror.keys(), self.registry.node(), "memory");
+        let info: String = match connection.run_one(info).await.and_then(read) {
+            Ok(info) => info,
+            Err(RedisError::Denied(_)) => {
+                connection.hide_info();
+                if self.warned.insert("INFO".to_owned()) {
+                    warn!(
+                        redis = self.settings.redis.address(),
+                        "the Redis user may not run INFO: `maxmemory-policy` is not checked, and each new connection \
+                         counts as a restart of Redis; to change that, give the user `+info`"
+                    );
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(self.connect_error(error)),
+        };
         let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or("noeviction");
         if policy != "noeviction" && self.warned.insert(policy.to_owned()) {
             warn!(
@@ -334,8 +361,10 @@ impl Beat {
                 warn!(node, error = why, "the entry of a node in the index cannot be read; the node is left alone");
             }
         }
-        if self.run_id.as_ref().is_some_and(|known| *known != survey.run_id) {
-            warn!("Redis was restarted or has failed over; its records are compared and written back");
+        if let Some(known) = self.run_id.as_ref().filter(|known| **known != survey.run_id) {
+            if !known.is_empty() && !survey.run_id.is_empty() {
+                warn!("Redis was restarted or has failed over; its records are compared and written back");
+            }
             self.forgotten = true;
         }
         self.run_id = Some(survey.run_id);

@@ -126,6 +126,11 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
     }
 }
 
+/// Whether two answers certainly came from one start of a Redis server. Where `INFO` may not be asked nothing is certain.
+pub(super) fn is_same_run(one: &str, other: &str) -> bool {
+    !one.is_empty() && one == other
+}
+
 /// Whether the others hold every record that was acknowledged, now that this node is fenced: the tombstone is of its
 /// present registration, so Redis had its records, and the server has not lost the last of them since.
 pub(super) fn others_have_records(found: &str, epoch: u64, is_same_run: bool) -> bool {
@@ -255,6 +260,14 @@ mod tests {
         check("MISSING", true, false);
         check("live 9", true, false);
         check("what", true, false);
+    }
+
+    #[test]
+    fn a_run_that_is_not_known_is_no_run_that_was_known() {
+        assert!(is_same_run("a", "a"));
+        assert!(!is_same_run("a", "b"));
+        assert!(!is_same_run("a", ""));
+        assert!(!is_same_run("", ""));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::link::{Answer, Links, Renewal, Renewals};
 use super::survey::run_id_of;
 use super::{Membership, NodeKey};
 use crate::id::NodeId;
-use crate::redis_client::{Call, Reach, read, scripts};
+use crate::redis_client::{Reach, read, scripts};
 use crate::registry::Mirror;
 
 /// Renewals that go to Redis in one go.
@@ -35,7 +35,7 @@ pub trait Peers: fmt::Debug + Send + Sync {
 /// What one peer says to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Relayed {
-    /// It reached Redis: the answer of the script, and the server that gave it.
+    /// It reached Redis: the answer of the script, and the server that gave it, empty if it is not known.
     Answered { renewal: String, run_id: String },
     /// It does not reach Redis either, and has not seen this node dead.
     Detached,
@@ -120,15 +120,14 @@ impl Wanted {
 /// What this node can say to each of these.
 pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wanted]) -> Vec<Relayed> {
     let keys = mirror.keys();
-    let calls: Vec<Call> = wanted
-        .iter()
-        .flat_map(|Wanted { node, epoch, lease }| {
-            [scripts::info(keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
-        })
-        .collect();
     let answers = match mirror.connection() {
         // If that fails this node does not reach Redis either; its own beat finds out too.
-        Some(connection) => connection.run(&calls).await.unwrap_or_default(),
+        Some(connection) => {
+            let calls = wanted.iter().flat_map(|Wanted { node, epoch, lease }| {
+                [scripts::info(&connection, keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
+            });
+            connection.run(&calls.collect::<Vec<_>>()).await.unwrap_or_default()
+        }
         None => Vec::new(),
     };
     let mut answers = answers.into_iter();

@@ -77,7 +77,7 @@ struct Estate {
 
 #[derive(Debug, Error)]
 enum ReapError {
-    #[error("Redis was asked in vain")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
 }
 
@@ -173,7 +173,7 @@ impl Reaper {
         }
         let counts = (0..BUCKETS).map(|bucket| Call::command("HLEN", pass.keys.bucket(node, bucket)));
         let claims = (0..BUCKETS).map(|bucket| Call::command("EXISTS", pass.keys.claim(node, bucket)));
-        let info = scripts::info(pass.keys, node, "server");
+        let info = scripts::info(pass.connection, pass.keys, node, "server");
         let calls: Vec<Call> = counts.chain(claims).chain([info]).collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         let mut numbers = answers.iter().take(2 * BUCKETS).map(|answer| read::<usize>(answer.clone()));

@@ -15,7 +15,7 @@ use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, Valu
 /// All that one beat learns.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// One start of the Redis server.
+    /// One start of the Redis server; empty if this node may not ask.
     pub(super) run_id: String,
     /// The answer to the renewal.
     pub(super) renewal: String,
@@ -30,7 +30,7 @@ pub(super) struct Survey {
 
 #[derive(Debug, Error)]
 pub(super) enum SurveyError {
-    #[error("Redis was asked in vain")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn survey(
     others: &[NodeId],
 ) -> Result<Survey, SurveyError> {
     let mut calls = vec![
-        scripts::info(keys, node, "server"),
+        scripts::info(connection, keys, node, "server"),
         scripts::renew(keys, node, epoch, lease),
         Call::command("HGETALL", keys.index()),
     ];
@@ -78,7 +78,7 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     Ok(Survey { run_id, renewal, index, unreadable, counts, looks })
 }
 
-/// The start of the server that gave this section of `INFO`.
+/// The start of the server that gave this section of `INFO`; empty if the section is.
 pub(super) fn run_id_of(info: &str) -> String {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::connection::ScriptText;
-use super::{BUCKETS, Call, Keys};
+use super::{BUCKETS, Call, Keys, RedisConnection};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
 
@@ -81,6 +81,9 @@ static LEAVE: ScriptText = ScriptText::new(
 
 /// KEYS: node, which only says which server is meant. ARGV: a section of `INFO`.
 static INFO: ScriptText = ScriptText::new("return redis.call('INFO', ARGV[1])");
+
+/// KEYS and ARGV as those of [`INFO`]. In its place where the user may not run that command.
+static NO_INFO: ScriptText = ScriptText::new("return ''");
 
 /// KEYS: quota. ARGV: limit, what to add whatever the limit is, the count that is taken for the present one if Redis has
 /// none, how many to take, how many more if then as many as the sixth argument are left, the end in ms since 1970.
@@ -176,7 +179,9 @@ pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
     Call::script(&LEAVE, keys).arg(epoch.to_string())
 }
 
-/// A section of `INFO` of the server that holds this node's keys.
-pub fn info(keys: &Keys, node: NodeId, section: &str) -> Call {
-    Call::script(&INFO, vec![keys.node(node)]).arg(section)
+/// Reads a section of `INFO` of the server that holds this node's keys. The answer is empty if the user of `connection`
+/// may not run that command.
+pub fn info(connection: &RedisConnection, keys: &Keys, node: NodeId, section: &str) -> Call {
+    let script = if connection.hides_info() { &NO_INFO } else { &INFO };
+    Call::script(script, vec![keys.node(node)]).arg(section)
 }
