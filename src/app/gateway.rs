@@ -35,6 +35,9 @@ const BATCH_MIN: usize = 100;
 /// How often the end of a drain looks whether anything is left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How often a drain says what it waits for.
+const DRAIN_REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What remains of the grace period for tasks that are told to stop.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
@@ -386,8 +389,18 @@ impl Gateway {
             }
         }
         let mut looks = interval(LOOK_INTERVAL);
+        let mut report_at = Instant::now() + DRAIN_REPORT_INTERVAL;
         loop {
             looks.tick().await;
+            if Instant::now() >= report_at {
+                report_at += DRAIN_REPORT_INTERVAL;
+                let (connections, all) = (self.plane.registry.live(), self.plane.registry.len());
+                let disconnect_events = all.saturating_sub(connections);
+                info!(
+                    connections,
+                    disconnect_events, "draining; waits for clients to close and for backends to answer"
+                );
+            }
             // A `$connect` that was under way may have been accepted meanwhile.
             for outbox in self.plane.registry.all_open() {
                 outbox.close(Closing::drained());

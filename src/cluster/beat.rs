@@ -23,7 +23,7 @@ use super::{Member, Membership, NodeKey, Peers, RefreshRequests, Table, Times};
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scripts};
 use crate::registry::{Attachment, Mirror, Registry};
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 
 /// Steps of one beat: registering, being forgotten, being fenced each take one.
 const STEPS_MAX: usize = 4;
@@ -92,6 +92,10 @@ pub struct Beat {
     differing: u16,
     /// What was already said.
     warned: HashSet<String>,
+    /// Redis cannot be used.
+    trouble: RepeatedWarning,
+    /// Silent nodes cannot be declared dead.
+    condemning: RepeatedWarning,
 }
 
 #[derive(Debug, Error)]
@@ -150,6 +154,8 @@ impl Beat {
             observations: Observations::default(),
             differing: 0,
             warned: HashSet::new(),
+            trouble: RepeatedWarning::default(),
+            condemning: RepeatedWarning::default(),
         };
         (beat, BeatHandle(sender))
     }
@@ -216,10 +222,13 @@ impl Beat {
             outcome = self.attempt().await;
         }
         match outcome {
-            Ok(()) => true,
+            Ok(()) => {
+                self.trouble.over();
+                true
+            }
             Err(error) => {
                 let why = chain(&error).to_string();
-                debug!(error = why, "a beat failed");
+                self.warn(&why);
                 self.connection = None;
                 self.attached_since = None;
                 self.differing = 0;
@@ -231,6 +240,23 @@ impl Beat {
                 }
                 false
             }
+        }
+    }
+
+    /// Says why Redis cannot be used: at once, when the cause changes, and once a minute.
+    fn warn(&self, why: &str) {
+        let redis = self.settings.redis.address();
+        match self.trouble.due(why) {
+            None => debug!(redis, error = why, "a beat failed"),
+            Some(repeated) if self.is_registered => {
+                warn!(redis, error = why, repeated, "Redis cannot be used; connections are served on");
+            }
+            Some(repeated) => warn!(
+                redis,
+                error = why,
+                repeated,
+                "Redis cannot be used; this node takes no clients until it is registered there; trying on"
+            ),
         }
     }
 

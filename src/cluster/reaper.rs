@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::decide::has_room;
 use super::index::IndexEntry;
@@ -18,7 +18,7 @@ use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read, reaping, roster, scripts};
 use crate::registry::record::RECORD_FORMAT;
 use crate::registry::{Mirror, Registry};
-use crate::telemetry::{ReapingGauge, chain};
+use crate::telemetry::{ReapingGauge, RepeatedWarning, chain};
 
 /// Most records of dead nodes that one node holds. A single larger bucket is taken when nothing else is held.
 const HELD_MAX: usize = 16_384;
@@ -55,6 +55,8 @@ pub struct Reaper {
     estates: BTreeMap<NodeId, Estate>,
     /// When claims are renewed next.
     keep_at: Instant,
+    /// What dead nodes left cannot be taken over.
+    warning: RepeatedWarning,
 }
 
 /// A dead node of which something may be left.
@@ -99,7 +101,8 @@ impl Reaper {
         gauge: ReapingGauge,
     ) -> Self {
         let keep_at = Instant::now();
-        Reaper { settings, registry, mirror, membership, gauge, estates: BTreeMap::new(), keep_at }
+        let warning = RepeatedWarning::default();
+        Reaper { settings, registry, mirror, membership, gauge, estates: BTreeMap::new(), keep_at, warning }
     }
 
     /// Reaps until `stop`. A pass follows each beat and each event that is over.
@@ -115,8 +118,14 @@ impl Reaper {
                 () = sleep(self.settings.times.beat()) => {}
             }
             tables.mark_unchanged();
-            if let Some(Err(error)) = stop.run_until_cancelled(self.run_once()).await {
-                debug!(error = %chain(&error), "what dead nodes left waits for Redis");
+            let Some(passed) = stop.run_until_cancelled(self.run_once()).await else { return };
+            if let Err(error) = passed {
+                let why = chain(&error).to_string();
+                if let Some(repeated) = self.warning.due(&why) {
+                    warn!(error = why, repeated, "cannot take over what dead nodes left; trying on");
+                }
+            } else {
+                self.warning.over();
             }
         }
     }

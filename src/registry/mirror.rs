@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{RegistryState, WhenUnavailable};
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
-use crate::telemetry::RegistryMetrics;
+use crate::telemetry::{RegistryMetrics, RepeatedWarning};
 
 /// Most records of one write.
 const BATCH: usize = 256;
@@ -38,6 +38,8 @@ pub struct Mirror {
     /// Entries of each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
+    /// Redis does not take what is written.
+    degraded: RepeatedWarning,
     metrics: RegistryMetrics,
 }
 
@@ -98,6 +100,7 @@ impl Mirror {
             trouble: Notify::new(),
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             state: watch::Sender::new(state),
+            degraded: RepeatedWarning::default(),
             metrics,
         }
     }
@@ -341,13 +344,18 @@ impl Mirror {
 
     fn set_state(&self, state: RegistryState) {
         let (name, why) = (state.name(), state.degraded().unwrap_or_default().to_owned());
+        if matches!(state, RegistryState::Degraded { .. })
+            && let Some(repeated) = self.degraded.due(&why)
+        {
+            warn!(state = name, why, repeated, "Redis cannot be used; connections are served on");
+        }
         let changed = self.state.send_if_modified(|known| {
             let changed = *known != state;
             if changed {
                 let other = known.name() != state.name();
                 *known = state;
                 if !other {
-                    // Another reason of the same state; probes see it, the log does not repeat itself.
+                    // Another reason of the same state; probes see it.
                     return false;
                 }
             }
@@ -358,11 +366,15 @@ impl Mirror {
         }
         self.metrics.set(name);
         match name {
-            "attached" => info!("Redis holds what this node holds"),
+            "attached" => {
+                self.degraded.over();
+                info!("Redis holds what this node holds");
+            }
             "left" => info!("this node has left"),
             "rebuilding" => info!("Redis is there; records are compared and written"),
             "starting" => info!(why, "this node is not registered in Redis yet"),
-            _ => warn!(state = name, why, "Redis cannot be used; connections are served on"),
+            // Said above, and by the beat, which knows where Redis is.
+            _ => {}
         }
     }
 

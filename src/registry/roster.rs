@@ -22,7 +22,7 @@ use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
 use crate::redis_client::roster::{self, Found, Writer};
 use crate::redis_client::{Call, RedisConnection, RedisError, read, scripts};
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 use crate::topic::{Topic, TopicName};
 
 /// How long a node's word lasts that all of its members are written.
@@ -46,6 +46,9 @@ const FIND_TIMEOUT: Duration = Duration::from_millis(100);
 /// For how long Redis is not asked after it did not answer.
 const BLIND: Duration = Duration::from_secs(1);
 
+/// How long Redis must have answered until its silence is over.
+const BLIND_QUIET: Duration = Duration::from_secs(60);
+
 /// What this node's own members are made known by, and other nodes' found.
 #[derive(Debug)]
 pub struct Roster {
@@ -56,6 +59,8 @@ pub struct Roster {
     /// Until then others may believe what is written of this node.
     believed_until: Mutex<Option<Instant>>,
     blind_until: Mutex<Option<Instant>>,
+    /// Redis does not say who has members.
+    blind: RepeatedWarning,
     leaving: CancellationToken,
     left: CancellationToken,
 }
@@ -69,7 +74,7 @@ pub struct Holders {
 
 #[derive(Debug, Error)]
 enum RosterError {
-    #[error("Redis was asked in vain")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
     #[error("Redis says of this node: `{0}`")]
     NotOurs(String),
@@ -80,8 +85,8 @@ enum RosterError {
 struct State {
     current: Option<Current>,
     generation: u64,
-    /// It was said that it cannot write.
-    is_failing: bool,
+    /// It cannot write.
+    warning: RepeatedWarning,
 }
 
 /// Where it writes.
@@ -113,6 +118,7 @@ impl Roster {
             written,
             believed_until: Mutex::default(),
             blind_until: Mutex::default(),
+            blind: RepeatedWarning::default(),
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
         }
@@ -131,9 +137,15 @@ impl Roster {
         let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
         self.mirror.metrics().took("find", started.elapsed());
         match answer.and_then(roster::found) {
-            Ok(found) => Some(Holders::new(names, &found)),
+            Ok(found) => {
+                self.blind.over_after(BLIND_QUIET);
+                Some(Holders::new(names, &found))
+            }
             Err(error) => {
-                debug!(error = %chain(&error), "Redis does not say who has members; every node is asked");
+                let why = chain(&error).to_string();
+                if let Some(repeated) = self.blind.due(&why) {
+                    warn!(error = why, repeated, "Redis does not say who has members of groups; every node is asked");
+                }
                 *lock(&self.blind_until) = Some(Instant::now() + BLIND);
                 None
             }
@@ -191,10 +203,14 @@ impl Roster {
         let is_current = match self.mirror.attachment() {
             Some((attachment, incarnation)) if attachment.connection.is_one_server() => {
                 let worked = self.write(state, attachment, incarnation).await;
-                if let Err(error) = &worked
-                    && !std::mem::replace(&mut state.is_failing, true)
-                {
-                    warn!(error = %chain(error), "members of groups are not written in Redis; this node is always asked");
+                if let Err(error) = &worked {
+                    let why = chain(error).to_string();
+                    if let Some(repeated) = state.warning.due(&why) {
+                        warn!(
+                            error = why,
+                            repeated, "members of groups are not written in Redis; this node is always asked"
+                        );
+                    }
                 }
                 worked.is_ok()
             }
@@ -233,7 +249,7 @@ impl Roster {
                 let until = current.clock.at(sent + PROMISED);
                 current.clock = self.say(&current.attachment, &current.writer, until).await?;
                 current.promise_at = sent + PROMISE_INTERVAL;
-                state.is_failing = false;
+                state.warning.over();
                 self.groups.changes().put_counts();
             }
             if is_idle {

@@ -1,15 +1,16 @@
 //! Redis lets the nodes in with few rights, or not at all: they do all that they can, and say why they wait.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate::redis_client::{self, Call, RedisConnection, read};
 
 use crate::groups::{Caller, reached, room};
-use crate::harness::{EventType, Nodes, Plan, Visitor, eventually};
-use crate::process::run;
+use crate::harness::{EventType, Nodes, Plan, RedisServer, Visitor, eventually};
+use crate::process::{Process, Tidegate, run};
 
 /// The rights of a user as `redis-server` takes them, on the keys of the tests.
 type Rights = &'static [&'static str];
@@ -104,4 +105,56 @@ async fn denied(redis: &RedisConnection) -> i64 {
     let log = redis.run_one(Call::command("ACL", "LOG".to_owned())).await.unwrap();
     let entries: Vec<HashMap<String, redis_client::Value>> = read(log).unwrap();
     entries.into_iter().map(|mut entry| read::<i64>(entry.remove("count").unwrap()).unwrap()).sum()
+}
+
+/// A configuration whose nodes log in like this.
+fn config(folder: &Path, login: &str, port: u16) -> PathBuf {
+    let file = folder.join("tidegate.yaml");
+    let text = format!(
+        "listeners:\n  public: {{ address: '127.0.0.1:0' }}\n  internal: {{ address: '127.0.0.1:0' }}\n\
+         registry: {{ type: redis, url: 'redis://{login}127.0.0.1:{port}/0', keyPrefix: t }}\n\
+         cluster: {{ address: '127.0.0.1:0', secret: a secret of sixteen, leaseMillis: 2000 }}\napis: {{}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// The next line that says why Redis cannot be used.
+async fn why(process: &mut Process, port: u16) -> String {
+    let line: Value = serde_json::from_str(&process.line_with("Redis cannot be used").await).unwrap();
+    assert_eq!((&line["level"], &line["redis"]), (&json!("WARN"), &json!(format!("127.0.0.1:{port}"))), "{line}");
+    line["error"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_for_redis_says_why_at_once_and_again_when_the_cause_changes() {
+    let (folder, mut redis) = (tempfile::tempdir().unwrap(), RedisServer::stopped(&["--requirepass", "right"]));
+    let port = redis.port();
+    let file = config(folder.path(), ":wrong@", port);
+    // Nobody is there.
+    let mut node = Tidegate::launch(&file, &[]);
+    let first = why(&mut node, port).await;
+    assert!(first.contains("nothing listens") && first.contains(&format!("127.0.0.1:{port}")), "{first}");
+    // Somebody is, and does not let it in.
+    redis.restart().await;
+    let second = why(&mut node, port).await;
+    assert!(second.contains("the user name or the password"), "{second}");
+    assert!(!second.contains("wrong"), "{second}");
+    // It tries on, and does not say the same again.
+    let mut admin = redis.settings();
+    admin.password = Some("right".to_owned().into());
+    let admin = RedisConnection::open(&admin, Duration::from_secs(10)).await.unwrap();
+    eventually("it has tried some times", || async { denied(&admin).await >= 5 }).await;
+    // It is let in, without the right to do anything.
+    let set = |words: &[&str]| {
+        let call = Call::command("ACL", "SETUSER".to_owned());
+        words.iter().fold(call, |call, word| call.arg(word))
+    };
+    admin.run_one(set(&["default", "resetpass", ">wrong", "-@all", "+acl"])).await.unwrap();
+    let third = why(&mut node, port).await;
+    assert!(third.contains("the Redis user has no right to do this"), "{third}");
+    admin.run_one(set(&["default", "+@all"])).await.unwrap();
+    node.line_with("\"ready\"").await;
+    node.signal("TERM");
+    assert!(node.end().await.iter().all(|line| !line.contains("Redis cannot be used")), "each cause was said once");
 }
