@@ -14,7 +14,7 @@ use crate::http_client::{BackendOptions, HttpClient};
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
 use crate::signing::Signer;
-use crate::telemetry::{RouteTelemetry, StageTelemetry, chain};
+use crate::telemetry::{RepeatedWarning, RouteTelemetry, StageTelemetry, chain};
 use crate::tls::{CertificateFiles, ClientTls};
 
 /// Routes that AWS reserves; no other key may begin with `$`.
@@ -425,6 +425,7 @@ impl Compiler<'_> {
             path_and_query: uri.path_and_query().cloned()?,
             timeout: Duration::from_millis(settings.timeout_in_millis.into()),
             signer: draft.signer.clone(),
+            unknown_keys: RepeatedWarning::default(),
         })
     }
 }

@@ -21,7 +21,7 @@ use crate::expression::{Destination, RouteParameter, SelectionExpression, Source
 use crate::http_client::Backend;
 use crate::limits::Throttle;
 use crate::signing::Signer;
-use crate::telemetry::{RouteTelemetry, StageTelemetry};
+use crate::telemetry::{RepeatedWarning, RouteTelemetry, StageTelemetry};
 
 use domain::Domains;
 
@@ -94,6 +94,8 @@ pub struct Integration {
     pub timeout: Duration,
     /// Proves to the backend that the call is the gateway's.
     pub signer: Option<Signer>,
+    /// The backend's answers have keys that AWS would not take.
+    pub unknown_keys: RepeatedWarning,
 }
 
 /// What a backend receives.

@@ -69,6 +69,8 @@ pub struct Answer {
     pub body: Bytes,
     /// The `tidegate` key of an `AWS_PROXY` answer.
     pub tidegate: Option<serde_json::Value>,
+    /// A key of an `AWS_PROXY` answer that AWS would not take.
+    pub unknown_key: Option<Box<str>>,
 }
 
 /// A call that is over.
@@ -252,13 +254,16 @@ fn read_answer(kind: &IntegrationKind, answer: http_client::Answer) -> Result<An
         return Err(IntegrationError::Redirect(status));
     }
     match kind {
-        IntegrationKind::HttpProxy { .. } => Ok(Answer { status, headers, body, tidegate: None }),
+        IntegrationKind::HttpProxy { .. } => Ok(Answer { status, headers, body, tidegate: None, unknown_key: None }),
         IntegrationKind::AwsProxy if !status.is_success() => {
-            Err(IntegrationError::Refused(Box::new(Answer { status, headers, body, tidegate: None })))
+            let answer = Answer { status, headers, body, tidegate: None, unknown_key: None };
+            Err(IntegrationError::Refused(Box::new(answer)))
         }
         IntegrationKind::AwsProxy if headers.contains_key(FUNCTION_ERROR) => Err(IntegrationError::Function),
         IntegrationKind::AwsProxy => match proxy_answer::parse(&body) {
-            Ok(ProxyAnswer { status, headers, body, tidegate }) => Ok(Answer { status, headers, body, tidegate }),
+            Ok(ProxyAnswer { status, headers, body, tidegate, unknown_key }) => {
+                Ok(Answer { status, headers, body, tidegate, unknown_key })
+            }
             Err(ProxyAnswerError::Function) => Err(IntegrationError::Function),
             Err(error) => Err(IntegrationError::Unreadable(error)),
         },

@@ -1,7 +1,7 @@
 //! The process's own log: whoever fills it, and whoever does not read it, the node goes on, and operators learn what is
 //! missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{PipeReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -328,4 +328,35 @@ async fn a_demo_whose_output_nobody_takes_serves_and_ends() {
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
     assert_eq!(client.unwrap().next_close().await.0, 1001);
     assert_eq!(within("the end of the process", child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_key_of_an_answer_that_aws_does_not_know_is_said_once_and_the_answer_is_taken() {
+    let (folder, backend) = (tempfile::tempdir().unwrap(), TestBackend::start().await);
+    let settings = settings(&backend);
+    let odd = "x".repeat(100);
+    let answer = serde_json::json!({ "statusCode": 200, "body": "pong", "cookies": [], &odd: 1 });
+    backend.answer_with(move |_| Reply::json(&answer));
+    let mut process = Process::start(command(&folder, &settings));
+    let (public, internal) = process.addresses().await;
+    let mut client = TestClient::connect(public, "/prod", &[]).await.unwrap();
+    for _ in 0..20 {
+        client.send(r#"{"action":"ask"}"#).await;
+        assert_eq!(client.next_text().await, "pong");
+    }
+    let line = process.stderr.log("the answer of a backend has a key that AWS does not know").await;
+    for (name, value) in [
+        ("level", "WARN"),
+        ("api_id", "chat"),
+        ("stage", "prod"),
+        ("route_key", "$connect"),
+        ("integration_id", "backend"),
+        ("key", "cookies"),
+    ] {
+        assert_eq!(line[name], value, "{line}");
+    }
+    assert_eq!(http(internal, "GET", "/healthz", &[], b"").await.status, 200);
+    let lines = process.stderr.so_far();
+    let said: BTreeSet<_> = lines.iter().filter(|line| line.contains("that AWS does not know")).collect();
+    assert_eq!(said.len(), 1, "{said:#?}");
 }
