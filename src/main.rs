@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tidegate::app::ConnectionsArguments;
 use tidegate::telemetry::chain;
-use tidegate::telemetry::logging::{self, LogFormat};
+use tidegate::telemetry::logging::{self, LastLines, LogFormat};
 use tidegate::{app, config};
 
 #[global_allocator]
@@ -94,6 +94,8 @@ struct ConfigFile {
 }
 
 fn main() -> ExitCode {
+    // Dropped last, when the process ends, and also if it panics.
+    let _last_lines = LastLines;
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Serve(file) => run(arguments.log_format, app::serve(file.config)),
@@ -117,7 +119,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("{problem}");
+            logging::say(&problem);
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,11 @@
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -10,6 +14,9 @@ use super::{Gateway, open_files};
 use crate::config;
 use crate::demo;
 use crate::telemetry::chain;
+
+/// How long the demo waits until what it prints is taken.
+const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `tidegate demo`: gateway, sample chat backend and chat page on 127.0.0.1. The last line on stdout is the page's URL.
 ///
@@ -37,10 +44,12 @@ pub async fn demo(port: u16) -> Result<(), String> {
     let websocket_url = format!("ws://{}/prod", gateway.public_address());
     let backend = demo::serve(backend, vec![websocket_url.clone()], stop_backend.clone(), tasks.clone());
     let backend = tasks.spawn(backend);
-    println!("gateway    {websocket_url}");
-    println!("operators  http://{}/metrics", gateway.internal_address());
-    println!("chat page  open it in two tabs; Ctrl-C ends the demo");
-    println!("http://127.0.0.1:{backend_port}/");
+    print(format!(
+        "gateway    {websocket_url}\noperators  http://{}/metrics\nchat page  open it in two tabs; Ctrl-C ends the \
+         demo\nhttp://127.0.0.1:{backend_port}/\n",
+        gateway.internal_address()
+    ))
+    .await;
 
     while let Received::Reload = signals.next().await {}
     let hurry = CancellationToken::new();
@@ -71,7 +80,7 @@ pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| format!("could not open port {port}: {error}"))?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let chat = demo::serve(listener, gateways, stop.clone(), tasks.clone());
-    println!("http://{address}/");
+    print(format!("http://{address}/\n")).await;
     let told_to_stop = async {
         while let Received::Reload = signals.next().await {}
         stop.cancel();
@@ -84,6 +93,16 @@ pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
     tasks.close();
     tasks.wait().await;
     served.map_err(|error| chain(&error).to_string())
+}
+
+/// Writes to stdout on a thread that may block, and goes on after [`PRINT_TIMEOUT`] if nobody takes it.
+async fn print(text: String) {
+    let printing = spawn_blocking(move || {
+        let mut stdout = io::stdout().lock();
+        // Whoever started the demo may not want to read.
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    });
+    let _ = timeout(PRINT_TIMEOUT, printing).await;
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -24,7 +24,7 @@ use crate::problem::Problem;
 use crate::registry::{Registry, RegistryState};
 use crate::server::{AllowedHosts, BindError, Endpoint, Entrance, Listener, Readiness};
 use crate::session::Closing;
-use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer};
+use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer, UNBUDGETED, logging};
 use crate::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
 
 /// Time between two batches of sessions that are closed while draining.
@@ -36,6 +36,9 @@ const BATCH_MIN: usize = 100;
 /// How often the end of a drain looks whether anything is left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How often a drain says what it waits for.
+const DRAIN_REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What remains of the grace period for tasks that are told to stop.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
@@ -44,6 +47,12 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// Ids in one log line about events that were not delivered.
 const IDS_PER_LINE: usize = 100;
+
+/// How long lines about events that were not delivered wait, all together, for others to be written.
+const NAMING_TIME: Duration = Duration::from_millis(500);
+
+/// Time between two looks whether the log takes more of them.
+const NAMING_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a node dials the others before it is ready. Those that do not answer by then are dialled on.
 const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
@@ -353,7 +362,7 @@ impl Gateway {
         {
             cluster.links.leave(ABORT_TIME.min(grace / 8)).await;
         }
-        self.name_undelivered();
+        self.name_undelivered(NAMING_TIME.min(grace / 8)).await;
         if let Some(member) = &self.member
             && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.leave()).await.is_err()
         {
@@ -381,8 +390,18 @@ impl Gateway {
             }
         }
         let mut looks = interval(LOOK_INTERVAL);
+        let mut report_at = Instant::now() + DRAIN_REPORT_INTERVAL;
         loop {
             looks.tick().await;
+            if Instant::now() >= report_at {
+                report_at += DRAIN_REPORT_INTERVAL;
+                let (connections, all) = (self.plane.registry.live(), self.plane.registry.len());
+                let disconnect_events = all.saturating_sub(connections);
+                info!(
+                    connections,
+                    disconnect_events, "draining; waits for clients to close and for backends to answer"
+                );
+            }
             // A `$connect` that was under way may have been accepted meanwhile.
             for outbox in self.plane.registry.all_open() {
                 outbox.close(Closing::drained());
@@ -393,13 +412,17 @@ impl Gateway {
         }
     }
 
-    /// Says which connections' backends do not know that they are gone.
-    fn name_undelivered(&self) {
+    /// Says which connections' backends do not know that they are gone. Waits up to `within` for the log to take it.
+    async fn name_undelivered(&self, within: Duration) {
         let undelivered = self.plane.registry.all();
+        let until = Instant::now() + within;
         for ids in undelivered.chunks(IDS_PER_LINE) {
+            while logging::is_filling() && Instant::now() < until {
+                sleep(NAMING_PAUSE).await;
+            }
             let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             error!(
-                count = undelivered.len(),
+                name: UNBUDGETED, count = undelivered.len(),
                 connection_ids = ids,
                 "not delivered before the end: the $disconnect events of these connections"
             );

@@ -24,7 +24,7 @@ use super::key_set::{Algorithm, Key, KeySet};
 use crate::http_client::{BackendError, Call, CallError, HttpClient};
 use crate::json;
 use crate::limits::Throttle;
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 
 /// How long keys are used without a look at the issuer.
 const FRESH: Duration = Duration::from_secs(60 * 60);
@@ -93,6 +93,8 @@ pub(super) struct Issuer {
     /// Held while the issuer is asked.
     asking: tokio::sync::Mutex<()>,
     refreshes: Option<Throttle>,
+    /// The keys cannot be fetched.
+    warning: RepeatedWarning,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +123,7 @@ impl Issuers {
                 state: Mutex::default(),
                 asking: tokio::sync::Mutex::default(),
                 refreshes: Throttle::new(Some(REFRESHES_PER_SECOND), Some(REFRESHES_AT_ONCE)),
+                warning: RepeatedWarning::default(),
             })
         });
         Ok(Arc::clone(issuer))
@@ -210,14 +213,23 @@ impl Issuer {
         state.asked = Some(now);
         match fetched {
             Ok(keys) => {
-                if state.failure.take().is_some() {
-                    info!(issuer = self.url, "the issuer's keys can be had again");
+                state.failure = None;
+                if self.warning.over() {
+                    info!(issuer = self.url, "the issuer's keys were fetched again");
                 }
                 state.keys = Some((Arc::new(keys), now));
             }
             Err(error) => {
-                let has_keys = state.keys.is_some();
-                warn!(issuer = self.url, has_keys, error = %chain(&error), "an issuer's keys could not be had");
+                let (has_keys, why) = (state.keys.is_some(), chain(&error).to_string());
+                if let Some(repeated) = self.warning.due(&why) {
+                    warn!(
+                        issuer = self.url,
+                        has_keys,
+                        error = why,
+                        repeated,
+                        "could not fetch an issuer's keys; trying on"
+                    );
+                }
                 state.failure = Some(Arc::new(error));
             }
         }

@@ -27,7 +27,7 @@ use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use crate::clock::Timestamp;
 use crate::redis_client::{RedisError, Value, read, scripts};
 use crate::registry::Mirror;
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 
 /// How long a message waits for Redis before this node decides alone.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(250);
@@ -57,7 +57,8 @@ struct State {
     waiting: usize,
     /// Until then Redis is left alone.
     alone_until: Option<Instant>,
-    is_away: bool,
+    /// Redis does not count.
+    warning: RepeatedWarning,
     leaves: bool,
 }
 
@@ -207,13 +208,15 @@ impl State {
     fn went(&mut self, failure: Option<&AskError>) {
         self.alone_until = failure.map(|_| Instant::now() + RETRY_INTERVAL);
         match failure {
-            Some(error) if !self.is_away => {
-                warn!(error = %chain(error), "quotas cannot be asked for in Redis: this node counts alone");
+            Some(error) => {
+                let why = chain(error).to_string();
+                if let Some(repeated) = self.warning.due(&why) {
+                    warn!(error = why, repeated, "quotas cannot be asked for in Redis: this node counts alone");
+                }
             }
-            None if self.is_away => info!("quotas are counted in Redis again"),
-            Some(_) | None => {}
+            None if self.warning.over() => info!("quotas are counted in Redis again"),
+            None => {}
         }
-        self.is_away = failure.is_some();
     }
 
     fn next_look(&self) -> Option<Instant> {

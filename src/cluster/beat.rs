@@ -24,7 +24,7 @@ use super::{Member, Membership, NodeKey, Peers, RefreshRequests, Table, Times};
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scripts};
 use crate::registry::{Attachment, Mirror, Registry};
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 
 /// Most steps of one heartbeat. Registering, registering anew after Redis has forgotten this node, and taking another
 /// id after having been fenced are one step each.
@@ -86,6 +86,7 @@ pub struct Beat {
     is_registered: bool,
     /// Set when Redis may have lost what it acknowledged and the Redis replica does not know yet.
     forgotten: bool,
+    /// One start of the Redis server; empty if this node may not ask.
     run_id: Option<String>,
     attached_since: Option<Instant>,
     observations: Observations,
@@ -93,12 +94,20 @@ pub struct Beat {
     differing: u16,
     /// Warnings that were logged already.
     warned: HashSet<String>,
+    /// Redis cannot be used.
+    trouble: RepeatedWarning,
+    /// Silent nodes cannot be declared dead.
+    condemning: RepeatedWarning,
 }
 
 #[derive(Debug, Error)]
 enum BeatError {
-    #[error("could not connect to Redis")]
-    Connect(#[source] RedisError),
+    #[error("could not connect to Redis at {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: RedisError,
+    },
     #[error("could not register this node")]
     Register(#[source] RedisError),
     #[error("could not renew the lease and look at the other nodes")]
@@ -111,7 +120,7 @@ impl BeatError {
     fn is_timeout(&self) -> bool {
         matches!(
             self,
-            BeatError::Connect(RedisError::TimedOut)
+            BeatError::Connect { source: RedisError::TimedOut, .. }
                 | BeatError::Register(RedisError::TimedOut)
                 | BeatError::Survey(SurveyError::Redis(RedisError::TimedOut))
         )
@@ -147,6 +156,8 @@ impl Beat {
             observations: Observations::default(),
             differing: 0,
             warned: HashSet::new(),
+            trouble: RepeatedWarning::default(),
+            condemning: RepeatedWarning::default(),
         };
         (beat, BeatHandle(sender))
     }
@@ -215,10 +226,13 @@ impl Beat {
             outcome = self.attempt().await;
         }
         match outcome {
-            Ok(()) => true,
+            Ok(()) => {
+                self.trouble.over();
+                true
+            }
             Err(error) => {
                 let why = chain(&error).to_string();
-                debug!(error = why, "the heartbeat failed; trying again soon");
+                self.warn(&why);
                 self.connection = None;
                 self.attached_since = None;
                 self.differing = 0;
@@ -230,6 +244,23 @@ impl Beat {
                 }
                 false
             }
+        }
+    }
+
+    /// Says why Redis cannot be used: at once, when the cause changes, and once a minute.
+    fn warn(&self, why: &str) {
+        let redis = self.settings.redis.address();
+        match self.trouble.due(why) {
+            None => debug!(redis, error = why, "a beat failed"),
+            Some(repeated) if self.is_registered => {
+                warn!(redis, error = why, repeated, "Redis cannot be used; connections are served on");
+            }
+            Some(repeated) => warn!(
+                redis,
+                error = why,
+                repeated,
+                "Redis cannot be used; this node takes no clients until it is registered there; trying on"
+            ),
         }
     }
 
@@ -291,8 +322,12 @@ impl Beat {
             return Ok(connection.clone());
         }
         let within = self.settings.times.operation();
-        let connection = self.settings.redis.open(within).await.map_err(BeatError::Connect)?;
+        let connection = self.settings.redis.open(within).await.map_err(|error| self.connect_error(error))?;
         self.serial += 1;
+        if self.run_id.as_ref().is_some_and(String::is_empty) {
+            // Nobody says whether this is still the same start of the server.
+            self.forgotten = true;
+        }
         // The last writes on the old connection may be lost. The new serial makes the Redis replica reconcile all
         // records, and every watch of another node begins anew, as after every break.
         self.observations.interrupt();
@@ -301,9 +336,27 @@ impl Beat {
         Ok(connection)
     }
 
+    fn connect_error(&self, source: RedisError) -> BeatError {
+        BeatError::Connect { address: self.settings.redis.address(), source }
+    }
+
     async fn check_policy(&mut self, connection: &RedisConnection) -> Result<(), BeatError> {
-        let info = scripts::info(self.mirror.keys(), self.registry.node(), "memory");
-        let info: String = connection.run_one(info).await.and_then(read).map_err(BeatError::Connect)?;
+        let info = scripts::info(connection, self.mirror.keys(), self.registry.node(), "memory");
+        let info: String = match connection.run_one(info).await.and_then(read) {
+            Ok(info) => info,
+            Err(RedisError::Denied(_)) => {
+                connection.hide_info();
+                if self.warned.insert("INFO".to_owned()) {
+                    warn!(
+                        redis = self.settings.redis.address(),
+                        "the Redis user may not run INFO: `maxmemory-policy` is not checked, and each new connection \
+                         counts as a restart of Redis; to change that, give the user `+info`"
+                    );
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(self.connect_error(error)),
+        };
         let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or("noeviction");
         if policy != "noeviction" && self.warned.insert(policy.to_owned()) {
             warn!(
@@ -341,8 +394,10 @@ impl Beat {
                 warn!(node, error = why, "could not read the entry of a node in the index; ignoring the node");
             }
         }
-        if self.run_id.as_ref().is_some_and(|known| *known != survey.run_id) {
-            warn!("Redis was restarted or has failed over; reconciling all records");
+        if let Some(known) = self.run_id.as_ref().filter(|known| **known != survey.run_id) {
+            if !known.is_empty() && !survey.run_id.is_empty() {
+                warn!("Redis was restarted or has failed over; reconciling all records");
+            }
             self.forgotten = true;
         }
         self.run_id = Some(survey.run_id);

@@ -130,6 +130,11 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
     }
 }
 
+/// Whether two answers certainly came from one start of a Redis server. Where `INFO` may not be asked nothing is certain.
+pub(super) fn is_same_run(one: &str, other: &str) -> bool {
+    !one.is_empty() && one == other
+}
+
 /// Returns true if the other nodes hold every record that was acknowledged, now that this node is fenced. They do if
 /// `found` is the tombstone of its present registration `epoch`, so Redis had its records, and if the server is the
 /// same run as before, so it has not lost the last of them since.
@@ -262,6 +267,14 @@ mod tests {
         check("MISSING", true, false);
         check("live 9", true, false);
         check("what", true, false);
+    }
+
+    #[test]
+    fn a_run_that_is_not_known_is_no_run_that_was_known() {
+        assert!(is_same_run("a", "a"));
+        assert!(!is_same_run("a", "b"));
+        assert!(!is_same_run("a", ""));
+        assert!(!is_same_run("", ""));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::link::{Answer, Links, Renewal, Renewals};
 use super::survey::run_id_of;
 use super::{Membership, NodeKey};
 use crate::id::NodeId;
-use crate::redis_client::{Call, Reach, read, scripts};
+use crate::redis_client::{Reach, read, scripts};
 use crate::registry::Mirror;
 
 /// Most renewals that go to Redis in one round trip.
@@ -36,8 +36,7 @@ pub trait Peers: fmt::Debug + Send + Sync {
 /// The answer of one peer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Relayed {
-    /// The peer reached Redis: the answer of the script, and the run id of the server that gave it. Or it has seen in
-    /// its table that the node is dead; then the run id is empty.
+    /// It reached Redis: the answer of the script, and the server that gave it, empty if it is not known.
     Answered { renewal: String, run_id: String },
     /// The peer does not reach Redis either, and has not seen that the node is dead.
     Detached,
@@ -122,15 +121,14 @@ impl Wanted {
 /// Renews the leases of the `wanted` nodes, and returns the answer for each.
 pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wanted]) -> Vec<Relayed> {
     let keys = mirror.keys();
-    let calls: Vec<Call> = wanted
-        .iter()
-        .flat_map(|Wanted { node, epoch, lease }| {
-            [scripts::info(keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
-        })
-        .collect();
     let answers = match mirror.connection() {
         // If this fails, this node does not reach Redis either; its own heartbeat finds out too.
-        Some(connection) => connection.run(&calls).await.unwrap_or_default(),
+        Some(connection) => {
+            let calls = wanted.iter().flat_map(|Wanted { node, epoch, lease }| {
+                [scripts::info(&connection, keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
+            });
+            connection.run(&calls.collect::<Vec<_>>()).await.unwrap_or_default()
+        }
         None => Vec::new(),
     };
     let mut answers = answers.into_iter();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::decide::has_room;
 use super::index::IndexEntry;
@@ -22,7 +22,7 @@ use crate::redis_client::{
 };
 use crate::registry::record::{RECORD_FORMAT, Texts};
 use crate::registry::{Mirror, Registry};
-use crate::telemetry::{ReapingMetrics, chain};
+use crate::telemetry::{ReapingMetrics, RepeatedWarning, chain};
 use unreadable::Aside;
 
 /// Most records of dead nodes that one node holds, and no more than may wait of its own ([`crate::registry::Backlog`]). A
@@ -69,6 +69,8 @@ pub struct Reaper {
     unreadable_at: Instant,
     /// When claims are renewed next.
     keep_at: Instant,
+    /// What dead nodes left cannot be taken over.
+    warning: RepeatedWarning,
 }
 
 /// A dead node of which something may be left.
@@ -123,6 +125,7 @@ impl Reaper {
             asides: HashMap::new(),
             unreadable_at: now,
             keep_at: now,
+            warning: RepeatedWarning::default(),
         }
     }
 
@@ -141,9 +144,15 @@ impl Reaper {
             }
             tables.mark_unchanged();
             is_behind = match stop.run_until_cancelled(self.run_once()).await {
-                Some(Ok(is_behind)) => is_behind,
+                Some(Ok(is_behind)) => {
+                    self.warning.over();
+                    is_behind
+                }
                 Some(Err(error)) => {
-                    debug!(error = %chain(&error), "what dead nodes left waits for Redis");
+                    let why = chain(&error).to_string();
+                    if let Some(repeated) = self.warning.due(&why) {
+                        warn!(error = why, repeated, "cannot take over the connections of dead nodes; trying again");
+                    }
                     false
                 }
                 None => return,
@@ -239,7 +248,7 @@ impl Reaper {
         }
         let counts = (0..BUCKETS).map(|bucket| Call::command("HLEN", pass.keys.bucket(node, bucket)));
         let claims = (0..BUCKETS).map(|bucket| Call::command("GET", pass.keys.claim(node, bucket)));
-        let info = scripts::info(pass.keys, node, "server");
+        let info = scripts::info(pass.connection, pass.keys, node, "server");
         let calls: Vec<Call> = counts.chain(claims).chain([info]).collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         let (counted, claimed) = (answers.iter().take(BUCKETS), answers.iter().skip(BUCKETS).take(BUCKETS));

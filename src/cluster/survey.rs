@@ -16,7 +16,7 @@ use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, Valu
 /// Everything that one heartbeat learns.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// Run id of the Redis server, which is another one after every start.
+    /// One start of the Redis server; empty if this node may not ask.
     pub(super) run_id: String,
     /// The answer of the script that renews the lease.
     pub(super) renewal: String,
@@ -46,7 +46,7 @@ pub(super) async fn survey(
     others: &[NodeId],
 ) -> Result<Survey, SurveyError> {
     let mut calls = vec![
-        scripts::info(keys, node, "server"),
+        scripts::info(connection, keys, node, "server"),
         scripts::renew(keys, node, epoch, lease),
         Call::command("HGETALL", keys.index()),
     ];
@@ -80,7 +80,7 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     Ok(Survey { run_id, renewal, index, unreadable, counts, looks })
 }
 
-/// Returns the run id in the section `server` of `INFO`.
+/// The start of the server that gave this section of `INFO`; empty if the section is.
 pub(super) fn run_id_of(info: &str) -> String {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }

@@ -1,4 +1,5 @@
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::management::send::message_limits;
 use super::{DataPlane, Live};
@@ -34,6 +35,19 @@ pub(super) async fn call_integration(
     let outcome = outcome.and_then(|answer| with_actions(answer, context.connection.id, limits));
     let (status, request_id) = match &outcome {
         Ok((answer, _)) => {
+            if let Some(key) = &answer.unknown_key
+                && let Some(repeated) = integration.unknown_keys.due(key)
+            {
+                warn!(
+                    api_id = &*labels.api_id,
+                    stage = &*labels.stage,
+                    route_key = &*route.key,
+                    integration_id = &*integration.id,
+                    key = &**key,
+                    repeated,
+                    "the answer of a backend has a key that AWS does not know; it is ignored, where AWS sends an error"
+                );
+            }
             let request_id = answer.headers.get(X_AMZN_REQUEST_ID).and_then(|value| value.to_str().ok());
             (Some(answer.status.as_u16()), request_id.map(str::to_owned))
         }

@@ -58,13 +58,16 @@ impl AwsProxy {
 fn read_answer(answer: http_client::Answer) -> Result<Answer, IntegrationError> {
     let http_client::Answer { status, headers, body } = refuse_redirect(answer)?;
     if !status.is_success() {
-        return Err(IntegrationError::Refused(Box::new(Answer { status, headers, body: Some(body), tidegate: None })));
+        let answer = Answer { status, headers, body: Some(body), tidegate: None, unknown_key: None };
+        return Err(IntegrationError::Refused(Box::new(answer)));
     }
     if headers.contains_key(FUNCTION_ERROR) {
         return Err(IntegrationError::Function);
     }
     match proxy_answer::parse(&body) {
-        Ok(ProxyAnswer { status, headers, body, tidegate }) => Ok(Answer { status, headers, body, tidegate }),
+        Ok(ProxyAnswer { status, headers, body, tidegate, unknown_key }) => {
+            Ok(Answer { status, headers, body, tidegate, unknown_key })
+        }
         Err(ProxyAnswerError::Function) => Err(IntegrationError::Function),
         Err(error) => Err(IntegrationError::Unreadable(error)),
     }

@@ -28,6 +28,8 @@ pub struct Answer {
     pub body: Option<Bytes>,
     /// The `tidegate` key of an `AWS_PROXY` answer.
     pub tidegate: Option<serde_json::Value>,
+    /// A key of an `AWS_PROXY` answer that AWS would not accept.
+    pub unknown_key: Option<Box<str>>,
 }
 
 /// A call that is over.

@@ -12,6 +12,7 @@ use crate::apigatewayv2::{self, IntegrationType};
 use crate::expression::{Destination, Source};
 use crate::http_client::HttpClient;
 use crate::problem::Problem;
+use crate::telemetry::RepeatedWarning;
 
 /// An integration of an API before a stage fills in its variables.
 pub struct IntegrationDraft<'a> {
@@ -82,7 +83,7 @@ impl<'a> IntegrationDraft<'a> {
             }
         };
         let timeout = Duration::from_millis(self.settings.timeout_in_millis.into());
-        Some(Integration { id: self.id.into(), timeout, kind })
+        Some(Integration { id: self.id.into(), timeout, unknown_keys: RepeatedWarning::default(), kind })
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::aws_proxy::AwsProxy;
 use super::http_proxy::HttpProxy;
 use super::http_target::HttpTarget;
+use crate::telemetry::RepeatedWarning;
 
 /// One integration with the variables of one stage filled in, ready to call.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub struct Integration {
     pub id: Arc<str>,
     /// The deadline of a whole call.
     pub timeout: Duration,
+    /// The warning about keys in the backend's answers that AWS would not accept.
+    pub unknown_keys: RepeatedWarning,
     pub(super) kind: IntegrationKind,
 }
 

@@ -68,7 +68,7 @@ impl HttpProxy {
 fn read_answer(answer: http_client::Answer) -> Result<Answer, IntegrationError> {
     let http_client::Answer { status, headers, body } = refuse_redirect(answer)?;
     let body = Some(body).filter(|body| !body.is_empty() || is_empty_text(status, &headers));
-    Ok(Answer { status, headers, body, tidegate: None })
+    Ok(Answer { status, headers, body, tidegate: None, unknown_key: None })
 }
 
 /// Returns true if an answer without a byte in its body is the empty text and not nothing: a text has the type of its

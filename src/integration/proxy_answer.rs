@@ -27,7 +27,12 @@ pub struct ProxyAnswer {
     pub body: Option<Bytes>,
     /// What the backend asks for beside its answer.
     pub tidegate: Option<Value>,
+    /// The first key that is none of a proxy answer: printable, and cut if it is long.
+    pub unknown_key: Option<Box<str>>,
 }
+
+/// Longest name of an unknown key that is kept, in characters.
+const NAME_MAX_CHARACTERS: usize = 64;
 
 /// Why an answer cannot be used.
 #[derive(Debug, Error)]
@@ -49,7 +54,7 @@ pub enum ProxyAnswerError {
     Actions(#[source] InvalidActions),
 }
 
-/// Reads an answer. Unknown keys are ignored, of a key that stands there twice the last one counts; a numeric string is
+/// Reads an answer. Unknown keys are taken, which differs from AWS: it sends `Internal server error`. Of a key that stands there twice the last one counts; a numeric string is
 /// taken as a status code. A long body without escapes is not copied.
 ///
 /// # Errors
@@ -97,7 +102,7 @@ fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
         let Value::Array(values) = values else { return Err(ProxyAnswerError::WrongType("multiValueHeaders")) };
         set(&mut headers, name, values);
     }
-    Ok(ProxyAnswer { status, headers, body, tidegate: written.tidegate })
+    Ok(ProxyAnswer { status, headers, body, tidegate: written.tidegate, unknown_key: written.unknown_key })
 }
 
 /// An answer as it is written.
@@ -111,6 +116,7 @@ struct Written<'a> {
     tidegate: Option<Value>,
     /// It says what went wrong in a function.
     is_failure: bool,
+    unknown_key: Option<Box<str>>,
 }
 
 #[derive(Default)]
@@ -121,8 +127,6 @@ enum Body<'a> {
     Other,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 enum Key {
     StatusCode,
     IsBase64Encoded,
@@ -130,10 +134,44 @@ enum Key {
     Headers,
     MultiValueHeaders,
     Tidegate,
-    ErrorMessage,
-    ErrorType,
-    #[serde(other)]
-    Unknown,
+    /// Beside a status code AWS does not know it either.
+    Failure(&'static str),
+    Unknown(Box<str>),
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl Visitor<'_> for KeyVisitor {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+                Ok(match name {
+                    "statusCode" => Key::StatusCode,
+                    "isBase64Encoded" => Key::IsBase64Encoded,
+                    "body" => Key::Body,
+                    "headers" => Key::Headers,
+                    "multiValueHeaders" => Key::MultiValueHeaders,
+                    "tidegate" => Key::Tidegate,
+                    "errorMessage" => Key::Failure("errorMessage"),
+                    "errorType" => Key::Failure("errorType"),
+                    other => Key::Unknown(printable(other)),
+                })
+            }
+        }
+        deserializer.deserialize_identifier(KeyVisitor)
+    }
+}
+
+/// The name as it may stand in a log.
+fn printable(name: &str) -> Box<str> {
+    let is_printable = |character: char| character.is_ascii_graphic() || character == ' ';
+    let name = name.chars().take(NAME_MAX_CHARACTERS);
+    name.map(|character| if is_printable(character) { character } else { '?' }).collect()
 }
 
 impl<'de> Deserialize<'de> for Written<'de> {
@@ -156,11 +194,15 @@ impl<'de> Deserialize<'de> for Written<'de> {
                         Key::Headers => written.headers = map.next_value()?,
                         Key::MultiValueHeaders => written.multi_value_headers = map.next_value()?,
                         Key::Tidegate => written.tidegate = Some(map.next_value()?),
-                        Key::ErrorMessage | Key::ErrorType => {
+                        Key::Failure(name) => {
                             written.is_failure = true;
+                            written.unknown_key.get_or_insert_with(|| name.into());
                             map.next_value::<IgnoredAny>()?;
                         }
-                        Key::Unknown => _ = map.next_value::<IgnoredAny>()?,
+                        Key::Unknown(name) => {
+                            written.unknown_key.get_or_insert(name);
+                            map.next_value::<IgnoredAny>()?;
+                        }
                     }
                 }
                 Ok(written)
@@ -340,6 +382,21 @@ mod tests {
         let answer = Bytes::from(format!(r#"{{"statusCode":200,"body":"{}"}}"#, "x".repeat(1000)));
         let body = parse(&answer).unwrap().body.unwrap();
         assert!(answer.as_ptr_range().contains(&body.as_ptr()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_as_it_may_stand_in_a_log() {
+        let check = |answer: &str, expected: Option<&str>| {
+            let answer = parse(&Bytes::copy_from_slice(answer.as_bytes())).unwrap();
+            assert_eq!(answer.unknown_key.as_deref(), expected);
+        };
+        check(r#"{"statusCode":200,"isBase64Encoded":false,"body":"","headers":{"a":"b"},"tidegate":{}}"#, None);
+        check(r#"{"multiValueHeaders":{},"statusCode":200}"#, None);
+        check(r#"{"statusCode":200,"cookies":[],"extra":1}"#, Some("cookies"));
+        check(r#"{"statuscode":1,"statusCode":200}"#, Some("statuscode"));
+        check(r#"{"statusCode":200,"errorMessage":"x"}"#, Some("errorMessage"));
+        check("{\"a\\nb\\u001b\\u00e4 c\":1,\"statusCode\":200}", Some("a?b?? c"));
+        check(&format!(r#"{{"{}":1,"statusCode":200}}"#, "x".repeat(1000)), Some(&"x".repeat(NAME_MAX_CHARACTERS)));
     }
 
     #[test]

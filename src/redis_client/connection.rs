@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub trait Redis: fmt::Debug + Send + Sync {
     /// Connects. `timeout` bounds this and every later call on the connection.
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisConnection, RedisError>>;
 
+    /// Names the host and the port, for operators.
+    fn address(&self) -> String;
+
     /// Tries the address of Redis with a TCP connection, whatever is behind it.
     fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach>;
 }
@@ -45,6 +49,8 @@ pub trait Transport: Send + Sync {
 pub struct RedisConnection {
     link: Link,
     timeout: Duration,
+    /// The user of this connection may not run `INFO`.
+    hides_info: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -154,12 +160,26 @@ impl RedisConnection {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let link = tokio::time::timeout(timeout, connect(settings, timeout)).await;
-        Ok(RedisConnection { link: link.map_err(|_| RedisError::TimedOut)??, timeout })
+        Ok(Self::new(link.map_err(|_| RedisError::TimedOut)??, timeout))
     }
 
     /// Returns a connection to a simulation of Redis.
     pub fn played(transport: Arc<dyn Transport>, timeout: Duration) -> Self {
-        RedisConnection { link: Link::Played(transport), timeout }
+        Self::new(Link::Played(transport), timeout)
+    }
+
+    fn new(link: Link, timeout: Duration) -> Self {
+        RedisConnection { link, timeout, hides_info: Arc::default() }
+    }
+
+    /// Notes that the user may not run `INFO`: all clones do without it from now on.
+    pub fn hide_info(&self) {
+        self.hides_info.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the user may not run `INFO`, as far as is known.
+    pub fn hides_info(&self) -> bool {
+        self.hides_info.load(Ordering::Relaxed)
     }
 
     /// Returns true if a script may touch any keys, because there is one server and no slots.
@@ -235,6 +255,11 @@ impl RedisConnection {
 impl Redis for RedisSettings {
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisConnection, RedisError>> {
         Box::pin(RedisConnection::open(self, timeout))
+    }
+
+    fn address(&self) -> String {
+        let addresses = self.urls.all().iter().filter_map(super::RedisUrl::address);
+        addresses.collect::<Vec<_>>().join(", ")
     }
 
     fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach> {

@@ -1,6 +1,10 @@
 use redis::{ErrorKind, ServerErrorKind};
 use thiserror::Error;
 
+/// Texts by which a script says that its user may not run a command, or not on a key: those of Redis 7.0, then later ones.
+const DENIALS: [&str; 3] =
+    ["The user executing the script can't run", "The user executing the script can't access", "ACL failure in script"];
+
 /// The text of the library or of the server, causes included.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -15,6 +19,8 @@ pub enum RedisError {
     TimedOut,
     #[error("Redis does not accept the user name or the password")]
     Credentials(#[source] Cause),
+    #[error("the Redis user has no right to do this")]
+    Denied(#[source] Cause),
     #[error("Redis is a read-only replica")]
     ReadOnly(#[source] Cause),
     #[error("Redis has used up its memory")]
@@ -35,7 +41,7 @@ impl RedisError {
     /// Whether Redis is there and said no to this very call: another may fare better.
     pub fn is_of_call(&self) -> bool {
         match self {
-            RedisError::Server(_) | RedisError::Unexpected => true,
+            RedisError::Server(_) | RedisError::Denied(_) | RedisError::Unexpected => true,
             RedisError::Refused(_)
             | RedisError::TimedOut
             | RedisError::Credentials(_)
@@ -55,9 +61,11 @@ impl From<redis::RedisError> for RedisError {
         match error.kind() {
             ErrorKind::AuthenticationFailed => RedisError::Credentials(cause()),
             ErrorKind::Server(ServerErrorKind::ReadOnly) => RedisError::ReadOnly(cause()),
+            ErrorKind::Server(ServerErrorKind::NoPerm) => RedisError::Denied(cause()),
             ErrorKind::Server(ServerErrorKind::BusyLoading) => RedisError::Loading(cause()),
             ErrorKind::InvalidClientConfig => RedisError::Settings(cause()),
             _ if matches!(code, "WRONGPASS" | "NOAUTH") => RedisError::Credentials(cause()),
+            _ if DENIALS.iter().any(|text| says(&error, text)) => RedisError::Denied(cause()),
             _ if says(&error, "OOM") => RedisError::Full(cause()),
             _ if says(&error, "READONLY") => RedisError::ReadOnly(cause()),
             ErrorKind::Server(_) | ErrorKind::Extension => RedisError::Server(cause()),

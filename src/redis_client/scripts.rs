@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::connection::ScriptText;
-use super::{BUCKETS, Call, Keys};
+use super::{BUCKETS, Call, Keys, RedisConnection};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
 
@@ -84,6 +84,9 @@ static LEAVE: ScriptText = ScriptText::new(
 
 /// Reads `INFO`. KEYS: node, which only chooses the server. ARGV: a section of `INFO`.
 static INFO: ScriptText = ScriptText::new("return redis.call('INFO', ARGV[1])");
+
+/// KEYS and ARGV as those of [`INFO`]. In its place where the user may not run that command.
+static NO_INFO: ScriptText = ScriptText::new("return ''");
 
 /// Takes from a quota. KEYS: quota. ARGV: limit; number to add first, whatever the limit is; count to assume if Redis has
 /// none; number to take; further number to take, unless fewer than the next argument would be left; that number; end of
@@ -179,7 +182,9 @@ pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
     Call::script(&LEAVE, keys).arg(epoch.to_string())
 }
 
-/// Reads a section of `INFO` of the server that holds the keys of `node`.
-pub fn info(keys: &Keys, node: NodeId, section: &str) -> Call {
-    Call::script(&INFO, vec![keys.node(node)]).arg(section)
+/// Reads a section of `INFO` of the server that holds this node's keys. The answer is empty if the user of `connection`
+/// may not run that command.
+pub fn info(connection: &RedisConnection, keys: &Keys, node: NodeId, section: &str) -> Call {
+    let script = if connection.hides_info() { &NO_INFO } else { &INFO };
+    Call::script(script, vec![keys.node(node)]).arg(section)
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{RegistryState, WhenUnavailable};
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
-use crate::telemetry::RegistryMetrics;
+use crate::telemetry::{RegistryMetrics, RepeatedWarning};
 
 /// Most records in one write.
 const BATCH: usize = 256;
@@ -38,6 +38,8 @@ pub struct Mirror {
     /// Number of entries in each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
+    /// Redis does not take what is written.
+    degraded: RepeatedWarning,
     metrics: RegistryMetrics,
 }
 
@@ -98,6 +100,7 @@ impl Mirror {
             trouble: Notify::new(),
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             state: watch::Sender::new(state),
+            degraded: RepeatedWarning::default(),
             metrics,
         }
     }
@@ -348,13 +351,18 @@ impl Mirror {
 
     fn set_state(&self, state: RegistryState) {
         let (name, why) = (state.name(), state.degraded().unwrap_or_default().to_owned());
+        if matches!(state, RegistryState::Degraded { .. })
+            && let Some(repeated) = self.degraded.due(&why)
+        {
+            warn!(state = name, why, repeated, "Redis cannot be used; connections are served on");
+        }
         let changed = self.state.send_if_modified(|known| {
             let changed = *known != state;
             if changed {
                 let other = known.name() != state.name();
                 *known = state;
                 if !other {
-                    // Another reason for the same state: probes see it, and the log does not repeat the state.
+                    // Another reason of the same state; probes see it.
                     return false;
                 }
             }
@@ -365,11 +373,15 @@ impl Mirror {
         }
         self.metrics.set(name);
         match name {
-            "attached" => info!("Redis has all records of this node"),
+            "attached" => {
+                self.degraded.over();
+                info!("Redis has all records of this node");
+            }
             "left" => info!("this node has left the cluster"),
             "rebuilding" => info!("Redis answers; reconciling the records"),
             "starting" => info!(why, "this node is not registered in Redis yet and accepts no clients"),
-            _ => warn!(state = name, why, "Redis cannot be used; serving clients without it and trying again"),
+            // Logged above, and by the heartbeat, which knows where Redis is.
+            _ => {}
         }
     }
 

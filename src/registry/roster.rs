@@ -22,7 +22,7 @@ use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
 use crate::redis_client::roster::{self, Found, Writer};
 use crate::redis_client::{Call, RedisConnection, RedisError, read, scripts};
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 use crate::topic::{Topic, TopicName};
 
 /// Length of a freshness lease.
@@ -47,6 +47,9 @@ const FIND_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time for which Redis is not asked again after it did not answer.
 const BLIND: Duration = Duration::from_secs(1);
 
+/// How long Redis must have answered until its silence is over.
+const BLIND_QUIET: Duration = Duration::from_secs(60);
+
 /// The group index, seen from this node: it writes the node's own members, and finds the nodes that have others.
 #[derive(Debug)]
 pub struct Roster {
@@ -57,6 +60,8 @@ pub struct Roster {
     /// Time until which other nodes may trust what the index says of this node.
     believed_until: Mutex<Option<Instant>>,
     blind_until: Mutex<Option<Instant>>,
+    /// Redis does not say who has members.
+    blind: RepeatedWarning,
     leaving: CancellationToken,
     left: CancellationToken,
 }
@@ -81,8 +86,8 @@ enum RosterError {
 struct State {
     current: Option<Current>,
     generation: u64,
-    /// Set when a warning was logged that the task cannot write.
-    is_failing: bool,
+    /// It cannot write.
+    warning: RepeatedWarning,
 }
 
 /// The place where the task writes.
@@ -115,6 +120,7 @@ impl Roster {
             written,
             believed_until: Mutex::default(),
             blind_until: Mutex::default(),
+            blind: RepeatedWarning::default(),
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
         }
@@ -134,9 +140,15 @@ impl Roster {
         let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
         self.mirror.metrics().took("find", started.elapsed());
         match answer.and_then(roster::found) {
-            Ok(found) => Some(Holders::new(names, &found)),
+            Ok(found) => {
+                self.blind.over_after(BLIND_QUIET);
+                Some(Holders::new(names, &found))
+            }
             Err(error) => {
-                debug!(error = %chain(&error), "could not read the group index; asking every node");
+                let why = chain(&error).to_string();
+                if let Some(repeated) = self.blind.due(&why) {
+                    warn!(error = why, repeated, "could not read the group index; asking every node");
+                }
                 *lock(&self.blind_until) = Some(Instant::now() + BLIND);
                 None
             }
@@ -195,10 +207,11 @@ impl Roster {
         let is_current = match self.mirror.attachment() {
             Some((attachment, incarnation)) if attachment.connection.is_one_server() => {
                 let worked = self.write(state, attachment, incarnation).await;
-                if let Err(error) = &worked
-                    && !std::mem::replace(&mut state.is_failing, true)
-                {
-                    warn!(error = %chain(error), "could not write the group index; every push asks this node");
+                if let Err(error) = &worked {
+                    let why = chain(error).to_string();
+                    if let Some(repeated) = state.warning.due(&why) {
+                        warn!(error = why, repeated, "could not write the group index; every push asks this node");
+                    }
                 }
                 worked.is_ok()
             }
@@ -237,7 +250,7 @@ impl Roster {
                 let until = current.clock.at(sent + PROMISED);
                 current.clock = self.say(&current.attachment, &current.writer, until).await?;
                 current.promise_at = sent + PROMISE_INTERVAL;
-                state.is_failing = false;
+                state.warning.over();
                 self.groups.changes().put_counts();
             }
             if is_idle {

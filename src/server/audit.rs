@@ -1,9 +1,9 @@
-//! What an operator may have to account for: every DELETE, every call that was refused, and clients that were. One line
-//! each, with the target `audit`, so that it can be kept apart from the rest. Strangers cannot fill the log: of a flood of
-//! refused clients, some lines tell enough.
+//! Lines for what an operator may have to account for: every DELETE, every call that was refused, and clients that were.
+//! They have the target `audit`, so that they can be kept apart from the rest. Every DELETE that was let in has its line.
+//! What is refused can come from strangers, so its lines have the budget of their kind, as all of the log.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::header::{HOST, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
@@ -12,20 +12,13 @@ use tracing::info;
 use super::entrance::Peer;
 use crate::deployment::{Deployment, OriginError, Resource, Stage};
 use crate::id::ConnectionId;
-use crate::limits::Throttle;
-use crate::telemetry::Reason;
+use crate::telemetry::{Reason, UNBUDGETED};
 
-/// Lines about refused clients in a second, of the whole process. Metrics count them all.
-const CLIENT_LINES_PER_SECOND: f64 = 50.0;
+/// Longest Host that is logged, in bytes; no name is longer.
+const HOST_MAX_BYTES: usize = 255;
 
 /// Bytes of an Origin that are shown.
 const ORIGIN_SHOWN_BYTES: usize = 255;
-
-static CLIENT_LINES: LazyLock<Option<Throttle>> = LazyLock::new(|| Throttle::new(Some(CLIENT_LINES_PER_SECOND), None));
-
-fn may_tell() -> bool {
-    CLIENT_LINES.as_ref().is_none_or(Throttle::admit)
-}
 
 /// A call of `@connections` that may be worth a line.
 pub(super) struct Call {
@@ -58,6 +51,16 @@ impl Call {
         }
     }
 
+    /// The method as it is logged: it is free text, of which nobody needs more than the usual ones.
+    fn method(&self) -> &str {
+        match self.method {
+            Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD | Method::OPTIONS => {
+                self.method.as_str()
+            }
+            _ => "OTHER",
+        }
+    }
+
     /// Writes the line, if the answer makes it worth one: posts and lookups that are answered are the everyday.
     pub(super) fn answered<B>(self, response: &Response<B>) {
         let call = self;
@@ -66,43 +69,45 @@ impl Call {
             status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST | StatusCode::TOO_MANY_REQUESTS
         );
-        if call.method == Method::DELETE || is_refused {
-            info!(
-                target: "audit",
-                method = %call.method, status = status.as_u16(), path = call.path,
-                connection_id = call.connection_id, api_id = &*call.api_id, stage = &*call.stage, remote = %call.peer, "@connections call"
-            );
+        macro_rules! line {
+            ($($name:tt)*) => {
+                info!(
+                    $($name)* target: "audit",
+                    method = call.method(), status = status.as_u16(), path = call.path,
+                    connection_id = call.connection_id, api_id = &*call.api_id, stage = &*call.stage,
+                    remote = %call.peer, "@connections call"
+                )
+            };
+        }
+        if is_refused {
+            line!();
+        } else if call.method == Method::DELETE {
+            line!(name: UNBUDGETED,);
         }
     }
 }
 
 /// A page may not connect to an API.
 pub(super) fn refused_origin(api_id: &str, stage: &str, remote: IpAddr, why: &OriginError) {
-    if may_tell() {
-        info!(target: "audit", api_id, stage, %remote, %why, "client refused");
-    }
+    info!(target: "audit", api_id, stage, %remote, %why, "client refused");
 }
 
 /// A client was throttled, or did not prove who it is.
 pub(super) fn turned_away(api_id: &str, stage: &str, remote: IpAddr, reason: Reason) {
-    if may_tell() {
-        info!(target: "audit", api_id, stage, %remote, reason = reason.code(), why = reason.meaning(), "client turned away");
-    }
+    info!(target: "audit", api_id, stage, %remote, reason = reason.code(), why = reason.meaning(), "client turned away");
 }
 
 /// A web page made a browser call an operator's path.
 pub(super) fn refused_page<B>(request: &Request<B>, peer: &Peer) {
-    if may_tell() {
-        let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
-        let origin = origin.get(..ORIGIN_SHOWN_BYTES).unwrap_or(origin);
-        info!(target: "audit", origin, path = request.uri().path(), remote = %peer.remote, "web page refused");
-    }
+    let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+    let origin = origin.get(..ORIGIN_SHOWN_BYTES).unwrap_or(origin);
+    info!(target: "audit", origin, path = request.uri().path(), remote = %peer.remote, "web page refused");
 }
 
 /// A request named a Host that the listener does not answer for.
 pub(super) fn refused_host<B>(request: &Request<B>, peer: &Peer) {
-    if may_tell() {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        info!(target: "audit", host, remote = %peer.remote, "Host refused");
-    }
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // Visible ASCII, so any length is one of characters.
+    let host = &host[..host.len().min(HOST_MAX_BYTES)];
+    info!(target: "audit", host, remote = %peer.remote, "Host refused");
 }

@@ -3,10 +3,14 @@
 //! Lines are at level `info` with target `tidegate::execution`, so that they are there when a stage asks for them.
 //! Payloads are at level `debug` with target `tidegate::data_trace`, shortened: they need both `dataTraceEnabled` and
 //! an operator who enables that level. Neither contains headers, query strings or tokens.
+//!
+//! Anybody can make an event fail, so lines about those have the budget of their kind. Events that went well, and payloads,
+//! are of clients that were let in, and a stage has asked for all of them: they have none, and are the first that give way
+//! when the log is read too slowly.
 
 use tracing::{Span, debug, debug_span, info, info_span};
 
-use super::{EventRecord, RouteTelemetry, Subject};
+use super::{EventRecord, RouteTelemetry, Subject, UNBUDGETED};
 use crate::apigatewayv2::LoggingLevel;
 use crate::id::EventId;
 use crate::request_context::Connection;
@@ -52,17 +56,24 @@ pub(super) fn write(record: &EventRecord<'_>) {
     let event_type = record.subject.event_type();
     let reason = record.reason.map(super::Reason::code);
     let status = record.status;
-    if wanted {
-        let integration = record.integration.as_ref();
-        info!(
-            target: "tidegate::execution",
-            request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
-            integration_status = integration.and_then(|integration| integration.status),
-            integration_millis = integration.map(|integration| integration.latency.as_secs_f64() * 1e3),
-            error = record.error.map(|error| tracing::field::display(super::chain(error))),
-            trace_id = %record.trace.trace_id_hex(),
-            "{}", if failed { "an event failed" } else { "an event is done" }
-        );
+    let integration = record.integration.as_ref();
+    macro_rules! line {
+        ($message:literal $(, $($name:tt)*)?) => {
+            info!(
+                $($($name)*)? target: "tidegate::execution",
+                request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
+                integration_status = integration.and_then(|integration| integration.status),
+                integration_millis = integration.map(|integration| integration.latency.as_secs_f64() * 1e3),
+                error = record.error.map(|error| tracing::field::display(super::chain(error))),
+                trace_id = %record.trace.trace_id_hex(),
+                $message
+            )
+        };
+    }
+    if wanted && failed {
+        line!("an event failed");
+    } else if wanted {
+        line!("an event is done", name: UNBUDGETED,);
     } else if reason.is_some() {
         // Always logged, for operators who enable this level.
         debug!(
@@ -73,7 +84,7 @@ pub(super) fn write(record: &EventRecord<'_>) {
     }
     if let Some(data) = record.data.as_ref().filter(|_| record.route.data_trace) {
         debug!(
-            target: "tidegate::data_trace",
+            name: UNBUDGETED, target: "tidegate::data_trace",
             request_id = %request_id, connection_id, api_id, stage, route_key,
             request = shortened(&data.request), response = shortened(&data.response), "payloads"
         );

@@ -4,12 +4,14 @@
 //! (`metrics/`), the line in the access log of the stage (`access_log/`), the execution log and the event's span
 //! (`trace/`) from it. [`Reason`] says why an event was not handled as requested.
 //!
-//! Invariants: labels of metrics come from the configuration. Nothing here makes an event wait: what cannot be written
-//! or sent is lost, counted, and reported once. No payload, header, token or query string is in a log at `info` or
-//! above.
+//! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
+//! or sent is lost, counted, and said with measure ([`RepeatedWarning`]); log lines of each kind have a budget, so that
+//! nobody fills the log ([`logging`]); no payload, header, token or query string is in a log at `info` or above.
 
 mod reason;
+mod log_lines;
 pub mod metrics;
+mod repeated_warning;
 mod loss;
 mod trace;
 mod access_log;
@@ -24,8 +26,10 @@ pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
     AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
 };
+pub use log_lines::UNBUDGETED;
 pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingMetrics, RegistryMetrics, StageLabels};
 pub use reason::Reason;
 pub use record::Telemetry;
+pub use repeated_warning::RepeatedWarning;
 pub use scope::{RouteTelemetry, StageTelemetry};
 pub use trace::{ExportTarget, InvalidEndpoint, Sender, Span, SpanKind, Tracer, TracingSettings};

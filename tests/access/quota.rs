@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tidegate::authorizer::{QuotaKey, QuotaStore as _, RedisQuotaStore};
 use tidegate::clock::Timestamp;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Call, Keys, read};
+use tidegate::redis_client::{Call, Keys, RedisConnection, read};
 use tidegate::registry::{Attachment, Mirror, WhenUnavailable};
 use tidegate::telemetry::Metrics;
 use tokio::time::Instant;
@@ -37,7 +37,10 @@ impl Node {
     }
 
     async fn attach(&self, server: &RedisServer, serial: u64) {
-        let connection = server.connection().await;
+        self.attach_to(server.connection().await, serial);
+    }
+
+    fn attach_to(&self, connection: RedisConnection, serial: u64) {
         self.mirror.attach(Attachment { connection, node: NodeId::random(), epoch: 1, serial }, false);
     }
 
@@ -71,6 +74,21 @@ async fn two_nodes_take_a_quota_to_its_last_and_not_further() {
     drop((one, other));
     let (one, other) = (Node::start(&server).await, Node::start(&server).await);
     assert_eq!((one.take(5, 400).await, other.take(5, 401).await), (0, 1), "the limit was raised by one");
+    let lasts: i64 = read(server.run(&["PTTL", NAME]).await).expect("a number");
+    assert!(lasts > 0, "the count ends by itself");
+}
+
+#[tokio::test]
+async fn a_redis_user_who_may_do_nothing_dangerous_counts_with_the_others() {
+    let rights = ["--user", "tidegate", "on", ">right", "~t:*", "+@all", "-@dangerous"];
+    let server = RedisServer::start_with(&rights).await;
+    let (one, other) = (Node::start(&server).await, Node::start(&server).await);
+    let mut settings = server.settings();
+    settings.username = Some("tidegate".to_owned());
+    settings.password = Some("right".to_owned().into());
+    one.attach_to(RedisConnection::open(&settings, Duration::from_secs(10)).await.expect("a connection"), 2);
+    assert_eq!((one.take(3, 5).await, other.take(3, 5).await), (3, 2));
+    assert_eq!(count(&server).await, 5);
     let lasts: i64 = read(server.run(&["PTTL", NAME]).await).expect("a number");
     assert!(lasts > 0, "the count ends by itself");
 }

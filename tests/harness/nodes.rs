@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) lease: Duration,
     /// Arguments of `redis-server`.
     pub(crate) redis: &'static [&'static str],
+    /// How the nodes log in to Redis: `user:password@`, or nothing.
+    pub(crate) redis_login: &'static str,
     /// Each node reaches Redis, and is reached by its peers, through a proxy of its own.
     pub(crate) proxied: bool,
     /// What all nodes tell their peers; not set: where each is.
@@ -61,6 +63,7 @@ impl Default for Plan {
             nodes: 3,
             lease: Duration::from_secs(3),
             redis: &[],
+            redis_login: "",
             proxied: false,
             backend_proxied: false,
             advertise: None,
@@ -144,11 +147,11 @@ impl Nodes {
             redis = node.redis_proxy.insert(TestProxy::start(redis, &self.tasks).await).address;
         }
         let backend = self.backend_proxy.as_ref().map_or(self.ledger.address, |proxy| proxy.address);
-        let (lease, settings) = (plan.lease.as_millis(), plan.settings);
+        let (lease, settings, login) = (plan.lease.as_millis(), plan.settings, plan.redis_login);
         let text = format!(
             "listeners:\n  public: {{ address: '127.0.0.1:0', connectionsApi: NONE }}\n  \
              internal: {{ address: '127.0.0.1:0' }}\n\
-             registry: {{ type: redis, url: 'redis://{redis}/0', keyPrefix: t }}\n\
+             registry: {{ type: redis, url: 'redis://{login}{redis}/0', keyPrefix: t }}\n\
              cluster: {{ address: '127.0.0.1:0', secret: a secret of sixteen, leaseMillis: {lease}{advertise} }}\n\
              apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations:\n      \
              backend: {{ integrationType: AWS_PROXY, integrationUri: 'http://{backend}/', timeoutInMillis: 5000 }}\n    \
@@ -254,6 +257,11 @@ impl Node {
 
     pub(crate) fn signal(&self, name: &str) {
         self.running().process.signal(name);
+    }
+
+    /// The path of its configuration.
+    pub(crate) fn config(&self) -> String {
+        self.config.to_str().unwrap().to_owned()
     }
 
     /// The node id that it had when it got ready.

@@ -14,4 +14,5 @@ mod links;
 mod push;
 mod redis;
 mod restarts;
+mod rights;
 mod roster;

@@ -1,6 +1,7 @@
 //! Every metric that there is has a cause here that moves it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,7 +31,11 @@ const WITHOUT_CAUSE: [&str; 7] = [
 
 /// The values of all series, by name, added up.
 async fn values(gateway: &TestGateway) -> BTreeMap<String, f64> {
-    let page = http(gateway.internal(), "GET", "/metrics", &[], b"").await;
+    values_at(gateway.internal()).await
+}
+
+async fn values_at(internal: SocketAddr) -> BTreeMap<String, f64> {
+    let page = http(internal, "GET", "/metrics", &[], b"").await;
     let mut values = BTreeMap::new();
     for line in page.text().lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').unwrap();
@@ -234,6 +239,22 @@ async fn telemetry_itself(moved: &mut Moved) {
     let before = values(&gateway).await;
     let _client = gateway.connect("/prod").await;
     moved.expect(&gateway, &before, &["tidegate_trace_spans_lost_total"]).await;
+
+    // The log is one for the process: a node whose refused calls have more lines than their budget.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.yaml");
+    std::fs::write(&file, Settings::aws_proxy(&backend).text()).unwrap();
+    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
+    command.env("BACKEND", backend.url());
+    let mut process = Process::start(command);
+    let (_, internal) = process.addresses().await;
+    let name = "tidegate_log_lines_lost_total";
+    eventually(LIMIT, name, async || {
+        join_all((0..100).map(|_| http(internal, "GET", "/prod/@connections/none", &[], b""))).await;
+        values_at(internal).await[name] > 0.0
+    })
+    .await;
+    moved.0.insert(name);
 }
 
 async fn other_nodes(moved: &mut Moved) {

@@ -18,6 +18,7 @@ mod causes;
 mod deploy;
 mod explain;
 mod health;
+mod log;
 mod metrics;
 mod rubbish;
 mod scrub;

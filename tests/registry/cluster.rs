@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 use tidegate::cluster::{Directory, Standing};
-use tidegate::redis_client::{Call, RedisConnection, RedisSettings, RedisUrl, RedisUrls, read};
+use tidegate::redis_client::{Call, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
 use tidegate::registry::Query;
 use tidegate::session::Closing;
 
 use crate::support::{LEASE, Node, NodeOptions, RedisServer, SOON, eventually, free_port};
 
-/// Two servers, each with half of the slots.
-async fn cluster() -> ([RedisServer; 2], RedisSettings) {
+/// Two servers, each with half of the slots, and further `arguments`.
+async fn cluster(arguments: &[&str]) -> ([RedisServer; 2], RedisSettings) {
+    let further = arguments;
     let bus = [free_port(), free_port()];
     let mut servers = Vec::new();
     for port in bus {
         let port = port.to_string();
         let arguments = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", &port];
-        servers.push(RedisServer::start_with(&arguments).await);
+        servers.push(RedisServer::start_with(&[&arguments[..], further].concat()).await);
     }
     let servers: [RedisServer; 2] = servers.try_into().unwrap_or_else(|_| panic!("two"));
     for (server, slots) in servers.iter().zip([["0", "8191"], ["8192", "16383"]]) {
@@ -42,7 +43,7 @@ async fn cluster() -> ([RedisServer; 2], RedisSettings) {
 
 #[tokio::test]
 async fn nodes_live_in_a_redis_cluster() {
-    let (servers, redis) = cluster().await;
+    let (servers, redis) = cluster(&[]).await;
     let launch = |advertise: &str| {
         let options = NodeOptions::new(&servers[0]);
         Node::launch(NodeOptions { redis: redis.clone(), advertise: advertise.to_owned(), ..options })
@@ -86,4 +87,33 @@ async fn nodes_live_in_a_redis_cluster() {
         assert_eq!(server.keys().await, Vec::<String>::new());
     }
     tokio::time::timeout(Duration::from_secs(1), nodes[0].kill()).await.expect("all tasks end");
+}
+
+#[tokio::test]
+async fn the_rights_that_the_documentation_names_are_enough_in_a_redis_cluster() {
+    let page = include_str!("../../docs/cluster.md");
+    let rights = page.lines().find_map(|line| line.strip_prefix("ACL SETUSER tidegate ")).expect("the rights");
+    let further = "A Redis Cluster needs `";
+    let further = page.split(further).nth(1).and_then(|rest| rest.split('`').next()).expect("further rights");
+    let rights =
+        format!("--user tidegate {rights} {further}").replace(">PASSWORD", ">right").replace("~tidegate:", "~t:");
+    let (servers, mut redis) = cluster(&rights.split(' ').collect::<Vec<_>>()).await;
+    redis.username = Some("tidegate".to_owned());
+    redis.password = Some("right".to_owned().into());
+    let nodes = ["a:1", "a:2", "a:3", "a:4"].map(|advertise: &str| {
+        let options = NodeOptions::new(&servers[0]);
+        Node::launch(NodeOptions { redis: redis.clone(), advertise: advertise.to_owned(), ..options })
+    });
+    for node in &nodes {
+        node.is("attached").await;
+        node.open().await;
+        assert!(node.mirror.flush().await);
+    }
+    let directory = RedisConnection::open(&redis, SOON).await.expect("a connection");
+    let directory = Directory::new(directory, nodes[0].mirror.keys().clone());
+    assert_eq!(directory.count(None).await.expect("a number"), 4);
+    for server in &servers {
+        let log: Vec<Vec<Value>> = read(server.run(&["ACL", "LOG"]).await).expect("a list");
+        assert!(log.is_empty(), "nothing was denied: {log:?}");
+    }
 }

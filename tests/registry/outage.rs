@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate::redis_client::{Call, Password, RedisConnection};
+use tidegate::redis_client::{Call, Keys, Password, RedisConnection, read};
 use tidegate::registry::{NotRecorded, WhenUnavailable};
 use tidegate::session::Closing;
 use tokio::time::{Instant, timeout};
@@ -192,6 +192,30 @@ async fn a_wrong_password_is_told_and_never_shown() {
     redis.run_one(set).await.expect("an answer");
     node.is("attached").await;
     node.open().await;
+}
+
+#[tokio::test]
+async fn where_info_is_denied_a_new_connection_counts_as_a_restart_of_redis() {
+    let rights = ["--user", "tidegate", "on", ">right", "~t:*", "+@all", "-@dangerous"];
+    let server = RedisServer::start_with(&rights).await;
+    let mut options = NodeOptions::new(&server);
+    options.redis.username = Some("tidegate".to_owned());
+    options.redis.password = Some(Password::from("right".to_owned()));
+    let node = Node::launch(options);
+    node.is("attached").await;
+    let id = node.open().await.id;
+    node.is_mirrored(&server).await;
+    // As a restart that lost the last write leaves it: the record is there, and is another.
+    let redis = server.connection().await;
+    let bucket = || node.mirror.keys().bucket(node.id(), Keys::bucket_of(&id));
+    let record = async || {
+        let get = Call::command("HGET", bucket()).arg(id.to_string());
+        read::<Vec<u8>>(redis.run_one(get).await.expect("an answer")).expect("bytes")
+    };
+    let good = record().await;
+    redis.run_one(Call::command("HSET", bucket()).arg(id.to_string()).arg("older")).await.expect("an answer");
+    redis.run_one(Call::command("CLIENT", "KILL".into()).arg("USER").arg("tidegate")).await.expect("an answer");
+    eventually("the record is written anew", || async { record().await == good }).await;
 }
 
 #[tokio::test]

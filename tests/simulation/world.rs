@@ -313,6 +313,10 @@ impl Redis for SimRedis {
         })
     }
 
+    fn address(&self) -> String {
+        "simulated".to_owned()
+    }
+
     fn reach(&self, timeout: Duration) -> BoxFuture<'_, Reach> {
         Box::pin(async move {
             let reach = {

@@ -25,8 +25,15 @@ impl Beat {
         let answers = match connection.run(&calls).await {
             Ok(answers) => answers,
             // The lease is renewed all the same. If the connection is at fault, the next heartbeat finds out.
-            Err(error) => return debug!(error = %chain(&error), "could not declare silent nodes dead; trying again"),
+            Err(error) => {
+                let why = chain(&error).to_string();
+                if let Some(repeated) = self.condemning.due(&why) {
+                    warn!(error = why, repeated, "could not declare silent nodes dead; trying again");
+                }
+                return;
+            }
         };
+        self.condemning.over();
         for (Doomed { node, key, .. }, answer) in doomed.iter().zip(answers) {
             let answer: String = read(answer).unwrap_or_default();
             if answer == scripts::OK {

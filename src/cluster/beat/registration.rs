@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{Beat, BeatError};
-use crate::cluster::decide::{Registration, after_register, others_have_records};
+use crate::cluster::decide::{Registration, after_register, is_same_run, others_have_records};
 use crate::cluster::index::IndexEntry;
 use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::redis_client::{Call, Keys, RedisConnection, RedisError, read, scripts};
@@ -78,7 +78,7 @@ impl Beat {
     /// of the connections.
     pub(super) fn fence(&mut self, found: &str, run_id: &str) {
         let fenced = self.registry.node();
-        let is_same_run = self.run_id.as_deref() == Some(run_id);
+        let is_same_run = self.run_id.as_deref().is_some_and(|known| is_same_run(known, run_id));
         let others_have_records = others_have_records(found, self.epoch, is_same_run);
         let node = NodeId::from_bits(self.random.random::<u64>() >> (64 - 8 * NODE_ID_BYTES));
         // From here nothing is written under the old id, and no client is accepted until the new one is registered.

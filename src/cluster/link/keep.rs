@@ -20,7 +20,7 @@ use super::wire::{Wire, WireError};
 use crate::cluster::{Member, NodeKey};
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
-use crate::telemetry::chain;
+use crate::telemetry::{RepeatedWarning, chain};
 use crate::transport::Connection;
 
 /// Longest time for a TCP connection and its handshake, where the lease allows it.
@@ -33,7 +33,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(1500);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Failed attempts after which the operator is told, once.
+/// Failed attempts after which the operator is told.
 const ATTEMPTS_BEFORE_WARNING: u32 = 5;
 
 impl Links {
@@ -241,7 +241,7 @@ enum DialError {
 #[derive(Debug, Default)]
 struct Attempts {
     failed: u32,
-    warned: bool,
+    warning: RepeatedWarning,
     /// Since when another node has answered at the peer's address.
     other_node_since: Option<Instant>,
 }
@@ -264,18 +264,17 @@ impl Attempts {
         let text = chain(error).to_string();
         debug!(%peer, advertise, attempt = self.failed, error = text, "could not link to a peer");
         links.dial_failed(peer, text.clone());
-        if self.warned {
-            return;
-        }
         if let DialError::Greet(GreetError::OtherNode { answered }) = error {
             // After a restart the old id is known until its lease has run out; two that live on have one address.
             let since = *self.other_node_since.get_or_insert_with(Instant::now);
             let table = links.membership.table();
             let is_alive = table.members.get(&peer).is_some_and(|member| member.lease_alive);
-            if is_alive && since.elapsed() > links.lease() * 2 {
-                self.warned = true;
+            if is_alive
+                && since.elapsed() > links.lease() * 2
+                && let Some(repeated) = self.warning.due("another node answers")
+            {
                 warn!(
-                    %peer, advertise, %answered,
+                    %peer, advertise, %answered, repeated,
                     "two nodes tell their peers the same address (cluster.advertise): the first of these is asked for \
                      there, the second answers, and pushes to the first are answered 503"
                 );
@@ -291,9 +290,10 @@ impl Attempts {
                     | GreetError::Wire(WireError::Tls)
             )
         );
-        if is_lasting || self.failed >= ATTEMPTS_BEFORE_WARNING {
-            self.warned = true;
-            warn!(%peer, advertise, error = text, "cannot link to a peer, pushes to it are answered 503; trying on");
+        if (is_lasting || self.failed >= ATTEMPTS_BEFORE_WARNING)
+            && let Some(repeated) = self.warning.due(&text)
+        {
+            warn!(%peer, advertise, error = text, repeated, "cannot link to a peer, pushes to it are answered 503; trying on");
         }
     }
 }

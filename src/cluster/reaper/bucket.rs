@@ -5,7 +5,7 @@ use tracing::{debug, warn};
 
 use super::unreadable::id_of;
 use super::{BATCH, Pass, ReapError, Reaper};
-use crate::cluster::decide::{Claimed, Keeping, after_claim, keeping};
+use crate::cluster::decide::{Claimed, Keeping, after_claim, is_same_run, keeping};
 use crate::cluster::survey::run_id_of;
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{Call, read, reaping, scripts};
@@ -105,7 +105,8 @@ impl Reaper {
         }
         let (sent, lease) = (Instant::now(), self.settings.times.lease());
         let calls = views.iter().flat_map(|ClaimView { bucket: (node, bucket), .. }| {
-            [scripts::info(pass.keys, *node, "server"), reaping::keep(pass.keys, *node, *bucket, pass.node, lease)]
+            let info = scripts::info(pass.connection, pass.keys, *node, "server");
+            [info, reaping::keep(pass.keys, *node, *bucket, pass.node, lease)]
         });
         let calls: Vec<Call> = calls.collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
@@ -128,7 +129,7 @@ impl Reaper {
     ) -> Result<(), ReapError> {
         let (node, number) = *bucket;
         let claims = self.registry.claims();
-        match keeping(answer, found, *is_fresh, granted_by == run_id) {
+        match keeping(answer, found, *is_fresh, is_same_run(granted_by, run_id)) {
             Keeping::Kept => claims.keep(*bucket, run_id, sent + self.settings.times.proven()),
             Keeping::Lost => {
                 debug!(%node, bucket = number, "another node has the bucket");

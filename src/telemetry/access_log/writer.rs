@@ -129,7 +129,7 @@ impl Sink {
             let mut lines = self.buffer.lock();
             if lines.len() + line.len() > BUFFER_MAX_BYTES {
                 drop(lines);
-                return self.buffer.loss.lost(&self.buffer.full, 1, &"the buffer is full: the destination is too slow");
+                return self.buffer.loss.lost(&self.buffer.full, 1, "the buffer is full: the destination is too slow");
             }
             let before = lines.len();
             lines.extend_from_slice(line.as_bytes());
@@ -216,7 +216,7 @@ impl Writer {
         self.spare = lines;
         match written {
             Ok(()) => self.buffer.loss.arrived(),
-            Err(Lost { lines, error }) => self.buffer.loss.lost(&self.failed, lines, &error),
+            Err(Lost { lines, error }) => self.buffer.loss.lost(&self.failed, lines, &error.to_string()),
         }
     }
 }

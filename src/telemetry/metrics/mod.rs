@@ -8,6 +8,7 @@ mod events;
 mod exposition;
 mod labels;
 mod links;
+mod log;
 mod node;
 mod process;
 mod register;
@@ -77,7 +78,9 @@ impl Metrics {
     pub fn new(registry_state: &'static str) -> Self {
         let mut registry = Registry::default();
         let mut names: Vec<String> = process::NAMES.map(str::to_owned).to_vec();
+        names.push(log::NAME.to_owned());
         registry.register_collector(Box::new(process::Process));
+        registry.register_collector(Box::new(log::LogLines));
         let mut register = Register { registry: registry.sub_registry_with_prefix("tidegate"), names: &mut names };
         let connections = ConnectionMetrics::declare(&mut register);
         let events = EventMetrics::declare(&mut register);

@@ -127,7 +127,7 @@ pub(super) struct SpanQueue {
 impl SpanQueue {
     pub(super) fn push(&self, span: Span) {
         if self.sender.try_send(span).is_err() {
-            self.loss.lost(&self.full, 1, &"the queue is full: the collector is too slow");
+            self.loss.lost(&self.full, 1, "the queue is full: the collector is too slow");
         }
     }
 }
@@ -218,15 +218,15 @@ impl Exporter {
                 let rejected = ExportTraceServiceResponse::decode(answer.body).ok().and_then(|a| a.partial_success);
                 let rejected = rejected.map_or(0, |partial| usize::try_from(partial.rejected_spans).unwrap_or(0));
                 if rejected > 0 {
-                    self.loss.lost(&self.refused, rejected, &"the collector rejected some of them");
+                    self.loss.lost(&self.refused, rejected, "the collector rejected some of them");
                 }
                 self.exported.inc_by(count.saturating_sub(rejected) as u64);
                 self.loss.arrived();
             }
             Ok(answer) => {
-                self.loss.lost(&self.refused, count, &format_args!("the collector answered {}", answer.status));
+                self.loss.lost(&self.refused, count, &format!("the collector answered {}", answer.status));
             }
-            Err(error) => self.loss.lost(&self.failed, count, &chain(&error)),
+            Err(error) => self.loss.lost(&self.failed, count, &chain(&error).to_string()),
         }
     }
 }

@@ -103,6 +103,12 @@ impl Lines {
         .await
     }
 
+    /// Everything that has come so far.
+    #[allow(dead_code, reason = "not every test binary looks")]
+    pub(crate) fn so_far(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
     /// Everything, once the process has closed its end.
     pub(crate) async fn all(&mut self) -> Vec<String> {
         within("the end of the output", async { while self.changed.changed().await.is_ok() {} }).await;

@@ -1,0 +1,198 @@
+//! Logs go to stderr: text on a terminal, JSON otherwise. `RUST_LOG` chooses what is logged, `info` by default, and can
+//! be changed while the process runs. Whatever it chooses, what libraries would show of requests and messages is left out.
+//!
+//! Whoever logs never waits: lines go into a queue of bounded size, and one thread writes them (`queue.rs`). Of each kind
+//! of line some are written in a second and the others counted (`budget.rs`), whoever causes them and whatever is chosen.
+
+mod budget;
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal as _};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use clap::ValueEnum;
+use thiserror::Error;
+use tracing::{Level, Metadata, error};
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+use budget::{Budget, BudgetLayer};
+use queue::{Queue, Room};
+
+/// Libraries that show signed requests with their tokens, or messages, below `info`: that is never logged.
+const INDISCREET: [&str; 2] = ["aws_sigv4", "tungstenite"];
+
+/// What is always logged: lines about lines that are missing, and panics. They come from this module.
+const ALWAYS: &str = concat!(module_path!(), "=info");
+
+/// Targets of lines that an operator asked for, one for each event: they leave room in the queue for the others.
+const BULK: [&str; 2] = ["tidegate::execution", "tidegate::data_trace"];
+
+/// The logging of this process, once it was started.
+static LOGGING: OnceLock<Logging> = OnceLock::new();
+
+#[derive(Debug)]
+struct Logging {
+    queue: Arc<Queue>,
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// The filter as somebody wrote it.
+    text: Mutex<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging, once for the process.
+///
+/// # Errors
+/// `RUST_LOG` holds no filter, logging was started before, or there can be no thread.
+pub fn start(format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let text = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) if !filter.is_empty() => filter,
+        _ => "info".to_owned(),
+    };
+    let (filter, handle) = reload::Layer::new(parse(&text)?);
+    let queue = Arc::new(Queue::default());
+    let budget = Arc::new(Budget::new(Arc::clone(&queue)));
+    let terminal = io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(Writer(Arc::clone(&queue)));
+    let lines = match format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json }) {
+        LogFormat::Text => lines.with_ansi(terminal).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
+    };
+    let layers = tracing_subscriber::registry().with(filter).with(filter_fn(is_discreet));
+    layers.with(BudgetLayer(Arc::clone(&budget))).with(lines).try_init()?;
+    let writing = Arc::clone(&queue);
+    thread::Builder::new().name("log".to_owned()).spawn(move || writing.run(|within| budget.report(within)))?;
+    // The usual hook writes to stderr itself, and waits for it.
+    std::panic::set_hook(Box::new(panicked));
+    // Only the one who started logging gets here.
+    let _ = LOGGING.set(Logging { queue, filter: handle, text: Mutex::new(text) });
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<EnvFilter, ParseError> {
+    let filter = EnvFilter::builder().parse(text)?;
+    Ok(filter.add_directive(ALWAYS.parse()?))
+}
+
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || !INDISCREET.contains(&library)
+}
+
+/// Logs a panic.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    error!(
+        thread = thread.name(),
+        location = panic.location().map(tracing::field::display),
+        backtrace,
+        "a thread panicked: {}",
+        panic.payload_as_str().unwrap_or("no text")
+    );
+}
+
+/// Puts lines into the queue.
+struct Writer(Arc<Queue>);
+
+struct Line<'a> {
+    queue: &'a Queue,
+    room: Room,
+}
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { queue: &self.0, room: Room::Usual }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        let target = metadata.target();
+        let room = match *metadata.level() > Level::INFO || BULK.contains(&target) {
+            true => Room::Bulk,
+            false if target.starts_with(module_path!()) => Room::Own,
+            false => Room::Usual,
+        };
+        Line { queue: &self.0, room }
+    }
+}
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.append(line, self.room);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes text for people to stderr behind all log lines so far, without waiting; directly, if logging was not started.
+pub fn say(text: &str) {
+    match LOGGING.get() {
+        Some(logging) => logging.queue.append(format!("{text}\n").as_bytes(), Room::Usual),
+        None => eprintln!("{text}"),
+    }
+}
+
+/// Whether so many lines wait that somebody with many more had better wait too.
+pub fn is_filling() -> bool {
+    LOGGING.get().is_some_and(|logging| logging.queue.is_filling())
+}
+
+/// Waits for the last lines when it is dropped: until they are written as long as somebody reads them, and not for long.
+#[derive(Debug)]
+pub struct LastLines;
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        if let Some(logging) = LOGGING.get() {
+            logging.queue.finish();
+        }
+    }
+}
+
+/// Why the filter was not changed.
+#[derive(Debug, Error)]
+pub enum FilterError {
+    #[error("logging is not tidegate's own in this process")]
+    NotStarted,
+    #[error("not a filter such as `debug` or `info,tidegate::execution=debug`")]
+    Invalid(#[source] ParseError),
+}
+
+/// What is logged now, as `RUST_LOG` would say it.
+pub fn filter() -> Option<String> {
+    let text = LOGGING.get()?.text.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(text.clone())
+}
+
+/// Logs what this filter chooses from now on.
+///
+/// # Errors
+/// The text is no filter, or logging was not started by [`start`].
+pub fn set_filter(text: &str) -> Result<(), FilterError> {
+    let text = text.trim();
+    let filter = parse(text).map_err(FilterError::Invalid)?;
+    let logging = LOGGING.get().ok_or(FilterError::NotStarted)?;
+    logging.filter.reload(filter).map_err(|_| FilterError::NotStarted)?;
+    text.clone_into(&mut *logging.text.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! The queue of log lines, and the thread that writes them: the one place of the process where logging may block.
+
+use std::io::{self, Write as _};
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::telemetry::log_lines::LOST;
+
+/// Lines that wait to be written, in bytes; more are lost. As many again may be at the thread that writes.
+const QUEUE_MAX_BYTES: usize = 1024 * 1024;
+
+/// The part of the queue that bulk lines may fill: they never take the last room from the others.
+const BULK_MAX_BYTES: usize = QUEUE_MAX_BYTES / 4 * 3;
+
+/// So much more is kept for what the log says of itself. There are few such lines a second, each of a bounded length.
+const OWN_MAX_BYTES: usize = QUEUE_MAX_BYTES + 256 * 1024;
+
+/// The capacity that an empty buffer keeps, in bytes.
+const KEPT_BYTES: usize = 128 * 1024;
+
+/// The most that is written at once, in bytes, unless one line is longer: what a pipe takes as a whole on Linux, so that
+/// other processes that write to the same pipe do not cut lines in two.
+const WRITE_MAX_BYTES: usize = 4096;
+
+/// Time between two tries to write to a descriptor that does not block and takes nothing now.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Time from a line that was left out or lost until a report says so, together with all others of that time.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the end of the process waits while nothing is taken, and in all.
+const STALL_MAX: Duration = Duration::from_millis(300);
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
+
+/// How much of the queue a line may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// One of very many, which an operator has asked for.
+    Bulk,
+    Usual,
+    /// What the log says of itself.
+    Own,
+}
+
+impl Room {
+    fn max_bytes(self) -> usize {
+        match self {
+            Room::Bulk => BULK_MAX_BYTES,
+            Room::Usual => QUEUE_MAX_BYTES,
+            Room::Own => OWN_MAX_BYTES,
+        }
+    }
+}
+
+/// Lines on their way to stderr.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Wakes the thread that writes.
+    work: Condvar,
+    /// Wakes whoever waits for the last lines.
+    progress: Condvar,
+    /// Something was left out or lost, and no report has said so.
+    is_unreported: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<u8>,
+    /// Writes that have succeeded.
+    writes: u64,
+    /// The thread has taken something and is not done with it.
+    is_busy: bool,
+    is_closing: bool,
+}
+
+/// What the thread does next.
+enum Work {
+    Write(Vec<u8>),
+    Report(Duration),
+}
+
+impl Queue {
+    /// Takes one line, or several that stay together. Never waits for stderr.
+    pub(super) fn append(&self, lines: &[u8], room: Room) {
+        let mut state = self.lock();
+        if state.lines.len() + lines.len() > room.max_bytes() {
+            drop(state);
+            LOST.full.fetch_add(1, Ordering::Relaxed);
+            return self.report_later();
+        }
+        let was_empty = state.lines.is_empty();
+        state.lines.extend_from_slice(lines);
+        drop(state);
+        if was_empty {
+            self.work.notify_one();
+        }
+    }
+
+    /// Has the thread report soon what was left out or lost.
+    pub(super) fn report_later(&self) {
+        if !self.is_unreported.swap(true, Ordering::AcqRel) {
+            // Under the lock the thread is either about to look, or asleep and woken.
+            drop(self.lock());
+            self.work.notify_one();
+        }
+    }
+
+    /// Whether the queue is so full that somebody with many lines had better wait.
+    pub(super) fn is_filling(&self) -> bool {
+        self.lock().lines.len() > QUEUE_MAX_BYTES / 2
+    }
+
+    /// Writes what comes, for as long as the process lives. `report` logs what was left out and lost within a time.
+    pub(super) fn run(&self, report: impl Fn(Duration)) {
+        let mut spare = Vec::new();
+        let (mut report_at, mut has_failed) = (None, false);
+        loop {
+            match self.next(mem::take(&mut spare), &mut report_at) {
+                Work::Write(mut lines) => {
+                    let is_written = self.write(&lines);
+                    if is_written && has_failed {
+                        self.report_later();
+                    }
+                    has_failed = !is_written;
+                    lines.clear();
+                    lines.shrink_to(KEPT_BYTES);
+                    spare = lines;
+                }
+                Work::Report(within) => report(within),
+            }
+        }
+    }
+
+    /// Waits for something to do. `spare` is an empty buffer, `report_at` when the next report is due.
+    fn next(&self, spare: Vec<u8>, report_at: &mut Option<Instant>) -> Work {
+        let mut state = self.lock();
+        state.is_busy = false;
+        self.progress.notify_all();
+        loop {
+            let now = Instant::now();
+            if self.is_unreported.load(Ordering::Acquire) {
+                let due = *report_at.get_or_insert(now + REPORT_INTERVAL);
+                if now >= due || state.is_closing {
+                    state.is_busy = true;
+                    *report_at = None;
+                    self.is_unreported.store(false, Ordering::Release);
+                    return Work::Report((now + REPORT_INTERVAL).duration_since(due));
+                }
+            }
+            if !state.lines.is_empty() {
+                state.is_busy = true;
+                return Work::Write(mem::replace(&mut state.lines, spare));
+            }
+            state = match *report_at {
+                Some(due) => {
+                    let waited = self.work.wait_timeout(state, due.saturating_duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// `false` if writing failed, and some of the lines are lost.
+    fn write(&self, lines: &[u8]) -> bool {
+        let mut rest = lines;
+        while !rest.is_empty() {
+            // The lock keeps the lines of an access log that goes to stderr whole.
+            match io::stderr().lock().write(&rest[..first_part(rest)]) {
+                Ok(count @ 1..) => {
+                    rest = &rest[count..];
+                    self.lock().writes += 1;
+                    self.progress.notify_all();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(RETRY_INTERVAL),
+                // Reported when writing works again.
+                Ok(_) | Err(_) => {
+                    let lost = rest.iter().filter(|byte| **byte == b'\n').count();
+                    LOST.failed.fetch_add(lost as u64, Ordering::Relaxed);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Waits until everything is written, as long as something is taken at all, and for two seconds at most.
+    pub(super) fn finish(&self) {
+        let until = Instant::now() + LAST_LINES_MAX;
+        let mut state = self.lock();
+        state.is_closing = true;
+        self.work.notify_one();
+        while state.is_busy || !state.lines.is_empty() || self.is_unreported.load(Ordering::Acquire) {
+            let (writes, asleep) = (state.writes, Instant::now());
+            if asleep >= until {
+                return;
+            }
+            state = self.progress.wait_timeout(state, STALL_MAX).unwrap_or_else(PoisonError::into_inner).0;
+            if state.writes == writes && asleep.elapsed() >= STALL_MAX {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many bytes of some lines are written at once: whole lines.
+fn first_part(lines: &[u8]) -> usize {
+    let end_of_line = |byte: &u8| *byte == b'\n';
+    let fitting = &lines[..lines.len().min(WRITE_MAX_BYTES)];
+    let whole = fitting.iter().rposition(end_of_line).or_else(|| lines.iter().position(end_of_line));
+    whole.map_or(lines.len(), |end| end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(queue: &Queue, line: &[u8], room: Room) -> usize {
+        let before = queue.lock().lines.len();
+        (0..2000).for_each(|_| queue.append(line, room));
+        queue.lock().lines.len() - before
+    }
+
+    #[test]
+    fn a_full_queue_loses_lines_and_bulk_leaves_room_for_the_others() {
+        let (queue, line) = (Queue::default(), [b'\n'; 1024]);
+        assert_eq!(taken(&queue, &line, Room::Bulk), BULK_MAX_BYTES);
+        assert!(queue.is_filling());
+        assert_eq!(taken(&queue, &line, Room::Usual), QUEUE_MAX_BYTES - BULK_MAX_BYTES);
+        assert_eq!(taken(&queue, &line, Room::Own), OWN_MAX_BYTES - QUEUE_MAX_BYTES);
+        assert!(queue.is_unreported.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_report_is_due_a_second_after_the_first_loss_and_lines_go_before_it() {
+        let (queue, mut report_at) = (Queue::default(), None);
+        queue.report_later();
+        queue.append(b"a\n", Room::Usual);
+        assert!(matches!(queue.next(Vec::new(), &mut report_at), Work::Write(lines) if lines == b"a\n"));
+        assert!(matches!(queue.next(Vec::new(), &mut report_at), Work::Report(within) if within >= REPORT_INTERVAL));
+        // It is over with the report.
+        queue.append(b"b\n", Room::Usual);
+        assert!(matches!(queue.next(Vec::new(), &mut report_at), Work::Write(_)));
+        assert!(report_at.is_none());
+    }
+
+    #[test]
+    fn the_end_waits_for_nobody_who_takes_nothing() {
+        let queue = Queue::default();
+        queue.finish();
+        queue.append(b"a\n", Room::Usual);
+        // There is no thread at all.
+        queue.finish();
+        assert_eq!(queue.lock().lines, b"a\n");
+    }
+
+    #[test]
+    fn whole_lines_are_written_at_once() {
+        let check = |lines: &[u8], expected: usize| assert_eq!(first_part(lines), expected);
+        check(b"a\n", 2);
+        check(b"a\nb\n", 4);
+        check(b"no end", 6);
+        let long = [b"a".repeat(WRITE_MAX_BYTES), b"\nb\n".to_vec()].concat();
+        check(&long, WRITE_MAX_BYTES + 1);
+        let two = [b"a\n".to_vec(), b"b".repeat(WRITE_MAX_BYTES), b"\n".to_vec()].concat();
+        check(&two, 2);
+        let many = b"0123456\n".repeat(WRITE_MAX_BYTES);
+        check(&many, WRITE_MAX_BYTES);
+    }
+}
