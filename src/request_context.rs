@@ -31,7 +31,7 @@ pub struct Connection {
     /// True if the client used `wss`, as far as the gateway or a trusted proxy knows.
     pub secure: bool,
     pub source_ip: IpAddr,
-    /// The beginning of the client's own, see [`crate::limits::cut_header`].
+    /// The beginning of the client's own, at most `limits.clientHeaderBytes` of it.
     pub user_agent: Option<Box<str>>,
     /// The principal, once the client was authorized.
     pub principal: ArcSwapOption<Principal>,

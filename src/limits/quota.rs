@@ -83,7 +83,8 @@ pub struct LimitSettings {
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub send_buffer_bytes: usize,
 
-    /// A socket that takes nothing for this long while there is something to send is closed; a WebSocket with 1008.
+    /// A client that takes nothing for this long while there is something to send is closed, a WebSocket with 1008: neither
+    /// does its socket take a byte, nor does its TCP acknowledge one.
     #[schemars(range(min = 1, max = 3600))]
     pub slow_client_timeout_seconds: u32,
 
