@@ -202,7 +202,8 @@ async fn a_host_over_255_bytes_is_400() {
         let response = gateway.handshake("/prod", &[("Host", &host)]).await;
         assert_eq!(response.status, status, "{length}");
         let call = http(gateway.internal(), "GET", "/prod/@connections/x", &[("Host", &host)], b"").await;
-        assert_eq!(call.status, 400, "{length}");
+        // The internal listener answers for names of this machine alone.
+        assert_eq!(call.status, if status == 400 { 400 } else { 403 }, "{length}");
         assert_eq!(call.text().contains("255 bytes"), status == 400, "{call:?}");
     }
 }

@@ -204,7 +204,8 @@ async fn a_client_whose_socket_is_full_but_that_reads_slowly_is_no_slow_consumer
     let mut posts = 0;
     let stuck = loop {
         let mut http = RawClient::connect(gateway.internal()).await;
-        let head = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: a\r\nContent-Length: {POST_BYTES}\r\n\r\n");
+        let head =
+            format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {POST_BYTES}\r\n\r\n");
         http.send(&[head.as_bytes(), &letters(posts % POSTS)].concat()).await;
         let mut answer = spawn(async move { http.response().await.status });
         match tokio::time::timeout(Duration::from_millis(200), &mut answer).await {

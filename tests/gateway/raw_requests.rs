@@ -32,7 +32,7 @@ impl Bench {
         let backend = TestBackend::start().await;
         let gateway = Settings::aws_proxy(&backend).start().await;
         let (client, id) = gateway.client(&backend).await;
-        let post = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: a\r\n");
+        let post = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\n");
         (Bench { gateway, client, post, marks: 0 }, backend)
     }
 

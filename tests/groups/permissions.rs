@@ -72,12 +72,14 @@ async fn call(room: &Room, key: &str, method: &str, path: &str, body: &[u8]) -> 
     signed_call(room, key, (method, &format!("/prod/{path}")), (&[], &[]), body).await
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// A call that is signed, with headers that the signature covers and headers that it does not.
 async fn signed_call(
     room: &Room,
     key: &str,
     (method, target): (&str, &str),
-    (covered, loose): (&[(&str, &str)], &[(&str, &str)]),
+    (covered, loose): (Headers<'_>, Headers<'_>),
     body: &[u8],
 ) -> HttpResponse {
     let address = room.gateway.public();

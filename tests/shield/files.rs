@@ -41,7 +41,7 @@ fn launch(config: &Path) -> Process {
 /// One answer on a connection of its own; empty if there is none.
 async fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     let _ = within("an answer", stream.read_to_string(&mut answer)).await;
@@ -71,7 +71,7 @@ async fn strangers_that_ask_once_and_stay_cannot_take_the_last_files() {
     let mut strangers = Vec::new();
     for _ in 0..240 {
         let mut stream = TcpStream::connect(gateway.public).await.unwrap();
-        stream.write_all(b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         strangers.push(stream);
     }
     eventually("no more is accepted", async || is_paused(&gateway, "public").await).await;
@@ -80,7 +80,7 @@ async fn strangers_that_ask_once_and_stay_cannot_take_the_last_files() {
     client.echo(LAST).await;
     client.echo("on a socket of its own").await;
     let mut post = TcpStream::connect(gateway.internal).await.unwrap();
-    let call = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    let call = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi");
     post.write_all(call.as_bytes()).await.unwrap();
     assert_eq!(client.next().await, "hi");
     // None of the strangers goes by itself, and yet the next client is let in.
@@ -134,7 +134,7 @@ async fn no_file_at_all_is_said_once_however_often_it_fails() {
     assert_eq!((&first["level"], &first["listener"]), (&"WARN".into(), &"internal".into()));
     // Those that were accepted are cut off in time, as they ask nothing: the others get their files.
     let mut last = callers.pop().unwrap();
-    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     within("an answer", last.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -43,8 +43,8 @@ async fn answers_that_nobody_takes_close_their_connection() {
     let guarded = Settings { public: tls, top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
     let (public, internal) = (plain.public_address(), plain.internal_address());
     let mut bystander = connect(public).await;
-    let refused = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n";
-    let page = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n";
+    let refused = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut a, mut b, mut c) = (narrow(public).await, narrow(internal).await, narrow(internal).await);
     let mut d = tls_stream(guarded.public_address(), authority.client(None), "chat.test").await.unwrap();
     tokio::join!(
@@ -64,7 +64,7 @@ async fn a_head_that_trickles_is_cut_off_whatever_came_before_it() {
     for address in [gateway.public_address(), gateway.internal_address()] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // A callback that is valid, so that the connection is kept for long.
-        let call = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: a\r\n\r\n";
+        let call = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let answer = raw_on(&mut stream, call).await;
         assert!(answer.starts_with("HTTP/1.1 410"), "{answer}");
         stream.write_all(b"GET /prod HTTP/1.1\r\nHos").await.unwrap();
@@ -82,7 +82,7 @@ async fn a_body_that_stands_still_is_408() {
             ["Content-Length: 3\r\n\r\nhi", "Content-Length: 3\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n2\r\nhi"]
         {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let post = format!("POST /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: a\r\n{body}");
+            let post = format!("POST /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n{body}");
             let answer = raw_on(&mut stream, post.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 408"), "{body}: {answer}");
             end("a body that stood still", &mut stream).await;
@@ -98,8 +98,8 @@ async fn strangers_are_kept_for_seconds_and_everybody_else_for_a_minute() {
         Settings { public: "trustedProxies: [ 127.0.0.1 ]".to_owned(), ..Settings::new(&backend) }.start().await;
     let refusing = Settings::new(&Backend::start_redirecting().await).start().await;
     let upgrade = handshake("a", "");
-    let nope = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n".as_slice();
-    let callback = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: a\r\n\r\n".as_slice();
+    let nope = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice();
+    let callback = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice();
     let (public, internal) = (gateway.public_address(), gateway.internal_address());
     let mut kept = Vec::new();
     for (what, address, request, status) in [

@@ -44,6 +44,7 @@ fn connection(node: NodeId) -> Arc<Connection> {
         api_id: "chat".into(),
         stage: "prod".into(),
         connected_at: Timestamp(1_757_454_867_412),
+        configuration: 0,
         host: "chat.example.com".into(),
         callback_secure: true,
         secure: true,

@@ -237,7 +237,7 @@ impl<'a> Target<'a> {
         put_text(out, self.api_id);
         let trace = self.trace.filter(|trace| trace.sampled);
         let (is_traced, is_staged) = (u8::from(trace.is_some()), u8::from(self.stages.is_some()));
-        out.put_u8(is_traced * TRACED | is_staged * STAGED);
+        out.put_u8((is_traced * TRACED) | (is_staged * STAGED));
         trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
         if let Some(stages) = &self.stages {
             // An API has far fewer stages than fill this.
