@@ -110,10 +110,14 @@ async fn denied(redis: &RedisConnection) -> i64 {
 /// A configuration whose nodes log in like this.
 fn config(folder: &Path, login: &str, port: u16) -> PathBuf {
     let file = folder.join("tidegate.yaml");
+    let integrations =
+        "    integrations: { b: { integrationType: AWS_PROXY, integrationUri: 'http://127.0.0.1:9/' } }\n";
     let text = format!(
         "listeners:\n  public: {{ address: '127.0.0.1:0' }}\n  internal: {{ address: '127.0.0.1:0' }}\n\
          registry: {{ type: redis, url: 'redis://{login}127.0.0.1:{port}/0', keyPrefix: t }}\n\
-         cluster: {{ address: '127.0.0.1:0', secret: a secret of sixteen, leaseMillis: 2000 }}\napis: {{}}\n"
+         cluster: {{ address: '127.0.0.1:0', secret: a secret of sixteen, leaseMillis: 2000 }}\n\
+         apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n\
+         {integrations}    routes: {{ $default: {{ target: integrations/b }} }}\n    stages: {{ prod: {{}} }}\n"
     );
     std::fs::write(&file, text).unwrap();
     file
