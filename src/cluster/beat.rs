@@ -251,15 +251,20 @@ impl Beat {
     fn warn(&self, why: &str) {
         let redis = self.settings.redis.address();
         match self.trouble.due(why) {
-            None => debug!(redis, error = why, "a beat failed"),
+            None => debug!(redis, error = why, "the heartbeat failed; trying again soon"),
             Some(repeated) if self.is_registered => {
-                warn!(redis, error = why, repeated, "Redis cannot be used; connections are served on");
+                warn!(
+                    redis,
+                    error = why,
+                    repeated,
+                    "Redis cannot be used; serving clients without it and trying again"
+                );
             }
             Some(repeated) => warn!(
                 redis,
                 error = why,
                 repeated,
-                "Redis cannot be used; this node takes no clients until it is registered there; trying on"
+                "Redis cannot be used; this node takes no clients until it is registered there; trying again"
             ),
         }
     }

@@ -354,7 +354,7 @@ impl Mirror {
         if matches!(state, RegistryState::Degraded { .. })
             && let Some(repeated) = self.degraded.due(&why)
         {
-            warn!(state = name, why, repeated, "Redis cannot be used; connections are served on");
+            warn!(state = name, why, repeated, "Redis cannot be used; serving clients without it and trying again");
         }
         let changed = self.state.send_if_modified(|known| {
             let changed = *known != state;

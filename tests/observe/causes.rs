@@ -19,7 +19,8 @@ use crate::support::{
 };
 
 /// Metrics of the process itself and of its version, which are there without a cause.
-const WITHOUT_CAUSE: [&str; 7] = [
+const WITHOUT_CAUSE: [&str; 8] = [
+    "tidegate_accept_paused",
     "process_resident_memory_bytes",
     "process_threads",
     "process_open_fds",

@@ -141,7 +141,7 @@ async fn a_log_that_nobody_reads_stops_no_request_no_client_and_not_the_end() {
     let mut client = TestClient::connect(node.public, "/prod", &[]).await.unwrap();
     knock(node.public, 300).await;
     // Each has its line: more than the pipe and the queue hold.
-    repeat(node.internal, call("DELETE", "a", ""), 6000, 410).await;
+    repeat(node.internal, call("DELETE", "localhost", ""), 6000, 410).await;
     assert!(node.metric("tidegate_log_lines_lost_total{cause=\"full\"}").await > 0);
     assert!(node.metric("tidegate_log_lines_lost_total{cause=\"budget\"}").await > 0);
     knock(node.public, 10).await;
@@ -156,9 +156,9 @@ async fn an_access_log_that_nobody_reads_stops_no_request_no_client_and_not_the_
         let stage = format!("accessLogSettings: {{ destination: {destination}, format: '{format}' }}");
         let node = Unread::start(command(&folder, &settings(&backend).stage(&stage))).await;
         let mut client = TestClient::connect(node.public, "/prod", &[]).await.unwrap();
-        repeat(node.internal, call("GET", "a", ""), 2000, 410).await;
+        repeat(node.internal, call("GET", "localhost", ""), 2000, 410).await;
         assert!(node.metric("tidegate_access_log_lines_lost_total{cause=\"full\"}").await > 0, "{destination}");
-        repeat(node.internal, call("DELETE", "a", ""), 500, 410).await;
+        repeat(node.internal, call("DELETE", "localhost", ""), 500, 410).await;
         node.works_and_ends(&mut client).await;
     }
 }
@@ -233,7 +233,7 @@ async fn calls_that_were_let_in_have_their_audit_line_whatever_is_refused_meanwh
     let (folder, backend) = (tempfile::tempdir().unwrap(), TestBackend::start().await);
     let mut process = Process::start(command(&folder, &settings(&backend)));
     let (public, internal) = process.addresses().await;
-    tokio::join!(repeat(internal, call("DELETE", "a", ""), DELETES, 410), knock(public, 400));
+    tokio::join!(repeat(internal, call("DELETE", "localhost", ""), DELETES, 410), knock(public, 400));
     eventually(LIMIT, "all deletes", async || {
         let lines = process.stderr.so_far();
         let deleted = lines.iter().filter(|line| line.contains("\"DELETE\"") && line.contains("\"audit\"")).count();
@@ -255,7 +255,7 @@ async fn an_execution_log_has_every_event_that_went_well_and_some_of_those_that_
         client.send(r#"{"action":"ask"}"#).await;
         client.next_text().await;
     }
-    repeat(internal, call("POST", "a", ""), EVENTS, 410).await;
+    repeat(internal, call("POST", "localhost", ""), EVENTS, 410).await;
     eventually(LIMIT, "all events", async || {
         let lines = process.stderr.so_far();
         let [done, failed] = ["an event is done", "an event failed"];

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidegate::cluster::{Directory, DirectoryError};
 use tidegate::registry::Query;
 
-use crate::support::{Node, NodeOptions, RedisServer};
+use crate::support::{API, Node, NodeOptions, RedisServer};
 
 #[tokio::test]
 async fn nodes_and_connections_of_all_nodes_are_shown_a_page_at_a_time() {
@@ -50,7 +50,7 @@ async fn the_command_line_shows_the_same() {
     assert!(node.mirror.flush().await);
     let file = tempfile::NamedTempFile::new().expect("a file");
     let text = format!(
-        "registry: {{ type: redis, url: '{}', keyPrefix: t }}\ncluster: {{ secret: a secret of sixteen }}\n",
+        "registry: {{ type: redis, url: '{}', keyPrefix: t }}\ncluster: {{ secret: a secret of sixteen }}\n{API}",
         server.url()
     );
     std::fs::write(file.path(), text).expect("written");

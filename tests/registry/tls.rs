@@ -2,7 +2,7 @@
 
 use tidegate::redis_client::{RedisConnection, RedisSettings, RedisUrl, RedisUrls};
 
-use crate::support::{RedisServer, SOON, free_port};
+use crate::support::{API, RedisServer, SOON, free_port};
 
 #[tokio::test]
 async fn redis_is_reached_over_tls_if_its_certificate_is_trusted() {
@@ -35,7 +35,7 @@ async fn redis_is_reached_over_tls_if_its_certificate_is_trusted() {
     let file = path("tidegate.yaml");
     let text = format!(
         "registry: {{ type: redis, url: 'rediss://localhost:{port}', username: gateway, password: hunter2 }}\n\
-         cluster: {{ secret: a secret of sixteen }}\n"
+         cluster: {{ secret: a secret of sixteen }}\n{API}"
     );
     std::fs::write(&file, text).expect("written");
     let nodes = |trusted: bool| {
