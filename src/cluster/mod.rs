@@ -8,25 +8,25 @@
 //! renew its lease for it ([`Peers`]). The heartbeat condemns a node that is dead, and the [`Reaper`] takes over its
 //! connections.
 
-mod beat;
 mod decide;
 mod directory;
-mod handle;
-mod index;
+mod heartbeat;
 pub mod link;
 mod membership;
+mod node_index;
 mod observe;
-mod peers;
+mod peer_lease;
 mod reaper;
+mod routing;
 mod settings;
 mod survey;
 mod times;
 
-pub use beat::{Beat, BeatHandle, BeatSettings};
 pub use directory::{Directory, DirectoryError, NodeView};
-pub use handle::{Cluster, Others, Owner, StartError};
+pub use heartbeat::{Beat, BeatHandle, BeatSettings};
 pub use membership::{Member, Membership, NodeKey, RefreshRequests, Standing, Table};
-pub use peers::{Peers, Relayed, Wanted, renew_for, serve_renewals};
+pub use peer_lease::{Peers, Relayed, Wanted, renew_for, serve_renewals};
 pub use reaper::{Reaper, ReaperSettings};
+pub use routing::{Cluster, Others, Owner, StartError};
 pub use settings::ClusterSettings;
 pub use times::Times;

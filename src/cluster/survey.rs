@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::Member;
 use super::decide::node_key;
-use super::index::IndexEntry;
+use super::node_index::IndexEntry;
 use super::observe::Look;
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, Value, read, scripts};

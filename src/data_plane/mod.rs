@@ -16,13 +16,13 @@ mod error;
 pub mod gateway_response;
 mod integration_call;
 pub mod management;
-mod reaper;
 mod reasons;
 mod retired;
 mod settings;
+mod take_over;
 pub mod websocket;
 
 pub use context::{DataPlane, Live};
 pub use error::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
-pub use reaper::take_over;
 pub use settings::DisconnectSettings;
+pub use take_over::take_over;

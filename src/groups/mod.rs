@@ -12,10 +12,10 @@
 //! of a connection is taken before that of a group, and no lock is held while a frame is queued.
 
 mod actions;
-mod ask;
 mod audience;
 mod changes;
 mod fan_out;
+mod group_request;
 mod members;
 mod message;
 #[cfg(test)]
@@ -23,10 +23,10 @@ mod model_tests;
 mod store;
 
 pub use actions::{Actions, InvalidActions};
-pub use ask::{Ask, Changed, Listed, MalformedAsk, Names, Pushed};
 pub use audience::{Audience, Except};
 pub use changes::Changes;
 pub use fan_out::{Counts, FanOut};
+pub use group_request::{Ask, Changed, Listed, MalformedAsk, Names, Pushed};
 pub use members::Member;
 pub use message::{InvalidMessage, MESSAGES_MAX, Message, MessageLimits};
 pub use store::{Groups, JoinRefused, Size};

@@ -2,18 +2,18 @@
 //!
 //! [`RedisConnection`] carries pipelines to one server or to a Redis Cluster, each within one deadline. [`Keys`] names
 //! every key. [`scripts`] holds the text of every script of a living node, [`reaping`] those for dead nodes and
-//! [`roster`] those of the group index; a script changes in one atomic step what belongs together. The user of a
+//! [`group_index`] those of the group index; a script changes in one atomic step what belongs together. The user of a
 //! connection decides what a failure means: this room never retries and never reconnects.
 //!
 //! Invariants: a script touches the keys of one node alone, or of one quota, so one slot of a Redis Cluster; those of
-//! [`roster`] are never sent to a cluster. No URL and no password is printed.
+//! [`group_index`] are never sent to a cluster. No URL and no password is printed.
 
 mod connection;
 mod error;
+pub mod group_index;
 mod keys;
 mod reach;
 pub mod reaping;
-pub mod roster;
 pub mod scripts;
 mod settings;
 

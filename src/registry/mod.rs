@@ -11,11 +11,11 @@
 mod backlog;
 pub mod claims;
 mod entry;
-mod gate;
+mod group_index;
 mod listing;
-mod mirror;
 pub mod record;
-mod roster;
+mod redis_replica;
+mod serving_gate;
 mod settings;
 mod state;
 mod walk;
@@ -39,10 +39,10 @@ use crate::session::{Closing, Outbox};
 pub use backlog::Backlog;
 pub use claims::Claims;
 pub use entry::{Ended, Open};
-pub use gate::Gate;
+pub use group_index::{Holders, Roster};
 pub use listing::{ConnectionView, Page, Query};
-pub use mirror::{Attachment, Mirror};
-pub use roster::{Holders, Roster};
+pub use redis_replica::{Attachment, Mirror};
+pub use serving_gate::Gate;
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
 

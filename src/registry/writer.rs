@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::mirror::{Attachment, Mirror, Work};
 use super::record::{self, Text, encode};
+use super::redis_replica::{Attachment, Mirror, Work};
 use super::{Present, Registry};
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, Change};

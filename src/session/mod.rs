@@ -8,7 +8,7 @@ mod closing;
 mod deadlines;
 mod outbox;
 mod socket;
-mod wire;
+mod socket_stream;
 
 pub use closing::Closing;
 pub use deadlines::{Deadlines, Due, Observed, TokenDeadline};

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::outbox::{FrameKind, Queued};
-use super::wire::Wire;
+use super::socket_stream::Wire;
 use super::{Closing, Observed, Outbox};
 use crate::transport::{Connection, Patience, Traffic};
 

@@ -8,6 +8,7 @@ mod harness;
 mod process;
 
 mod balancer;
+mod group_index;
 mod groups;
 mod ledger;
 mod links;
@@ -15,4 +16,3 @@ mod push;
 mod redis;
 mod restarts;
 mod rights;
-mod roster;

@@ -13,10 +13,10 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::call::{Caller, LocalConnections, Question};
 use super::frame::{Answers, Frame, Outcome};
+use super::frame_stream::{Wire, WireError};
 use super::handle::{Link, Outgoing};
 use super::links::Registered;
 use super::renewal::Renewal;
-use super::wire::{Wire, WireError};
 use crate::transport::{Connection, LOOKS, Patience, Traffic, Watch};
 
 /// Bytes to write in one system call, about; a single larger frame goes alone.

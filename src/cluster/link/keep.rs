@@ -13,10 +13,10 @@ use tracing::{debug, info, warn};
 
 use super::call::LocalConnections;
 use super::driver::{LinkEnd, drive};
-use super::greeting::{self, GreetError};
+use super::frame_stream::{Wire, WireError};
 use super::handshake::Refusal;
+use super::handshake_io::{self, GreetError};
 use super::links::{Links, Registered};
-use super::wire::{Wire, WireError};
 use crate::cluster::{Member, NodeKey};
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
@@ -102,7 +102,7 @@ impl Links {
                 io::ErrorKind::TimedOut => GreetError::Refused(Refusal::Timeout),
                 _ => GreetError::Tls(error),
             })?);
-            let registered = greeting::accept(&mut wire, self, &place, self.silence()).await?;
+            let registered = handshake_io::accept(&mut wire, self, &place, self.silence()).await?;
             Ok((wire, registered))
         };
         let greeted = tokio::select! {
@@ -223,7 +223,7 @@ where
     S: Connection,
 {
     let mut wire = Wire::new(stream);
-    let registered = greeting::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;
+    let registered = handshake_io::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;
     Ok((wire, registered))
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::greeting::Identity;
 use super::handle::{Link, LinkLoad};
 use super::handshake::{Introduction, Refusal};
+use super::handshake_io::Identity;
 use super::renewal::{Renewal, Renewals};
 use super::strangers::Strangers;
 use crate::cluster::{Membership, NodeKey};

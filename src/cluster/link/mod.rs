@@ -36,16 +36,16 @@
 mod call;
 mod driver;
 mod frame;
-mod greeting;
+mod frame_stream;
 mod handle;
 mod handshake;
+mod handshake_io;
 mod keep;
 mod links;
 mod renewal;
 mod strangers;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use call::{Action, Answer, Call, CallError, Caller, LocalConnections, Question};
 pub use driver::LinkEnd;

@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use super::bucket::read_texts;
 use super::{BATCH, Pass, ReapError, Reaper};
-use crate::cluster::index::IndexEntry;
+use crate::cluster::node_index::IndexEntry;
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{Call, Keys, reaping, scripts};
 use crate::registry::claims::Bucket;

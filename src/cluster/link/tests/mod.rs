@@ -1,4 +1,4 @@
 mod calls;
-mod greeting;
+mod handshake;
 mod liveness;
 mod support;

@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::Membership;
-use crate::cluster::link::greeting::{self, GreetError, Identity};
+use crate::cluster::link::frame_stream::Wire;
 use crate::cluster::link::handshake::{Challenge, Hello, Role, Transcript};
-use crate::cluster::link::wire::Wire;
+use crate::cluster::link::handshake_io::{self, GreetError, Identity};
 use crate::cluster::link::{
     Action, Call, Caller, Frame, Link, Links, LocalConnections, Outcome, PROTOCOL, Refusal, Target,
 };
@@ -70,7 +70,7 @@ impl TestNode {
     /// Dials `expected` over `io`, and runs the link in a task.
     pub(super) async fn dial(&self, io: impl Connection + Send + 'static, expected: NodeId) -> Result<(), GreetError> {
         let mut wire = Wire::new(io);
-        let registered = greeting::dial(&mut wire, &self.links, expected).await?;
+        let registered = handshake_io::dial(&mut wire, &self.links, expected).await?;
         let (links, connections) = (Arc::clone(&self.links), Arc::clone(&self.connections));
         self.tasks.spawn(async move { links.run(wire, registered, &*connections).await });
         Ok(())
@@ -90,7 +90,7 @@ impl TestNode {
         self.accept(far);
         let peer = TestNode::new();
         let mut wire = Wire::new(near);
-        let registered = greeting::dial(&mut wire, &peer.links, self.id()).await.unwrap();
+        let registered = handshake_io::dial(&mut wire, &peer.links, self.id()).await.unwrap();
         std::mem::forget(registered);
         (wire, self.links.get(&peer.id()).unwrap())
     }

@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::mirror::{Attachment, Mirror};
+use super::redis_replica::{Attachment, Mirror};
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
-use crate::redis_client::roster::{self, Found, Writer};
+use crate::redis_client::group_index::{self, Found, Writer};
 use crate::redis_client::{Call, RedisConnection, RedisError, read, scripts};
 use crate::telemetry::{RepeatedWarning, chain};
 use crate::topic::{Topic, TopicName};
@@ -135,11 +135,11 @@ impl Roster {
         let connection = self.mirror.connection().filter(RedisConnection::is_one_server)?;
         let names: Vec<TopicName> = names.into_iter().cloned().collect();
         let topics = names.iter().map(|name| Topic { api_id: Arc::clone(api_id), name: name.clone() });
-        let call = roster::find(self.mirror.keys(), topics);
+        let call = group_index::find(self.mirror.keys(), topics);
         let started = Instant::now();
         let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
         self.mirror.metrics().took("find", started.elapsed());
-        match answer.and_then(roster::found) {
+        match answer.and_then(group_index::found) {
             Ok(found) => {
                 self.blind.over_after(BLIND_QUIET);
                 Some(Holders::new(names, &found))
@@ -298,7 +298,7 @@ impl Roster {
     }
 
     async fn put(&self, current: &Current, counts: &[(String, usize)]) -> Result<(), RosterError> {
-        let call = roster::write(self.mirror.keys(), &current.writer, counts);
+        let call = group_index::write(self.mirror.keys(), &current.writer, counts);
         let started = Instant::now();
         let answer = current.attachment.connection.run_one(call).await;
         self.mirror.metrics().took("members", started.elapsed());
@@ -325,7 +325,7 @@ impl Roster {
     }
 
     async fn say(&self, attachment: &Attachment, writer: &Writer, until: u64) -> Result<RedisClock, RosterError> {
-        let call = roster::promise(self.mirror.keys(), writer, until);
+        let call = group_index::promise(self.mirror.keys(), writer, until);
         let answer = attachment.connection.run_one(call).await.and_then(read);
         let (answer, millis): (String, u64) = answer.map_err(RosterError::Redis)?;
         if answer == scripts::OK {

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 
 use super::{Beat, BeatError};
 use crate::cluster::decide::{Registration, after_register, is_same_run, others_have_records};
-use crate::cluster::index::IndexEntry;
+use crate::cluster::node_index::IndexEntry;
 use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::redis_client::{Call, Keys, RedisConnection, RedisError, read, scripts};
 use crate::registry::RegistryState;

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::decide::has_room;
-use super::index::IndexEntry;
+use super::node_index::IndexEntry;
 use super::{Member, Membership, Times};
 use crate::id::NodeId;
 use crate::redis_client::{
-    BUCKETS, Call, FromRedisValue, Keys, RedisConnection, RedisError, read, reaping, roster, scripts,
+    BUCKETS, Call, FromRedisValue, Keys, RedisConnection, RedisError, group_index, read, reaping, scripts,
 };
 use crate::registry::record::{RECORD_FORMAT, Texts};
 use crate::registry::{Mirror, Registry};
@@ -320,9 +320,9 @@ impl Reaper {
             return Ok(true);
         }
         for _ in 0..CLEARS_MAX {
-            let clear = roster::clear(pass.keys, node, BATCH);
+            let clear = group_index::clear(pass.keys, node, BATCH);
             let answer: String = pass.connection.run_one(clear).await.and_then(read).map_err(ReapError::Redis)?;
-            if answer != roster::MORE {
+            if answer != group_index::MORE {
                 return Ok(true);
             }
         }

@@ -5,9 +5,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::timeout;
 
 use super::support::{LEASE, SECRET, TestNode, eventually, record_handshake};
-use crate::cluster::link::greeting::GreetError;
+use crate::cluster::link::frame_stream::Wire;
 use crate::cluster::link::handshake::Hello;
-use crate::cluster::link::wire::Wire;
+use crate::cluster::link::handshake_io::GreetError;
 use crate::cluster::link::{PROTOCOL, PeerLink, Refusal};
 use crate::cluster::{Member, NodeKey, Table};
 use crate::id::NodeId;

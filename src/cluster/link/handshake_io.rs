@@ -8,10 +8,10 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::frame_stream::{Wire, WireError};
 use super::handshake::{Challenge, Hello, Introduction, NONCE_BYTES, Nonce, PROTOCOL, Refusal, Role, Transcript};
 use super::links::Registered;
 use super::strangers::Place;
-use super::wire::{Wire, WireError};
 use super::{Links, handshake};
 use crate::id::NodeId;
 use crate::secret::Secret;
