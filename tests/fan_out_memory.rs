@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use memory::resident_bytes;
 use tidegate::clock::Timestamp;
-use tidegate::groups::{Counts, FanOut, Groups};
+use tidegate::groups::{FanOut, Groups, PushCounts};
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
-use tidegate::session::{Frame, Outbox, Socket, SocketSettings};
+use tidegate::session::{DataFrame, Outbox, Socket, SocketSettings};
 use tidegate::topic::{Topic, TopicName};
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::time::Instant;
@@ -64,7 +64,7 @@ async fn a_message_that_a_thousand_members_do_not_take_is_in_memory_once() {
         members.push(member);
     }
     let before = resident_bytes();
-    let frame = Frame::text("x".repeat(DATA_BYTES));
+    let frame = DataFrame::text("x".repeat(DATA_BYTES));
     let fan_out = FanOut::queue(groups.members(&Topic { api_id: "chat".into(), name }), &frame, Timestamp(1));
     for member in &mut members {
         member.write().await;
@@ -75,7 +75,7 @@ async fn a_message_that_a_thousand_members_do_not_take_is_in_memory_once() {
     let copies = resident_bytes();
 
     // The same with a frame of its own for each: so the measure would have shown it.
-    let own: Vec<Frame> = members.iter().map(|_| Frame::binary("y".repeat(DATA_BYTES).into())).collect();
+    let own: Vec<DataFrame> = members.iter().map(|_| DataFrame::binary("y".repeat(DATA_BYTES).into())).collect();
     assert!(resident_bytes() - copies > MEMBERS * DATA_BYTES / 2);
     drop(own);
 
@@ -97,5 +97,5 @@ async fn a_message_that_a_thousand_members_do_not_take_is_in_memory_once() {
     };
     reading.await;
     let counts = fan_out.settled(Instant::now() + Duration::from_secs(1)).await;
-    assert_eq!(counts, Counts { delivered: MEMBERS, ..Counts::default() });
+    assert_eq!(counts, PushCounts { delivered: MEMBERS, ..PushCounts::default() });
 }

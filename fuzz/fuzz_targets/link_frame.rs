@@ -6,22 +6,22 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use tidegate::cluster::link::{Answers, Frame};
+use tidegate::cluster::link::{LinkFrame, PeerOutcomes};
 
 fuzz_target!(|input: &[u8]| {
     let mut stream = Bytes::copy_from_slice(input);
     while let Ok(length) = stream.try_get_u32() {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(stream.len());
         let frame = stream.split_to(length);
-        let Ok(read) = Frame::decode(&frame) else { continue };
+        let Ok(read) = LinkFrame::decode(&frame) else { continue };
         let mut written = BytesMut::new();
         let behind = read.encode(&mut written);
         written.extend_from_slice(&behind);
         assert_eq!(written[4..], frame[..], "{read:?}");
-        if let Frame::Answers(answers) = read {
+        if let LinkFrame::Answers(answers) = read {
             let answers: Vec<_> = answers.iter().collect();
             let mut again = BytesMut::new();
-            Answers::encode(&answers, &mut again);
+            PeerOutcomes::encode(&answers, &mut again);
             assert_eq!(again, written);
         }
     }

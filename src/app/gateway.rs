@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::member::{self, Member, Quotas};
 use crate::authorizer::{Access, Issuers, Mechanisms};
 use crate::clock::SystemClock;
-use crate::cluster::link::{LocalConnections, Peer};
+use crate::cluster::link::{LocalConnections, PeerView};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
@@ -93,7 +93,7 @@ pub enum StartError {
         source: TlsError,
     },
     #[error("this node cannot be a member of a cluster")]
-    Cluster(#[source] cluster::StartError),
+    Cluster(#[source] cluster::ClusterStartError),
 }
 
 impl Gateway {
@@ -134,7 +134,7 @@ impl Gateway {
         let metrics = Metrics::new("memory");
         let registry = Arc::new(member::registry(&config, &metrics));
         // Somebody else's table of members comes without a task that speaks with Redis.
-        let quotas = Quotas::of(registry.mirror().filter(|_| cluster.is_none()));
+        let quotas = Quotas::of(registry.replica().filter(|_| cluster.is_none()));
         let mechanisms = Mechanisms {
             http_client: http_client.clone(),
             issuers: Issuers::new(http_client.clone(), lifecycle.tasks().clone()),
@@ -153,10 +153,10 @@ impl Gateway {
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
         let internal = listen(settings.internal.address, entrance, &lifecycle)?;
         let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
-        let is_mirrored = registry.mirror().is_some();
+        let is_replicated = registry.replica().is_some();
         let cluster_settings = match &cluster {
             Some(start) => Some(start.settings.clone()),
-            None => is_mirrored.then(|| config.cluster.clone().unwrap_or_default()),
+            None => is_replicated.then(|| config.cluster.clone().unwrap_or_default()),
         };
         let peer_tls = load_peer_tls(cluster_settings.as_ref(), &lifecycle)?;
         let peers =
@@ -239,12 +239,12 @@ impl Gateway {
             readiness.ready();
             info!(%public, %internal, node = %plane.registry.node(), apis, "ready");
         };
-        let Some(mirror) = self.plane.registry.mirror().cloned() else { return announce.await };
+        let Some(replica) = self.plane.registry.replica().cloned() else { return announce.await };
         let peers = self.peer_address.map(tracing::field::display);
         info!(%public, %internal, peers, "listening; waits for Redis");
         let draining = self.plane.lifecycle.draining().clone();
         self.plane.lifecycle.spawn(async move {
-            let mut state = mirror.state();
+            let mut state = replica.state();
             let registered =
                 async { state.wait_for(|state| !matches!(state, RegistryState::Starting { .. })).await.is_ok() };
             if draining.run_until_cancelled(registered).await == Some(true) {
@@ -305,7 +305,7 @@ impl Gateway {
     }
 
     /// The other nodes, and how this one stands to them.
-    pub fn peers(&self) -> Vec<Peer> {
+    pub fn peers(&self) -> Vec<PeerView> {
         self.plane.cluster.as_ref().map_or_else(Vec::new, |cluster| cluster.links.peers())
     }
 

@@ -2,19 +2,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authorizer::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
-use crate::cluster::{Beat, BeatHandle, BeatSettings, Reaper, ReaperSettings, RefreshRequests, Times, serve_renewals};
+use crate::cluster::{
+    Heartbeat, HeartbeatHandle, HeartbeatSettings, Reaper, ReaperSettings, RefreshRequests, Times, serve_renewals,
+};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, take_over};
 use crate::id::NodeId;
 use crate::redis_client::Keys;
-use crate::registry::{Mirror, Registry, Roster, watch_gate, writer};
+use crate::registry::{GroupIndex, RedisReplica, Registry, watch_gate, writer};
 use crate::telemetry::Metrics;
 
 /// This node's part in a cluster.
 #[derive(Debug)]
 pub(super) struct Member {
-    beat: BeatHandle,
-    roster: Option<Arc<Roster>>,
+    heartbeat: HeartbeatHandle,
+    group_index: Option<Arc<GroupIndex>>,
     quotas: Option<Arc<RedisQuotaStore>>,
 }
 
@@ -24,10 +26,10 @@ impl Member {
         if let Some(quotas) = &self.quotas {
             quotas.leave().await;
         }
-        if let Some(roster) = &self.roster {
-            roster.leave().await;
+        if let Some(group_index) = &self.group_index {
+            group_index.leave().await;
         }
-        self.beat.leave().await;
+        self.heartbeat.leave().await;
     }
 }
 
@@ -39,9 +41,9 @@ pub(super) enum Quotas {
 }
 
 impl Quotas {
-    pub(super) fn of(mirror: Option<&Arc<Mirror>>) -> Self {
-        match mirror {
-            Some(mirror) => Quotas::Redis(Arc::new(RedisQuotaStore::new(Arc::clone(mirror)))),
+    pub(super) fn of(replica: Option<&Arc<RedisReplica>>) -> Self {
+        match replica {
+            Some(replica) => Quotas::Redis(Arc::new(RedisQuotaStore::new(Arc::clone(replica)))),
             None => Quotas::Memory(Arc::default()),
         }
     }
@@ -54,24 +56,24 @@ impl Quotas {
     }
 }
 
-/// The registry as the configuration wants it: in memory alone, or mirrored.
+/// The registry as the configuration wants it: in memory alone, or with a Redis replica.
 pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     let settings = &config.registry;
     if settings.redis().is_none() {
         return Registry::new();
     }
-    let mirror = Mirror::new(
+    let replica = RedisReplica::new(
         Keys::new(&settings.key_prefix),
         settings.rebuild_per_second,
         settings.when_unavailable,
         metrics.registry(),
     );
     let lease = config.cluster.clone().unwrap_or_default().lease();
-    Registry::mirrored(NodeId::random(), Times::new(lease).hold(), Arc::new(mirror))
+    Registry::replicated(NodeId::random(), Times::new(lease).hold(), Arc::new(replica))
 }
 
-/// Takes part in a cluster, if the registry is mirrored: writes records, beats and counts, reaps what dead nodes left, helps
-/// peers, and closes its clients when it may not serve them, until the process aborts.
+/// Takes part in a cluster, if the registry has a Redis replica: writes records, heartbeats and counts, reaps what dead
+/// nodes left, helps peers, and closes its clients when it may not serve them, until the process aborts.
 pub(super) fn start(
     config: &Config,
     plane: &Arc<DataPlane>,
@@ -81,26 +83,26 @@ pub(super) fn start(
     quotas: &Quotas,
 ) -> Option<Member> {
     let (registry, lifecycle) = (&plane.registry, &plane.lifecycle);
-    let (redis, mirror) = (config.registry.redis()?, Arc::clone(registry.mirror()?));
+    let (redis, replica) = (config.registry.redis()?, Arc::clone(registry.replica()?));
     let cluster = plane.cluster.as_ref()?;
     let (links, membership) = (Arc::clone(&cluster.links), Arc::clone(&cluster.membership));
     let (times, stop) = (Times::new(lease), lifecycle.aborting());
     if let Some(renewals) = links.renewals() {
-        let serve = serve_renewals(renewals, Arc::clone(&mirror), Arc::clone(&membership), stop.clone());
+        let serve = serve_renewals(renewals, Arc::clone(&replica), Arc::clone(&membership), stop.clone());
         lifecycle.spawn(serve);
     }
-    let settings = BeatSettings { redis: Arc::new(redis), peers: links, times, advertise, seed: rand::random() };
+    let settings = HeartbeatSettings { redis: Arc::new(redis), peers: links, times, advertise, seed: rand::random() };
     let member = (Arc::clone(&membership), refreshes);
-    let (beat, handle) = Beat::new(settings, Arc::clone(registry), Arc::clone(&mirror), member);
+    let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(registry), Arc::clone(&replica), member);
     let settings = ReaperSettings::new(times);
     let gauge = plane.metrics.reaping();
-    let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(&mirror), membership, gauge);
-    lifecycle.spawn(writer::run(Arc::clone(registry), mirror, stop.clone()));
-    lifecycle.spawn(beat.run(stop.clone()));
+    let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(&replica), membership, gauge);
+    lifecycle.spawn(writer::run(Arc::clone(registry), replica, stop.clone()));
+    lifecycle.spawn(heartbeat.run(stop.clone()));
     lifecycle.spawn(reaper.run(stop.clone()));
     lifecycle.spawn(watch_gate(Arc::clone(registry), stop.clone()));
-    if let Some(arrivals) = registry.claims().arrivals() {
-        lifecycle.spawn(take_over(Arc::clone(plane), arrivals));
+    if let Some(events) = registry.claims().events() {
+        lifecycle.spawn(take_over(Arc::clone(plane), events));
     }
     let quotas = match quotas {
         Quotas::Redis(store) => Some(Arc::clone(store)),
@@ -109,9 +111,9 @@ pub(super) fn start(
     if let Some(store) = &quotas {
         lifecycle.spawn(Arc::clone(store).run(stop.clone()));
     }
-    let roster = plane.roster.clone();
-    if let Some(roster) = &roster {
-        lifecycle.spawn(Arc::clone(roster).run(stop.clone()));
+    let group_index = plane.group_index.clone();
+    if let Some(group_index) = &group_index {
+        lifecycle.spawn(Arc::clone(group_index).run(stop.clone()));
     }
-    Some(Member { beat: handle, roster, quotas })
+    Some(Member { heartbeat: handle, group_index, quotas })
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::redis_client::scripts::QuotaAsk;
+use crate::redis_client::scripts::QuotaRequest;
 
 /// What a node takes ahead of a quota that is far from used up.
 pub(super) const RESERVE: u64 = 1000;
@@ -34,7 +34,7 @@ pub(super) struct QuotaCounter {
 /// What a counter asks of Redis, and for whom.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) ask: QuotaAsk,
+    pub(super) ask: QuotaRequest,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
@@ -87,7 +87,7 @@ impl QuotaCounter {
         let take = waiting.len() as u64;
         let more = if leaves || (take == 0 && !is_low) { 0 } else { RESERVE };
         let owed = std::mem::take(&mut self.owed);
-        let ask = QuotaAsk { limit: self.limit, owed, known: self.known, take, more, left: LEFT };
+        let ask = QuotaRequest { limit: self.limit, owed, known: self.known, take, more, left: LEFT };
         Some(Asked { ask, waiting })
     }
 
@@ -172,7 +172,7 @@ mod tests {
 
         fn talk(&mut self, now: Instant, leaves: bool) {
             let Some(asked) = self.counter.ask(now, leaves) else { return };
-            let QuotaAsk { limit, owed, take, more, left, .. } = asked.ask;
+            let QuotaRequest { limit, owed, take, more, left, .. } = asked.ask;
             self.count = self.count.saturating_add_signed(owed);
             let free = limit.saturating_sub(self.count);
             let taken = if free >= take + more + left { take + more } else { take.min(free) };

@@ -26,7 +26,7 @@ use super::quota_counter::{Answer, Asked, QuotaCounter};
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use crate::clock::Timestamp;
 use crate::redis_client::{RedisError, Value, read, scripts};
-use crate::registry::Mirror;
+use crate::registry::RedisReplica;
 use crate::telemetry::{RepeatedWarning, chain};
 
 /// How long a message waits for Redis before this node decides alone.
@@ -44,7 +44,7 @@ const EXPIRY_MARGIN_MILLIS: u64 = 60 * 60 * 1000;
 /// Counts with all nodes that have the same Redis. [`RedisQuotaStore::run`] is its one task.
 #[derive(Debug)]
 pub struct RedisQuotaStore {
-    mirror: Arc<Mirror>,
+    replica: Arc<RedisReplica>,
     state: Mutex<State>,
     work: Notify,
     /// Held while Redis is asked.
@@ -99,9 +99,9 @@ impl QuotaStore for RedisQuotaStore {
 }
 
 impl RedisQuotaStore {
-    /// A store whose counts are where the mirror's records are.
-    pub fn new(mirror: Arc<Mirror>) -> Self {
-        RedisQuotaStore { mirror, state: Mutex::default(), work: Notify::new(), asking: tokio::sync::Mutex::default() }
+    /// A store whose counts are where the replica's records are.
+    pub fn new(replica: Arc<RedisReplica>) -> Self {
+        RedisQuotaStore { replica, state: Mutex::default(), work: Notify::new(), asking: tokio::sync::Mutex::default() }
     }
 
     /// Asks Redis whenever somebody waits, until `stop`.
@@ -143,12 +143,12 @@ impl RedisQuotaStore {
     }
 
     async fn send(&self, asked: &[(Arc<QuotaKey>, Asked)]) -> Result<Vec<Value>, AskError> {
-        let connection = self.mirror.connection().ok_or(AskError::Detached)?;
+        let connection = self.replica.connection().ok_or(AskError::Detached)?;
         let calls: Vec<_> = asked
             .iter()
             .map(|(key, asked)| {
                 let expires_at = Timestamp(key.ends.millis().saturating_add(EXPIRY_MARGIN_MILLIS));
-                let name = self.mirror.keys().quota(&key.plan, &key.api_key, &key.period);
+                let name = self.replica.keys().quota(&key.plan, &key.api_key, &key.period);
                 scripts::take(name, &asked.ask, expires_at)
             })
             .collect();

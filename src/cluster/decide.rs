@@ -1,13 +1,13 @@
 //! Decisions on what an answer of Redis means for this node. Pure: values in, values out.
 
-use super::{NodeKey, Relayed};
+use super::{NodeKey, RelayedRenewal};
 use crate::redis_client::Reach;
 use crate::redis_client::reaping::{MINE, TAKEN};
 use crate::redis_client::scripts::{MISSING, OK};
 
 /// The meaning of the answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Renewal {
+pub(super) enum RenewalOutcome {
     /// The lease is renewed.
     Renewed,
     /// Redis has forgotten this node, which may register anew: nobody can have condemned it.
@@ -22,7 +22,7 @@ pub(super) enum Renewal {
 
 /// The meaning of the answer to a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Registration {
+pub(super) enum RegistrationOutcome {
     /// This node is registered.
     Registered,
     /// This node is registered, under an epoch that it had before.
@@ -46,33 +46,33 @@ pub(super) fn node_key(text: &str) -> Option<NodeKey> {
 /// Decides what the `answer` to a renewal means. `former` are the epochs that this node id had before in this process.
 /// Epochs are random, so a key says which process wrote it, even if the answer to the call that wrote it was lost.
 /// `gate_is_open` is true if the serving lease has not run out.
-pub(super) fn after_renew(answer: &str, former: &[u64], gate_is_open: bool) -> Renewal {
+pub(super) fn after_renew(answer: &str, former: &[u64], gate_is_open: bool) -> RenewalOutcome {
     if answer == OK {
-        return Renewal::Renewed;
+        return RenewalOutcome::Renewed;
     }
     match node_key(answer) {
-        Some(NodeKey::Missing) if gate_is_open => Renewal::Forgotten,
+        Some(NodeKey::Missing) if gate_is_open => RenewalOutcome::Forgotten,
         // There is no key, or a tombstone: this node may have been condemned, its connections taken over and its key
         // removed while this process stood still.
-        Some(NodeKey::Missing | NodeKey::Dead { .. }) => Renewal::Fenced,
-        Some(NodeKey::Live { epoch }) if former.contains(&epoch) => Renewal::RolledBack { epoch },
-        Some(NodeKey::Live { .. }) => Renewal::Fenced,
-        None => Renewal::Unexpected,
+        Some(NodeKey::Missing | NodeKey::Dead { .. }) => RenewalOutcome::Fenced,
+        Some(NodeKey::Live { epoch }) if former.contains(&epoch) => RenewalOutcome::RolledBack { epoch },
+        Some(NodeKey::Live { .. }) => RenewalOutcome::Fenced,
+        None => RenewalOutcome::Unexpected,
     }
 }
 
 /// Decides what the `answer` to a registration means. `epoch` is the one to be registered, `former` those that this
 /// node id had before.
-pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> Registration {
+pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> RegistrationOutcome {
     if answer == OK {
-        return Registration::Registered;
+        return RegistrationOutcome::Registered;
     }
     match node_key(answer) {
         // This process wrote the key: the answer to an earlier try was lost.
-        Some(NodeKey::Live { epoch: there }) if there == epoch => Registration::Registered,
-        Some(NodeKey::Live { epoch }) if former.contains(&epoch) => Registration::RolledBack { epoch },
-        Some(NodeKey::Live { .. } | NodeKey::Dead { .. }) => Registration::Taken,
-        Some(NodeKey::Missing) | None => Registration::Unexpected,
+        Some(NodeKey::Live { epoch: there }) if there == epoch => RegistrationOutcome::Registered,
+        Some(NodeKey::Live { epoch }) if former.contains(&epoch) => RegistrationOutcome::RolledBack { epoch },
+        Some(NodeKey::Live { .. } | NodeKey::Dead { .. }) => RegistrationOutcome::Taken,
+        Some(NodeKey::Missing) | None => RegistrationOutcome::Unexpected,
     }
 }
 
@@ -100,7 +100,7 @@ pub(super) enum Proof {
 #[derive(Clone, Debug)]
 pub(super) struct Evidence<'a> {
     /// Answers of the linked peers.
-    pub(super) relayed: &'a [Relayed],
+    pub(super) relayed: &'a [RelayedRenewal],
     /// Reaction of the address of Redis to a new connection.
     pub(super) redis: Reach,
     /// Reactions of the addresses of all other nodes that are known and have not left.
@@ -111,12 +111,12 @@ pub(super) struct Evidence<'a> {
 pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool) -> Proof {
     let mut is_renewed = false;
     for relayed in evidence.relayed {
-        let Relayed::Answered { renewal, run_id } = relayed else { continue };
+        let RelayedRenewal::Answered { renewal, run_id } = relayed else { continue };
         match after_renew(renewal, former, gate_is_open) {
-            Renewal::Renewed => is_renewed = true,
-            Renewal::Fenced => return Proof::Fenced { found: renewal.clone(), run_id: run_id.clone() },
+            RenewalOutcome::Renewed => is_renewed = true,
+            RenewalOutcome::Fenced => return Proof::Fenced { found: renewal.clone(), run_id: run_id.clone() },
             // The next step of these needs Redis itself.
-            Renewal::Forgotten | Renewal::RolledBack { .. } | Renewal::Unexpected => {}
+            RenewalOutcome::Forgotten | RenewalOutcome::RolledBack { .. } | RenewalOutcome::Unexpected => {}
         }
     }
     match evidence.redis {
@@ -124,7 +124,7 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
         _ if !gate_is_open => Proof::None,
         // A server that accepts and then says nothing, or nothing but errors, does so to everybody.
         Reach::Refused | Reach::Accepted => Proof::RedisIsAway,
-        Reach::Silent if evidence.relayed.contains(&Relayed::Detached) => Proof::PeerIsDetached,
+        Reach::Silent if evidence.relayed.contains(&RelayedRenewal::Detached) => Proof::PeerIsDetached,
         Reach::Silent if evidence.peers.iter().all(|peer| *peer == Reach::Refused) => Proof::Alone,
         Reach::Silent => Proof::None,
     }
@@ -144,7 +144,7 @@ pub(super) fn others_have_records(found: &str, epoch: u64, is_same_run: bool) ->
 
 /// The outcome of renewing a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeping {
+pub(super) enum ClaimRenewal {
     /// The claim is renewed.
     Kept,
     /// Another node has the bucket: this node forgets what it holds of it.
@@ -158,18 +158,18 @@ pub(super) enum Keeping {
 /// Decides what became of a claim. `answer` and `found` are the two answers of `keep`: what became of the claim, and
 /// the node key. `fresh` is true if the claim had not run out by this node's clock, and `is_same_run` if the Redis
 /// server has not been restarted since it granted the claim.
-pub(super) fn keeping(answer: &str, found: &str, fresh: bool, is_same_run: bool) -> Keeping {
+pub(super) fn after_keep(answer: &str, found: &str, fresh: bool, is_same_run: bool) -> ClaimRenewal {
     match (answer, node_key(found)) {
-        (OK, _) => Keeping::Kept,
-        (TAKEN, _) => Keeping::Lost,
-        (_, Some(NodeKey::Dead { epoch: 1.. })) if !fresh && is_same_run => Keeping::Reload,
-        _ => Keeping::Restore,
+        (OK, _) => ClaimRenewal::Kept,
+        (TAKEN, _) => ClaimRenewal::Lost,
+        (_, Some(NodeKey::Dead { epoch: 1.. })) if !fresh && is_same_run => ClaimRenewal::Reload,
+        _ => ClaimRenewal::Restore,
     }
 }
 
 /// The meaning of the answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claimed {
+pub(super) enum ClaimOutcome {
     Mine,
     Taken,
     /// The node is not dead any more, or Redis has forgotten that it is.
@@ -177,17 +177,17 @@ pub(super) enum Claimed {
 }
 
 /// Reads the answer of `claim` or `restore`.
-pub(super) fn after_claim(answer: &str) -> Claimed {
+pub(super) fn after_claim(answer: &str) -> ClaimOutcome {
     match answer {
-        MINE => Claimed::Mine,
-        TAKEN => Claimed::Taken,
-        _ => Claimed::NotDead,
+        MINE => ClaimOutcome::Mine,
+        TAKEN => ClaimOutcome::Taken,
+        _ => ClaimOutcome::NotDead,
     }
 }
 
 /// Returns true if a bucket of `bucket` records may be claimed: they and the `held` ones are at most `max`, or nothing
 /// is held.
-pub(super) fn has_room(held: usize, bucket: usize, max: usize) -> bool {
+pub(super) fn may_claim(held: usize, bucket: usize, max: usize) -> bool {
     held == 0 || held.saturating_add(bucket) <= max
 }
 
@@ -203,35 +203,35 @@ mod tests {
 
     #[test]
     fn what_a_renewal_says() {
-        let check = |answer: &str, gate: bool, expected: Renewal| {
+        let check = |answer: &str, gate: bool, expected: RenewalOutcome| {
             assert_eq!(after_renew(answer, &[7, 8], gate), expected, "{answer} {gate}");
         };
         for gate in [true, false] {
-            check("OK", gate, Renewal::Renewed);
-            check("dead 7", gate, Renewal::Fenced);
-            check("dead 0", gate, Renewal::Fenced);
-            check("live 8", gate, Renewal::RolledBack { epoch: 8 });
-            check("live 9", gate, Renewal::Fenced);
-            check("gone", gate, Renewal::Unexpected);
-            check("live x", gate, Renewal::Unexpected);
-            check("", gate, Renewal::Unexpected);
+            check("OK", gate, RenewalOutcome::Renewed);
+            check("dead 7", gate, RenewalOutcome::Fenced);
+            check("dead 0", gate, RenewalOutcome::Fenced);
+            check("live 8", gate, RenewalOutcome::RolledBack { epoch: 8 });
+            check("live 9", gate, RenewalOutcome::Fenced);
+            check("gone", gate, RenewalOutcome::Unexpected);
+            check("live x", gate, RenewalOutcome::Unexpected);
+            check("", gate, RenewalOutcome::Unexpected);
         }
-        check("MISSING", true, Renewal::Forgotten);
-        check("MISSING", false, Renewal::Fenced);
+        check("MISSING", true, RenewalOutcome::Forgotten);
+        check("MISSING", false, RenewalOutcome::Fenced);
     }
 
-    fn answered(renewal: &str) -> Relayed {
-        Relayed::Answered { renewal: renewal.to_owned(), run_id: "run".to_owned() }
+    fn answered(renewal: &str) -> RelayedRenewal {
+        RelayedRenewal::Answered { renewal: renewal.to_owned(), run_id: "run".to_owned() }
     }
 
     #[test]
     fn what_proves_that_a_node_may_serve() {
-        let check = |relayed: &[Relayed], redis, peers: &[Reach], open: Proof, shut: Proof| {
+        let check = |relayed: &[RelayedRenewal], redis, peers: &[Reach], open: Proof, shut: Proof| {
             let evidence = Evidence { relayed, redis, peers };
             assert_eq!(proof(&evidence, &[7], true), open, "{evidence:?} open");
             assert_eq!(proof(&evidence, &[7], false), shut, "{evidence:?} shut");
         };
-        let (ok, detached) = (answered("OK"), Relayed::Detached);
+        let (ok, detached) = (answered("OK"), RelayedRenewal::Detached);
         let fenced = |found: &str| Proof::Fenced { found: found.to_owned(), run_id: "run".to_owned() };
         let (silent, up) = (Reach::Silent, Reach::Accepted);
         // A renewal through a peer renews a serving lease that has run out, whatever the other evidence is.
@@ -279,44 +279,45 @@ mod tests {
 
     #[test]
     fn what_becomes_of_a_claim() {
-        let check = |answer: &str, found: &str, fresh: bool, same: bool, expected: Keeping| {
-            assert_eq!(keeping(answer, found, fresh, same), expected, "{answer} {found} {fresh} {same}");
+        let check = |answer: &str, found: &str, fresh: bool, same: bool, expected: ClaimRenewal| {
+            assert_eq!(after_keep(answer, found, fresh, same), expected, "{answer} {found} {fresh} {same}");
         };
         for (fresh, same) in [(true, true), (true, false), (false, true), (false, false)] {
-            check("OK", "dead 5", fresh, same, Keeping::Kept);
-            check("TAKEN", "dead 5", fresh, same, Keeping::Lost);
-            check("GONE", "MISSING", fresh, same, Keeping::Restore);
-            check("GONE", "live 5", fresh, same, Keeping::Restore);
-            check("GONE", "dead 0", fresh, same, Keeping::Restore);
-            check("GONE", "what", fresh, same, Keeping::Restore);
+            check("OK", "dead 5", fresh, same, ClaimRenewal::Kept);
+            check("TAKEN", "dead 5", fresh, same, ClaimRenewal::Lost);
+            check("GONE", "MISSING", fresh, same, ClaimRenewal::Restore);
+            check("GONE", "live 5", fresh, same, ClaimRenewal::Restore);
+            check("GONE", "dead 0", fresh, same, ClaimRenewal::Restore);
+            check("GONE", "what", fresh, same, ClaimRenewal::Restore);
         }
-        check("GONE", "dead 5", true, true, Keeping::Restore); // it cannot have lapsed
-        check("GONE", "dead 5", false, false, Keeping::Restore); // an older state came back
-        check("GONE", "dead 5", false, true, Keeping::Reload); // it lapsed: others may have been there
+        check("GONE", "dead 5", true, true, ClaimRenewal::Restore); // it cannot have lapsed
+        check("GONE", "dead 5", false, false, ClaimRenewal::Restore); // an older state came back
+        check("GONE", "dead 5", false, true, ClaimRenewal::Reload); // it lapsed: others may have been there
     }
 
     #[test]
     fn buckets_are_claimed_while_there_is_room() {
-        assert!(has_room(0, 1_000_000, 10), "one always");
-        assert!(has_room(4, 6, 10));
-        assert!(!has_room(5, 6, 10));
-        assert_eq!(after_claim("MINE"), Claimed::Mine);
-        assert_eq!(after_claim("TAKEN"), Claimed::Taken);
-        assert_eq!(after_claim("live 5"), Claimed::NotDead);
-        assert_eq!(after_claim("MISSING"), Claimed::NotDead);
+        assert!(may_claim(0, 1_000_000, 10), "one always");
+        assert!(may_claim(4, 6, 10));
+        assert!(!may_claim(5, 6, 10));
+        assert_eq!(after_claim("MINE"), ClaimOutcome::Mine);
+        assert_eq!(after_claim("TAKEN"), ClaimOutcome::Taken);
+        assert_eq!(after_claim("live 5"), ClaimOutcome::NotDead);
+        assert_eq!(after_claim("MISSING"), ClaimOutcome::NotDead);
     }
 
     #[test]
     fn what_a_registration_says() {
-        let check =
-            |answer: &str, expected: Registration| assert_eq!(after_register(answer, 9, &[7]), expected, "{answer}");
-        check("OK", Registration::Registered);
-        check("live 9", Registration::Registered);
-        check("live 7", Registration::RolledBack { epoch: 7 });
-        check("live 1", Registration::Taken);
-        check("dead 9", Registration::Taken);
-        check("dead 0", Registration::Taken);
-        check("MISSING", Registration::Unexpected);
-        check("what", Registration::Unexpected);
+        let check = |answer: &str, expected: RegistrationOutcome| {
+            assert_eq!(after_register(answer, 9, &[7]), expected, "{answer}")
+        };
+        check("OK", RegistrationOutcome::Registered);
+        check("live 9", RegistrationOutcome::Registered);
+        check("live 7", RegistrationOutcome::RolledBack { epoch: 7 });
+        check("live 1", RegistrationOutcome::Taken);
+        check("dead 9", RegistrationOutcome::Taken);
+        check("dead 0", RegistrationOutcome::Taken);
+        check("MISSING", RegistrationOutcome::Unexpected);
+        check("what", RegistrationOutcome::Unexpected);
     }
 }

@@ -7,10 +7,10 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::survey::{look_at, read_index};
-use super::{Member, NodeKey};
+use super::{ClusterMember, NodeKey};
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, read};
-use crate::registry::record::{self, Texts, texts_of};
+use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisConnection, RedisError, read};
+use crate::registry::record::{self, RecordTexts, texts_of};
 use crate::registry::{ConnectionView, Page, Query};
 use crate::telemetry::chain;
 
@@ -68,7 +68,7 @@ impl Directory {
     /// # Errors
     /// The Redis command failed.
     pub async fn nodes(&self) -> Result<Vec<NodeView>, DirectoryError> {
-        let mut members: Vec<Member> = self.index().await?.into_values().collect();
+        let mut members: Vec<ClusterMember> = self.index().await?.into_values().collect();
         members.sort_by_key(|member| member.node);
         let nodes: Vec<NodeId> = members.iter().map(|member| member.node).collect();
         let looks = match look_at(&self.connection, &self.keys, &nodes).await {
@@ -76,10 +76,10 @@ impl Directory {
             Err(super::survey::SurveyError::Redis(error)) => return Err(DirectoryError::Redis(error)),
         };
         let buckets = nodes.iter().flat_map(|node| (0..BUCKETS).map(|bucket| self.keys.bucket(*node, bucket)));
-        let calls: Vec<Call> = buckets.map(|key| Call::command("HLEN", key)).collect();
+        let calls: Vec<RedisCommand> = buckets.map(|key| RedisCommand::new("HLEN", key)).collect();
         let counts = self.connection.run(&calls).await.map_err(DirectoryError::Redis)?;
         let mut counts = counts.into_iter().map(|count| read::<u64>(count).unwrap_or_default());
-        let view = |member: Member| {
+        let view = |member: ClusterMember| {
             let look = looks.get(&member.node);
             NodeView {
                 node: member.node.to_string(),
@@ -118,7 +118,7 @@ impl Directory {
         };
         let mut page = Page::default();
         let mut looked = 0;
-        let mut texts: Option<(NodeId, Texts)> = None;
+        let mut texts: Option<(NodeId, RecordTexts)> = None;
         while let Some(at) = next {
             if page.connections.len() >= limit || looked >= SCAN_MAX {
                 page.cursor = Some(at.to_text());
@@ -152,13 +152,13 @@ impl Directory {
             None => self.index().await?.into_keys().collect(),
         };
         let buckets = nodes.iter().flat_map(|node| (0..BUCKETS).map(|bucket| self.keys.bucket(*node, bucket)));
-        let calls: Vec<Call> = buckets.map(|key| Call::command("HLEN", key)).collect();
+        let calls: Vec<RedisCommand> = buckets.map(|key| RedisCommand::new("HLEN", key)).collect();
         let counts = self.connection.run(&calls).await.map_err(DirectoryError::Redis)?;
         Ok(counts.into_iter().map(|count| read::<u64>(count).unwrap_or_default()).sum())
     }
 
-    async fn index(&self) -> Result<HashMap<NodeId, Member>, DirectoryError> {
-        let answer = self.connection.run_one(Call::command("HGETALL", self.keys.index())).await;
+    async fn index(&self) -> Result<HashMap<NodeId, ClusterMember>, DirectoryError> {
+        let answer = self.connection.run_one(RedisCommand::new("HGETALL", self.keys.index())).await;
         let (index, unreadable) = answer.and_then(read_index).map_err(DirectoryError::Redis)?;
         for (node, why) in unreadable {
             warn!(node, error = why, "could not read the entry of a node in the index; leaving the node out");
@@ -167,7 +167,7 @@ impl Directory {
     }
 
     async fn scan(&self, at: Cursor, count: usize) -> Result<(u64, Vec<(Vec<u8>, Vec<u8>)>), DirectoryError> {
-        let call = Call::command("HSCAN", self.keys.bucket(at.node, at.bucket))
+        let call = RedisCommand::new("HSCAN", self.keys.bucket(at.node, at.bucket))
             .arg(at.scan.to_string())
             .arg("COUNT")
             .arg(count.to_string());
@@ -175,15 +175,15 @@ impl Directory {
     }
 
     /// Reads the texts that the records of `node` share.
-    async fn texts(&self, node: NodeId) -> Result<Texts, DirectoryError> {
-        let texts = Call::command("HGETALL", self.keys.strings(node));
+    async fn texts(&self, node: NodeId) -> Result<RecordTexts, DirectoryError> {
+        let texts = RedisCommand::new("HGETALL", self.keys.strings(node));
         let fields = self.connection.run_one(texts).await.and_then(read).map_err(DirectoryError::Redis)?;
         Ok(texts_of(fields))
     }
 }
 
 /// Adds the records that match `query` to `page`. A record that cannot be read does not hide the others.
-fn show(query: &Query, node: NodeId, records: Vec<(Vec<u8>, Vec<u8>)>, texts: &Texts, page: &mut Page) {
+fn show(query: &Query, node: NodeId, records: Vec<(Vec<u8>, Vec<u8>)>, texts: &RecordTexts, page: &mut Page) {
     let text = |number: u32| texts.get(&number).cloned();
     for (id, record) in records {
         let Ok(id) = ConnectionId::parse(&String::from_utf8_lossy(&id)) else {

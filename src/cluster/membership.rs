@@ -15,7 +15,7 @@ const REFRESH_REQUESTS: usize = 1024;
 /// push to a known node waits for Redis.
 #[derive(Debug)]
 pub struct Membership {
-    table: watch::Sender<Arc<Table>>,
+    table: watch::Sender<Arc<NodeTable>>,
     refresh: mpsc::Sender<oneshot::Sender<()>>,
 }
 
@@ -24,20 +24,20 @@ pub type RefreshRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
 /// A state of the table.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub struct NodeTable {
     /// Other nodes by their id: those in the index, and dead ones whose tombstone was seen.
-    pub members: HashMap<NodeId, Member>,
+    pub members: HashMap<NodeId, ClusterMember>,
     /// Nodes that are gone for good: they were neither in the index nor had a key, at a look that could tell.
     pub departed: HashMap<NodeId, Instant>,
     /// Dead nodes that are in the index: their connections are not all taken over yet.
-    pub dead: Vec<Member>,
+    pub dead: Vec<ClusterMember>,
     /// Time since which this node has been attached to Redis without a break, if it is attached.
     pub attached_since: Option<Instant>,
 }
 
 /// Another node, as its entry in the index and its keys describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct ClusterMember {
     pub node: NodeId,
     /// `host:port` of its peer listener.
     pub advertise: String,
@@ -74,7 +74,7 @@ impl NodeKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// A node that is in the index and not dead; it may be reachable or not.
-    Known(Member),
+    Known(ClusterMember),
     /// A node that was condemned or has left: its connections are gone for good.
     Gone,
     /// A node that this one has never heard of. `settled` is true if it would have heard by now.
@@ -89,17 +89,17 @@ impl Membership {
     }
 
     /// Returns the table as it is.
-    pub fn table(&self) -> Arc<Table> {
+    pub fn table(&self) -> Arc<NodeTable> {
         Arc::clone(&self.table.borrow())
     }
 
     /// Returns a receiver that is notified of every new state of the table.
-    pub fn watch(&self) -> watch::Receiver<Arc<Table>> {
+    pub fn watch(&self) -> watch::Receiver<Arc<NodeTable>> {
         self.table.subscribe()
     }
 
     /// Puts a new state in place. Only the heartbeat does.
-    pub fn replace(&self, table: Table) {
+    pub fn replace(&self, table: NodeTable) {
         self.table.send_replace(Arc::new(table));
     }
 
@@ -107,7 +107,7 @@ impl Membership {
     pub fn standing(&self, node: &NodeId, watch: Duration) -> Standing {
         let table = self.table();
         match table.members.get(node) {
-            Some(Member { key: NodeKey::Dead { .. }, .. }) => Standing::Gone,
+            Some(ClusterMember { key: NodeKey::Dead { .. }, .. }) => Standing::Gone,
             Some(member) => Standing::Known(member.clone()),
             None if table.departed.contains_key(node) => Standing::Gone,
             None => Standing::Unknown { settled: table.attached_since.is_some_and(|since| since.elapsed() >= watch) },

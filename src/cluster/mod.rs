@@ -1,4 +1,4 @@
-//! Several nodes that behave as one gateway: the heartbeat with Redis ([`Beat`]), the table of the cluster's nodes
+//! Several nodes that behave as one gateway: the heartbeat with Redis ([`Heartbeat`]), the table of the cluster's nodes
 //! ([`Membership`]), the connections between nodes ([`link`]), and the way of a call about another node's connection
 //! ([`Cluster`]).
 //!
@@ -23,10 +23,10 @@ mod survey;
 mod times;
 
 pub use directory::{Directory, DirectoryError, NodeView};
-pub use heartbeat::{Beat, BeatHandle, BeatSettings};
-pub use membership::{Member, Membership, NodeKey, RefreshRequests, Standing, Table};
-pub use peer_lease::{Peers, Relayed, Wanted, renew_for, serve_renewals};
+pub use heartbeat::{Heartbeat, HeartbeatHandle, HeartbeatSettings};
+pub use membership::{ClusterMember, Membership, NodeKey, NodeTable, RefreshRequests, Standing};
+pub use peer_lease::{PeerLease, Peers, RelayedRenewal, renew_for, serve_renewals};
 pub use reaper::{Reaper, ReaperSettings};
-pub use routing::{Cluster, Others, Owner, StartError};
+pub use routing::{Cluster, ClusterStartError, OtherNodes, Owner};
 pub use settings::ClusterSettings;
 pub use times::Times;

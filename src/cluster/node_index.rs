@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::PROTOCOL;
-use super::{Member, NodeKey};
+use super::{ClusterMember, NodeKey};
 use crate::id::NodeId;
 use crate::registry::record::RECORD_FORMAT;
 
@@ -10,7 +10,7 @@ const ENTRY_VERSION: u32 = 1;
 
 /// The entry of a node in the index. Fields that this version does not know are ignored.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct IndexEntry {
+pub(super) struct NodeIndexEntry {
     v: u32,
     protocol: (u16, u16),
     record: u16,
@@ -18,10 +18,10 @@ pub(super) struct IndexEntry {
     version: String,
 }
 
-impl IndexEntry {
+impl NodeIndexEntry {
     /// Returns the entry of this node, which its peers reach at `advertise`.
     pub(super) fn own(advertise: &str) -> Self {
-        IndexEntry {
+        NodeIndexEntry {
             v: ENTRY_VERSION,
             protocol: PROTOCOL,
             record: RECORD_FORMAT.into(),
@@ -31,10 +31,10 @@ impl IndexEntry {
     }
 
     /// Returns the entry of another node, as it was read.
-    pub(super) fn of(member: &Member) -> Self {
-        let Member { advertise, version, protocol, record, .. } = member;
+    pub(super) fn of(member: &ClusterMember) -> Self {
+        let ClusterMember { advertise, version, protocol, record, .. } = member;
         let (protocol, record) = (*protocol, *record);
-        IndexEntry { v: ENTRY_VERSION, protocol, record, advertise: advertise.clone(), version: version.clone() }
+        NodeIndexEntry { v: ENTRY_VERSION, protocol, record, advertise: advertise.clone(), version: version.clone() }
     }
 
     /// Returns the text that stands in Redis.
@@ -51,8 +51,8 @@ impl IndexEntry {
     }
 
     /// Returns the member `node`, with its keys not looked at yet.
-    pub(super) fn into_member(self, node: NodeId) -> Member {
-        Member {
+    pub(super) fn into_member(self, node: NodeId) -> ClusterMember {
+        ClusterMember {
             node,
             advertise: self.advertise,
             version: self.version,
@@ -71,10 +71,10 @@ mod tests {
     #[test]
     fn entries_of_other_versions_are_read_as_far_as_they_are_known() {
         let later = r#"{"v":2,"protocol":[2,5],"record":3,"advertise":"a:1","version":"9","color":"red"}"#;
-        let member = IndexEntry::decode(later).unwrap().into_member(NodeId::random());
+        let member = NodeIndexEntry::decode(later).unwrap().into_member(NodeId::random());
         assert_eq!((member.protocol, member.record, &*member.advertise), ((2, 5), 3, "a:1"));
-        assert!(IndexEntry::decode("{}").is_err());
-        let own = IndexEntry::own("a:1").encode();
+        assert!(NodeIndexEntry::decode("{}").is_err());
+        let own = NodeIndexEntry::own("a:1").encode();
         assert_eq!(
             own,
             format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Member, NodeKey};
+use super::{ClusterMember, NodeKey};
 use crate::id::NodeId;
 
 /// Most nodes whose departure is remembered. Beyond it the oldest is forgotten; a push to it is 410 as well, once this
@@ -24,20 +24,20 @@ pub(super) struct Look {
 /// Everything that is known of the other nodes from all looks so far.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
-    nodes: BTreeMap<NodeId, Watched>,
+    nodes: BTreeMap<NodeId, WatchedNode>,
     departed: HashMap<NodeId, Instant>,
 }
 
 /// The times when a look was sent and when its answer was there. The look happened in between.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Looked {
+pub(super) struct LookTimes {
     pub(super) sent: Instant,
     pub(super) answered: Instant,
 }
 
 /// A node that may be condemned, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Doomed {
+pub(super) struct CondemnCandidate {
     pub(super) node: NodeId,
     pub(super) key: NodeKey,
     /// Time on Redis's own clock, in ms.
@@ -45,8 +45,8 @@ pub(super) struct Doomed {
 }
 
 #[derive(Debug)]
-struct Watched {
-    member: Member,
+struct WatchedNode {
+    member: ClusterMember,
     in_index: bool,
     /// Beginning of the watch: since then nothing has happened that makes it begin anew. `None` until the next look.
     since: Option<Instant>,
@@ -71,8 +71,8 @@ impl Observations {
     /// more than `slack` between two looks, the watch begins anew, because the jump may have let leases lapse early.
     pub(super) fn note(
         &mut self,
-        looked: Looked,
-        index: &HashMap<NodeId, Member>,
+        looked: LookTimes,
+        index: &HashMap<NodeId, ClusterMember>,
         // A watch begins when the answer of its first look is there and ends when its last look is sent, so it is never
         // taken to be longer than it was.
         looks: &HashMap<NodeId, Look>,
@@ -84,9 +84,9 @@ impl Observations {
             let in_index = index.get(node);
             let Some(watched) = self.nodes.get_mut(node) else {
                 if let Some(member) = in_index {
-                    let member = Member { key: look.key, lease_alive: look.lease_alive, ..member.clone() };
+                    let member = ClusterMember { key: look.key, lease_alive: look.lease_alive, ..member.clone() };
                     let (since, time_millis) = (Some(looked.answered), look.time_millis);
-                    let watched = Watched { member, in_index: true, since, looked: now, time_millis };
+                    let watched = WatchedNode { member, in_index: true, since, looked: now, time_millis };
                     self.departed.remove(node);
                     self.nodes.insert(*node, watched);
                 }
@@ -99,8 +99,8 @@ impl Observations {
                 watched.since = Some(looked.answered);
             }
             watched.in_index = in_index.is_some();
-            let said = in_index.unwrap_or(&watched.member).clone();
-            watched.member = Member { key: look.key, lease_alive: look.lease_alive, ..said };
+            let latest = in_index.unwrap_or(&watched.member).clone();
+            watched.member = ClusterMember { key: look.key, lease_alive: look.lease_alive, ..latest };
             (watched.looked, watched.time_millis) = (now, look.time_millis);
         }
         let departed = &mut self.departed;
@@ -121,15 +121,15 @@ impl Observations {
 
     /// Returns the nodes that may be condemned on a look that was sent at `sent`: they are in the index, are not dead,
     /// have no lease, and were watched for `watch` without a break.
-    pub(super) fn doomed(&self, sent: Instant, watch: Duration) -> Vec<Doomed> {
-        let is_doomed = |watched: &Watched| {
+    pub(super) fn condemnable(&self, sent: Instant, watch: Duration) -> Vec<CondemnCandidate> {
+        let is_condemnable = |watched: &WatchedNode| {
             let member = &watched.member;
             let is_watched = watched.since.is_some_and(|since| sent.saturating_duration_since(since) >= watch);
             watched.in_index && !member.lease_alive && !matches!(member.key, NodeKey::Dead { .. }) && is_watched
         };
-        let doomed = self.nodes.values().filter(|watched| is_doomed(watched));
-        doomed
-            .map(|Watched { member, time_millis, .. }| Doomed {
+        let candidates = self.nodes.values().filter(|watched| is_condemnable(watched));
+        candidates
+            .map(|WatchedNode { member, time_millis, .. }| CondemnCandidate {
                 node: member.node,
                 key: member.key,
                 time_millis: *time_millis,
@@ -147,13 +147,13 @@ impl Observations {
     }
 
     /// Returns the dead nodes that the index names.
-    pub(super) fn dead(&self) -> Vec<Member> {
-        let is_dead = |watched: &&Watched| watched.in_index && matches!(watched.member.key, NodeKey::Dead { .. });
+    pub(super) fn dead(&self) -> Vec<ClusterMember> {
+        let is_dead = |watched: &&WatchedNode| watched.in_index && matches!(watched.member.key, NodeKey::Dead { .. });
         self.nodes.values().filter(is_dead).map(|watched| watched.member.clone()).collect()
     }
 
     /// Returns all nodes that are not gone for good.
-    pub(super) fn members(&self) -> HashMap<NodeId, Member> {
+    pub(super) fn members(&self) -> HashMap<NodeId, ClusterMember> {
         self.nodes.iter().map(|(node, watched)| (*node, watched.member.clone())).collect()
     }
 
@@ -187,7 +187,7 @@ mod tests {
         }
 
         fn look_at(&mut self, second: u64, redis_second: u64, key: NodeKey, in_index: bool, lease_alive: bool) {
-            let member = Member {
+            let member = ClusterMember {
                 node: self.node,
                 advertise: "a:1".to_owned(),
                 version: "1".to_owned(),
@@ -200,7 +200,7 @@ mod tests {
             let look = Look { key, lease_alive, time_millis: redis_second * 1000 };
             let now = self.begin + Duration::from_secs(second);
             self.observations.note(
-                Looked { sent: now, answered: now },
+                LookTimes { sent: now, answered: now },
                 &index,
                 &HashMap::from([(self.node, look)]),
                 WATCH,
@@ -259,29 +259,29 @@ mod tests {
     #[test]
     fn a_node_is_doomed_when_it_was_watched_without_a_break_and_has_no_lease() {
         let mut test = Test::new();
-        let doomed = |test: &Test, second: u64| {
-            let doomed = test.observations.doomed(test.begin + Duration::from_secs(second), WATCH);
-            doomed.first().map(|doomed| (doomed.key, doomed.time_millis))
+        let condemnable = |test: &Test, second: u64| {
+            let candidates = test.observations.condemnable(test.begin + Duration::from_secs(second), WATCH);
+            candidates.first().map(|candidate| (candidate.key, candidate.time_millis))
         };
         test.look_at(0, 0, LIVE, true, false);
-        assert_eq!(doomed(&test, 0), None);
+        assert_eq!(condemnable(&test, 0), None);
         test.look_at(4, 4, LIVE, true, false);
-        assert_eq!(doomed(&test, 4), None);
+        assert_eq!(condemnable(&test, 4), None);
         test.look_at(5, 5, LIVE, true, false);
-        assert_eq!(doomed(&test, 5), Some((LIVE, 5000)));
+        assert_eq!(condemnable(&test, 5), Some((LIVE, 5000)));
         test.look_at(6, 6, LIVE, true, true);
-        assert_eq!(doomed(&test, 6), None, "its lease is alive");
+        assert_eq!(condemnable(&test, 6), None, "its lease is alive");
         test.look_at(7, 7, LIVE, false, false);
-        assert_eq!(doomed(&test, 7), None, "it is not in the index");
+        assert_eq!(condemnable(&test, 7), None, "it is not in the index");
         test.look_at(8, 8, NodeKey::Missing, true, false);
-        assert_eq!(doomed(&test, 8), None, "its key has changed");
+        assert_eq!(condemnable(&test, 8), None, "its key has changed");
         test.look_at(13, 13, NodeKey::Missing, true, false);
-        assert_eq!(doomed(&test, 13), Some((NodeKey::Missing, 13_000)));
+        assert_eq!(condemnable(&test, 13), Some((NodeKey::Missing, 13_000)));
         test.observations.interrupt();
-        assert_eq!(doomed(&test, 14), None, "this node did not see");
+        assert_eq!(condemnable(&test, 14), None, "this node did not see");
         test.look_at(15, 15, NodeKey::Missing, true, false);
         test.observations.condemned(&test.node);
-        assert_eq!(doomed(&test, 30), None, "it is dead");
+        assert_eq!(condemnable(&test, 30), None, "it is dead");
         assert_eq!(test.observations.dead()[0].key, NodeKey::Dead { epoch: 0 });
     }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Answer, Links, Renewal, Renewals};
+use super::link::{Links, PeerAnswer, RenewalRequest, RenewalRequests};
 use super::survey::run_id_of;
 use super::{Membership, NodeKey};
 use crate::id::NodeId;
 use crate::redis_client::{Reach, read, scripts};
-use crate::registry::Mirror;
+use crate::registry::RedisReplica;
 
 /// Most renewals that go to Redis in one round trip.
 const BATCH: usize = 64;
@@ -24,7 +24,7 @@ const DETACHED: &str = "DETACHED";
 /// The other nodes, as the heartbeat needs them: reached through links, or played by a simulation.
 pub trait Peers: fmt::Debug + Send + Sync {
     /// Asks every linked peer to renew the lease of this node, and collects the answers that come within `within`.
-    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<Relayed>>;
+    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<RelayedRenewal>>;
 
     /// Tries the addresses of all other nodes that are known and have not left, the condemned among them.
     fn reach(&self, within: Duration) -> BoxFuture<'_, Vec<Reach>>;
@@ -35,44 +35,44 @@ pub trait Peers: fmt::Debug + Send + Sync {
 
 /// The answer of one peer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Relayed {
+pub enum RelayedRenewal {
     /// It reached Redis: the answer of the script, and the server that gave it, empty if it is not known.
     Answered { renewal: String, run_id: String },
     /// The peer does not reach Redis either, and has not seen that the node is dead.
     Detached,
 }
 
-impl Relayed {
+impl RelayedRenewal {
     /// Returns the text that goes over a link.
     pub fn to_text(&self) -> String {
         match self {
-            Relayed::Answered { renewal, run_id } => format!("{renewal}\n{run_id}"),
-            Relayed::Detached => DETACHED.to_owned(),
+            RelayedRenewal::Answered { renewal, run_id } => format!("{renewal}\n{run_id}"),
+            RelayedRenewal::Detached => DETACHED.to_owned(),
         }
     }
 
-    /// Reads the text of [`Relayed::to_text`].
+    /// Reads the text of [`RelayedRenewal::to_text`].
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('\n') {
             Some((renewal, run_id)) => {
-                Some(Relayed::Answered { renewal: renewal.to_owned(), run_id: run_id.to_owned() })
+                Some(RelayedRenewal::Answered { renewal: renewal.to_owned(), run_id: run_id.to_owned() })
             }
-            None => (text == DETACHED).then_some(Relayed::Detached),
+            None => (text == DETACHED).then_some(RelayedRenewal::Detached),
         }
     }
 }
 
 impl Peers for Links {
-    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<Relayed>> {
+    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<RelayedRenewal>> {
         let lease_millis = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
         Box::pin(async move {
             let links = self.all();
             let answers = join_all(links.iter().map(|link| link.renew(epoch, lease_millis, within))).await;
             let text = |answer| match answer {
-                Ok(Answer::Info(text)) => Some(text),
-                Ok(Answer::Outcome(_)) | Err(_) => None,
+                Ok(PeerAnswer::Info(text)) => Some(text),
+                Ok(PeerAnswer::Outcome(_)) | Err(_) => None,
             };
-            let parse = |text: bytes::Bytes| Relayed::parse(std::str::from_utf8(&text).ok()?);
+            let parse = |text: bytes::Bytes| RelayedRenewal::parse(std::str::from_utf8(&text).ok()?);
             answers.into_iter().filter_map(text).filter_map(parse).collect()
         })
     }
@@ -89,15 +89,15 @@ impl Peers for Links {
 
 /// Renews leases for peers that do not reach Redis, until `stop`. Up to 64 renewals that wait share a round trip.
 pub async fn serve_renewals(
-    mut renewals: Renewals,
-    mirror: Arc<Mirror>,
+    mut renewals: RenewalRequests,
+    replica: Arc<RedisReplica>,
     membership: Arc<Membership>,
     stop: CancellationToken,
 ) {
     let mut waiting = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(renewals.recv_many(&mut waiting, BATCH)).await.is_some_and(|count| count > 0) {
-        let wanted: Vec<Wanted> = waiting.iter().map(Wanted::of).collect();
-        let answers = renew_for(&mirror, &membership, &wanted).await;
+        let wanted: Vec<PeerLease> = waiting.iter().map(PeerLease::of).collect();
+        let answers = renew_for(&replica, &membership, &wanted).await;
         for (renewal, answer) in waiting.drain(..).zip(answers) {
             renewal.answer(answer.to_text());
         }
@@ -106,25 +106,25 @@ pub async fn serve_renewals(
 
 /// A lease to be renewed for another node.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct PeerLease {
     pub node: NodeId,
     pub epoch: u64,
     pub lease: Duration,
 }
 
-impl Wanted {
-    fn of(renewal: &Renewal) -> Self {
-        Wanted { node: renewal.node(), epoch: renewal.epoch, lease: renewal.lease }
+impl PeerLease {
+    fn of(renewal: &RenewalRequest) -> Self {
+        PeerLease { node: renewal.node(), epoch: renewal.epoch, lease: renewal.lease }
     }
 }
 
 /// Renews the leases of the `wanted` nodes, and returns the answer for each.
-pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wanted]) -> Vec<Relayed> {
-    let keys = mirror.keys();
-    let answers = match mirror.connection() {
+pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: &[PeerLease]) -> Vec<RelayedRenewal> {
+    let keys = replica.keys();
+    let answers = match replica.connection() {
         // If this fails, this node does not reach Redis either; its own heartbeat finds out too.
         Some(connection) => {
-            let calls = wanted.iter().flat_map(|Wanted { node, epoch, lease }| {
+            let calls = wanted.iter().flat_map(|PeerLease { node, epoch, lease }| {
                 [scripts::info(&connection, keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
             });
             connection.run(&calls.collect::<Vec<_>>()).await.unwrap_or_default()
@@ -132,10 +132,10 @@ pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wante
         None => Vec::new(),
     };
     let mut answers = answers.into_iter();
-    let mut answer = |wanted: &Wanted| {
+    let mut answer = |wanted: &PeerLease| {
         let mut next = || answers.next().and_then(|answer| read::<String>(answer).ok());
         match (next(), next()) {
-            (Some(info), Some(renewal)) => Relayed::Answered { renewal, run_id: run_id_of(&info) },
+            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: run_id_of(&info) },
             _ => detached(membership, &wanted.node),
         }
     };
@@ -143,10 +143,10 @@ pub async fn renew_for(mirror: &Mirror, membership: &Membership, wanted: &[Wante
 }
 
 /// Returns the answer of a node without Redis: what its table says of `node`.
-fn detached(membership: &Membership, node: &NodeId) -> Relayed {
+fn detached(membership: &Membership, node: &NodeId) -> RelayedRenewal {
     match membership.table().members.get(node).map(|member| member.key) {
-        Some(key @ NodeKey::Dead { .. }) => Relayed::Answered { renewal: key.to_text(), run_id: String::new() },
-        _ => Relayed::Detached,
+        Some(key @ NodeKey::Dead { .. }) => RelayedRenewal::Answered { renewal: key.to_text(), run_id: String::new() },
+        _ => RelayedRenewal::Detached,
     }
 }
 
@@ -156,10 +156,10 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_is_heard() {
-        let answered = Relayed::Answered { renewal: "dead 7".to_owned(), run_id: "abc".to_owned() };
-        for relayed in [answered, Relayed::Detached] {
-            assert_eq!(Relayed::parse(&relayed.to_text()), Some(relayed));
+        let answered = RelayedRenewal::Answered { renewal: "dead 7".to_owned(), run_id: "abc".to_owned() };
+        for relayed in [answered, RelayedRenewal::Detached] {
+            assert_eq!(RelayedRenewal::parse(&relayed.to_text()), Some(relayed));
         }
-        assert_eq!(Relayed::parse("what"), None);
+        assert_eq!(RelayedRenewal::parse("what"), None);
     }
 }

@@ -32,7 +32,7 @@ pub struct Cluster {
 
 /// The nodes beside this one.
 #[derive(Clone, Debug, Default)]
-pub struct Others {
+pub struct OtherNodes {
     /// Nodes with a link, which can be asked.
     pub linked: Vec<Arc<Link>>,
     /// Nodes that may be alive and have no link now.
@@ -52,12 +52,12 @@ pub enum Owner {
 
 /// The reason why this node cannot be a member of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum StartError {
+pub enum ClusterStartError {
     #[error("cluster.secret is not set; set the same secret on all nodes of the cluster")]
     NoSecret,
 }
 
-impl Others {
+impl OtherNodes {
     /// Returns true if this node is alone.
     pub fn is_empty(&self) -> bool {
         self.linked.is_empty() && self.unreachable.is_empty()
@@ -75,7 +75,7 @@ impl Cluster {
     /// files that `settings` names.
     ///
     /// # Errors
-    /// [`StartError::NoSecret`].
+    /// [`ClusterStartError::NoSecret`].
     pub fn new(
         settings: &ClusterSettings,
         node: NodeId,
@@ -83,8 +83,8 @@ impl Cluster {
         tls: Option<Arc<PeerTls>>,
         membership: Arc<Membership>,
         metrics: LinkMetrics,
-    ) -> Result<Self, StartError> {
-        let secret = settings.secret.clone().ok_or(StartError::NoSecret)?;
+    ) -> Result<Self, ClusterStartError> {
+        let secret = settings.secret.clone().ok_or(ClusterStartError::NoSecret)?;
         let links = Links::new(node, advertise, secret, settings.lease(), tls, Arc::clone(&membership), metrics);
         Ok(Cluster { links, membership, unknown: Mutex::default() })
     }
@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// Returns all other nodes that may have connections.
-    pub fn others(&self) -> Others {
+    pub fn others(&self) -> OtherNodes {
         let (linked, table) = (self.links.all(), self.membership.table());
         let living = table.members.values().filter(|member| !matches!(member.key, NodeKey::Dead { .. }));
         // A node with a link may not be in the table yet. After it has lost its link it counts as unreachable, until
@@ -149,7 +149,7 @@ impl Cluster {
                 && linked.iter().all(|link| link.peer.node != *node)
         };
         let unreachable = living.map(|member| member.node).chain(lost.map(|(node, _)| node)).filter(is_other).collect();
-        Others { linked, unreachable }
+        OtherNodes { linked, unreachable }
     }
 
     fn known(&self, node: &NodeId) -> Option<Owner> {

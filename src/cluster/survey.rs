@@ -6,12 +6,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing::debug;
 
-use super::Member;
+use super::ClusterMember;
 use super::decide::node_key;
-use super::node_index::IndexEntry;
+use super::node_index::NodeIndexEntry;
 use super::observe::Look;
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, Call, Keys, RedisConnection, RedisError, Value, read, scripts};
+use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisConnection, RedisError, Value, read, scripts};
 
 /// Everything that one heartbeat learns.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Survey {
     /// The answer of the script that renews the lease.
     pub(super) renewal: String,
     /// The nodes that the index names, this one among them.
-    pub(super) index: HashMap<NodeId, Member>,
+    pub(super) index: HashMap<NodeId, ClusterMember>,
     /// Entries of the index that cannot be read, and why.
     pub(super) unreadable: Vec<(String, String)>,
     /// Number of records in each bucket of this node.
@@ -48,9 +48,9 @@ pub(super) async fn survey(
     let mut calls = vec![
         scripts::info(connection, keys, node, "server"),
         scripts::renew(keys, node, epoch, lease),
-        Call::command("HGETALL", keys.index()),
+        RedisCommand::new("HGETALL", keys.index()),
     ];
-    calls.extend((0..BUCKETS).map(|bucket| Call::command("HLEN", keys.bucket(node, bucket))));
+    calls.extend((0..BUCKETS).map(|bucket| RedisCommand::new("HLEN", keys.bucket(node, bucket))));
     calls.extend(others.iter().map(|other| scripts::look(keys, *other)));
     let answers = connection.run(&calls).await.map_err(SurveyError::Redis)?;
     read_survey(answers, others).map_err(SurveyError::Redis)
@@ -62,7 +62,7 @@ pub(super) async fn look_at(
     keys: &Keys,
     nodes: &[NodeId],
 ) -> Result<HashMap<NodeId, Look>, SurveyError> {
-    let calls: Vec<Call> = nodes.iter().map(|node| scripts::look(keys, *node)).collect();
+    let calls: Vec<RedisCommand> = nodes.iter().map(|node| scripts::look(keys, *node)).collect();
     let answers = connection.run(&calls).await.map_err(SurveyError::Redis)?;
     read_looks(nodes, answers).map_err(SurveyError::Redis)
 }
@@ -85,7 +85,7 @@ pub(super) fn run_id_of(info: &str) -> String {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }
 
-type Index = (HashMap<NodeId, Member>, Vec<(String, String)>);
+type Index = (HashMap<NodeId, ClusterMember>, Vec<(String, String)>);
 
 /// Reads the index. An entry that cannot be read does not hide the others.
 pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
@@ -93,7 +93,7 @@ pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
     let (mut index, mut unreadable) = (HashMap::new(), Vec::new());
     for (node, entry) in entries {
         let [node, entry] = [node, entry].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        match (NodeId::parse(&node), IndexEntry::decode(&entry)) {
+        match (NodeId::parse(&node), NodeIndexEntry::decode(&entry)) {
             (Ok(node), Ok(entry)) => {
                 index.insert(node, entry.into_member(node));
             }

@@ -19,7 +19,7 @@ impl Times {
     }
 
     /// Returns the time between two heartbeats.
-    pub fn beat(self) -> Duration {
+    pub fn heartbeat(self) -> Duration {
         self.lease / 3
     }
 

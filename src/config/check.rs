@@ -104,7 +104,7 @@ fn listeners_that_collide(config: &Config) -> impl Iterator<Item = Problem> {
     internal_problem.into_iter().chain(peer_problem)
 }
 
-/// What belongs to several nodes is there if, and only if, the registry is mirrored.
+/// What belongs to several nodes is there if, and only if, the registry has a Redis replica.
 fn cluster(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     match config.registry.registry_type {

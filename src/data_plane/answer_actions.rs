@@ -8,7 +8,7 @@ use super::context::labels;
 use super::management::push::{begin, finish};
 use super::management::reach::Reach;
 use super::{DataPlane, Live};
-use crate::groups::{Actions, JoinRefused, Message};
+use crate::groups::{Actions, JoinRefused, PushMessage};
 use crate::request_context::Connection;
 use crate::telemetry::SpanKind;
 use crate::topic::TopicName;
@@ -48,7 +48,7 @@ pub(super) async fn act(
         return;
     }
     let labels = labels(connection);
-    let messages = send.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
+    let messages = send.into_iter().map(|PushMessage { audience, frame }| (audience, frame)).collect();
     let mut span = plane.telemetry.tracer.start("send", SpanKind::Internal, Some(trace));
     span.set("tidegate.connection_id", connection.id);
     let pushing = begin(plane, &labels, &span, Reach::Everywhere, messages).await;

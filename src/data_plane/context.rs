@@ -16,7 +16,7 @@ use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
-use crate::registry::{Mirror, Registry, Roster};
+use crate::registry::{GroupIndex, RedisReplica, Registry};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
 
@@ -27,7 +27,7 @@ pub struct DataPlane {
     /// Who is in which group, and who is on which connection. It outlives reloads.
     pub groups: Arc<Groups>,
     /// What other nodes know of `groups`, and this one of theirs, unless it is alone.
-    pub roster: Option<Arc<Roster>>,
+    pub group_index: Option<Arc<GroupIndex>>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -82,7 +82,7 @@ impl DataPlane {
             live: ArcSwap::from_pointee(live),
             registry,
             groups: Arc::default(),
-            roster: None,
+            group_index: None,
             integrations,
             clock,
             metrics,
@@ -99,15 +99,16 @@ impl DataPlane {
     /// As a member of a cluster.
     pub fn with_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
-        let roster = |mirror: &Arc<Mirror>| Arc::new(Roster::new(Arc::clone(&self.groups), Arc::clone(mirror)));
-        self.roster = self.registry.mirror().map(roster);
+        let group_index =
+            |replica: &Arc<RedisReplica>| Arc::new(GroupIndex::new(Arc::clone(&self.groups), Arc::clone(replica)));
+        self.group_index = self.registry.replica().map(group_index);
         self
     }
 
     /// Waits until whatever has joined a group here, or was named as a user, is found by all nodes.
     pub(super) async fn recorded(&self) {
-        if let Some(roster) = &self.roster {
-            roster.recorded().await;
+        if let Some(group_index) = &self.group_index {
+            group_index.recorded().await;
         }
     }
 

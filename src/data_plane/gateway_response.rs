@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::http_client::CallError;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, remove_hop_by_hop};
-use crate::session::Frame;
+use crate::session::DataFrame;
 use crate::telemetry::Reason;
 
 /// The body of every answer of the gateway: whole, in memory.
@@ -210,13 +210,13 @@ pub fn error_frame(
     connection_id: ConnectionId,
     request_id: EventId,
     reason: Option<Reason>,
-) -> Frame {
+) -> DataFrame {
     let mut text = three_keys(failure_status(error).1, connection_id, request_id);
     if let Some(reason) = reason {
         text.truncate(text.len() - 1);
         text.push_str(&format!(r#", "reason":"{}"}}"#, reason.code()));
     }
-    Frame::text(text)
+    DataFrame::text(text)
 }
 
 /// Tells a refused client why, for developers.
@@ -230,7 +230,7 @@ pub fn token_frame(
     connection_id: ConnectionId,
     request_id: EventId,
     expires_at: Timestamp,
-) -> Frame {
+) -> DataFrame {
     let message = match notice {
         TokenNotice::Refreshed => "Token refreshed",
         TokenNotice::Expires => "Token expires",
@@ -238,7 +238,7 @@ pub fn token_frame(
     let expires_at = expires_at.millis();
     let mut frame = three_keys(message, connection_id, request_id);
     frame.truncate(frame.len() - 1);
-    Frame::text(format!(r#"{frame}, "expiresAt":{expires_at}}}"#))
+    DataFrame::text(format!(r#"{frame}, "expiresAt":{expires_at}}}"#))
 }
 
 /// What a client is told of its token.

@@ -9,17 +9,17 @@ use super::DataPlane;
 use super::context::labels;
 use super::retired::Told;
 use super::websocket::disconnect;
-use crate::registry::claims::{Arrival, Arrivals};
+use crate::registry::claims::{ClaimedEvent, ClaimedEvents};
 
 /// Takes over connections of dead nodes until the process aborts.
-pub async fn take_over(plane: Arc<DataPlane>, mut arrivals: Arrivals) {
+pub async fn take_over(plane: Arc<DataPlane>, mut events: ClaimedEvents) {
     let aborting = plane.lifecycle.aborting().clone();
-    while let Some(Some(arrival)) = aborting.run_until_cancelled(arrivals.recv()).await {
-        queue(&plane, arrival);
+    while let Some(Some(event)) = aborting.run_until_cancelled(events.recv()).await {
+        queue(&plane, event);
     }
 }
 
-fn queue(plane: &Arc<DataPlane>, Arrival { id, connecting }: Arrival) {
+fn queue(plane: &Arc<DataPlane>, ClaimedEvent { id, connecting }: ClaimedEvent) {
     let Some(ended) = plane.registry.get_ended(&id) else { return };
     plane.metrics.reaped(&labels(&ended.connection));
     let due = match plane.told_of(&ended.connection) {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::message::{InvalidMessage, MESSAGES_MAX, Message, MessageLimits};
+use super::message::{InvalidMessage, MESSAGES_MAX, MessageLimits, PushMessage};
 use crate::id::ConnectionId;
 use crate::topic::{InvalidName, TopicName};
 
@@ -22,7 +22,7 @@ pub struct Actions {
     /// The users that are on it from now on; `None` leaves them as they are.
     pub users: Option<Vec<TopicName>>,
     /// The messages that are sent.
-    pub send: Vec<Message>,
+    pub send: Vec<PushMessage>,
 }
 
 /// The reason why the requests in an answer cannot be carried out.
@@ -47,7 +47,7 @@ pub enum InvalidActions {
 /// The `tidegate` key of an answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct RawActions {
     #[serde(default)]
     join: Vec<String>,
     #[serde(default)]
@@ -84,7 +84,7 @@ impl Actions {
             send: Vec::new(),
         };
         let Some(tidegate) = tidegate.filter(|tidegate| !tidegate.is_null()) else { return Ok(actions) };
-        let Written { join, leave, user, send } = serde_json::from_value(tidegate).map_err(InvalidActions::Shape)?;
+        let RawActions { join, leave, user, send } = serde_json::from_value(tidegate).map_err(InvalidActions::Shape)?;
         let add = |names: &mut Vec<TopicName>, more: Vec<String>| {
             for name in more {
                 names.push(TopicName::group(&name).map_err(InvalidActions::Name)?);
@@ -105,7 +105,7 @@ impl Actions {
             return Err(InvalidActions::TooManyMessages);
         }
         for (at, message) in send.into_iter().enumerate() {
-            let message = Message::of_answer(message, own, limits);
+            let message = PushMessage::of_answer(message, own, limits);
             actions.send.push(message.map_err(|error| InvalidActions::Message { number: at + 1, error })?);
         }
         Ok(actions)

@@ -6,13 +6,13 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, timeout_at};
 
-use super::Member;
+use super::GroupMember;
 use crate::clock::Timestamp;
-use crate::session::{Frame, PostRefused, Receipts};
+use crate::session::{DataFrame, PostRefused, Receipts};
 
 /// The result of sending one message to many connections of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct PushCounts {
     /// Frames that were written as a whole.
     pub delivered: usize,
     /// Connections that ended before, or did not exist.
@@ -28,7 +28,7 @@ pub struct Counts {
 pub struct FanOut {
     tally: Arc<Tally>,
     queued: usize,
-    refused: Counts,
+    refused: PushCounts,
 }
 
 /// Counters of the frames that sessions are done with.
@@ -46,11 +46,11 @@ struct Tally {
 impl FanOut {
     /// Queues `frame` for each member. Two calls queue their frames for a member in the order of the calls. Never
     /// waits.
-    pub fn queue(members: impl IntoIterator<Item = Member>, frame: &Frame, now: Timestamp) -> Self {
+    pub fn queue(members: impl IntoIterator<Item = GroupMember>, frame: &DataFrame, now: Timestamp) -> Self {
         let tally = Arc::new(Tally { expected: AtomicUsize::new(usize::MAX), ..Tally::default() });
         let receipts: Arc<dyn Receipts> = Arc::clone(&tally) as Arc<dyn Receipts>;
-        let (mut queued, mut refused) = (0, Counts::default());
-        for Member { outbox, .. } in members {
+        let (mut queued, mut refused) = (0, PushCounts::default());
+        for GroupMember { outbox, .. } in members {
             match outbox.post_for(frame.clone(), now, Arc::clone(&receipts), 0) {
                 Ok(()) => queued += 1,
                 Err(PostRefused::Gone) => refused.gone += 1,
@@ -62,7 +62,7 @@ impl FanOut {
     }
 
     /// Waits until every outcome is known, but not beyond `deadline`, and returns the counts.
-    pub async fn settled(self, deadline: Instant) -> Counts {
+    pub async fn settled(self, deadline: Instant) -> PushCounts {
         let Tally { settled, waiting, .. } = &*self.tally;
         let all_known = poll_fn(|cx| {
             waiting.register(cx.waker());
@@ -72,7 +72,7 @@ impl FanOut {
         let _ = timeout_at(deadline, all_known).await;
         let delivered = self.tally.delivered.load(Ordering::Acquire);
         let gone = self.tally.gone.load(Ordering::Acquire);
-        Counts {
+        PushCounts {
             delivered,
             gone: gone + self.refused.gone,
             full: self.refused.full,
@@ -92,9 +92,9 @@ impl Receipts for Tally {
     }
 }
 
-impl Counts {
+impl PushCounts {
     /// Adds the counts of `other`.
-    pub fn add(&mut self, other: Counts) {
+    pub fn add(&mut self, other: PushCounts) {
         self.delivered += other.delivered;
         self.gone += other.gone;
         self.full += other.full;
@@ -110,27 +110,27 @@ mod tests {
     use crate::id::{ConnectionId, NodeId};
     use crate::session::{Closing, Outbox};
 
-    fn member(limit_bytes: usize) -> Member {
+    fn member(limit_bytes: usize) -> GroupMember {
         let outbox = Arc::new(Outbox::new(limit_bytes, Timestamp(0)));
-        Member { id: ConnectionId::random(NodeId::random()), outbox }
+        GroupMember { id: ConnectionId::random(NodeId::random()), outbox }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_written_in_time_is_pending_and_who_is_closed_is_gone() {
         let (slow, closed, full) = (member(1024), member(1024), member(1));
         closed.outbox.close(Closing::drained());
-        full.outbox.reply(Frame::text("first".to_owned()));
-        let fan_out = FanOut::queue([slow.clone(), closed, full], &Frame::text("hi".to_owned()), Timestamp(1));
+        full.outbox.reply(DataFrame::text("first".to_owned()));
+        let fan_out = FanOut::queue([slow.clone(), closed, full], &DataFrame::text("hi".to_owned()), Timestamp(1));
         let counts = fan_out.settled(Instant::now() + Duration::from_secs(2)).await;
-        assert_eq!(counts, Counts { delivered: 0, gone: 1, full: 1, pending: 1 });
+        assert_eq!(counts, PushCounts { delivered: 0, gone: 1, full: 1, pending: 1 });
         assert!(slow.outbox.buffered_bytes() > 0, "it gets the message all the same, if it ever can");
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_waited_for_when_nobody_is_there() {
         let started = Instant::now();
-        let fan_out = FanOut::queue([], &Frame::text("hi".to_owned()), Timestamp(1));
-        assert_eq!(fan_out.settled(started + Duration::from_secs(2)).await, Counts::default());
+        let fan_out = FanOut::queue([], &DataFrame::text("hi".to_owned()), Timestamp(1));
+        assert_eq!(fan_out.settled(started + Duration::from_secs(2)).await, PushCounts::default());
         assert_eq!(Instant::now(), started);
     }
 

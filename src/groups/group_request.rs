@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
 
-use super::{Audience, Counts, Except};
+use super::{Audience, Except, PushCounts};
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
 use crate::stage_names::StageNames;
 use crate::topic::{TopicKind, TopicName};
@@ -28,33 +28,33 @@ const TRACED: u8 = 4;
 ///
 /// Numbers are big-endian; a list follows four bytes with its length, a text two.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Sends a message. Answered with [`Pushed`]. Only places in sampled traces are sent.
+pub enum GroupRequest {
+    /// Sends a message. Answered with [`PushResult`]. Only places in sampled traces are sent.
     Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, binary: bool, trace: Option<TraceContext> },
-    /// Puts connections into a group, or takes them out. Answered with [`Changed`].
+    /// Puts connections into a group, or takes them out. Answered with [`ChangeResult`].
     Change { api_id: Arc<str>, group: TopicName, connections: Vec<ConnectionId>, join: bool },
-    /// Asks for the number of members, and up to `limit` ids behind `after`. Answered with [`Listed`].
+    /// Asks for the number of members, and up to `limit` ids behind `after`. Answered with [`MemberPage`].
     List { api_id: Arc<str>, name: TopicName, after: Option<ConnectionId>, limit: u32 },
-    /// Asks for the groups of a connection. Answered with [`Names`].
+    /// Asks for the groups of a connection. Answered with [`GroupNames`].
     Names { api_id: Arc<str>, connection: ConnectionId },
-    /// Closes all connections of a user. Answered with [`Listed`], without ids.
+    /// Closes all connections of a user. Answered with [`MemberPage`], without ids.
     Close { api_id: Arc<str>, user: TopicName, code: u16, reason: Arc<str> },
     /// Any of the others, in which a connection that is named counts as gone unless it is of one of these stages. Only to
     /// a peer whose link speaks protocol 3.
-    Within { stages: StageNames<Bytes>, ask: Box<Ask> },
+    Within { stages: StageNames<Bytes>, request: Box<GroupRequest> },
 }
 
 /// The result of a push on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pushed {
-    pub counts: Counts,
+pub struct PushResult {
+    pub counts: PushCounts,
     /// The named connections that are gone.
     pub gone: Vec<ConnectionId>,
 }
 
 /// The result of a change of members on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changed {
+pub struct ChangeResult {
     pub gone: Vec<ConnectionId>,
     /// Connections that are in as many groups as they may be.
     pub full: Vec<ConnectionId>,
@@ -62,28 +62,28 @@ pub struct Changed {
 
 /// A page of the members of a group, or of the connections of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct MemberPage {
     pub count: u64,
     pub ids: Vec<ConnectionId>,
 }
 
 /// Groups of a connection; `None` if it is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names(pub Option<Vec<TopicName>>);
+pub struct GroupNames(pub Option<Vec<TopicName>>);
 
 /// An error: the bytes are no question or answer about groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a valid question or answer about groups")]
-pub struct MalformedAsk;
+pub struct MalformedGroupRequest;
 
-type Read<T> = Result<T, MalformedAsk>;
+type Read<T> = Result<T, MalformedGroupRequest>;
 
-impl Ask {
+impl GroupRequest {
     /// Encodes the question.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {
-            Ask::Push { api_id, stage, audience, binary, trace } => {
+            GroupRequest::Push { api_id, stage, audience, binary, trace } => {
                 let trace = trace.filter(|trace| trace.sampled);
                 let Audience { stage: everybody, topics, connections, except } = audience;
                 out.put_u8(PUSH);
@@ -96,37 +96,37 @@ impl Ask {
                 put_ids(&mut out, &except.0);
                 trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
             }
-            Ask::Change { api_id, group, connections, join } => {
+            GroupRequest::Change { api_id, group, connections, join } => {
                 out.put_u8(if *join { JOIN } else { LEAVE });
                 put_text(&mut out, api_id);
                 put_name(&mut out, group);
                 put_ids(&mut out, connections);
             }
-            Ask::List { api_id, name, after, limit } => {
+            GroupRequest::List { api_id, name, after, limit } => {
                 out.put_u8(LIST);
                 put_text(&mut out, api_id);
                 put_name(&mut out, name);
                 put_ids(&mut out, after);
                 out.put_u32(*limit);
             }
-            Ask::Names { api_id, connection } => {
+            GroupRequest::Names { api_id, connection } => {
                 out.put_u8(NAMES);
                 put_text(&mut out, api_id);
                 put_ids(&mut out, [connection]);
             }
-            Ask::Close { api_id, user, code, reason } => {
+            GroupRequest::Close { api_id, user, code, reason } => {
                 out.put_u8(CLOSE);
                 put_text(&mut out, api_id);
                 put_name(&mut out, user);
                 out.put_u16(*code);
                 put_text(&mut out, reason);
             }
-            Ask::Within { stages, ask } => {
+            GroupRequest::Within { stages, request } => {
                 out.put_u8(WITHIN);
                 // An API has far fewer stages than fill this.
                 out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
                 out.put_slice(stages.bytes());
-                out.put_slice(&ask.encode());
+                out.put_slice(&request.encode());
             }
         }
         out.freeze()
@@ -135,16 +135,16 @@ impl Ask {
     /// Reads a question.
     ///
     /// # Errors
-    /// [`MalformedAsk`]: the bytes are not a valid question, or something follows it.
+    /// [`MalformedGroupRequest`]: the bytes are not a valid question, or something follows it.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         if bytes.first() != Some(&WITHIN) {
-            return Ask::decode_plain(bytes);
+            return GroupRequest::decode_plain(bytes);
         }
         bytes.advance(1);
         let length = usize::from(bytes.try_get_u16()?);
-        let (names, ask) = bytes.split_at_checked(length).ok_or(MalformedAsk)?;
-        let stages = StageNames::parse(Bytes::copy_from_slice(names)).ok_or(MalformedAsk)?;
-        Ok(Ask::Within { stages, ask: Box::new(Ask::decode_plain(ask)?) })
+        let (names, request) = bytes.split_at_checked(length).ok_or(MalformedGroupRequest)?;
+        let stages = StageNames::parse(Bytes::copy_from_slice(names)).ok_or(MalformedGroupRequest)?;
+        Ok(GroupRequest::Within { stages, request: Box::new(GroupRequest::decode_plain(request)?) })
     }
 
     /// Reads an ask that has no other within it.
@@ -152,7 +152,7 @@ impl Ask {
         let rest = &mut bytes;
         let kind = rest.try_get_u8()?;
         let api_id: Arc<str> = text(rest)?.into();
-        let ask = match kind {
+        let request = match kind {
             PUSH => {
                 let stage: Arc<str> = text(rest)?.into();
                 let flags = rest.try_get_u8()?;
@@ -161,29 +161,33 @@ impl Ask {
                 let except = Except(ids::<HashSet<_>>(rest)?);
                 let audience = Audience { stage: everybody, topics, connections, except };
                 let trace = if flags & TRACED == 0 { None } else { Some(trace(rest)?) };
-                Ask::Push { api_id, stage, audience, binary: flags & BINARY != 0, trace }
+                GroupRequest::Push { api_id, stage, audience, binary: flags & BINARY != 0, trace }
             }
-            JOIN | LEAVE => Ask::Change { api_id, group: name(rest)?, connections: ids(rest)?, join: kind == JOIN },
+            JOIN | LEAVE => {
+                GroupRequest::Change { api_id, group: name(rest)?, connections: ids(rest)?, join: kind == JOIN }
+            }
             LIST => {
                 let (name, after) = (name(rest)?, ids::<Vec<_>>(rest)?.pop());
-                Ask::List { api_id, name, after, limit: rest.try_get_u32()? }
+                GroupRequest::List { api_id, name, after, limit: rest.try_get_u32()? }
             }
-            NAMES => Ask::Names { api_id, connection: ids::<Vec<_>>(rest)?.pop().ok_or(MalformedAsk)? },
+            NAMES => {
+                GroupRequest::Names { api_id, connection: ids::<Vec<_>>(rest)?.pop().ok_or(MalformedGroupRequest)? }
+            }
             CLOSE => {
                 let (user, code) = (name(rest)?, rest.try_get_u16()?);
-                Ask::Close { api_id, user, code, reason: text(rest)?.into() }
+                GroupRequest::Close { api_id, user, code, reason: text(rest)?.into() }
             }
-            _ => return Err(MalformedAsk),
+            _ => return Err(MalformedGroupRequest),
         };
-        end(rest, ask)
+        end(rest, request)
     }
 }
 
-impl Pushed {
+impl PushResult {
     /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        let Counts { delivered, gone, full, pending } = self.counts;
+        let PushCounts { delivered, gone, full, pending } = self.counts;
         [delivered, gone, full, pending].into_iter().for_each(|count| out.put_u64(count as u64));
         put_ids(&mut out, &self.gone);
         out.freeze()
@@ -192,17 +196,17 @@ impl Pushed {
     /// Reads the answer.
     ///
     /// # Errors
-    /// [`MalformedAsk`]: the bytes are not a valid `Pushed`.
+    /// [`MalformedGroupRequest`]: the bytes are not a valid `PushResult`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
-        let mut count = || usize::try_from(rest.try_get_u64()?).map_err(|_| MalformedAsk);
-        let counts = Counts { delivered: count()?, gone: count()?, full: count()?, pending: count()? };
+        let mut count = || usize::try_from(rest.try_get_u64()?).map_err(|_| MalformedGroupRequest);
+        let counts = PushCounts { delivered: count()?, gone: count()?, full: count()?, pending: count()? };
         let gone = ids(rest)?;
-        end(rest, Pushed { counts, gone })
+        end(rest, PushResult { counts, gone })
     }
 }
 
-impl Changed {
+impl ChangeResult {
     /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -214,15 +218,15 @@ impl Changed {
     /// Reads the answer.
     ///
     /// # Errors
-    /// [`MalformedAsk`]: the bytes are not a valid `Changed`.
+    /// [`MalformedGroupRequest`]: the bytes are not a valid `ChangeResult`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
-        let changed = Changed { gone: ids(rest)?, full: ids(rest)? };
+        let changed = ChangeResult { gone: ids(rest)?, full: ids(rest)? };
         end(rest, changed)
     }
 }
 
-impl Listed {
+impl MemberPage {
     /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -234,15 +238,15 @@ impl Listed {
     /// Reads the answer.
     ///
     /// # Errors
-    /// [`MalformedAsk`]: the bytes are not a valid `Listed`.
+    /// [`MalformedGroupRequest`]: the bytes are not a valid `MemberPage`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
-        let listed = Listed { count: rest.try_get_u64()?, ids: ids(rest)? };
+        let listed = MemberPage { count: rest.try_get_u64()?, ids: ids(rest)? };
         end(rest, listed)
     }
 }
 
-impl Names {
+impl GroupNames {
     /// Encodes the answer.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -254,17 +258,17 @@ impl Names {
     /// Reads the answer.
     ///
     /// # Errors
-    /// [`MalformedAsk`]: the bytes are not a valid `Names`.
+    /// [`MalformedGroupRequest`]: the bytes are not a valid `GroupNames`.
     pub fn decode(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let is_there = rest.try_get_u8()? != 0;
         let names = names(rest)?;
-        end(rest, Names(is_there.then_some(names)))
+        end(rest, GroupNames(is_there.then_some(names)))
     }
 }
 
 fn end<T>(rest: &[u8], read: T) -> Read<T> {
-    if rest.is_empty() { Ok(read) } else { Err(MalformedAsk) }
+    if rest.is_empty() { Ok(read) } else { Err(MalformedGroupRequest) }
 }
 
 /// Appends a text of at most 65 535 bytes after its length. Ids, names and reasons are all far shorter.
@@ -276,9 +280,9 @@ fn put_text(out: &mut BytesMut, text: &str) {
 
 fn text<'a>(rest: &mut &'a [u8]) -> Read<&'a str> {
     let length = usize::from(rest.try_get_u16()?);
-    let (text, behind) = rest.split_at_checked(length).ok_or(MalformedAsk)?;
+    let (text, behind) = rest.split_at_checked(length).ok_or(MalformedGroupRequest)?;
     *rest = behind;
-    std::str::from_utf8(text).map_err(|_| MalformedAsk)
+    std::str::from_utf8(text).map_err(|_| MalformedGroupRequest)
 }
 
 fn put_name(out: &mut BytesMut, name: &TopicName) {
@@ -293,9 +297,9 @@ fn name(rest: &mut &[u8]) -> Read<TopicName> {
     let name = match rest.try_get_u8()? {
         0 => TopicName::group(text(rest)?),
         1 => TopicName::user(text(rest)?),
-        _ => return Err(MalformedAsk),
+        _ => return Err(MalformedGroupRequest),
     };
-    name.map_err(|_| MalformedAsk)
+    name.map_err(|_| MalformedGroupRequest)
 }
 
 fn put_names(out: &mut BytesMut, names: &[TopicName]) {
@@ -318,9 +322,9 @@ fn put_ids<'a>(out: &mut BytesMut, ids: impl IntoIterator<Item = &'a ConnectionI
 }
 
 fn ids<T: FromIterator<ConnectionId>>(rest: &mut &[u8]) -> Read<T> {
-    let count = usize::try_from(rest.try_get_u32()?).map_err(|_| MalformedAsk)?;
-    let length = count.checked_mul(CONNECTION_ID_BYTES).ok_or(MalformedAsk)?;
-    let (ids, behind) = rest.split_at_checked(length).ok_or(MalformedAsk)?;
+    let count = usize::try_from(rest.try_get_u32()?).map_err(|_| MalformedGroupRequest)?;
+    let length = count.checked_mul(CONNECTION_ID_BYTES).ok_or(MalformedGroupRequest)?;
+    let (ids, behind) = rest.split_at_checked(length).ok_or(MalformedGroupRequest)?;
     *rest = behind;
     Ok(ids.as_chunks::<CONNECTION_ID_BYTES>().0.iter().map(|id| ConnectionId::from_bytes(*id)).collect())
 }
@@ -328,12 +332,12 @@ fn ids<T: FromIterator<ConnectionId>>(rest: &mut &[u8]) -> Read<T> {
 fn trace(rest: &mut &[u8]) -> Read<TraceContext> {
     let mut place = [0; TRACE_PLACE_BYTES];
     rest.try_copy_to_slice(&mut place)?;
-    TraceContext::from_bytes(place).ok_or(MalformedAsk)
+    TraceContext::from_bytes(place).ok_or(MalformedGroupRequest)
 }
 
-impl From<TryGetError> for MalformedAsk {
+impl From<TryGetError> for MalformedGroupRequest {
     fn from(_: TryGetError) -> Self {
-        MalformedAsk
+        MalformedGroupRequest
     }
 }
 
@@ -344,7 +348,7 @@ mod tests {
     use super::*;
     use crate::id::NodeId;
 
-    fn asks() -> Vec<Ask> {
+    fn requests() -> Vec<GroupRequest> {
         let id = || ConnectionId::random(NodeId::random());
         let (group, user) = (TopicName::group("room-1").unwrap(), TopicName::user("Ä n\n").unwrap());
         let (api_id, stage): (Arc<str>, Arc<str>) = ("chat".into(), "prod".into());
@@ -355,79 +359,91 @@ mod tests {
             except: Except([id()].into()),
         };
         let trace = Some(TraceContext { trace_id: 7, span_id: 8, sampled: true });
-        let everybody = Ask::Push { api_id: api_id.clone(), stage: stage.clone(), audience, binary: true, trace };
+        let everybody =
+            GroupRequest::Push { api_id: api_id.clone(), stage: stage.clone(), audience, binary: true, trace };
         let audience = Audience::topic(group.clone());
         let connections = vec![id()];
         vec![
             everybody,
-            Ask::Push { api_id: api_id.clone(), stage, audience, binary: false, trace: None },
-            Ask::Change { api_id: api_id.clone(), group: group.clone(), connections: connections.clone(), join: true },
-            Ask::Change { api_id: api_id.clone(), group: group.clone(), connections, join: false },
-            Ask::List { api_id: api_id.clone(), name: group, after: Some(id()), limit: 100 },
-            Ask::List { api_id: api_id.clone(), name: user.clone(), after: None, limit: 0 },
-            Ask::Names { api_id: api_id.clone(), connection: id() },
-            Ask::Within {
-                stages: StageNames::new(["prod", "dev"]),
-                ask: Box::new(Ask::Names { api_id: api_id.clone(), connection: id() }),
+            GroupRequest::Push { api_id: api_id.clone(), stage, audience, binary: false, trace: None },
+            GroupRequest::Change {
+                api_id: api_id.clone(),
+                group: group.clone(),
+                connections: connections.clone(),
+                join: true,
             },
-            Ask::Close { api_id, user, code: 4001, reason: "kicked".into() },
+            GroupRequest::Change { api_id: api_id.clone(), group: group.clone(), connections, join: false },
+            GroupRequest::List { api_id: api_id.clone(), name: group, after: Some(id()), limit: 100 },
+            GroupRequest::List { api_id: api_id.clone(), name: user.clone(), after: None, limit: 0 },
+            GroupRequest::Names { api_id: api_id.clone(), connection: id() },
+            GroupRequest::Within {
+                stages: StageNames::new(["prod", "dev"]),
+                request: Box::new(GroupRequest::Names { api_id: api_id.clone(), connection: id() }),
+            },
+            GroupRequest::Close { api_id, user, code: 4001, reason: "kicked".into() },
         ]
     }
 
     #[test]
     fn what_is_asked_is_heard_and_nothing_shorter_or_longer() {
-        for ask in asks() {
-            let bytes = ask.encode();
-            assert_eq!(Ask::decode(&bytes), Ok(ask.clone()));
+        for request in requests() {
+            let bytes = request.encode();
+            assert_eq!(GroupRequest::decode(&bytes), Ok(request.clone()));
             for length in 0..bytes.len() {
-                assert_eq!(Ask::decode(&bytes[..length]), Err(MalformedAsk), "{ask:?} cut to {length}");
+                assert_eq!(
+                    GroupRequest::decode(&bytes[..length]),
+                    Err(MalformedGroupRequest),
+                    "{request:?} cut to {length}"
+                );
             }
-            assert_eq!(Ask::decode(&[&bytes[..], &[0]].concat()), Err(MalformedAsk), "{ask:?}");
+            assert_eq!(GroupRequest::decode(&[&bytes[..], &[0]].concat()), Err(MalformedGroupRequest), "{request:?}");
         }
     }
 
     #[test]
     fn an_ask_within_an_ask_has_no_other_within_it() {
         let stages = || StageNames::new(["prod"]);
-        let names = Ask::Names { api_id: "chat".into(), connection: ConnectionId::random(NodeId::random()) };
-        let once = Ask::Within { stages: stages(), ask: Box::new(names) };
-        let twice = Ask::Within { stages: stages(), ask: Box::new(once) };
-        assert_eq!(Ask::decode(&twice.encode()), Err(MalformedAsk));
+        let names = GroupRequest::Names { api_id: "chat".into(), connection: ConnectionId::random(NodeId::random()) };
+        let once = GroupRequest::Within { stages: stages(), request: Box::new(names) };
+        let twice = GroupRequest::Within { stages: stages(), request: Box::new(once) };
+        assert_eq!(GroupRequest::decode(&twice.encode()), Err(MalformedGroupRequest));
     }
 
     #[test]
     fn a_trace_that_is_not_made_does_not_travel() {
         let push = |trace| {
             let (api_id, stage) = ("chat".into(), "prod".into());
-            Ask::Push { api_id, stage, audience: Audience::default(), binary: false, trace }
+            GroupRequest::Push { api_id, stage, audience: Audience::default(), binary: false, trace }
         };
         let unsampled = TraceContext { trace_id: 7, span_id: 8, sampled: false };
         assert_eq!(push(Some(unsampled)).encode(), push(None).encode());
         let mut zero = push(Some(TraceContext { sampled: true, ..unsampled })).encode().to_vec();
         *zero.last_mut().unwrap() = 0;
-        assert_eq!(Ask::decode(&zero), Err(MalformedAsk));
+        assert_eq!(GroupRequest::decode(&zero), Err(MalformedGroupRequest));
     }
 
     #[test]
     fn what_is_answered_is_heard() {
         let id = ConnectionId::random(NodeId::random());
-        let counts = Counts { delivered: 1, gone: 2, full: 3, pending: 4 };
-        let pushed = Pushed { counts, gone: vec![id] };
-        assert_eq!(Pushed::decode(&pushed.encode()), Ok(pushed));
-        let changed = Changed { gone: vec![id], full: vec![id, id] };
-        assert_eq!(Changed::decode(&changed.encode()), Ok(changed));
-        let listed = Listed { count: 7, ids: vec![id] };
-        assert_eq!(Listed::decode(&listed.encode()), Ok(listed));
-        for names in [Names(None), Names(Some(vec![TopicName::group("a").unwrap()])), Names(Some(Vec::new()))] {
-            assert_eq!(Names::decode(&names.encode()), Ok(names));
+        let counts = PushCounts { delivered: 1, gone: 2, full: 3, pending: 4 };
+        let pushed = PushResult { counts, gone: vec![id] };
+        assert_eq!(PushResult::decode(&pushed.encode()), Ok(pushed));
+        let changed = ChangeResult { gone: vec![id], full: vec![id, id] };
+        assert_eq!(ChangeResult::decode(&changed.encode()), Ok(changed));
+        let listed = MemberPage { count: 7, ids: vec![id] };
+        assert_eq!(MemberPage::decode(&listed.encode()), Ok(listed));
+        for names in
+            [GroupNames(None), GroupNames(Some(vec![TopicName::group("a").unwrap()])), GroupNames(Some(Vec::new()))]
+        {
+            assert_eq!(GroupNames::decode(&names.encode()), Ok(names));
         }
     }
 
     proptest! {
         #[test]
         fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (Ask::decode(&bytes), Pushed::decode(&bytes), Changed::decode(&bytes));
-            let _ = (Listed::decode(&bytes), Names::decode(&bytes));
+            let _ = (GroupRequest::decode(&bytes), PushResult::decode(&bytes), ChangeResult::decode(&bytes));
+            let _ = (MemberPage::decode(&bytes), GroupNames::decode(&bytes));
         }
     }
 }

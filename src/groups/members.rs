@@ -10,7 +10,7 @@ const FEW_MAX: usize = 16;
 
 /// A connection that is a member of something, and the way to its socket.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct GroupMember {
     pub id: ConnectionId,
     pub outbox: Arc<Outbox>,
 }
@@ -18,12 +18,12 @@ pub struct Member {
 /// The members of one group or user, in the order of their ids.
 #[derive(Debug)]
 pub(super) enum Members {
-    Few(Vec<Member>),
+    Few(Vec<GroupMember>),
     Many(BTreeMap<ConnectionId, Arc<Outbox>>),
 }
 
 impl Members {
-    pub(super) fn one(member: Member) -> Self {
+    pub(super) fn one(member: GroupMember) -> Self {
         Members::Few(vec![member])
     }
 
@@ -35,7 +35,7 @@ impl Members {
     }
 
     /// Adds a member. Returns false if it was there before.
-    pub(super) fn insert(&mut self, member: Member) -> bool {
+    pub(super) fn insert(&mut self, member: GroupMember) -> bool {
         match self {
             Members::Few(few) => match few.binary_search_by_key(&member.id, |member| member.id) {
                 Ok(_) => false,
@@ -46,7 +46,7 @@ impl Members {
                 }
                 Err(_) => {
                     let all = std::mem::take(few).into_iter().chain([member]);
-                    *self = Members::Many(all.map(|Member { id, outbox }| (id, outbox)).collect());
+                    *self = Members::Many(all.map(|GroupMember { id, outbox }| (id, outbox)).collect());
                     true
                 }
             },
@@ -70,18 +70,18 @@ impl Members {
         if let Members::Many(many) = self
             && many.len() < FEW_MAX / 2
         {
-            let few = std::mem::take(many).into_iter().map(|(id, outbox)| Member { id, outbox });
+            let few = std::mem::take(many).into_iter().map(|(id, outbox)| GroupMember { id, outbox });
             *self = Members::Few(few.collect());
         }
         removed
     }
 
     /// Returns all members.
-    pub(super) fn all(&self) -> Vec<Member> {
+    pub(super) fn all(&self) -> Vec<GroupMember> {
         match self {
             Members::Few(few) => few.clone(),
             Members::Many(many) => {
-                many.iter().map(|(id, outbox)| Member { id: *id, outbox: Arc::clone(outbox) }).collect()
+                many.iter().map(|(id, outbox)| GroupMember { id: *id, outbox: Arc::clone(outbox) }).collect()
             }
         }
     }
@@ -90,7 +90,7 @@ impl Members {
     pub(super) fn page(&self, after: Option<&ConnectionId>, limit: usize) -> Vec<ConnectionId> {
         match self {
             Members::Few(few) => {
-                let is_behind = |member: &&Member| after.is_none_or(|after| member.id > *after);
+                let is_behind = |member: &&GroupMember| after.is_none_or(|after| member.id > *after);
                 few.iter().filter(is_behind).map(|member| member.id).take(limit).collect()
             }
             Members::Many(many) => {
@@ -111,10 +111,10 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::id::CONNECTION_ID_BYTES;
 
-    fn member(number: u8) -> Member {
+    fn member(number: u8) -> GroupMember {
         let mut bytes = [0; CONNECTION_ID_BYTES];
         bytes[CONNECTION_ID_BYTES - 1] = number;
-        Member { id: ConnectionId::from_bytes(bytes), outbox: Arc::new(Outbox::new(1024, Timestamp(0))) }
+        GroupMember { id: ConnectionId::from_bytes(bytes), outbox: Arc::new(Outbox::new(1024, Timestamp(0))) }
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use super::{Audience, Except};
 use crate::id::ConnectionId;
 use crate::json;
 use crate::received_base64;
-use crate::session::Frame;
+use crate::session::DataFrame;
 use crate::topic::{InvalidName, TopicName};
 
 /// Most messages in one call or answer.
@@ -19,9 +19,9 @@ const SELF: &str = "self";
 
 /// A message that a backend wants to send, and its receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct PushMessage {
     pub audience: Audience,
-    pub frame: Frame,
+    pub frame: DataFrame,
 }
 
 /// The reason why a message, or a batch of them, cannot be used.
@@ -55,7 +55,7 @@ pub struct MessageLimits {
 /// or with `group`, `user` or `connection` in place of `targets`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Written {
+struct RawMessage {
     #[serde(default)]
     targets: Targets,
     group: Option<String>,
@@ -64,7 +64,7 @@ struct Written {
     #[serde(default)]
     except: Vec<String>,
     data: String,
-    data_type: Option<WrittenType>,
+    data_type: Option<RawDataType>,
     #[serde(default)]
     is_base64_encoded: bool,
 }
@@ -79,21 +79,21 @@ struct Targets {
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum WrittenType {
+enum RawDataType {
     Text,
     Binary,
 }
 
-impl Message {
+impl PushMessage {
     /// Reads messages: one after another as in JSON Lines, or a single one in any layout. `binary` decides the type of
     /// frame for messages that do not name one.
     ///
     /// # Errors
     /// The error of the first message that is malformed or exceeds a limit, and the number of messages before it.
     pub fn parse_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
-        match Message::read_all(text, binary, limits) {
+        match PushMessage::read_all(text, binary, limits) {
             Err((at, InvalidMessage::Json(error))) => match json::mend(text) {
-                Some(mended) => Message::read_all(&mended, binary, limits),
+                Some(mended) => PushMessage::read_all(&mended, binary, limits),
                 None => Err((at, InvalidMessage::Json(error))),
             },
             read => read,
@@ -102,10 +102,10 @@ impl Message {
 
     fn read_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
         let mut messages = Vec::new();
-        for written in serde_json::Deserializer::from_slice(text).into_iter::<Written>() {
+        for written in serde_json::Deserializer::from_slice(text).into_iter::<RawMessage>() {
             let message = written
                 .map_err(InvalidMessage::Json)
-                .and_then(|written| Message::read(written, binary, None, limits))
+                .and_then(|written| PushMessage::read(written, binary, None, limits))
                 .map_err(|error| (messages.len(), error))?;
             if messages.len() == MESSAGES_MAX {
                 let error = InvalidMessage::TooMuch { what: "messages", max: MESSAGES_MAX };
@@ -126,16 +126,16 @@ impl Message {
         limits: MessageLimits,
     ) -> Result<Self, InvalidMessage> {
         let written = serde_json::from_value(value).map_err(InvalidMessage::Json)?;
-        Message::read(written, false, Some(own), limits)
+        PushMessage::read(written, false, Some(own), limits)
     }
 
     fn read(
-        written: Written,
+        written: RawMessage,
         binary: bool,
         own: Option<ConnectionId>,
         limits: MessageLimits,
     ) -> Result<Self, InvalidMessage> {
-        let Written { targets, group, user, connection, except, data, data_type, is_base64_encoded } = written;
+        let RawMessage { targets, group, user, connection, except, data, data_type, is_base64_encoded } = written;
         let Targets { connections, groups, users } = targets;
         let names = groups.len() + users.len() + connections.len() + except.len();
         if names > limits.targets {
@@ -151,7 +151,7 @@ impl Message {
         if !audience.is_open() && audience.connections.is_empty() {
             return Err(InvalidMessage::NoTarget);
         }
-        let is_binary = data_type.map_or(binary, |data_type| matches!(data_type, WrittenType::Binary));
+        let is_binary = data_type.map_or(binary, |data_type| matches!(data_type, RawDataType::Binary));
         let data = match is_base64_encoded {
             true => received_base64::decode(data).map_err(|_| InvalidMessage::NotBase64)?.into(),
             false => Bytes::from(data),
@@ -160,19 +160,22 @@ impl Message {
             let what = "bytes of data (limits.messageBytes)";
             return Err(InvalidMessage::TooMuch { what, max: limits.data_bytes });
         }
-        Ok(Message { audience, frame: if is_binary { Frame::binary(data) } else { Frame::text_lossy(data) } })
+        Ok(PushMessage {
+            audience,
+            frame: if is_binary { DataFrame::binary(data) } else { DataFrame::text_lossy(data) },
+        })
     }
 }
 
 fn connection_id(text: &str, own: Option<ConnectionId>) -> Result<ConnectionId, InvalidMessage> {
     match own {
         Some(own) if text == SELF => Ok(own),
-        _ => ConnectionId::parse(text).map_err(|_| InvalidMessage::ConnectionId(shown(text))),
+        _ => ConnectionId::parse(text).map_err(|_| InvalidMessage::ConnectionId(truncated(text))),
     }
 }
 
 /// Returns as much of a wrong id as helps to find it.
-fn shown(text: &str) -> String {
+fn truncated(text: &str) -> String {
     text.chars().take(32).collect()
 }
 
@@ -192,14 +195,14 @@ mod tests {
         let text = format!(
             r#"{{"targets":{{"connections":["{ID}"],"groups":["a"],"users":["Ä n"]}},"except":["{ID}"],"data":"hi"}}"#
         );
-        let messages = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap();
+        let messages = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap();
         let audience = Audience {
             stage: None,
             topics: vec![TopicName::group("a").unwrap(), TopicName::user("Ä n").unwrap()],
             connections: vec![id()],
             except: Except([id()].into()),
         };
-        assert_eq!(messages, [Message { audience, frame: Frame::text("hi".to_owned()) }]);
+        assert_eq!(messages, [PushMessage { audience, frame: DataFrame::text("hi".to_owned()) }]);
     }
 
     #[test]
@@ -208,29 +211,29 @@ mod tests {
             {"user":"b","data":"Mg==","isBase64Encoded":true,"dataType":"binary"}
 
             {"connection":"AAAAAAAAAAAAAAAAAAA=","data":"3","dataType":"text"}"#;
-        let messages = Message::parse_all(text, true, LIMITS).unwrap();
-        let frames: Vec<Frame> = messages.into_iter().map(|message| message.frame).collect();
-        let binary = |data: &'static str| Frame::binary(Bytes::from(data));
-        assert_eq!(frames, [binary("1"), binary("2"), Frame::text("3".to_owned())]);
-        assert_eq!(Message::parse_all(b" \n ", false, LIMITS).unwrap(), []);
-        assert_eq!(Message::parse_all("\u{feff}".as_bytes(), false, LIMITS).unwrap(), []);
+        let messages = PushMessage::parse_all(text, true, LIMITS).unwrap();
+        let frames: Vec<DataFrame> = messages.into_iter().map(|message| message.frame).collect();
+        let binary = |data: &'static str| DataFrame::binary(Bytes::from(data));
+        assert_eq!(frames, [binary("1"), binary("2"), DataFrame::text("3".to_owned())]);
+        assert_eq!(PushMessage::parse_all(b" \n ", false, LIMITS).unwrap(), []);
+        assert_eq!(PushMessage::parse_all("\u{feff}".as_bytes(), false, LIMITS).unwrap(), []);
     }
 
     #[test]
     fn a_byte_order_mark_and_halves_of_surrogate_pairs_do_not_spoil_a_batch() {
         let text = concat!("\u{feff}", r#"{"group":"a","data":"x"}{"group":"a","data":"\ud83dy","extra\udc00":1}"#);
-        let (at, error) = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
+        let (at, error) = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
         assert_eq!((at, error.to_string()), (1, "not a message".to_owned()));
         let text = text.replace(r#","extra\udc00":1"#, "");
-        let messages = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap();
-        let frames: Vec<Frame> = messages.into_iter().map(|message| message.frame).collect();
-        assert_eq!(frames, [Frame::text("x".to_owned()), Frame::text("\u{fffd}y".to_owned())]);
+        let messages = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap();
+        let frames: Vec<DataFrame> = messages.into_iter().map(|message| message.frame).collect();
+        assert_eq!(frames, [DataFrame::text("x".to_owned()), DataFrame::text("\u{fffd}y".to_owned())]);
     }
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         let check = |text: &str, expected: (usize, &str)| {
-            let error = Message::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
+            let error = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
             assert_eq!((error.0, &*error.1.to_string()), expected, "{text}");
         };
         let good = r#"{"group":"a","data":""}"#;
@@ -264,7 +267,7 @@ mod tests {
     #[test]
     fn an_answer_may_say_self() {
         let value = serde_json::json!({ "group": "a", "except": ["self"], "data": "x" });
-        let message = Message::of_answer(value, id(), LIMITS).unwrap();
+        let message = PushMessage::of_answer(value, id(), LIMITS).unwrap();
         assert!(message.audience.except.has(&id()));
     }
 }

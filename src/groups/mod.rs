@@ -4,9 +4,9 @@
 //!   the list of what it is in, so that it leaves without a search when it ends.
 //! - [`Changes`] are the groups and users whose members have changed, for the task that writes the group index.
 //! - [`FanOut`] queues one frame for many sockets, and learns what becomes of each.
-//! - [`Message`] is a message that a backend wants to send, with its [`Audience`].
+//! - [`PushMessage`] is a message that a backend wants to send, with its [`Audience`].
 //! - [`Actions`] are the requests of a backend in its answer to an event.
-//! - [`Ask`] is a question from one node to another: each answers for its own connections.
+//! - [`GroupRequest`] is a question from one node to another: each answers for its own connections.
 //!
 //! Invariants: a group exists while it has members; a connection that is over is in nothing and joins nothing; the lock
 //! of a connection is taken before that of a group, and no lock is held while a frame is queued.
@@ -25,8 +25,8 @@ mod store;
 pub use actions::{Actions, InvalidActions};
 pub use audience::{Audience, Except};
 pub use changes::Changes;
-pub use fan_out::{Counts, FanOut};
-pub use group_request::{Ask, Changed, Listed, MalformedAsk, Names, Pushed};
-pub use members::Member;
-pub use message::{InvalidMessage, MESSAGES_MAX, Message, MessageLimits};
+pub use fan_out::{FanOut, PushCounts};
+pub use group_request::{ChangeResult, GroupNames, GroupRequest, MalformedGroupRequest, MemberPage, PushResult};
+pub use members::GroupMember;
+pub use message::{InvalidMessage, MESSAGES_MAX, MessageLimits, PushMessage};
 pub use store::{Groups, JoinRefused, Size};

@@ -6,7 +6,7 @@ use dashmap::mapref::entry::Entry;
 use thiserror::Error;
 
 use super::Changes;
-use super::members::{Member, Members};
+use super::members::{GroupMember, Members};
 use crate::id::ConnectionId;
 use crate::request_context::Connection;
 use crate::session::Outbox;
@@ -51,7 +51,7 @@ impl Groups {
         most: usize,
     ) -> Result<(), JoinRefused> {
         let topic = Topic { api_id: Arc::clone(&connection.api_id), name };
-        let member = Member { id: connection.id, outbox: Arc::clone(outbox) };
+        let member = GroupMember { id: connection.id, outbox: Arc::clone(outbox) };
         let joined = connection.topics.with(|topics| {
             if topics.len() >= most {
                 let is_in = topics.iter().any(|joined| **joined == topic);
@@ -70,7 +70,7 @@ impl Groups {
     }
 
     /// Adds a member. Returns the name for the connection to share, or `None` if the member was there before.
-    fn insert(&self, topic: Topic, member: Member) -> Option<Arc<Topic>> {
+    fn insert(&self, topic: Topic, member: GroupMember) -> Option<Arc<Topic>> {
         let (shared, is_new, is_first) = match self.topics.entry(Arc::new(topic)) {
             Entry::Occupied(mut entry) => {
                 let is_new = entry.get_mut().insert(member);
@@ -178,7 +178,7 @@ impl Groups {
     }
 
     /// Returns all members of `topic`.
-    pub fn members(&self, topic: &Topic) -> Vec<Member> {
+    pub fn members(&self, topic: &Topic) -> Vec<GroupMember> {
         self.topics.get(topic).map(|members| members.all()).unwrap_or_default()
     }
 

@@ -35,7 +35,7 @@ pub struct Backend {
     state: Mutex<State>,
 
     /// Written under the lock of the state.
-    crowded: AtomicBool,
+    saturated: AtomicBool,
 
     /// Wakes the keeper.
     keeper_wake: Notify,
@@ -81,7 +81,7 @@ impl Backend {
             max_connections: AtomicUsize::new(max_connections.max(1)),
             connection_idle_millis: AtomicU64::new(UNSET),
             state: Mutex::new(state),
-            crowded: AtomicBool::new(false),
+            saturated: AtomicBool::new(false),
             keeper_wake: Notify::new(),
         }
     }
@@ -98,8 +98,8 @@ impl Backend {
     }
 
     /// Whether a crowd of calls waits for a connection: who has calls here already should not add to it.
-    pub fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed)
+    pub fn is_saturated(&self) -> bool {
+        self.saturated.load(Ordering::Relaxed)
     }
 
     /// Forgets how long a connection may be idle at most: the backend says it, or [`IDLE_TIMEOUT`] does.
@@ -231,13 +231,13 @@ impl Backend {
     }
 
     fn note_crowd(&self, pool: &Pool) {
-        let was_crowded = self.is_crowded();
-        let is_crowded = pool.is_crowded(was_crowded);
-        if is_crowded != was_crowded {
-            self.crowded.store(is_crowded, Ordering::Relaxed);
-            match is_crowded {
-                true => self.shared.crowded.fetch_add(1, Ordering::Relaxed),
-                false => self.shared.crowded.fetch_sub(1, Ordering::Relaxed),
+        let was_saturated = self.is_saturated();
+        let is_saturated = pool.is_saturated(was_saturated);
+        if is_saturated != was_saturated {
+            self.saturated.store(is_saturated, Ordering::Relaxed);
+            match is_saturated {
+                true => self.shared.saturated.fetch_add(1, Ordering::Relaxed),
+                false => self.shared.saturated.fetch_sub(1, Ordering::Relaxed),
             };
         }
     }

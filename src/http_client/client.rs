@@ -33,7 +33,7 @@ pub(super) struct Shared {
     pub(super) closing: AtomicBool,
 
     /// Backends with a crowd of callers that wait for a connection.
-    pub(super) crowded: AtomicUsize,
+    pub(super) saturated: AtomicUsize,
 
     http1_tls: TlsConnector,
     http2_tls: TlsConnector,
@@ -124,7 +124,7 @@ impl HttpClient {
         let shared = Shared {
             tasks,
             closing: AtomicBool::new(false),
-            crowded: AtomicUsize::new(0),
+            saturated: AtomicUsize::new(0),
             http1_tls: connector(&config, false),
             http2_tls: connector(&config, true),
             roots,
@@ -197,9 +197,9 @@ impl HttpClient {
         exchange::exchange(backend, call).await
     }
 
-    /// Whether any backend is crowded.
-    pub fn is_crowded(&self) -> bool {
-        self.shared.crowded.load(Ordering::Relaxed) > 0
+    /// Whether any backend is saturated.
+    pub fn is_saturated(&self) -> bool {
+        self.shared.saturated.load(Ordering::Relaxed) > 0
     }
 
     /// Every backend that is in use.

@@ -20,7 +20,8 @@ use super::writes::Writes;
 /// Most calls that wait for a connection to one backend; one more is refused as overloaded.
 pub(super) const WAITERS_MAX: usize = 10_000;
 
-/// Calls that wait for a connection to one backend, from which on it is crowded: more than it is worth waiting behind.
+/// Calls that wait for a connection to one backend, from which on it is saturated: more than it is worth waiting
+/// behind.
 pub(super) const CROWD: usize = 1_000;
 
 /// A crowd is gone when no more than this still wait: what has piled up in sockets meanwhile is refused until then, rather
@@ -156,9 +157,9 @@ impl Pool {
         Some((shared.connection.clone(), shared.generation))
     }
 
-    /// Whether a crowd of callers waits; `was_crowded` is what this said before.
-    pub(super) fn is_crowded(&self, was_crowded: bool) -> bool {
-        self.waiters.len() > if was_crowded { CROWD_GONE } else { CROWD - 1 }
+    /// Whether a crowd of callers waits; `was_saturated` is what this said before.
+    pub(super) fn is_saturated(&self, was_saturated: bool) -> bool {
+        self.waiters.len() > if was_saturated { CROWD_GONE } else { CROWD - 1 }
     }
 
     /// Puts a caller at the end of the queue, or gives `None` if it is full.

@@ -12,9 +12,9 @@ pub struct IntegrationClient {
 }
 
 impl IntegrationClient {
-    /// Whether any backend is crowded.
-    pub fn is_crowded(&self) -> bool {
-        self.http_client.is_crowded()
+    /// Whether any backend is saturated.
+    pub fn is_saturated(&self) -> bool {
+        self.http_client.is_saturated()
     }
 
     /// Calls through this HTTP client.

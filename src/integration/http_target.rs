@@ -72,7 +72,7 @@ impl HttpTarget {
     }
 
     pub(super) fn is_saturated(&self) -> bool {
-        self.backend.is_crowded()
+        self.backend.is_saturated()
     }
 
     pub(super) fn origin(&self) -> String {

@@ -40,21 +40,21 @@ pub trait Redis: fmt::Debug + Send + Sync {
 /// A transport that carries pipelines to a simulation of Redis.
 pub trait Transport: Send + Sync {
     /// Sends all calls and waits for all answers, in the order of the calls.
-    fn run(&self, calls: Vec<Call>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>>;
+    fn run(&self, calls: Vec<RedisCommand>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>>;
 }
 
 /// A multiplexed connection; clones share it. Drop it once it has failed: the calls that were sent on it may or may not
 /// have been executed.
 #[derive(Clone)]
 pub struct RedisConnection {
-    link: Link,
+    link: RedisLink,
     timeout: Duration,
     /// The user of this connection may not run `INFO`.
     hides_info: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
-enum Link {
+enum RedisLink {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
     Played(Arc<dyn Transport>),
@@ -62,7 +62,7 @@ enum Link {
 
 /// A command or a script, with its keys and arguments.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct RedisCommand {
     name: &'static str,
     script: Option<&'static ScriptText>,
     keys: Vec<String>,
@@ -86,15 +86,15 @@ impl ScriptText {
     }
 }
 
-impl Call {
+impl RedisCommand {
     /// Returns a command of Redis's own on one key.
-    pub fn command(name: &'static str, key: String) -> Self {
-        Call { name, script: None, keys: vec![key], arguments: Vec::new() }
+    pub fn new(name: &'static str, key: String) -> Self {
+        RedisCommand { name, script: None, keys: vec![key], arguments: Vec::new() }
     }
 
     /// Returns a call of a script.
     pub(super) fn script(script: &'static ScriptText, keys: Vec<String>) -> Self {
-        Call { name: "EVALSHA", script: Some(script), keys, arguments: Vec::new() }
+        RedisCommand { name: "EVALSHA", script: Some(script), keys, arguments: Vec::new() }
     }
 
     /// Adds an argument.
@@ -165,10 +165,10 @@ impl RedisConnection {
 
     /// Returns a connection to a simulation of Redis.
     pub fn played(transport: Arc<dyn Transport>, timeout: Duration) -> Self {
-        Self::new(Link::Played(transport), timeout)
+        Self::new(RedisLink::Played(transport), timeout)
     }
 
-    fn new(link: Link, timeout: Duration) -> Self {
+    fn new(link: RedisLink, timeout: Duration) -> Self {
         RedisConnection { link, timeout, hides_info: Arc::default() }
     }
 
@@ -184,14 +184,14 @@ impl RedisConnection {
 
     /// Returns true if a script may touch any keys, because there is one server and no slots.
     pub fn is_one_server(&self) -> bool {
-        !matches!(self.link, Link::Cluster(_))
+        !matches!(self.link, RedisLink::Cluster(_))
     }
 
     /// Sends all calls in one round trip and waits for all answers, in the order of the calls.
     ///
     /// # Errors
     /// The first failure of any call. The other calls may have been executed.
-    pub async fn run(&self, calls: &[Call]) -> Result<Vec<Value>, RedisError> {
+    pub async fn run(&self, calls: &[RedisCommand]) -> Result<Vec<Value>, RedisError> {
         timeout(self.timeout, self.send(calls)).await.map_err(|_| RedisError::TimedOut)?
     }
 
@@ -199,15 +199,15 @@ impl RedisConnection {
     ///
     /// # Errors
     /// The failure of the call.
-    pub async fn run_one(&self, call: Call) -> Result<Value, RedisError> {
+    pub async fn run_one(&self, call: RedisCommand) -> Result<Value, RedisError> {
         self.run(&[call]).await?.pop().ok_or(RedisError::Unexpected)
     }
 
-    async fn send(&self, calls: &[Call]) -> Result<Vec<Value>, RedisError> {
-        if let Link::Played(transport) = &self.link {
+    async fn send(&self, calls: &[RedisCommand]) -> Result<Vec<Value>, RedisError> {
+        if let RedisLink::Played(transport) = &self.link {
             return transport.run(calls.to_vec()).await;
         }
-        let mut answers = self.pipeline(calls.iter().map(Call::encode).collect()).await?;
+        let mut answers = self.pipeline(calls.iter().map(RedisCommand::encode).collect()).await?;
         // A script that this server does not know yet is sent again, once, with its whole text.
         let is_unknown = |answer: &RedisResult<Value>| {
             answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
@@ -231,7 +231,7 @@ impl RedisConnection {
             return Ok(Vec::new());
         }
         match &self.link {
-            Link::One(connection) => {
+            RedisLink::One(connection) => {
                 let mut pipeline = redis::Pipeline::with_capacity(commands.len());
                 for command in commands {
                     pipeline.add_command(command);
@@ -240,14 +240,14 @@ impl RedisConnection {
             }
             // A pipeline must stay within one slot there. So the calls run side by side, and still share the
             // connection.
-            Link::Cluster(connection) => {
+            RedisLink::Cluster(connection) => {
                 let run = |command: Cmd| {
                     let mut connection = connection.clone();
                     async move { command.query_async(&mut connection).await }
                 };
                 Ok(join_all(commands.into_iter().map(run)).await)
             }
-            Link::Played(_) => Err(redis::RedisError::from((ErrorKind::Client, "never encoded")).into()),
+            RedisLink::Played(_) => Err(redis::RedisError::from((ErrorKind::Client, "never encoded")).into()),
         }
     }
 }
@@ -268,7 +268,7 @@ impl Redis for RedisSettings {
     }
 }
 
-async fn connect(settings: &RedisSettings, timeout: Duration) -> Result<Link, RedisError> {
+async fn connect(settings: &RedisSettings, timeout: Duration) -> Result<RedisLink, RedisError> {
     let infos = settings.urls.all().iter().map(|url| {
         let info = url.info()?;
         let mut redis = info.redis_settings().clone();
@@ -286,7 +286,7 @@ async fn connect(settings: &RedisSettings, timeout: Duration) -> Result<Link, Re
             let info = infos.pop().ok_or(RedisError::Unexpected)?;
             let config =
                 AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-            Ok(Link::One(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?))
+            Ok(RedisLink::One(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?))
         }
         RedisUrls::Cluster(_) => {
             let client = ClusterClient::builder(infos)
@@ -294,7 +294,7 @@ async fn connect(settings: &RedisSettings, timeout: Duration) -> Result<Link, Re
                 .connection_timeout(timeout)
                 .response_timeout(timeout)
                 .build()?;
-            Ok(Link::Cluster(client.get_async_connection().await?))
+            Ok(RedisLink::Cluster(client.get_async_connection().await?))
         }
     }
 }

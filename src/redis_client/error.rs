@@ -65,9 +65,9 @@ impl From<redis::RedisError> for RedisError {
             ErrorKind::Server(ServerErrorKind::BusyLoading) => RedisError::Loading(cause()),
             ErrorKind::InvalidClientConfig => RedisError::Settings(cause()),
             _ if matches!(code, "WRONGPASS" | "NOAUTH") => RedisError::Credentials(cause()),
-            _ if DENIALS.iter().any(|text| says(&error, text)) => RedisError::Denied(cause()),
-            _ if says(&error, "OOM") => RedisError::Full(cause()),
-            _ if says(&error, "READONLY") => RedisError::ReadOnly(cause()),
+            _ if DENIALS.iter().any(|text| has_code(&error, text)) => RedisError::Denied(cause()),
+            _ if has_code(&error, "OOM") => RedisError::Full(cause()),
+            _ if has_code(&error, "READONLY") => RedisError::ReadOnly(cause()),
             ErrorKind::Server(_) | ErrorKind::Extension => RedisError::Server(cause()),
             _ if error.is_connection_refusal() => RedisError::Refused(cause()),
             _ if error.is_timeout() => RedisError::TimedOut,
@@ -77,6 +77,6 @@ impl From<redis::RedisError> for RedisError {
 }
 
 /// Returns true if the error has this code. An error inside a script has it in its text alone.
-fn says(error: &redis::RedisError, code: &str) -> bool {
+fn has_code(error: &redis::RedisError, code: &str) -> bool {
     error.code() == Some(code) || error.detail().is_some_and(|detail| detail.contains(code))
 }

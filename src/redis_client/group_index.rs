@@ -1,20 +1,21 @@
 //! The scripts of the group index. They touch keys of several slots, so they are for a single server, where each sees
 //! and changes everything at one moment; they are never sent to a Redis Cluster.
 //!
-//! The entries of a node count for as long as its freshness lease in [`Keys::roster`] lasts: `<generation> <ms>`, by
-//! Redis's clock. Writes of an older generation, which come late on a connection that was given up, change nothing.
+//! The entries of a node count for as long as its freshness lease in [`Keys::freshness_leases`] lasts:
+//! `<generation> <ms>`, by Redis's clock. Writes of an older generation, which come late on a connection that was given
+//! up, change nothing.
 
 use super::connection::ScriptText;
-use super::{Call, Keys, RedisError, Value, read};
+use super::{Keys, RedisCommand, RedisError, Value, read};
 use crate::id::NodeId;
 use crate::topic::Topic;
 
 /// Answer of [`clear`] while something is left.
 pub const MORE: &str = "MORE";
 
-/// Gives or renews a freshness lease. KEYS: node, roster. ARGV: epoch, node id, generation, end in ms (0: none yet).
-/// Answers Redis's time in ms.
-static PROMISE: ScriptText = ScriptText::new(
+/// Gives or renews a freshness lease. KEYS: node, freshness leases. ARGV: epoch, node id, generation, end in ms (0:
+/// none yet). Answers Redis's time in ms.
+static RENEW_FRESHNESS: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return { v or 'MISSING', 0 } end
         local r = redis.call('HGET', KEYS[2], ARGV[2])
@@ -26,8 +27,8 @@ static PROMISE: ScriptText = ScriptText::new(
         return { 'OK', t[1] * 1000 + math.floor(t[2] / 1000) }",
 );
 
-/// Writes entries. KEYS: node, topics, roster, then groups and users. ARGV: epoch, node id, generation, then the number
-/// of members of each. Entries are removed first, because that needs no memory.
+/// Writes entries. KEYS: node, topics, freshness leases, then groups and users. ARGV: epoch, node id, generation, then
+/// the number of members of each. Entries are removed first, because that needs no memory.
 static WRITE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if v ~= 'live ' .. ARGV[1] then return v or 'MISSING' end
@@ -48,8 +49,8 @@ static WRITE: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// Finds nodes. KEYS: roster, then groups and users. Answers the nodes whose freshness lease lasts, then for each group
-/// or user the nodes that have members.
+/// Finds nodes. KEYS: freshness leases, then groups and users. Answers the nodes whose freshness lease lasts, then for
+/// each group or user the nodes that have members.
 static FIND: ScriptText = ScriptText::new(
     "local t = redis.call('TIME')
         local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -63,7 +64,7 @@ static FIND: ScriptText = ScriptText::new(
         return found",
 );
 
-/// Removes entries of a dead node. KEYS: node, topics, roster. ARGV: node id, most entries to remove at once.
+/// Removes entries of a dead node. KEYS: node, topics, freshness leases. ARGV: node id, most entries to remove at once.
 static CLEAR: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
@@ -75,7 +76,7 @@ static CLEAR: ScriptText = ScriptText::new(
 
 /// The writer of entries: a node, its epoch, and the number of times that it began anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Writer {
+pub struct IndexWriter {
     pub node: NodeId,
     pub epoch: u64,
     pub generation: u64,
@@ -83,53 +84,53 @@ pub struct Writer {
 
 /// The nodes that may have members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct IndexLookup {
     /// Nodes whose entries are complete, because their freshness lease lasts.
-    pub sure: Vec<String>,
+    pub complete: Vec<String>,
     /// Nodes with members, by their entries, for each group or user that was asked for.
     pub holders: Vec<Vec<String>>,
 }
 
 /// Declares that all entries of this node are complete until `until`, in ms by Redis's clock. With 0 it begins a
 /// generation, whose writes count from then on. The answer is [`super::scripts::OK`] or another text, and Redis's time.
-pub fn promise(keys: &Keys, by: &Writer, until: u64) -> Call {
-    let call = Call::script(&PROMISE, vec![keys.node(by.node), keys.roster()]);
+pub fn renew_freshness(keys: &Keys, by: &IndexWriter, until: u64) -> RedisCommand {
+    let call = RedisCommand::script(&RENEW_FRESHNESS, vec![keys.node(by.node), keys.freshness_leases()]);
     signed(call, by).arg(until.to_string())
 }
 
 /// Writes the number of members that this node has of each group or user; 0 removes the entry.
-pub fn write(keys: &Keys, by: &Writer, counts: &[(String, usize)]) -> Call {
-    let own = [keys.node(by.node), keys.topics(by.node), keys.roster()];
+pub fn write(keys: &Keys, by: &IndexWriter, counts: &[(String, usize)]) -> RedisCommand {
+    let own = [keys.node(by.node), keys.topics(by.node), keys.freshness_leases()];
     let all = own.into_iter().chain(counts.iter().map(|(key, _)| key.clone())).collect();
-    counts.iter().fold(signed(Call::script(&WRITE, all), by), |call, (_, count)| call.arg(count.to_string()))
+    counts.iter().fold(signed(RedisCommand::script(&WRITE, all), by), |call, (_, count)| call.arg(count.to_string()))
 }
 
 /// Finds the nodes that may have members of `topics`.
-pub fn find(keys: &Keys, topics: impl Iterator<Item = Topic>) -> Call {
+pub fn find(keys: &Keys, topics: impl Iterator<Item = Topic>) -> RedisCommand {
     let topics = topics.map(|topic| keys.topic(&topic));
-    Call::script(&FIND, [keys.roster()].into_iter().chain(topics).collect())
+    RedisCommand::script(&FIND, [keys.freshness_leases()].into_iter().chain(topics).collect())
 }
 
 /// Reads the answer of [`find`].
 ///
 /// # Errors
 /// [`RedisError::Unexpected`]: the answer has another shape.
-pub fn found(answer: Value) -> Result<Found, RedisError> {
+pub fn found(answer: Value) -> Result<IndexLookup, RedisError> {
     let mut lists: Vec<Vec<String>> = read(answer)?;
     if lists.is_empty() {
         return Err(RedisError::Unexpected);
     }
-    let sure = lists.remove(0);
-    Ok(Found { sure, holders: lists })
+    let complete = lists.remove(0);
+    Ok(IndexLookup { complete, holders: lists })
 }
 
 /// Removes up to `count` entries of a dead node, and its freshness lease. Answers [`MORE`] while something is left.
-pub fn clear(keys: &Keys, node: NodeId, count: usize) -> Call {
-    Call::script(&CLEAR, vec![keys.node(node), keys.topics(node), keys.roster()])
+pub fn clear(keys: &Keys, node: NodeId, count: usize) -> RedisCommand {
+    RedisCommand::script(&CLEAR, vec![keys.node(node), keys.topics(node), keys.freshness_leases()])
         .arg(node.to_string())
         .arg(count.to_string())
 }
 
-fn signed(call: Call, by: &Writer) -> Call {
+fn signed(call: RedisCommand, by: &IndexWriter) -> RedisCommand {
     call.arg(by.epoch.to_string()).arg(by.node.to_string()).arg(by.generation.to_string())
 }

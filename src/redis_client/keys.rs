@@ -65,7 +65,7 @@ impl Keys {
     }
 
     /// Returns the hash: node id → end of the node's freshness lease.
-    pub fn roster(&self) -> String {
+    pub fn freshness_leases(&self) -> String {
         format!("{}:roster", self.prefix)
     }
 

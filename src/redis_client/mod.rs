@@ -17,7 +17,7 @@ pub mod reaping;
 pub mod scripts;
 mod settings;
 
-pub use connection::{Call, FromRedisValue, Redis, RedisConnection, Transport, Value, read};
+pub use connection::{FromRedisValue, Redis, RedisCommand, RedisConnection, Transport, Value, read};
 pub use error::{Cause, RedisError};
 pub use keys::{BUCKETS, Keys};
 pub use reach::Reach;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::connection::ScriptText;
-use super::{BUCKETS, Call, Keys};
+use super::{BUCKETS, Keys, RedisCommand};
 use crate::id::NodeId;
 
 /// Answer of [`claim`] and [`restore`] if the bucket belongs to the caller.
@@ -154,7 +154,7 @@ static REVIVE: ScriptText = ScriptText::new(
 
 /// KEYS: node, the buckets, strings, the claims, topics, unreadable. ARGV: who buries, how long the tombstone stays in ms.
 /// Strings that unreadable records may refer to stay with them.
-static BURY: ScriptText = ScriptText::new(
+static REMOVE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
         for i = 2, 17 do
@@ -172,19 +172,19 @@ static BURY: ScriptText = ScriptText::new(
 );
 
 /// Condemns a node whose key was `seen` without a lease, unless it is later than `not_after`, in ms by Redis's clock.
-pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> Call {
-    Call::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
+pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> RedisCommand {
+    RedisCommand::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
 }
 
 /// Takes a bucket of a dead node for `lease`; the names of its records follow the answer.
-pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> Call {
+pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> RedisCommand {
     let keys = vec![keys.node(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
-    of_claim(Call::script(&CLAIM, keys), by, lease)
+    of_claim(RedisCommand::script(&CLAIM, keys), by, lease)
 }
 
 /// Renews a claim.
-pub fn keep(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> Call {
-    of_claim(Call::script(&KEEP, vec![keys.node(node), keys.claim(node, bucket)]), by, lease)
+pub fn keep(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> RedisCommand {
+    of_claim(RedisCommand::script(&KEEP, vec![keys.node(node), keys.claim(node, bucket)]), by, lease)
 }
 
 /// Writes back records of a dead node that Redis has lost, and claims their bucket.
@@ -194,9 +194,9 @@ pub fn restore(
     by: NodeId,
     lease: Duration,
     records: Vec<(String, Vec<u8>)>,
-) -> Call {
+) -> RedisCommand {
     let keys = vec![keys.node(node), keys.lease(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
-    with_records(of_claim(Call::script(&RESTORE, keys), by, lease), records)
+    with_records(of_claim(RedisCommand::script(&RESTORE, keys), by, lease), records)
 }
 
 /// Notes the events that are `done`, and the records of those that are tried again. With `keeps` the claim stays even
@@ -208,32 +208,38 @@ pub fn finish(
     keeps: bool,
     done: &[String],
     failed: Vec<(String, Vec<u8>)>,
-) -> Call {
-    let call = Call::script(&FINISH, vec![keys.claim(node, bucket), keys.bucket(node, bucket)])
+) -> RedisCommand {
+    let call = RedisCommand::script(&FINISH, vec![keys.claim(node, bucket), keys.bucket(node, bucket)])
         .arg(by.to_string())
         .arg(if keeps { "1" } else { "0" })
         .arg(done.len().to_string());
-    with_records(done.iter().fold(call, Call::arg), failed)
+    with_records(done.iter().fold(call, RedisCommand::arg), failed)
 }
 
 /// Puts records of a claimed bucket that cannot be read where nobody is kept by them. The node's entry in the index of
 /// these comes before.
-pub fn set_aside(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, names: &[Vec<u8>]) -> Call {
+pub fn set_aside(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, names: &[Vec<u8>]) -> RedisCommand {
     let keys = vec![keys.claim(node, bucket), keys.bucket(node, bucket), keys.unreadable(node)];
-    names.iter().fold(Call::script(&SET_ASIDE, keys).arg(by.to_string()), Call::arg)
+    names.iter().fold(RedisCommand::script(&SET_ASIDE, keys).arg(by.to_string()), RedisCommand::arg)
 }
 
 /// Removes the unreadable records of a dead node if the last was put there `age` ago. The node's entry in the index of
 /// these goes afterwards.
-pub fn overdue(keys: &Keys, node: NodeId, age: Duration) -> Call {
+pub fn overdue(keys: &Keys, node: NodeId, age: Duration) -> RedisCommand {
     let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
     let all = [keys.unreadable(node), keys.strings(node)].into_iter().chain(buckets).collect();
-    Call::script(&OVERDUE, all).arg(age.as_millis().to_string())
+    RedisCommand::script(&OVERDUE, all).arg(age.as_millis().to_string())
 }
 
 /// Puts unreadable records that can be read after all back into their bucket, and claims it. The node's entry in the
 /// index comes before.
-pub fn revive(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, lease: Duration, names: &[Vec<u8>]) -> Call {
+pub fn revive(
+    keys: &Keys,
+    (node, bucket): (NodeId, usize),
+    by: NodeId,
+    lease: Duration,
+    names: &[Vec<u8>],
+) -> RedisCommand {
     let keys = vec![
         keys.node(node),
         keys.lease(node),
@@ -241,22 +247,22 @@ pub fn revive(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, lease: D
         keys.bucket(node, bucket),
         keys.unreadable(node),
     ];
-    names.iter().fold(of_claim(Call::script(&REVIVE, keys), by, lease), Call::arg)
+    names.iter().fold(of_claim(RedisCommand::script(&REVIVE, keys), by, lease), RedisCommand::arg)
 }
 
 /// Removes all keys of a dead node of which nothing is left, except its tombstone. Its entry in the index is removed
 /// afterwards.
-pub fn bury(keys: &Keys, node: NodeId, by: NodeId) -> Call {
+pub fn remove(keys: &Keys, node: NodeId, by: NodeId) -> RedisCommand {
     let claims = (0..BUCKETS).map(|bucket| keys.claim(node, bucket));
     let others = [keys.topics(node), keys.unreadable(node)];
     let all = [keys.node(node)].into_iter().chain(keys.records(node)).chain(claims).chain(others).collect();
-    of_claim(Call::script(&BURY, all), by, TOMBSTONE)
+    of_claim(RedisCommand::script(&REMOVE, all), by, TOMBSTONE)
 }
 
-fn of_claim(call: Call, by: NodeId, lease: Duration) -> Call {
+fn of_claim(call: RedisCommand, by: NodeId, lease: Duration) -> RedisCommand {
     call.arg(by.to_string()).arg(lease.as_millis().to_string())
 }
 
-fn with_records(call: Call, records: Vec<(String, Vec<u8>)>) -> Call {
+fn with_records(call: RedisCommand, records: Vec<(String, Vec<u8>)>) -> RedisCommand {
     records.into_iter().fold(call, |call, (id, record)| call.arg(id).arg(record))
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::connection::ScriptText;
-use super::{BUCKETS, Call, Keys, RedisConnection};
+use super::{BUCKETS, Keys, RedisCommand, RedisConnection};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
 
@@ -109,7 +109,7 @@ static TAKE: ScriptText = ScriptText::new(
 
 /// A request to the count of one quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaAsk {
+pub struct QuotaRequest {
     pub limit: u64,
     /// Number that is added first, whatever the limit is.
     pub owed: i64,
@@ -123,32 +123,32 @@ pub struct QuotaAsk {
 }
 
 /// Takes from a quota. The answer is the number taken, then the count.
-pub fn take(key: String, ask: &QuotaAsk, expires_at: Timestamp) -> Call {
-    let QuotaAsk { limit, owed, known, take, more, left } = ask;
+pub fn take(key: String, request: &QuotaRequest, expires_at: Timestamp) -> RedisCommand {
+    let QuotaRequest { limit, owed, known, take, more, left } = request;
     let numbers = [owed.to_string(), known.to_string(), take.to_string(), more.to_string(), left.to_string()];
-    let call = Call::script(&TAKE, vec![key]).arg(limit.to_string());
+    let call = RedisCommand::script(&TAKE, vec![key]).arg(limit.to_string());
     numbers.iter().fold(call, |call, number| call.arg(number)).arg(expires_at.millis().to_string())
 }
 
 /// Registers this node. Its entry in the index is written before.
-pub fn register(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
+pub fn register(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> RedisCommand {
     of_lease(&REGISTER, keys, node, epoch, lease)
 }
 
 /// Renews the lease of a node.
-pub fn renew(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
+pub fn renew(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> RedisCommand {
     of_lease(&RENEW, keys, node, epoch, lease)
 }
 
-fn of_lease(script: &'static ScriptText, keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> Call {
-    Call::script(script, vec![keys.node(node), keys.lease(node)])
+fn of_lease(script: &'static ScriptText, keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> RedisCommand {
+    RedisCommand::script(script, vec![keys.node(node), keys.lease(node)])
         .arg(epoch.to_string())
         .arg(lease.as_millis().to_string())
 }
 
 /// A change of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct RecordChange {
     pub bucket: usize,
     pub id: String,
     /// The record to put; `None` deletes it.
@@ -156,35 +156,41 @@ pub struct Change {
 }
 
 /// Changes records of this node, and first writes the `strings` that they refer to.
-pub fn write(keys: &Keys, node: NodeId, epoch: u64, strings: &[(u32, String)], changes: Vec<Change>) -> Call {
-    let mut call = Call::script(&WRITE, [keys.node(node)].into_iter().chain(keys.records(node)).collect())
+pub fn write(
+    keys: &Keys,
+    node: NodeId,
+    epoch: u64,
+    strings: &[(u32, String)],
+    changes: Vec<RecordChange>,
+) -> RedisCommand {
+    let mut call = RedisCommand::script(&WRITE, [keys.node(node)].into_iter().chain(keys.records(node)).collect())
         .arg(epoch.to_string())
         .arg(strings.len().to_string());
     for (number, text) in strings {
         call = call.arg(number.to_string()).arg(text.as_bytes());
     }
-    for Change { bucket, id, record } in changes {
+    for RecordChange { bucket, id, record } in changes {
         call = call.arg((bucket + 1).to_string()).arg(id).arg(record.unwrap_or_default());
     }
     call
 }
 
 /// Looks at another node.
-pub fn look(keys: &Keys, node: NodeId) -> Call {
-    Call::script(&LOOK, vec![keys.node(node), keys.lease(node)])
+pub fn look(keys: &Keys, node: NodeId) -> RedisCommand {
+    RedisCommand::script(&LOOK, vec![keys.node(node), keys.lease(node)])
 }
 
 /// Takes this node out of the cluster. Its entry in the index is removed afterwards.
-pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> Call {
+pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> RedisCommand {
     let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
     let others = [keys.topics(node), keys.strings(node)];
     let keys = [keys.node(node), keys.lease(node)].into_iter().chain(buckets).chain(others).collect();
-    Call::script(&LEAVE, keys).arg(epoch.to_string())
+    RedisCommand::script(&LEAVE, keys).arg(epoch.to_string())
 }
 
 /// Reads a section of `INFO` of the server that holds this node's keys. The answer is empty if the user of `connection`
 /// may not run that command.
-pub fn info(connection: &RedisConnection, keys: &Keys, node: NodeId, section: &str) -> Call {
+pub fn info(connection: &RedisConnection, keys: &Keys, node: NodeId, section: &str) -> RedisCommand {
     let script = if connection.hides_info() { &NO_INFO } else { &INFO };
-    Call::script(script, vec![keys.node(node)]).arg(section)
+    RedisCommand::script(script, vec![keys.node(node)]).arg(section)
 }

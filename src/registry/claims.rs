@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::Ended;
-use super::record::{OwnTexts, Record, RecordState, Text, encode};
+use super::EndedConnection;
+use super::record::{OwnTexts, Record, RecordState, RecordText, encode};
 use crate::id::{ConnectionId, NodeId};
 use crate::request_context::Connection;
 use crate::session::Closing;
@@ -20,33 +20,33 @@ pub type Bucket = (NodeId, usize);
 
 /// The queue of claimed records whose events this node sends, in the order in which it may send them. It never holds
 /// more records than are claimed.
-pub type Arrivals = mpsc::UnboundedReceiver<Arrival>;
+pub type ClaimedEvents = mpsc::UnboundedReceiver<ClaimedEvent>;
 
 /// A record whose event this node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
+pub struct ClaimedEvent {
     pub id: ConnectionId,
     /// True if its `$connect` may still be running at a backend: wait for as long as that may take.
     pub connecting: bool,
 }
 
 /// A record as it goes back to Redis: the connection id, and the bytes.
-pub type Encoded = (String, Vec<u8>);
+pub type EncodedRecord = (String, Vec<u8>);
 
 /// Everything that this node has claimed.
 #[derive(Debug)]
 pub struct Claims {
     inner: Mutex<Inner>,
-    queue: mpsc::UnboundedSender<Arrival>,
+    queue: mpsc::UnboundedSender<ClaimedEvent>,
     /// Notified when there is something for Redis to note.
     outcome: Notify,
-    arrivals: Mutex<Option<Arrivals>>,
+    events: Mutex<Option<ClaimedEvents>>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     claims: HashMap<Bucket, Claim>,
-    records: HashMap<ConnectionId, Held>,
+    records: HashMap<ConnectionId, HeldRecord>,
 }
 
 /// The claim of one bucket.
@@ -65,9 +65,9 @@ struct Claim {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldRecord {
     bucket: Bucket,
-    ended: Ended,
+    ended: EndedConnection,
     connecting: bool,
     /// True if the record waits for its turn, or its event is being sent.
     queued: bool,
@@ -85,15 +85,15 @@ pub struct ClaimView {
 
 /// The outcomes of a bucket that Redis has to note.
 #[derive(Debug, Default)]
-pub struct Outcomes {
+pub struct EventOutcomes {
     pub done: Vec<ConnectionId>,
-    pub failed: Vec<Encoded>,
+    pub failed: Vec<EncodedRecord>,
     failed_count: usize,
     /// True if nothing else of the bucket is held.
     pub is_last: bool,
 }
 
-impl Outcomes {
+impl EventOutcomes {
     /// Returns true if there is nothing to note.
     pub fn is_empty(&self) -> bool {
         self.done.is_empty() && self.failed_count == 0
@@ -102,13 +102,13 @@ impl Outcomes {
 
 impl Claims {
     pub(super) fn new() -> Self {
-        let (queue, arrivals) = mpsc::unbounded_channel();
-        Claims { inner: Mutex::default(), queue, outcome: Notify::new(), arrivals: Mutex::new(Some(arrivals)) }
+        let (queue, events) = mpsc::unbounded_channel();
+        Claims { inner: Mutex::default(), queue, outcome: Notify::new(), events: Mutex::new(Some(events)) }
     }
 
     /// Returns the queue of events to send, to the one task that sends them. Later calls return `None`.
-    pub fn arrivals(&self) -> Option<Arrivals> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn events(&self) -> Option<ClaimedEvents> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Returns the number of records that are held.
@@ -162,7 +162,7 @@ impl Claims {
         let Inner { claims, records: held } = &mut *inner;
         let Some(claim) = claims.get_mut(&bucket) else { return 0 };
         let read = claim.unread.drain(..count.min(claim.unread.len()));
-        let mut before: HashMap<ConnectionId, Held> = read.filter_map(|id| held.remove_entry(&id)).collect();
+        let mut before: HashMap<ConnectionId, HeldRecord> = read.filter_map(|id| held.remove_entry(&id)).collect();
         let mut new = 0;
         for Record { connection, state } in
             records.into_iter().filter(|record| !claim.done.contains(&record.connection.id))
@@ -177,8 +177,8 @@ impl Claims {
             new += usize::from(before.is_none());
             let attempt = before.as_ref().map_or(attempt, |held| held.ended.attempt.max(attempt));
             let queued = before.is_some_and(|held| held.queued);
-            let ended = Ended { connection, closing, attempt, since: Instant::now() };
-            held.insert(id, Held { bucket, ended, connecting, queued });
+            let ended = EndedConnection { connection, closing, attempt, since: Instant::now() };
+            held.insert(id, HeldRecord { bucket, ended, connecting, queued });
         }
         self.queue(&mut inner, bucket);
         new
@@ -225,25 +225,30 @@ impl Claims {
     }
 
     /// Returns the records of a bucket whose event is not over, as they go back to Redis.
-    pub fn unfinished(&self, bucket: Bucket) -> Vec<Encoded> {
-        self.lock().records.values().filter(|held| held.bucket == bucket).map(Held::encode).collect()
+    pub fn unfinished(&self, bucket: Bucket) -> Vec<EncodedRecord> {
+        self.lock().records.values().filter(|held| held.bucket == bucket).map(HeldRecord::encode).collect()
     }
 
     /// Returns at most `max` events that are over, and at most `max` that failed, which Redis does not know yet.
-    pub fn outcomes(&self, bucket: Bucket, max: usize) -> Outcomes {
+    pub fn outcomes(&self, bucket: Bucket, max: usize) -> EventOutcomes {
         let inner = self.lock();
-        let Some(claim) = inner.claims.get(&bucket) else { return Outcomes::default() };
+        let Some(claim) = inner.claims.get(&bucket) else { return EventOutcomes::default() };
         let failed_count = claim.failed.len().min(max);
-        let failed =
-            claim.failed.iter().take(failed_count).filter_map(|id| inner.records.get(id)).map(Held::encode).collect();
+        let failed = claim
+            .failed
+            .iter()
+            .take(failed_count)
+            .filter_map(|id| inner.records.get(id))
+            .map(HeldRecord::encode)
+            .collect();
         let is_last = claim.unread.is_empty()
             && claim.done.len() <= max
             && inner.records.values().all(|held| held.bucket != bucket);
-        Outcomes { done: claim.done.iter().take(max).copied().collect(), failed, failed_count, is_last }
+        EventOutcomes { done: claim.done.iter().take(max).copied().collect(), failed, failed_count, is_last }
     }
 
     /// Forgets `outcomes`, which were returned last, because Redis has noted them.
-    pub fn noted(&self, bucket: Bucket, outcomes: &Outcomes) {
+    pub fn noted(&self, bucket: Bucket, outcomes: &EventOutcomes) {
         if let Some(claim) = self.lock().claims.get_mut(&bucket) {
             // Both lists grow only at their ends, so the outcomes are still at their beginnings; or the lists were made
             // anew.
@@ -258,13 +263,13 @@ impl Claims {
     }
 
     /// Returns the record of `id`, if it is held.
-    pub(super) fn get(&self, id: &ConnectionId) -> Option<Ended> {
+    pub(super) fn get(&self, id: &ConnectionId) -> Option<EndedConnection> {
         self.lock().records.get(id).map(|held| held.ended.clone())
     }
 
     /// Returns the record of `id`, if its event may be sent now. Otherwise it leaves the queue until its claim is
     /// renewed.
-    pub(super) fn take_up(&self, id: &ConnectionId) -> Option<Ended> {
+    pub(super) fn begin_attempt(&self, id: &ConnectionId) -> Option<EndedConnection> {
         let mut inner = self.lock();
         let Inner { claims, records } = &mut *inner;
         let held = records.get_mut(id)?;
@@ -303,7 +308,7 @@ impl Claims {
         for (id, held) in &mut inner.records {
             if held.bucket == bucket && !std::mem::replace(&mut held.queued, true) {
                 // The receiver is gone only when the process ends.
-                let _ = self.queue.send(Arrival { id: *id, connecting: held.connecting });
+                let _ = self.queue.send(ClaimedEvent { id: *id, connecting: held.connecting });
             }
         }
     }
@@ -313,17 +318,17 @@ impl Claims {
     }
 }
 
-impl Held {
+impl HeldRecord {
     /// Encodes the record as it goes back. The texts that its node's records shared may be gone, so it contains them.
-    fn encode(&self) -> Encoded {
-        let Ended { connection, closing, attempt, .. } = &self.ended;
+    fn encode(&self) -> EncodedRecord {
+        let EndedConnection { connection, closing, attempt, .. } = &self.ended;
         let state = match self.connecting {
             true => RecordState::Connecting,
             false => RecordState::Ended { code: closing.code, reason: Arc::clone(&closing.reason), attempt: *attempt },
         };
-        let user_agent = connection.user_agent.as_deref().map(|text| Text::Inline(text.into()));
+        let user_agent = connection.user_agent.as_deref().map(|text| RecordText::Inline(text.into()));
         let client_cert =
-            connection.client_cert.as_deref().map(|cert| Text::Inline(cert.client_cert_pem.as_str().into()));
+            connection.client_cert.as_deref().map(|cert| RecordText::Inline(cert.client_cert_pem.as_str().into()));
         (connection.id.to_string(), encode(connection, &state, OwnTexts { user_agent, client_cert }))
     }
 }
@@ -349,27 +354,27 @@ mod tests {
         claims.add(bucket, records.len(), records);
     }
 
-    fn queued(arrivals: &mut Arrivals) -> Vec<ConnectionId> {
-        std::iter::from_fn(|| arrivals.try_recv().ok().map(|arrival| arrival.id)).collect()
+    fn queued(events: &mut ClaimedEvents) -> Vec<ConnectionId> {
+        std::iter::from_fn(|| events.try_recv().ok().map(|event| event.id)).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_that_is_not_fresh_sends_nothing_until_it_is_renewed() {
         let claims = Claims::new();
-        let mut arrivals = claims.arrivals().unwrap();
+        let mut events = claims.events().unwrap();
         let node = NodeId::random();
         let record = record(node, RecordState::Open);
         let id = record.connection.id;
         take(&claims, (node, 3), Instant::now() + FRESH, vec![record]);
-        assert_eq!(queued(&mut arrivals), [id]);
-        assert_eq!(claims.take_up(&id).unwrap().closing, Closing::lost());
+        assert_eq!(queued(&mut events), [id]);
+        assert_eq!(claims.begin_attempt(&id).unwrap().closing, Closing::lost());
         advance(FRESH).await;
-        assert!(claims.take_up(&id).is_none());
+        assert!(claims.begin_attempt(&id).is_none());
         claims.keep((node, 3), "run", Instant::now() + FRESH);
-        assert_eq!(queued(&mut arrivals), [id], "once");
+        assert_eq!(queued(&mut events), [id], "once");
         claims.keep((node, 3), "run", Instant::now() + FRESH);
-        assert_eq!(queued(&mut arrivals), []);
-        assert!(claims.take_up(&id).is_some());
+        assert_eq!(queued(&mut events), []);
+        assert!(claims.begin_attempt(&id).is_some());
     }
 
     #[tokio::test]
@@ -381,7 +386,7 @@ mod tests {
         let (first, second) = (record(node, ended), record(node, RecordState::Connecting));
         let ids = [first.connection.id, second.connection.id];
         take(&claims, bucket, Instant::now() + FRESH, vec![first, second]);
-        assert_eq!(claims.take_up(&ids[0]).map(|ended| (ended.attempt, ended.closing.code)), Some((3, 4001)));
+        assert_eq!(claims.begin_attempt(&ids[0]).map(|ended| (ended.attempt, ended.closing.code)), Some((3, 4001)));
         assert_eq!(claims.retry(&ids[0]), Some(4));
         assert!(claims.settle(&ids[1]));
         assert!(!claims.settle(&ids[1]));
@@ -397,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn an_event_that_is_over_stays_over_when_its_record_is_read_again() {
         let claims = Claims::new();
-        let mut arrivals = claims.arrivals().unwrap();
+        let mut events = claims.events().unwrap();
         let node = NodeId::random();
         let record = record(node, RecordState::Open);
         let id = record.connection.id;
@@ -405,7 +410,7 @@ mod tests {
         take(&claims, (node, 0), until, vec![record.clone()]);
         claims.settle(&id);
         take(&claims, (node, 0), until, vec![record]);
-        assert_eq!(queued(&mut arrivals), [id]);
+        assert_eq!(queued(&mut events), [id]);
         assert!(claims.is_empty());
         assert_eq!(claims.outcomes((node, 0), 10).done, [id]);
         claims.forget((node, 0));

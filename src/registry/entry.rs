@@ -9,7 +9,7 @@ use crate::session::{Closing, Outbox};
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) connection: Arc<Connection>,
-    pub(super) state: State,
+    pub(super) state: EntryState,
     pub(super) acknowledged: Acknowledged,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Acknowledged {
 
 /// The present state of an entry, as it is to be recorded.
 #[derive(Debug)]
-pub(super) struct Present {
+pub(super) struct PresentState {
     pub(super) connection: Arc<Connection>,
     pub(super) state: RecordState,
     pub(super) mark: u32,
@@ -34,17 +34,17 @@ impl Entry {
     /// Returns a number that tells the states of one entry apart.
     pub(super) fn mark(&self) -> u32 {
         match &self.state {
-            State::Connecting => 1,
-            State::Open(_) => 2,
-            State::Ended(ended) => ended.attempt.saturating_add(2),
+            EntryState::Connecting => 1,
+            EntryState::Open(_) => 2,
+            EntryState::Ended(ended) => ended.attempt.saturating_add(2),
         }
     }
 
     pub(super) fn record_state(&self) -> RecordState {
         match &self.state {
-            State::Connecting => RecordState::Connecting,
-            State::Open(_) => RecordState::Open,
-            State::Ended(Ended { closing, attempt, .. }) => {
+            EntryState::Connecting => RecordState::Connecting,
+            EntryState::Open(_) => RecordState::Open,
+            EntryState::Ended(EndedConnection { closing, attempt, .. }) => {
                 RecordState::Ended { code: closing.code, reason: Arc::clone(&closing.reason), attempt: *attempt }
             }
         }
@@ -52,15 +52,15 @@ impl Entry {
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum EntryState {
     Connecting,
     Open(Arc<Outbox>),
-    Ended(Ended),
+    Ended(EndedConnection),
 }
 
 /// A connection that is over while its `$disconnect` is not yet delivered.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct EndedConnection {
     pub connection: Arc<Connection>,
     pub closing: Closing,
     /// Number of the next attempt to deliver the event, from 1.
@@ -71,7 +71,7 @@ pub struct Ended {
 
 /// An open connection and the way to its socket.
 #[derive(Clone, Debug)]
-pub struct Open {
+pub struct OpenConnection {
     pub connection: Arc<Connection>,
     pub outbox: Arc<Outbox>,
 }

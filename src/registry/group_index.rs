@@ -1,8 +1,8 @@
 //! The group index: the keys in Redis that say which nodes have members of a group or a user, so that a message for a
 //! group goes only to those. The index may be stale, so it is trusted only when it cannot hide a member:
 //!
-//! - A node whose part of the index is complete says so by a freshness lease, which lasts for [`PROMISED`] by Redis's
-//!   clock. A node without one is always asked, whatever the index says of it.
+//! - A node whose part of the index is complete says so by a freshness lease, which lasts for [`FRESHNESS_LEASE`] by
+//!   Redis's clock. A node without one is always asked, whatever the index says of it.
 //! - A join waits until it is written in the index, or until the node's freshness lease has run out. So a member that a
 //!   backend has been told of gets what is sent afterwards, from any node.
 //! - When Redis does not answer, every node is asked.
@@ -17,23 +17,23 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::redis_replica::{Attachment, Mirror};
+use super::redis_replica::{Attachment, RedisReplica};
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
-use crate::redis_client::group_index::{self, Found, Writer};
-use crate::redis_client::{Call, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::group_index::{self, IndexLookup, IndexWriter};
+use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read, scripts};
 use crate::telemetry::{RepeatedWarning, chain};
 use crate::topic::{Topic, TopicName};
 
 /// Length of a freshness lease.
-const PROMISED: Duration = Duration::from_secs(1);
+const FRESHNESS_LEASE: Duration = Duration::from_secs(1);
 
-/// Longest time that this node counts on its freshness lease being seen by others. It is longer than [`PROMISED`],
-/// because Redis's clock may be slower than this node's.
-const BELIEVED: Duration = Duration::from_millis(1100);
+/// Longest time that this node counts on its freshness lease being seen by others. It is longer than
+/// [`FRESHNESS_LEASE`], because Redis's clock may be slower than this node's.
+const FRESHNESS_SEEN_MAX: Duration = Duration::from_millis(1100);
 
 /// Time between two renewals of the freshness lease.
-const PROMISE_INTERVAL: Duration = Duration::from_millis(300);
+const FRESHNESS_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Most groups and users in one write.
 const BATCH: usize = 256;
@@ -45,21 +45,21 @@ const FIND_MAX: usize = 256;
 const FIND_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Time for which Redis is not asked again after it did not answer.
-const BLIND: Duration = Duration::from_secs(1);
+const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long Redis must have answered until its silence is over.
 const BLIND_QUIET: Duration = Duration::from_secs(60);
 
 /// The group index, seen from this node: it writes the node's own members, and finds the nodes that have others.
 #[derive(Debug)]
-pub struct Roster {
+pub struct GroupIndex {
     groups: Arc<Groups>,
-    mirror: Arc<Mirror>,
+    replica: Arc<RedisReplica>,
     /// Number of the last change that is written, of all that were ever marked; see [`Changes`].
     written: watch::Sender<u64>,
     /// Time until which other nodes may trust what the index says of this node.
-    believed_until: Mutex<Option<Instant>>,
-    blind_until: Mutex<Option<Instant>>,
+    seen_fresh_until: Mutex<Option<Instant>>,
+    lookups_paused_until: Mutex<Option<Instant>>,
     /// Redis does not say who has members.
     blind: RepeatedWarning,
     leaving: CancellationToken,
@@ -68,13 +68,13 @@ pub struct Roster {
 
 /// The nodes that may have members of some groups and users.
 #[derive(Clone, Debug, Default)]
-pub struct Holders {
-    sure: HashSet<NodeId>,
+pub struct MemberNodes {
+    complete: HashSet<NodeId>,
     by_name: HashMap<TopicName, Vec<NodeId>>,
 }
 
 #[derive(Debug, Error)]
-enum RosterError {
+enum GroupIndexError {
     #[error("the Redis command failed")]
     Redis(#[source] RedisError),
     #[error("this node's key in Redis is `{0}`")]
@@ -95,10 +95,10 @@ struct State {
 struct Current {
     attachment: Attachment,
     incarnation: u32,
-    writer: Writer,
+    writer: IndexWriter,
     /// Number of the last change that existed when the task began here. Until it is written, the index is not complete.
     complete_at: u64,
-    promise_at: Instant,
+    renew_at: Instant,
     clock: RedisClock,
 }
 
@@ -109,17 +109,17 @@ struct RedisClock {
     answered: Instant,
 }
 
-impl Roster {
-    /// Returns the index of the members in `groups`, which is written where `mirror` writes. [`Roster::run`] is its
-    /// only task.
-    pub fn new(groups: Arc<Groups>, mirror: Arc<Mirror>) -> Self {
+impl GroupIndex {
+    /// Returns the index of the members in `groups`, which is written where `replica` writes. [`GroupIndex::run`] is
+    /// its only task.
+    pub fn new(groups: Arc<Groups>, replica: Arc<RedisReplica>) -> Self {
         let written = watch::Sender::new(0);
-        Roster {
+        GroupIndex {
             groups,
-            mirror,
+            replica,
             written,
-            believed_until: Mutex::default(),
-            blind_until: Mutex::default(),
+            seen_fresh_until: Mutex::default(),
+            lookups_paused_until: Mutex::default(),
             blind: RepeatedWarning::default(),
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
@@ -128,28 +128,28 @@ impl Roster {
 
     /// Finds the nodes that may have members of `names`, which belong to `api_id`. Returns `None` if that is unknown:
     /// then every node may have some.
-    pub async fn find(&self, api_id: &Arc<str>, names: HashSet<&TopicName>) -> Option<Holders> {
-        if names.len() > FIND_MAX || lock(&self.blind_until).is_some_and(|until| until > Instant::now()) {
+    pub async fn find(&self, api_id: &Arc<str>, names: HashSet<&TopicName>) -> Option<MemberNodes> {
+        if names.len() > FIND_MAX || lock(&self.lookups_paused_until).is_some_and(|until| until > Instant::now()) {
             return None;
         }
-        let connection = self.mirror.connection().filter(RedisConnection::is_one_server)?;
+        let connection = self.replica.connection().filter(RedisConnection::is_one_server)?;
         let names: Vec<TopicName> = names.into_iter().cloned().collect();
         let topics = names.iter().map(|name| Topic { api_id: Arc::clone(api_id), name: name.clone() });
-        let call = group_index::find(self.mirror.keys(), topics);
+        let call = group_index::find(self.replica.keys(), topics);
         let started = Instant::now();
         let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
-        self.mirror.metrics().took("find", started.elapsed());
+        self.replica.metrics().took("find", started.elapsed());
         match answer.and_then(group_index::found) {
             Ok(found) => {
                 self.blind.over_after(BLIND_QUIET);
-                Some(Holders::new(names, &found))
+                Some(MemberNodes::new(names, &found))
             }
             Err(error) => {
                 let why = chain(&error).to_string();
                 if let Some(repeated) = self.blind.due(&why) {
                     warn!(error = why, repeated, "could not read the group index; asking every node");
                 }
-                *lock(&self.blind_until) = Some(Instant::now() + BLIND);
+                *lock(&self.lookups_paused_until) = Some(Instant::now() + LOOKUP_PAUSE);
                 None
             }
         }
@@ -166,8 +166,8 @@ impl Roster {
             if marked.is_some_and(|marked| *written.borrow_and_update() >= marked) {
                 return;
             }
-            let believed = lock(&self.believed_until).filter(|until| *until > Instant::now());
-            let Some(until) = believed else { return };
+            let seen_fresh = lock(&self.seen_fresh_until).filter(|until| *until > Instant::now());
+            let Some(until) = seen_fresh else { return };
             tokio::select! {
                 _ = written.changed() => {}
                 () = sleep_until(until) => {}
@@ -185,13 +185,14 @@ impl Roster {
                 () = stop.cancelled() => return,
                 () = self.leaving.cancelled() => break,
                 () = self.groups.changes().work(), if is_current => {}
-                () = sleep(PROMISE_INTERVAL) => {}
+                () = sleep(FRESHNESS_INTERVAL) => {}
             }
         }
         self.pass(&mut state).await;
         let Some(Current { attachment, .. }) = state.current else { return };
-        let word = Call::command("HDEL", self.mirror.keys().roster()).arg(attachment.node.to_string());
-        if let Err(error) = attachment.connection.run_one(word).await {
+        let give_up =
+            RedisCommand::new("HDEL", self.replica.keys().freshness_leases()).arg(attachment.node.to_string());
+        if let Err(error) = attachment.connection.run_one(give_up).await {
             debug!(error = %chain(&error), "could not give up the freshness lease; it runs out by itself");
         }
     }
@@ -204,7 +205,7 @@ impl Roster {
 
     /// Writes everything that has changed. Returns false if it cannot.
     async fn pass(&self, state: &mut State) -> bool {
-        let is_current = match self.mirror.attachment() {
+        let is_current = match self.replica.attachment() {
             Some((attachment, incarnation)) if attachment.connection.is_one_server() => {
                 let worked = self.write(state, attachment, incarnation).await;
                 if let Err(error) = &worked {
@@ -223,7 +224,7 @@ impl Roster {
         is_current
     }
 
-    async fn write(&self, state: &mut State, attachment: Attachment, incarnation: u32) -> Result<(), RosterError> {
+    async fn write(&self, state: &mut State, attachment: Attachment, incarnation: u32) -> Result<(), GroupIndexError> {
         let current = match &mut state.current {
             Some(current) if current.is(&attachment, incarnation) => current,
             _ => {
@@ -236,7 +237,7 @@ impl Roster {
             let (topics, taken) = self.groups.changes().take(BATCH);
             let is_idle = topics.is_empty();
             if !is_idle {
-                let keys = topics.iter().map(|topic| (self.mirror.keys().topic(topic), self.groups.count(topic)));
+                let keys = topics.iter().map(|topic| (self.replica.keys().topic(topic), self.groups.count(topic)));
                 self.put(current, &keys.collect::<Vec<_>>()).await?;
             }
             let is_complete = taken >= current.complete_at;
@@ -244,12 +245,12 @@ impl Roster {
                 self.written.send_replace(taken);
             }
             if is_complete
-                && Instant::now() >= current.promise_at
-                && let Some(sent) = self.begin_promise(taken)
+                && Instant::now() >= current.renew_at
+                && let Some(sent) = self.begin_freshness_lease(taken)
             {
-                let until = current.clock.at(sent + PROMISED);
-                current.clock = self.say(&current.attachment, &current.writer, until).await?;
-                current.promise_at = sent + PROMISE_INTERVAL;
+                let until = current.clock.at(sent + FRESHNESS_LEASE);
+                current.clock = self.write_freshness_lease(&current.attachment, &current.writer, until).await?;
+                current.renew_at = sent + FRESHNESS_INTERVAL;
                 state.warning.over();
                 self.groups.changes().put_counts();
             }
@@ -260,35 +261,41 @@ impl Roster {
     }
 
     /// Begins anew: marks all members to be written, and removes what the index says of this node and is not so.
-    async fn begin(&self, attachment: Attachment, incarnation: u32, generation: u64) -> Result<Current, RosterError> {
+    async fn begin(
+        &self,
+        attachment: Attachment,
+        incarnation: u32,
+        generation: u64,
+    ) -> Result<Current, GroupIndexError> {
         let changes: &Changes = self.groups.changes();
-        let writer = Writer { node: attachment.node, epoch: attachment.epoch, generation };
-        // The old freshness lease still counts for [`Roster::recorded`]: a Redis that is rolled back may have it again.
-        let clock = self.say(&attachment, &writer, 0).await?;
+        let writer = IndexWriter { node: attachment.node, epoch: attachment.epoch, generation };
+        // The old freshness lease still counts for [`GroupIndex::recorded`]: a Redis that is rolled back may have it
+        // again.
+        let clock = self.write_freshness_lease(&attachment, &writer, 0).await?;
         changes.collect(true);
         self.groups.mark_all();
         let complete_at = changes.marked().unwrap_or(u64::MAX);
-        let current = Current { attachment, incarnation, writer, complete_at, promise_at: Instant::now(), clock };
-        self.remove_strangers(&current).await?;
+        let current = Current { attachment, incarnation, writer, complete_at, renew_at: Instant::now(), clock };
+        self.remove_stale(&current).await?;
         Ok(current)
     }
 
     /// Removes what the index says of this node and is not so.
-    async fn remove_strangers(&self, current: &Current) -> Result<(), RosterError> {
-        let keys = self.mirror.keys();
+    async fn remove_stale(&self, current: &Current) -> Result<(), GroupIndexError> {
+        let keys = self.replica.keys();
         let own: HashSet<String> = self.groups.topics().iter().map(|topic| keys.topic(topic)).collect();
         let mut cursor = 0_u64;
         loop {
-            let scan = Call::command("SSCAN", keys.topics(current.writer.node))
+            let scan = RedisCommand::new("SSCAN", keys.topics(current.writer.node))
                 .arg(cursor.to_string())
                 .arg("COUNT")
                 .arg(BATCH.to_string());
             let answer = current.attachment.connection.run_one(scan).await;
-            let (next, written): (u64, Vec<String>) = answer.and_then(read).map_err(RosterError::Redis)?;
+            let (next, written): (u64, Vec<String>) = answer.and_then(read).map_err(GroupIndexError::Redis)?;
             // A group that came meanwhile is not removed for good: it is written afterwards.
-            let strangers: Vec<_> = written.into_iter().filter(|key| !own.contains(key)).map(|key| (key, 0)).collect();
-            if !strangers.is_empty() {
-                self.put(current, &strangers).await?;
+            let stale: Vec<_> = written.into_iter().filter(|key| !own.contains(key)).map(|key| (key, 0)).collect();
+            if !stale.is_empty() {
+                self.put(current, &stale).await?;
             }
             if next == 0 {
                 return Ok(());
@@ -297,13 +304,13 @@ impl Roster {
         }
     }
 
-    async fn put(&self, current: &Current, counts: &[(String, usize)]) -> Result<(), RosterError> {
-        let call = group_index::write(self.mirror.keys(), &current.writer, counts);
+    async fn put(&self, current: &Current, counts: &[(String, usize)]) -> Result<(), GroupIndexError> {
+        let call = group_index::write(self.replica.keys(), &current.writer, counts);
         let started = Instant::now();
         let answer = current.attachment.connection.run_one(call).await;
-        self.mirror.metrics().took("members", started.elapsed());
-        let answer: String = answer.and_then(read).map_err(RosterError::Redis)?;
-        if answer == scripts::OK { Ok(()) } else { Err(RosterError::NotOurs(answer)) }
+        self.replica.metrics().took("members", started.elapsed());
+        let answer: String = answer.and_then(read).map_err(GroupIndexError::Redis)?;
+        if answer == scripts::OK { Ok(()) } else { Err(GroupIndexError::NotOurs(answer)) }
     }
 
     /// Returns the time from which a new freshness lease counts, now that the changes up to `taken` are written.
@@ -311,42 +318,47 @@ impl Roster {
     ///
     /// Since the last lease ran out, joins have not waited. Everything that joined meanwhile must be written before the
     /// next lease.
-    fn begin_promise(&self, taken: u64) -> Option<Instant> {
-        let mut believed_until = lock(&self.believed_until);
+    fn begin_freshness_lease(&self, taken: u64) -> Option<Instant> {
+        let mut seen_fresh_until = lock(&self.seen_fresh_until);
         let sent = Instant::now();
-        let is_believed = believed_until.is_some_and(|until| until > sent);
-        let may = is_believed || self.groups.changes().marked().is_some_and(|marked| taken >= marked);
+        let is_seen_fresh = seen_fresh_until.is_some_and(|until| until > sent);
+        let may = is_seen_fresh || self.groups.changes().marked().is_some_and(|marked| taken >= marked);
         if !may {
             return None;
         }
         // Set before Redis has answered: Redis may have accepted the lease even if the answer is lost.
-        *believed_until = Some(sent + BELIEVED);
+        *seen_fresh_until = Some(sent + FRESHNESS_SEEN_MAX);
         Some(sent)
     }
 
-    async fn say(&self, attachment: &Attachment, writer: &Writer, until: u64) -> Result<RedisClock, RosterError> {
-        let call = group_index::promise(self.mirror.keys(), writer, until);
+    async fn write_freshness_lease(
+        &self,
+        attachment: &Attachment,
+        writer: &IndexWriter,
+        until: u64,
+    ) -> Result<RedisClock, GroupIndexError> {
+        let call = group_index::renew_freshness(self.replica.keys(), writer, until);
         let answer = attachment.connection.run_one(call).await.and_then(read);
-        let (answer, millis): (String, u64) = answer.map_err(RosterError::Redis)?;
+        let (answer, millis): (String, u64) = answer.map_err(GroupIndexError::Redis)?;
         if answer == scripts::OK {
             Ok(RedisClock { millis, answered: Instant::now() })
         } else {
-            Err(RosterError::NotOurs(answer))
+            Err(GroupIndexError::NotOurs(answer))
         }
     }
 }
 
-impl Holders {
-    fn new(names: Vec<TopicName>, found: &Found) -> Self {
+impl MemberNodes {
+    fn new(names: Vec<TopicName>, found: &IndexLookup) -> Self {
         let nodes = |texts: &[String]| texts.iter().filter_map(|text| NodeId::parse(text).ok()).collect::<Vec<_>>();
         let by_name = names.into_iter().zip(found.holders.iter().map(|texts| nodes(texts))).collect();
-        Holders { sure: nodes(&found.sure).into_iter().collect(), by_name }
+        MemberNodes { complete: nodes(&found.complete).into_iter().collect(), by_name }
     }
 
     /// Returns true if `node` may have members of one of `names`.
     pub fn may_have(&self, node: &NodeId, names: &[TopicName]) -> bool {
         let has = |name: &TopicName| self.by_name.get(name).is_none_or(|nodes| nodes.contains(node));
-        !self.sure.contains(node) || names.iter().any(has)
+        !self.complete.contains(node) || names.iter().any(has)
     }
 }
 
@@ -378,8 +390,8 @@ mod tests {
         let [a, b, c] = [(); 3].map(|()| NodeId::random());
         let [room, other] = ["room", "other"].map(|name| TopicName::group(name).unwrap());
         let texts = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect();
-        let found = Found { sure: texts(&[a, b]), holders: vec![texts(&[b]), texts(&[a])] };
-        let holders = Holders::new(vec![room.clone(), other.clone()], &found);
+        let found = IndexLookup { complete: texts(&[a, b]), holders: vec![texts(&[b]), texts(&[a])] };
+        let holders = MemberNodes::new(vec![room.clone(), other.clone()], &found);
         let check = |names: &[TopicName], expected: [bool; 3]| {
             assert_eq!([a, b, c].map(|node| holders.may_have(&node, names)), expected);
         };

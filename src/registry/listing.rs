@@ -86,7 +86,7 @@ impl Registry {
     /// `cursor`.
     pub fn page(&self, query: &Query, cursor: Option<&ConnectionId>, limit: usize) -> Page {
         let node = self.node();
-        if query.node.is_some_and(|asked| asked != node) {
+        if query.node.is_some_and(|requested| requested != node) {
             return Page::default();
         }
         let mut found: BTreeMap<ConnectionId, Record> = BTreeMap::new();

@@ -3,10 +3,10 @@
 //!
 //! An entry is *connecting* until its `$connect` is answered, *open* while it is served, and *ended* until its
 //! `$disconnect` has been delivered; then it is removed. Every change goes through a method of [`Registry`], in one
-//! place and under the lock of one shard, never across an await. If there is a Redis replica ([`Mirror`]), it follows
-//! each change there. Nothing reads the replica while this node is alive: Redis may be down or lose data, and the
-//! writer reconciles it afterwards. Beside it, the group index ([`Roster`]) tells other nodes of which groups and users
-//! this node has members.
+//! place and under the lock of one shard, never across an await. If there is a Redis replica ([`RedisReplica`]), it
+//! follows each change there. Nothing reads the replica while this node is alive: Redis may be down or lose data, and
+//! the writer reconciles it afterwards. Beside it, the group index ([`GroupIndex`]) tells other nodes of which groups
+//! and users this node has members.
 
 mod backlog;
 pub mod claims;
@@ -38,15 +38,15 @@ use crate::session::{Closing, Outbox};
 
 pub use backlog::Backlog;
 pub use claims::Claims;
-pub use entry::{Ended, Open};
-pub use group_index::{Holders, Roster};
+pub use entry::{EndedConnection, OpenConnection};
+pub use group_index::{GroupIndex, MemberNodes};
 pub use listing::{ConnectionView, Page, Query};
-pub use redis_replica::{Attachment, Mirror};
-pub use serving_gate::Gate;
+pub use redis_replica::{Attachment, RedisReplica};
+pub use serving_gate::ServingGate;
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
 
-use entry::{Acknowledged, Entry, Present, State};
+use entry::{Acknowledged, Entry, EntryState, PresentState};
 
 /// Closes all clients whenever the serving lease has run out and they were held for as long as they may be, until
 /// `stop`.
@@ -70,8 +70,8 @@ pub struct Registry {
     entries: DashMap<ConnectionId, Entry>,
     /// Number of entries that are connecting or open.
     live: AtomicUsize,
-    gate: Gate,
-    mirror: Option<Arc<Mirror>>,
+    gate: ServingGate,
+    replica: Option<Arc<RedisReplica>>,
     claims: Claims,
     backlog: Backlog,
     client_header_bytes: AtomicUsize,
@@ -84,23 +84,23 @@ pub struct NotRecorded;
 impl Registry {
     /// Returns an empty registry for a new node, without a Redis replica.
     pub fn new() -> Self {
-        Self::with(NodeId::random(), Gate::open_forever(), None)
+        Self::with(NodeId::random(), ServingGate::open_forever(), None)
     }
 
-    /// Returns an empty registry for `node`, with the Redis replica `mirror`. Its serving lease begins with the first
+    /// Returns an empty registry for `node`, with the Redis replica `replica`. Its serving lease begins with the first
     /// proof of life. Whenever that lease runs out, clients are held for `hold`.
-    pub fn mirrored(node: NodeId, hold: Duration, mirror: Arc<Mirror>) -> Self {
-        Self::with(node, Gate::shut(hold), Some(mirror))
+    pub fn replicated(node: NodeId, hold: Duration, replica: Arc<RedisReplica>) -> Self {
+        Self::with(node, ServingGate::shut(hold), Some(replica))
     }
 
-    fn with(node: NodeId, gate: Gate, mirror: Option<Arc<Mirror>>) -> Self {
+    fn with(node: NodeId, gate: ServingGate, replica: Option<Arc<RedisReplica>>) -> Self {
         let limits = LimitSettings::default();
         Registry {
             node: AtomicU64::new(node.to_bits()),
             entries: DashMap::new(),
             live: AtomicUsize::new(0),
             gate,
-            mirror,
+            replica,
             claims: Claims::new(),
             backlog: Backlog::new(limits.disconnect_backlog()),
             client_header_bytes: AtomicUsize::new(limits.client_header_bytes),
@@ -129,18 +129,18 @@ impl Registry {
     }
 
     /// Returns the serving lease: it says whether clients may be served now.
-    pub fn gate(&self) -> &Gate {
+    pub fn gate(&self) -> &ServingGate {
         &self.gate
     }
 
     /// Returns the replica of this registry in Redis, if there is one.
-    pub fn mirror(&self) -> Option<&Arc<Mirror>> {
-        self.mirror.as_ref()
+    pub fn replica(&self) -> Option<&Arc<RedisReplica>> {
+        self.replica.as_ref()
     }
 
     /// Returns the state of the Redis replica.
     pub fn state(&self) -> RegistryState {
-        self.mirror.as_ref().map_or(RegistryState::Memory, |mirror| mirror.state().borrow().clone())
+        self.replica.as_ref().map_or(RegistryState::Memory, |replica| replica.state().borrow().clone())
     }
 
     /// Returns true if `id` may be served at this moment: the serving lease has not run out, and the connection is of
@@ -166,15 +166,15 @@ impl Registry {
         for outbox in self.all_open() {
             outbox.close(Closing::fenced());
         }
-        if others_have_records && let Some(mirror) = &self.mirror {
-            let incarnation = mirror.incarnation();
+        if others_have_records && let Some(replica) = &self.replica {
+            let incarnation = replica.incarnation();
             let mut dropped = Vec::new();
             self.entries.retain(|id, entry| {
-                let is_mirrored = entry.acknowledged.mark != 0 && entry.acknowledged.incarnation == incarnation;
-                if is_mirrored {
-                    dropped.push((*id, !matches!(entry.state, State::Ended(_))));
+                let is_replicated = entry.acknowledged.mark != 0 && entry.acknowledged.incarnation == incarnation;
+                if is_replicated {
+                    dropped.push((*id, !matches!(entry.state, EntryState::Ended(_))));
                 }
-                !is_mirrored
+                !is_replicated
             });
             for (id, was_live) in dropped {
                 match was_live {
@@ -214,13 +214,13 @@ impl Registry {
         }
         let entry = Entry {
             connection: Arc::clone(connection),
-            state: State::Connecting,
+            state: EntryState::Connecting,
             acknowledged: Acknowledged::default(),
         };
         self.entries.insert(connection.id, entry);
-        if let Some(mirror) = &self.mirror {
+        if let Some(replica) = &self.replica {
             // Its record is written when `record` waits for it.
-            mirror.added(&connection.id);
+            replica.added(&connection.id);
         }
         true
     }
@@ -231,11 +231,11 @@ impl Registry {
     /// # Errors
     /// [`NotRecorded`]: there is no record, and the connection may not go on without one.
     pub async fn record(&self, id: &ConnectionId) -> Result<(), NotRecorded> {
-        let Some(mirror) = &self.mirror else { return Ok(()) };
-        if mirror.is_attached() && mirror.mark_and_wait(id).await.is_ok() {
+        let Some(replica) = &self.replica else { return Ok(()) };
+        if replica.is_attached() && replica.mark_and_wait(id).await.is_ok() {
             return Ok(());
         }
-        if mirror.takes_unrecorded() { Ok(()) } else { Err(NotRecorded) }
+        if replica.accepts_unrecorded() { Ok(()) } else { Err(NotRecorded) }
     }
 
     /// Opens a connection, because `$connect` was accepted: connecting → open. From now on posts reach it. Returns
@@ -243,10 +243,10 @@ impl Registry {
     pub fn open(&self, id: &ConnectionId, outbox: Arc<Outbox>) -> bool {
         {
             let Some(mut entry) = self.entries.get_mut(id) else { return false };
-            if !matches!(entry.state, State::Connecting) {
+            if !matches!(entry.state, EntryState::Connecting) {
                 return false;
             }
-            entry.state = State::Open(outbox);
+            entry.state = EntryState::Open(outbox);
         }
         self.changed(id);
         // Checked after the entry is open. `fence` first changes the node's id and then closes all open connections, so
@@ -264,7 +264,7 @@ impl Registry {
 
     /// Removes a connection whose `$connect` was refused or never sent: connecting → none.
     pub fn refuse(&self, id: &ConnectionId) {
-        if self.entries.remove_if(id, |_, entry| matches!(entry.state, State::Connecting)).is_some() {
+        if self.entries.remove_if(id, |_, entry| matches!(entry.state, EntryState::Connecting)).is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
             self.removed(id);
         }
@@ -274,11 +274,11 @@ impl Registry {
     pub fn end(&self, id: &ConnectionId, closing: Closing) -> bool {
         {
             let Some(mut entry) = self.entries.get_mut(id) else { return false };
-            if matches!(entry.state, State::Ended(_)) {
+            if matches!(entry.state, EntryState::Ended(_)) {
                 return false;
             }
             let connection = Arc::clone(&entry.connection);
-            entry.state = State::Ended(Ended { connection, closing, attempt: 1, since: Instant::now() });
+            entry.state = EntryState::Ended(EndedConnection { connection, closing, attempt: 1, since: Instant::now() });
             self.live.fetch_sub(1, Ordering::Relaxed);
             // Before anybody can settle it.
             self.backlog.add();
@@ -290,7 +290,7 @@ impl Registry {
     /// Notes that an attempt to deliver the `$disconnect` failed: attempt n → n + 1, which is returned.
     pub fn retry(&self, id: &ConnectionId) -> Option<u32> {
         let attempt = match self.entries.get_mut(id).as_deref_mut() {
-            Some(Entry { state: State::Ended(ended), .. }) => {
+            Some(Entry { state: EntryState::Ended(ended), .. }) => {
                 ended.attempt = ended.attempt.saturating_add(1);
                 ended.attempt
             }
@@ -304,7 +304,7 @@ impl Registry {
     /// Removes a connection whose `$disconnect` is delivered, or is not wanted by any backend: ended → none.
     pub fn settle(&self, id: &ConnectionId) -> bool {
         match self.entries.entry(*id) {
-            MapEntry::Occupied(entry) if matches!(entry.get().state, State::Ended(_)) => {
+            MapEntry::Occupied(entry) if matches!(entry.get().state, EntryState::Ended(_)) => {
                 entry.remove();
             }
             MapEntry::Occupied(_) => return false,
@@ -318,19 +318,21 @@ impl Registry {
     }
 
     /// Returns the connection, if it is open.
-    pub fn get_open(&self, id: &ConnectionId) -> Option<Open> {
+    pub fn get_open(&self, id: &ConnectionId) -> Option<OpenConnection> {
         let entry = self.entries.get(id)?;
         match &entry.state {
-            State::Open(outbox) => Some(Open { connection: Arc::clone(&entry.connection), outbox: Arc::clone(outbox) }),
-            State::Connecting | State::Ended(_) => None,
+            EntryState::Open(outbox) => {
+                Some(OpenConnection { connection: Arc::clone(&entry.connection), outbox: Arc::clone(outbox) })
+            }
+            EntryState::Connecting | EntryState::Ended(_) => None,
         }
     }
 
     /// Returns the connection, if it has ended and its `$disconnect` is not delivered yet. It may be one of a dead
     /// node.
-    pub fn get_ended(&self, id: &ConnectionId) -> Option<Ended> {
+    pub fn get_ended(&self, id: &ConnectionId) -> Option<EndedConnection> {
         match self.entries.get(id).as_deref() {
-            Some(Entry { state: State::Ended(ended), .. }) => Some(ended.clone()),
+            Some(Entry { state: EntryState::Ended(ended), .. }) => Some(ended.clone()),
             Some(_) => None,
             None => self.claims.get(id),
         }
@@ -338,19 +340,19 @@ impl Registry {
 
     /// Does the same as [`Registry::get_ended`], if this node may send the event now. An event of a dead node whose
     /// claim is not fresh is queued again when the claim is renewed.
-    pub fn take_up(&self, id: &ConnectionId) -> Option<Ended> {
+    pub fn begin_attempt(&self, id: &ConnectionId) -> Option<EndedConnection> {
         match self.entries.get(id).as_deref() {
-            Some(Entry { state: State::Ended(ended), .. }) => Some(ended.clone()),
+            Some(Entry { state: EntryState::Ended(ended), .. }) => Some(ended.clone()),
             Some(_) => None,
-            None => self.claims.take_up(id),
+            None => self.claims.begin_attempt(id),
         }
     }
 
     /// Returns the state of an entry, as it is to be recorded.
-    fn present(&self, id: &ConnectionId) -> Option<Present> {
+    fn present(&self, id: &ConnectionId) -> Option<PresentState> {
         let entry = self.entries.get(id)?;
         let connection = Arc::clone(&entry.connection);
-        Some(Present { connection, state: entry.record_state(), mark: entry.mark() })
+        Some(PresentState { connection, state: entry.record_state(), mark: entry.mark() })
     }
 
     /// Notes that the Redis replica has the state `mark` of an entry.
@@ -361,14 +363,14 @@ impl Registry {
     }
 
     fn changed(&self, id: &ConnectionId) {
-        if let Some(mirror) = &self.mirror {
-            mirror.mark(id);
+        if let Some(replica) = &self.replica {
+            replica.mark(id);
         }
     }
 
     fn removed(&self, id: &ConnectionId) {
-        if let Some(mirror) = &self.mirror {
-            mirror.removed(id);
+        if let Some(replica) = &self.replica {
+            replica.removed(id);
         }
     }
 

@@ -61,16 +61,16 @@ pub enum RecordError {
 /// A text that stands in the record itself, or once for all records of the node.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Text<'a> {
+pub(super) enum RecordText<'a> {
     Interned(u32),
     Inline(#[serde(borrow)] Cow<'a, str>),
 }
 
 /// Texts that the records of a node share, by their number.
-pub type Texts = HashMap<u32, Box<str>>;
+pub type RecordTexts = HashMap<u32, Box<str>>;
 
 /// Reads the texts that the records of a node share. What is none takes no other with it.
-pub fn texts_of(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Texts {
+pub fn texts_of(fields: Vec<(Vec<u8>, Vec<u8>)>) -> RecordTexts {
     let text = |(number, text): (Vec<u8>, Vec<u8>)| {
         Some((std::str::from_utf8(&number).ok()?.parse().ok()?, String::from_utf8(text).ok()?.into()))
     };
@@ -79,7 +79,7 @@ pub fn texts_of(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Texts {
 
 /// Formats 1 and 2.
 #[derive(Serialize, Deserialize)]
-struct Encoded<'a> {
+struct RawRecord<'a> {
     state: u8,
     attempt: u32,
     code: u16,
@@ -95,20 +95,20 @@ struct Encoded<'a> {
     secure: bool,
     source_ip: IpAddr,
     #[serde(borrow)]
-    user_agent: Option<Text<'a>>,
+    user_agent: Option<RecordText<'a>>,
     /// The principal of the connection; the value of an API key is left out.
     principal: Option<Cow<'a, Principal>>,
     /// The client's certificate in PEM, from which its fields are read again.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    client_cert: Option<Text<'a>>,
+    client_cert: Option<RecordText<'a>>,
 }
 
 /// The texts of a record that other records may share: each stands in the record, or is referred to by its number.
 #[derive(Default)]
 pub(super) struct OwnTexts<'a> {
-    pub(super) user_agent: Option<Text<'a>>,
+    pub(super) user_agent: Option<RecordText<'a>>,
     /// The client's certificate in PEM.
-    pub(super) client_cert: Option<Text<'a>>,
+    pub(super) client_cert: Option<RecordText<'a>>,
 }
 
 /// Encodes a record. `texts` are the connection's own.
@@ -119,7 +119,7 @@ pub(super) fn encode(connection: &Connection, state: &RecordState, texts: OwnTex
         RecordState::Ended { code, reason, attempt } => (b'e', *attempt, *code, &**reason),
     };
     let principal = connection.principal.load();
-    let encoded = Encoded {
+    let encoded = RawRecord {
         state,
         attempt,
         code,
@@ -166,7 +166,7 @@ pub fn decode(
         _ => return Err(RecordError::Corrupt(None)),
     };
     let mut values = rmp_serde::Deserializer::from_read_ref(values);
-    let encoded = Encoded::deserialize(&mut values).map_err(|error| RecordError::Corrupt(Some(error)))?;
+    let encoded = RawRecord::deserialize(&mut values).map_err(|error| RecordError::Corrupt(Some(error)))?;
     let port: Option<u16> = next(&mut values)?;
     let forwarded_for: Option<&str> = next(&mut values)?;
     let state = match encoded.state {
@@ -177,10 +177,10 @@ pub fn decode(
         }
         _ => return Err(RecordError::Corrupt(None)),
     };
-    let text = |own: Option<Text<'_>>| match own {
+    let text = |own: Option<RecordText<'_>>| match own {
         None => Ok(None),
-        Some(Text::Inline(text)) => Ok(Some(Box::<str>::from(text))),
-        Some(Text::Interned(number)) => text(number).ok_or(RecordError::NoText(number)).map(Some),
+        Some(RecordText::Inline(text)) => Ok(Some(Box::<str>::from(text))),
+        Some(RecordText::Interned(number)) => text(number).ok_or(RecordError::NoText(number)).map(Some),
     };
     let (user_agent, client_cert) = (text(encoded.user_agent)?, text(encoded.client_cert)?);
     let user_agent = user_agent.map(|agent| match cut_header(&agent, header_max_bytes) {
@@ -251,8 +251,8 @@ mod tests {
         let connection = connection(Some("Mozilla/5.0"));
         let ended = RecordState::Ended { code: 4001, reason: "kicked \u{0} ä".into(), attempt: 7 };
         for state in [RecordState::Connecting, RecordState::Open, ended] {
-            let inline = Text::Inline("Mozilla/5.0".into());
-            for user_agent in [inline, Text::Interned(3)] {
+            let inline = RecordText::Inline("Mozilla/5.0".into());
+            for user_agent in [inline, RecordText::Interned(3)] {
                 let bytes = encode(&connection, &state, OwnTexts { user_agent: Some(user_agent), client_cert: None });
                 assert!(bytes.len() < 120, "{}", bytes.len());
                 let text = |number: u32| (number == 3).then(|| "Mozilla/5.0".into());
@@ -267,7 +267,7 @@ mod tests {
     fn a_header_of_which_another_node_kept_more_is_cut() {
         let connection = connection(None);
         let agent = "ä".repeat(15_000);
-        for own in [Text::Inline(agent.as_str().into()), Text::Interned(3)] {
+        for own in [RecordText::Inline(agent.as_str().into()), RecordText::Interned(3)] {
             let bytes = encode(&connection, &RecordState::Open, OwnTexts { user_agent: Some(own), client_cert: None });
             let record = decode(connection.id, &bytes, 513, |_| Some(agent.as_str().into())).unwrap();
             assert_eq!(record.connection.user_agent.as_deref(), Some(&*"ä".repeat(256)));
@@ -281,8 +281,8 @@ mod tests {
         assert!(client_cert.is_some());
         let connection = Connection { client_cert, ..connection(None) };
         let pem = connection.client_cert.as_ref().map(|cert| cert.client_cert_pem.as_str()).unwrap();
-        for own in [Text::Inline(pem.into()), Text::Interned(3)] {
-            let is_shared = matches!(own, Text::Interned(_));
+        for own in [RecordText::Inline(pem.into()), RecordText::Interned(3)] {
+            let is_shared = matches!(own, RecordText::Interned(_));
             let bytes = encode(&connection, &RecordState::Open, OwnTexts { user_agent: None, client_cert: Some(own) });
             assert!(bytes.len() < 100 || !is_shared, "{}", bytes.len());
             assert_eq!(bytes[0], RECORD_FORMAT);
@@ -300,7 +300,7 @@ mod tests {
         let way = connection(None);
         let bytes = encode(&way, &RecordState::Open, OwnTexts::default());
         // As the version before reads: the array, whatever comes behind it.
-        let before: Encoded<'_> = rmp_serde::from_slice(&bytes[1..]).unwrap();
+        let before: RawRecord<'_> = rmp_serde::from_slice(&bytes[1..]).unwrap();
         assert_eq!((bytes[0], &*before.host), (WITHOUT_CERTIFICATE, "chat.example.com:8443"));
         // As it writes: the array alone.
         let mut old = vec![WITHOUT_CERTIFICATE];
@@ -323,7 +323,7 @@ mod tests {
         let mut bytes = encode(
             &connection,
             &RecordState::Open,
-            OwnTexts { user_agent: Some(Text::Interned(3)), client_cert: None },
+            OwnTexts { user_agent: Some(RecordText::Interned(3)), client_cert: None },
         );
         let decode = |bytes: &[u8]| decode(connection.id, bytes, 512, |_| None);
         assert!(matches!(decode(&bytes), Err(RecordError::NoText(3))));

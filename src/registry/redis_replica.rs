@@ -1,5 +1,5 @@
-//! The Redis replica, seen from this node: the changes that are not written yet ([`Mirror`]), and the attachment, by
-//! which the heartbeat says where and under which epoch they are written. `writer.rs` is the only task that writes.
+//! The Redis replica, seen from this node: the changes that are not written yet ([`RedisReplica`]), and the attachment,
+//! by which the heartbeat says where and under which epoch they are written. `writer.rs` is the only task that writes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ const ALL_BUCKETS: u16 = u16::MAX;
 /// The map of the registry is the journal: only ids are kept here. While the node is detached nothing is kept, and when
 /// it is attached again the whole map is reconciled with Redis.
 #[derive(Debug)]
-pub struct Mirror {
+pub struct RedisReplica {
     pub(super) keys: Keys,
     pub(super) rebuild_per_second: u32,
     /// Most records in one write.
@@ -34,7 +34,7 @@ pub struct Mirror {
     /// Notified when there is something for the writer.
     pub(super) work: Notify,
     /// Notified when the writer failed, so that the heartbeat looks at once.
-    trouble: Notify,
+    failed: Notify,
     /// Number of entries in each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
@@ -76,11 +76,11 @@ pub(super) enum Work {
     Write(Attachment, u32, Vec<ConnectionId>),
     /// Reconcile these buckets with Redis.
     Reconcile(Attachment, u32, u16),
-    /// Wait for [`Mirror::work`].
+    /// Wait for [`RedisReplica::work`].
     Nothing,
 }
 
-impl Mirror {
+impl RedisReplica {
     /// Returns a replica that is not attached yet.
     pub fn new(
         keys: Keys,
@@ -90,14 +90,14 @@ impl Mirror {
     ) -> Self {
         let state = RegistryState::Starting { why: "no heartbeat has reached Redis yet".to_owned() };
         metrics.set(state.name());
-        Mirror {
+        RedisReplica {
             keys,
             rebuild_per_second,
             batch: BATCH,
             when_unavailable,
             inner: Mutex::default(),
             work: Notify::new(),
-            trouble: Notify::new(),
+            failed: Notify::new(),
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             state: watch::Sender::new(state),
             degraded: RepeatedWarning::default(),
@@ -173,7 +173,7 @@ impl Mirror {
 
     /// Detaches the replica, because the last heartbeat failed. `why` is the reason for operators.
     pub fn detach(&self, why: String) {
-        self.let_go();
+        self.drop_attachment();
         let is_starting = matches!(&*self.state.borrow(), RegistryState::Starting { .. });
         self.set_state(match is_starting {
             true => RegistryState::Starting { why },
@@ -183,7 +183,7 @@ impl Mirror {
 
     /// Detaches the replica, because this node has left, or was condemned and is not registered anew yet.
     pub fn leave(&self, state: RegistryState) {
-        self.let_go();
+        self.drop_attachment();
         self.set_state(state);
     }
 
@@ -193,19 +193,19 @@ impl Mirror {
             // The heartbeat has attached or detached the replica since, so it knows already.
             return;
         }
-        self.let_go();
+        self.drop_attachment();
         self.set_state(RegistryState::Degraded { why });
-        self.trouble.notify_one();
+        self.failed.notify_one();
     }
 
     /// Resolves when a write has failed.
-    pub async fn trouble(&self) {
-        self.trouble.notified().await;
+    pub async fn failed(&self) {
+        self.failed.notified().await;
     }
 
     /// Forgets what was to be written, because reconciling finds it again. Tasks that wait for a record learn that
     /// there is none.
-    fn let_go(&self) {
+    fn drop_attachment(&self) {
         let mut inner = self.lock();
         inner.attachment = None;
         inner.unreconciled = ALL_BUCKETS;
@@ -225,8 +225,8 @@ impl Mirror {
         }
     }
 
-    /// Does the same as [`Mirror::mark`]. The receiver resolves when the record is acknowledged, and fails if the node
-    /// is detached.
+    /// Does the same as [`RedisReplica::mark`]. The receiver resolves when the record is acknowledged, and fails if the
+    /// node is detached.
     pub(super) fn mark_and_wait(&self, id: &ConnectionId) -> oneshot::Receiver<()> {
         let (written, wait) = oneshot::channel();
         let mut inner = self.lock();
@@ -245,7 +245,7 @@ impl Mirror {
     }
 
     /// Returns true if a connection may begin that cannot be recorded.
-    pub(super) fn takes_unrecorded(&self) -> bool {
+    pub(super) fn accepts_unrecorded(&self) -> bool {
         let is_member = !matches!(&*self.state.borrow(), RegistryState::Starting { .. } | RegistryState::Left);
         is_member && self.when_unavailable == WhenUnavailable::Accept
     }

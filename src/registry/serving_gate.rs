@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// The gate is open while the lease lasts, and shut when it has run out. While it is shut, nothing is dispatched,
 /// written to a socket or answered.
 #[derive(Debug)]
-pub struct Gate {
+pub struct ServingGate {
     begin: Instant,
     /// Microseconds after `begin`; [`FOREVER`] if the lease never runs out.
     deadline: AtomicU64,
@@ -23,15 +23,20 @@ pub struct Gate {
 
 const FOREVER: u64 = u64::MAX;
 
-impl Gate {
+impl ServingGate {
     /// Returns a serving lease that never runs out.
     pub fn open_forever() -> Self {
-        Gate { begin: Instant::now(), deadline: AtomicU64::new(FOREVER), opened: Arc::default(), hold: Duration::MAX }
+        ServingGate {
+            begin: Instant::now(),
+            deadline: AtomicU64::new(FOREVER),
+            opened: Arc::default(),
+            hold: Duration::MAX,
+        }
     }
 
     /// Returns a serving lease that has not begun. While the gate is shut, clients are held for `hold`.
     pub fn shut(hold: Duration) -> Self {
-        Gate { deadline: AtomicU64::new(0), hold, ..Gate::open_forever() }
+        ServingGate { deadline: AtomicU64::new(0), hold, ..ServingGate::open_forever() }
     }
 
     /// Returns true if the gate is open. Reads the clock once, and not at all if the lease never runs out.
@@ -78,7 +83,8 @@ impl Gate {
         self.opened.notify_waiters();
     }
 
-    /// Resolves at the next [`Gate::open_until`] after this call. Ask [`Gate::is_open`] then, and before waiting.
+    /// Resolves at the next [`ServingGate::open_until`] after this call. Ask [`ServingGate::is_open`] then, and before
+    /// waiting.
     pub fn next_opening(&self) -> OwnedNotified {
         Arc::clone(&self.opened).notified_owned()
     }
@@ -138,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_shuts_at_its_deadline_and_opens_again() {
-        let gate = Gate::shut(HOLD);
+        let gate = ServingGate::shut(HOLD);
         assert!(!gate.is_open());
         gate.open_until(Instant::now() + Duration::from_millis(10));
         assert!(gate.is_open());
@@ -161,12 +167,12 @@ mod tests {
         gate.prolong_until(Instant::now() + HOLD);
         advance(HOLD / 2).await;
         assert!(gate.is_open());
-        assert!(Gate::open_forever().shut_for().is_none());
+        assert!(ServingGate::open_forever().shut_for().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn clients_are_held_for_a_while_and_then_given_up() {
-        let gate = Gate::shut(HOLD);
+        let gate = ServingGate::shut(HOLD);
         let start = Instant::now();
         gate.open_until(start + Duration::from_millis(10));
         let proof = async {

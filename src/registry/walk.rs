@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Registry;
-use super::entry::{Acknowledged, Entry, State};
-use crate::groups::Member;
+use super::entry::{Acknowledged, Entry, EntryState};
+use crate::groups::GroupMember;
 use crate::id::ConnectionId;
 use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
@@ -15,17 +15,17 @@ impl Registry {
     /// Returns the outboxes of all open connections.
     pub fn all_open(&self) -> Vec<Arc<Outbox>> {
         let outbox =
-            |entry: &Entry| if let State::Open(outbox) = &entry.state { Some(Arc::clone(outbox)) } else { None };
+            |entry: &Entry| if let EntryState::Open(outbox) = &entry.state { Some(Arc::clone(outbox)) } else { None };
         self.entries.iter().filter_map(|entry| outbox(entry.value())).collect()
     }
 
     /// Returns all open connections of a stage.
-    pub fn open_in(&self, api_id: &str, stage: &str) -> Vec<Member> {
+    pub fn open_in(&self, api_id: &str, stage: &str) -> Vec<GroupMember> {
         let member = |entry: &Entry| match &entry.state {
-            State::Open(outbox) if *entry.connection.api_id == *api_id && *entry.connection.stage == *stage => {
-                Some(Member { id: entry.connection.id, outbox: Arc::clone(outbox) })
+            EntryState::Open(outbox) if *entry.connection.api_id == *api_id && *entry.connection.stage == *stage => {
+                Some(GroupMember { id: entry.connection.id, outbox: Arc::clone(outbox) })
             }
-            State::Open(_) | State::Connecting | State::Ended(_) => None,
+            EntryState::Open(_) | EntryState::Connecting | EntryState::Ended(_) => None,
         };
         self.entries.iter().filter_map(|entry| member(entry.value())).collect()
     }
@@ -45,14 +45,15 @@ impl Registry {
 
     /// Returns the bytes that wait to be written in all send buffers together, and in the fullest one.
     pub fn buffered_bytes(&self) -> (usize, usize) {
-        let bytes = |entry: &Entry| if let State::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
+        let bytes =
+            |entry: &Entry| if let EntryState::Open(outbox) = &entry.state { outbox.buffered_bytes() } else { 0 };
         let all = self.entries.iter().map(|entry| bytes(entry.value()));
         all.fold((0, 0), |(sum, largest), bytes| (sum + bytes, bytes.max(largest)))
     }
 
     /// Returns the connections that are over and whose `$disconnect` is not delivered, those of dead nodes among them.
     pub fn all_ended(&self) -> Vec<Arc<Connection>> {
-        let ended = |entry: &Entry| matches!(entry.state, State::Ended(_)).then(|| Arc::clone(&entry.connection));
+        let ended = |entry: &Entry| matches!(entry.state, EntryState::Ended(_)).then(|| Arc::clone(&entry.connection));
         let own = self.entries.iter().filter_map(|entry| ended(entry.value()));
         own.chain(self.claims.all()).collect()
     }

@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::record::{self, Text, encode};
-use super::redis_replica::{Attachment, Mirror, Work};
-use super::{Present, Registry};
+use super::record::{self, RecordText, encode};
+use super::redis_replica::{Attachment, RedisReplica, Work};
+use super::{PresentState, Registry};
 use crate::id::ConnectionId;
-use crate::redis_client::scripts::{self, Change};
-use crate::redis_client::{BUCKETS, Call, Keys, RedisError, read};
+use crate::redis_client::scripts::{self, RecordChange};
+use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisError, read};
 use crate::telemetry::chain;
 
 /// Most texts that the records of a node share. Other texts stand in their records.
@@ -24,8 +24,9 @@ const TEXTS_MAX: usize = 4096;
 const TEXT_MIN_BYTES: usize = 8;
 
 /// Writes records until `stop`. Run it once for each registry.
-pub async fn run(registry: Arc<Registry>, mirror: Arc<Mirror>, stop: CancellationToken) {
-    let mut writer = Writer { registry, mirror, texts: Texts::default(), rebuild: VecDeque::new(), rebuild_at: None };
+pub async fn run(registry: Arc<Registry>, replica: Arc<RedisReplica>, stop: CancellationToken) {
+    let mut writer =
+        Writer { registry, replica, texts: TextTable::default(), rebuild: VecDeque::new(), rebuild_at: None };
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
@@ -35,8 +36,8 @@ pub async fn run(registry: Arc<Registry>, mirror: Arc<Mirror>, stop: Cancellatio
 
 struct Writer {
     registry: Arc<Registry>,
-    mirror: Arc<Mirror>,
-    texts: Texts,
+    replica: Arc<RedisReplica>,
+    texts: TextTable,
     /// Ids that differ according to the last reconciling and are not written yet.
     rebuild: VecDeque<ConnectionId>,
     /// Time when the next of them may be written.
@@ -56,13 +57,13 @@ impl Writer {
     async fn run(&mut self) {
         loop {
             let due = self.rebuild_at.is_none_or(|at| at <= Instant::now());
-            match self.mirror.next(!self.rebuild.is_empty()) {
+            match self.replica.next(!self.rebuild.is_empty()) {
                 Work::Write(attachment, incarnation, ids) => self.write(&attachment, incarnation, ids, due).await,
                 Work::Reconcile(attachment, incarnation, buckets) => {
                     self.reconcile(&attachment, incarnation, buckets).await;
                 }
-                Work::Nothing if self.rebuild.is_empty() => self.mirror.work.notified().await,
-                Work::Nothing => match (self.mirror.attachment(), self.rebuild_at) {
+                Work::Nothing if self.rebuild.is_empty() => self.replica.work.notified().await,
+                Work::Nothing => match (self.replica.attachment(), self.rebuild_at) {
                     (None, _) => self.rebuild = VecDeque::new(),
                     (Some((attachment, incarnation)), _) if due => {
                         self.write(&attachment, incarnation, Vec::new(), due).await;
@@ -70,7 +71,7 @@ impl Writer {
                     (Some(_), at) => {
                         tokio::select! {
                             biased;
-                            () = self.mirror.work.notified() => {}
+                            () = self.replica.work.notified() => {}
                             () = sleep_until(at.unwrap_or_else(Instant::now)) => {}
                         }
                     }
@@ -83,18 +84,18 @@ impl Writer {
     async fn write(&mut self, attachment: &Attachment, incarnation: u32, mut ids: Vec<ConnectionId>, due: bool) {
         let fresh = ids.len();
         if due {
-            let count = self.rebuild.len().min(self.mirror.batch.saturating_sub(fresh));
+            let count = self.rebuild.len().min(self.replica.batch.saturating_sub(fresh));
             ids.extend(self.rebuild.drain(..count));
-            let pause = Duration::from_secs_f64(count as f64 / f64::from(self.mirror.rebuild_per_second));
+            let pause = Duration::from_secs_f64(count as f64 / f64::from(self.replica.rebuild_per_second));
             self.rebuild_at = Some(Instant::now() + pause);
         }
         match self.write_batch(attachment, incarnation, &ids).await {
             Ok(puts) => {
                 // The waiters of rebuilt ids too: a batch that failed without being noticed may have had one of them.
-                self.mirror.written(&ids);
+                self.replica.written(&ids);
                 // Deletes alone prove nothing: Redis accepts them even when its memory is full.
                 if puts > 0 {
-                    self.mirror.wrote(self.rebuild.is_empty());
+                    self.replica.wrote(self.rebuild.is_empty());
                 }
             }
             Err(error) => self.fail(attachment, &error),
@@ -110,20 +111,20 @@ impl Writer {
     ) -> Result<usize, WriteError> {
         let mut strings = Vec::new();
         let mut states = Vec::with_capacity(ids.len());
-        let mut changes: Vec<Change> = Vec::with_capacity(ids.len());
+        let mut changes: Vec<RecordChange> = Vec::with_capacity(ids.len());
         for id in ids {
-            let record = self.registry.present(id).map(|Present { connection, state, mark }| {
+            let record = self.registry.present(id).map(|PresentState { connection, state, mark }| {
                 states.push((*id, mark));
                 let mut intern = |text| self.texts.intern(text, incarnation, &mut strings);
                 let user_agent = connection.user_agent.as_deref().map(&mut intern);
                 let client_cert = connection.client_cert.as_deref().map(|cert| intern(&cert.client_cert_pem));
                 encode(&connection, &state, record::OwnTexts { user_agent, client_cert })
             });
-            changes.push(Change { bucket: Keys::bucket_of(id), id: id.to_string(), record });
+            changes.push(RecordChange { bucket: Keys::bucket_of(id), id: id.to_string(), record });
         }
         // Deletes come first, because they need no memory: once a script has written something, Redis lets it finish.
         changes.sort_by_key(|change| change.record.is_some());
-        let call = scripts::write(&self.mirror.keys, attachment.node, attachment.epoch, &strings, changes);
+        let call = scripts::write(&self.replica.keys, attachment.node, attachment.epoch, &strings, changes);
         self.call(attachment, call).await?;
         self.texts.written(&strings, incarnation);
         for (id, mark) in &states {
@@ -133,10 +134,10 @@ impl Writer {
     }
 
     /// Runs a `write` script, and checks by its answer that the records are still this node's.
-    async fn call(&self, attachment: &Attachment, call: Call) -> Result<(), WriteError> {
+    async fn call(&self, attachment: &Attachment, call: RedisCommand) -> Result<(), WriteError> {
         let started = Instant::now();
         let answer = attachment.connection.run_one(call).await;
-        self.mirror.metrics().took("write", started.elapsed());
+        self.replica.metrics().took("write", started.elapsed());
         let answer = answer.and_then(read::<String>).map_err(WriteError::Redis)?;
         if answer == scripts::OK { Ok(()) } else { Err(WriteError::NotOurs(answer)) }
     }
@@ -144,7 +145,7 @@ impl Writer {
     fn fail(&mut self, attachment: &Attachment, error: &WriteError) {
         self.rebuild = VecDeque::new();
         self.rebuild_at = None;
-        self.mirror.fail(attachment, chain(error).to_string());
+        self.replica.fail(attachment, chain(error).to_string());
     }
 
     /// Finds the ids that are on one side only, or whose present state was not acknowledged. Surplus records in Redis
@@ -153,14 +154,14 @@ impl Writer {
         let mut own = self.registry.by_bucket(incarnation);
         for bucket in (0..BUCKETS).filter(|bucket| buckets & 1 << bucket != 0) {
             match self.compare(attachment, bucket, std::mem::take(&mut own[bucket])).await {
-                Ok(()) if self.mirror.is_current(attachment) => {}
+                Ok(()) if self.replica.is_current(attachment) => {}
                 Ok(()) => return,
                 Err(error) => return self.fail(attachment, &error),
             }
         }
         debug!(differences = self.rebuild.len(), "the records in Redis were compared with this node's");
         if self.rebuild.is_empty() {
-            self.mirror.wrote(true);
+            self.replica.wrote(true);
         }
     }
 
@@ -170,8 +171,8 @@ impl Writer {
         bucket: usize,
         own: Vec<(ConnectionId, bool)>,
     ) -> Result<(), WriteError> {
-        let key = self.mirror.keys.bucket(attachment.node, bucket);
-        let call = Call::command("HKEYS", key);
+        let key = self.replica.keys.bucket(attachment.node, bucket);
+        let call = RedisCommand::new("HKEYS", key);
         let fields: Vec<String> =
             attachment.connection.run_one(call).await.and_then(read).map_err(WriteError::Redis)?;
         let there: HashSet<&str> = fields.iter().map(String::as_str).collect();
@@ -184,21 +185,21 @@ impl Writer {
             known.insert(text);
         }
         let foreign: Vec<&String> = fields.iter().filter(|field| !known.contains(*field)).collect();
-        for fields in foreign.chunks(self.mirror.batch) {
+        for fields in foreign.chunks(self.replica.batch) {
             let mut changes = Vec::with_capacity(fields.len());
             for field in fields {
                 // A connection that began since the map was read is not a surplus one.
                 match ConnectionId::parse(field) {
                     Ok(id) if self.registry.present(&id).is_some() => {}
-                    Ok(_) => changes.push(Change { bucket, id: (*field).clone(), record: None }),
+                    Ok(_) => changes.push(RecordChange { bucket, id: (*field).clone(), record: None }),
                     Err(_) => {
                         warn!(bucket, "the key of a record is not a connection id; removed it from Redis");
-                        changes.push(Change { bucket, id: (*field).clone(), record: None });
+                        changes.push(RecordChange { bucket, id: (*field).clone(), record: None });
                     }
                 }
             }
             if !changes.is_empty() {
-                let call = scripts::write(&self.mirror.keys, attachment.node, attachment.epoch, &[], changes);
+                let call = scripts::write(&self.replica.keys, attachment.node, attachment.epoch, &[], changes);
                 self.call(attachment, call).await?;
             }
         }
@@ -208,23 +209,23 @@ impl Writer {
 
 /// The texts that many records share, and the incarnation in which Redis has them.
 #[derive(Debug, Default)]
-struct Texts {
+struct TextTable {
     numbers: HashMap<Box<str>, (u32, Option<u32>)>,
 }
 
-impl Texts {
+impl TextTable {
     /// Returns the text as it stands in a record. A text that Redis does not have yet is added to `strings`.
-    fn intern<'a>(&mut self, text: &'a str, incarnation: u32, strings: &mut Vec<(u32, String)>) -> Text<'a> {
+    fn intern<'a>(&mut self, text: &'a str, incarnation: u32, strings: &mut Vec<(u32, String)>) -> RecordText<'a> {
         let is_new = !self.numbers.contains_key(text);
         if is_new && (self.numbers.len() >= TEXTS_MAX || text.len() < TEXT_MIN_BYTES) {
-            return Text::Inline(text.into());
+            return RecordText::Inline(text.into());
         }
         let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
         let (number, written) = *self.numbers.entry(text.into()).or_insert((next, None));
         if written != Some(incarnation) && strings.iter().all(|(known, _)| *known != number) {
             strings.push((number, text.to_owned()));
         }
-        Text::Interned(number)
+        RecordText::Interned(number)
     }
 
     fn written(&mut self, strings: &[(u32, String)], incarnation: u32) {
@@ -242,10 +243,10 @@ mod tests {
 
     #[test]
     fn a_shared_text_is_written_once_and_again_after_redis_forgot() {
-        let mut texts = Texts::default();
+        let mut texts = TextTable::default();
         let mut intern = |text: &str, incarnation: u32, acknowledged: bool| {
             let mut strings = Vec::new();
-            let interned = matches!(texts.intern(text, incarnation, &mut strings), Text::Interned(_));
+            let interned = matches!(texts.intern(text, incarnation, &mut strings), RecordText::Interned(_));
             if acknowledged {
                 texts.written(&strings, incarnation);
             }

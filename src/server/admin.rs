@@ -73,7 +73,7 @@ impl Readiness {
 
     /// Whether this node may be sent new connections, what it is, and why it is not simply ready.
     fn state(&self, registry: &Registry) -> State {
-        let refuses = registry.mirror().is_some_and(|mirror| mirror.when_unavailable() == WhenUnavailable::Refuse);
+        let refuses = registry.replica().is_some_and(|replica| replica.when_unavailable() == WhenUnavailable::Refuse);
         let phase = *self.0.borrow();
         let state = |takes_clients, status, reason: Option<String>| State { takes_clients, status, reason };
         match (phase, registry.state()) {

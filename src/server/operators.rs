@@ -36,7 +36,7 @@ pub(super) fn is_for(path: &str) -> bool {
 /// - `GET /nodes`
 /// - `GET /connections?api=&stage=&node=&limit=&cursor=`
 ///
-/// With a mirror they are those of all nodes, as Redis has them; without, this node's own.
+/// With a replica they are those of all nodes, as Redis has them; without, this node's own.
 pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
         (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned())),
@@ -81,11 +81,11 @@ async fn connections(plane: &DataPlane, asked: &Asked) -> Result<Page, Failure> 
     }
 }
 
-/// Redis, if there is a mirror.
+/// Redis, if there is a replica.
 fn directory(plane: &DataPlane) -> Result<Option<Directory>, Failure> {
-    let Some(mirror) = plane.registry.mirror() else { return Ok(None) };
-    match mirror.connection() {
-        Some(connection) => Ok(Some(Directory::new(connection, mirror.keys().clone()))),
+    let Some(replica) = plane.registry.replica() else { return Ok(None) };
+    match replica.connection() {
+        Some(connection) => Ok(Some(Directory::new(connection, replica.keys().clone()))),
         None => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, plane.registry.state().to_string())),
     }
 }

@@ -109,7 +109,7 @@ impl Closing {
     }
 
     /// Returns true if the client can still be told: its socket exists and accepts something.
-    pub(super) fn can_be_told(&self) -> bool {
+    pub(super) fn can_be_notified(&self) -> bool {
         self.code != 1006 && self.cause != "slow"
     }
 }

@@ -12,5 +12,5 @@ mod socket_stream;
 
 pub use closing::Closing;
 pub use deadlines::{Deadlines, Due, Observed, TokenDeadline};
-pub use outbox::{Delivery, Frame, Outbox, PostRefused, Receipts};
+pub use outbox::{DataFrame, Delivery, Outbox, PostRefused, Receipts};
 pub use socket::{Incoming, Socket, SocketSettings};

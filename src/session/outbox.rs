@@ -36,7 +36,7 @@ struct State {
 
 /// A message on its way to a client. Its bytes are shared, and never copied on their way to the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct DataFrame {
     pub(super) data: Bytes,
     pub(super) kind: FrameKind,
 }
@@ -47,10 +47,10 @@ pub(super) enum FrameKind {
     Binary,
 }
 
-impl Frame {
+impl DataFrame {
     /// Returns a text frame.
     pub fn text(text: String) -> Self {
-        Frame { data: text.into(), kind: FrameKind::Text }
+        DataFrame { data: text.into(), kind: FrameKind::Text }
     }
 
     /// Returns a text frame of `bytes`. Bytes that are not UTF-8 become U+FFFD, as on AWS.
@@ -59,7 +59,7 @@ impl Frame {
             Ok(_) => bytes,
             Err(_) => String::from_utf8_lossy(&bytes).into_owned().into(),
         };
-        Frame { data, kind: FrameKind::Text }
+        DataFrame { data, kind: FrameKind::Text }
     }
 
     /// Returns the size of its data, in bytes.
@@ -84,13 +84,13 @@ impl Frame {
 
     /// Returns a binary frame.
     pub fn binary(data: Bytes) -> Self {
-        Frame { data, kind: FrameKind::Binary }
+        DataFrame { data, kind: FrameKind::Binary }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Queued {
-    pub(super) frame: Frame,
+    pub(super) frame: DataFrame,
     pub(super) cost: usize,
     poster: Poster,
 }
@@ -170,7 +170,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`PostRefused::Gone`] and [`PostRefused::Full`].
-    pub fn post(&self, frame: Frame, now: Timestamp) -> Result<Delivery, PostRefused> {
+    pub fn post(&self, frame: DataFrame, now: Timestamp) -> Result<Delivery, PostRefused> {
         let (written, delivery) = oneshot::channel();
         self.take(frame, now, || Poster::Waiting(written))?;
         Ok(delivery)
@@ -183,7 +183,7 @@ impl Outbox {
     /// [`PostRefused::Gone`] and [`PostRefused::Full`]; then `receipts` is told nothing.
     pub fn post_for(
         &self,
-        frame: Frame,
+        frame: DataFrame,
         now: Timestamp,
         receipts: Arc<dyn Receipts>,
         id: u64,
@@ -191,7 +191,7 @@ impl Outbox {
         self.take(frame, now, || Poster::Receipt(Receipt { receipts, id, written: false }))
     }
 
-    fn take(&self, frame: Frame, now: Timestamp, poster: impl FnOnce() -> Poster) -> Result<(), PostRefused> {
+    fn take(&self, frame: DataFrame, now: Timestamp, poster: impl FnOnce() -> Poster) -> Result<(), PostRefused> {
         let cost = frame.data.len() + FRAME_OVERHEAD_BYTES;
         {
             let mut state = self.lock();
@@ -210,7 +210,7 @@ impl Outbox {
 
     /// Queues a frame of the gateway itself or the reply of a route. It may exceed the limit: the session reads no
     /// further message until there is room, so its dispatches in flight bound the excess.
-    pub fn reply(&self, frame: Frame) {
+    pub fn reply(&self, frame: DataFrame) {
         let cost = frame.data.len() + FRAME_OVERHEAD_BYTES;
         {
             let mut state = self.lock();
@@ -316,7 +316,7 @@ impl Outbox {
 #[cfg(test)]
 impl Outbox {
     /// Writes all queued frames, as the session of a socket does that accepts everything.
-    pub(crate) fn write_all(&self) -> Vec<Frame> {
+    pub(crate) fn write_all(&self) -> Vec<DataFrame> {
         let frames = std::mem::take(&mut self.lock().frames);
         let write = |queued: Queued| {
             let frame = queued.frame.clone();

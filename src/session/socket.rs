@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::outbox::{FrameKind, Queued};
-use super::socket_stream::Wire;
+use super::socket_stream::SocketStream;
 use super::{Closing, Observed, Outbox};
 use crate::transport::{Connection, Patience, Traffic};
 
@@ -66,7 +66,7 @@ pub enum Incoming {
 /// Data frames go from their shared bytes to the socket without a copy, several in one system call.
 #[derive(Debug)]
 pub struct Socket<S> {
-    websocket: WebSocketStream<Wire<S>>,
+    websocket: WebSocketStream<SocketStream<S>>,
     outbox: Arc<Outbox>,
     sending: VecDeque<Queued>,
     /// Number of bytes of `sending` that the stream has accepted.
@@ -87,11 +87,11 @@ impl<S: Connection> Socket<S> {
             .max_write_buffer_size(CONTROL_BUFFER_BYTES)
             .max_message_size(Some(settings.message_max_bytes))
             .max_frame_size(Some(settings.frame_max_bytes));
-        let wire = Wire::new(io);
+        let stream = SocketStream::new(io);
         let websocket = if already_read.is_empty() {
-            WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await
+            WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
         } else {
-            WebSocketStream::from_partially_read(wire, already_read.into(), Role::Server, Some(config)).await
+            WebSocketStream::from_partially_read(stream, already_read.into(), Role::Server, Some(config)).await
         };
         Socket {
             websocket,
@@ -106,22 +106,22 @@ impl<S: Connection> Socket<S> {
 
     /// Returns what [`super::Deadlines`] needs to know.
     pub fn observe(&self, reading: bool) -> Observed {
-        let wire = self.websocket.get_ref();
+        let stream = self.websocket.get_ref();
         Observed {
-            read: wire.read,
-            written: wire.written,
-            writing: !self.sending.is_empty() || self.control || wire.owed,
+            read: stream.read,
+            written: stream.written,
+            writing: !self.sending.is_empty() || self.control || stream.owed,
             reading,
-            receiving: wire.read > self.read_whole,
+            receiving: stream.read > self.read_whole,
         }
     }
 
     /// Returns how far the bytes of the connection have come. Where the kernel does not tell, these are the bytes that the
     /// socket has taken and given.
     pub fn traffic(&self) -> Traffic {
-        let wire = self.websocket.get_ref();
-        let own = Traffic { acknowledged: wire.written, unacknowledged: 0, received: wire.read };
-        wire.below().traffic().unwrap_or(own)
+        let stream = self.websocket.get_ref();
+        let own = Traffic { acknowledged: stream.written, unacknowledged: 0, received: stream.read };
+        stream.below().traffic().unwrap_or(own)
     }
 
     /// Returns the number of data frames that were written as a whole so far.
@@ -257,7 +257,7 @@ impl<S: Connection> Socket<S> {
     /// posters of queued frames are told that they were not written.
     pub async fn close(&mut self, closing: &Closing) {
         self.outbox.end();
-        if !closing.can_be_told() {
+        if !closing.can_be_notified() {
             self.sending = VecDeque::new();
             return;
         }
@@ -299,7 +299,7 @@ impl<S: Connection> Socket<S> {
     /// Gives the client time to read the close frame and to answer it: closing a socket with unread input would reset the
     /// connection and could take the close frame away from the client, with all that it has not read before it.
     pub async fn linger(mut self, closing: &Closing) {
-        if !closing.can_be_told() {
+        if !closing.can_be_notified() {
             return;
         }
         let limit = self.websocket.get_ref().read + LINGER_BYTES;
@@ -321,10 +321,10 @@ impl<S: Connection> Socket<S> {
             }
         }
         // The server closes first (RFC 6455, section 7.1.1).
-        let wire = self.websocket.get_mut();
-        let _ = wire.io().shutdown().await;
+        let stream = self.websocket.get_mut();
+        let _ = stream.io().shutdown().await;
         let mut rest = [0; 1024];
-        while wire.read < limit && matches!(wire.read(&mut rest).await, Ok(1..)) {}
+        while stream.read < limit && matches!(stream.read(&mut rest).await, Ok(1..)) {}
     }
 }
 

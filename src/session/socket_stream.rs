@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 ///
 /// [`super::Socket`] writes data frames straight from their shared bytes; the WebSocket library writes its own control
 /// frames (pong, ping, close) through [`AsyncWrite`]. While a data frame is half written the wire is held, and the
-/// library has to wait; while one of the library's frames is half written, [`Wire::owed`] is set.
+/// library has to wait; while one of the library's frames is half written, [`SocketStream::owed`] is set.
 #[derive(Debug)]
-pub(super) struct Wire<S> {
+pub(super) struct SocketStream<S> {
     io: S,
     pub(super) read: u64,
     pub(super) written: u64,
@@ -20,9 +20,9 @@ pub(super) struct Wire<S> {
     pub(super) owed: bool,
 }
 
-impl<S> Wire<S> {
+impl<S> SocketStream<S> {
     pub(super) fn new(io: S) -> Self {
-        Wire { io, read: 0, written: 0, held: false, owed: false }
+        SocketStream { io, read: 0, written: 0, held: false, owed: false }
     }
 
     /// Returns the stream itself, to look at.
@@ -36,7 +36,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for SocketStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buffer);
@@ -45,7 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for SocketStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.held {
             // No waker is registered: the socket flushes the library itself as soon as the data frame is written.

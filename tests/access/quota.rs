@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use tidegate::authorizer::{QuotaKey, QuotaStore as _, RedisQuotaStore};
 use tidegate::clock::Timestamp;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Call, Keys, RedisConnection, read};
-use tidegate::registry::{Attachment, Mirror, WhenUnavailable};
+use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read};
+use tidegate::registry::{Attachment, RedisReplica, WhenUnavailable};
 use tidegate::telemetry::Metrics;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,18 +20,18 @@ use crate::support::{Client, RedisServer, Server, connect, eventually, raw, refu
 /// The store of one node, without the rest of it.
 struct Node {
     store: Arc<RedisQuotaStore>,
-    mirror: Arc<Mirror>,
+    replica: Arc<RedisReplica>,
     _stop: DropGuard,
 }
 
 impl Node {
     async fn start(server: &RedisServer) -> Self {
         let gauge = Metrics::new("memory").registry();
-        let mirror = Arc::new(Mirror::new(Keys::new("t"), 1, WhenUnavailable::Accept, gauge));
-        let store = Arc::new(RedisQuotaStore::new(Arc::clone(&mirror)));
+        let replica = Arc::new(RedisReplica::new(Keys::new("t"), 1, WhenUnavailable::Accept, gauge));
+        let store = Arc::new(RedisQuotaStore::new(Arc::clone(&replica)));
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(Arc::clone(&store).run(stop.clone()));
-        let node = Node { store, mirror, _stop: stop.drop_guard() };
+        let node = Node { store, replica, _stop: stop.drop_guard() };
         node.attach(server, 1).await;
         node
     }
@@ -41,7 +41,7 @@ impl Node {
     }
 
     fn attach_to(&self, connection: RedisConnection, serial: u64) {
-        self.mirror.attach(Attachment { connection, node: NodeId::random(), epoch: 1, serial }, false);
+        self.replica.attach(Attachment { connection, node: NodeId::random(), epoch: 1, serial }, false);
     }
 
     /// How many of so many, all at once, are let through.
@@ -120,7 +120,7 @@ async fn without_redis_nodes_go_on_and_the_difference_is_written_when_it_is_back
     let node = Node::start(&server).await;
     assert_eq!(node.take(10, 100).await, 10);
     server.kill();
-    node.mirror.detach("away".to_owned());
+    node.replica.detach("away".to_owned());
     let began = Instant::now();
     assert_eq!(node.take(60, 100).await, 60);
     assert_eq!(node.take(60, 100).await, 30, "by itself a node lets no more through than the quota");
@@ -140,7 +140,7 @@ async fn a_redis_that_hangs_holds_nobody_up_for_long_and_nothing_is_counted_twic
     let node = Node::start(&server).await;
     assert_eq!(node.take(10, 100).await, 10);
     let hung = server.connection().await;
-    let (_, taken) = tokio::join!(hung.run_one(Call::command("DEBUG", "SLEEP".to_owned()).arg("2")), async {
+    let (_, taken) = tokio::join!(hung.run_one(RedisCommand::new("DEBUG", "SLEEP".to_owned()).arg("2")), async {
         let began = Instant::now();
         let taken = node.take(50, 100).await + node.take(50, 100).await;
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
@@ -253,8 +253,9 @@ async fn every_use_counts_once_wherever_it_lands_and_a_restart_forgets_none() {
     }
     let keys = redis.keys().await;
     let name = keys.iter().find(|key| key.contains("quota")).expect("a count");
-    let used: u64 = read(redis.connection().await.run_one(Call::command("GET", name.clone())).await.expect("a count"))
-        .expect("a number");
+    let used: u64 =
+        read(redis.connection().await.run_one(RedisCommand::new("GET", name.clone())).await.expect("a count"))
+            .expect("a number");
     assert_eq!(used, 12, "{name}");
     // A connection can always be closed.
     assert!(call(&other, "DELETE", &third_id).await.starts_with("HTTP/1.1 204"));

@@ -1,6 +1,6 @@
 use http::Method;
 use serde_json::{Value, json};
-use tidegate::cluster::{Member, NodeKey};
+use tidegate::cluster::{ClusterMember, NodeKey};
 
 use crate::support::{Mode, TestClient, TestCluster, TestNode, TestProxy, eventually, request};
 
@@ -45,7 +45,7 @@ async fn the_members_of_a_dead_node_vanish_with_it() {
     assert_eq!(asked, (200, json!({ "connections": 1, "unreachableNodes": 1 })));
 
     let [first_member, member] = others;
-    second.knows([first_member, Member { key: NodeKey::Dead { epoch: 1 }, lease_alive: false, ..member }]);
+    second.knows([first_member, ClusterMember { key: NodeKey::Dead { epoch: 1 }, lease_alive: false, ..member }]);
     assert_eq!(call(second, Method::POST, "@groups/a", "two").await, reached(1, 0));
     assert_eq!(call(second, Method::PUT, &path, "").await.0, 410);
     let targets = json!({ "targets": { "connections": [dead.id, alive.id] }, "data": "three" }).to_string();

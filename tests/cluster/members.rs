@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tidegate::cluster::link::PeerLink;
-use tidegate::cluster::{Member, NodeKey, Table};
+use tidegate::cluster::{ClusterMember, NodeKey, NodeTable};
 use tidegate::id::{ConnectionId, NodeId};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -62,13 +62,14 @@ async fn what_the_table_says_of_a_node_without_a_link_is_answered() {
     let cluster = TestCluster::start_apart(1).await;
     let node = &cluster.nodes[0];
     let address = closed_port().await;
-    let member = |key, lease_alive| Member { node: NodeId::random(), key, lease_alive, ..node.member_at(address) };
+    let member =
+        |key, lease_alive| ClusterMember { node: NodeId::random(), key, lease_alive, ..node.member_at(address) };
     let alive = member(NodeKey::Live { epoch: 1 }, true);
     let lapsed = member(NodeKey::Live { epoch: 1 }, false);
     let missing = member(NodeKey::Missing, false);
     let dead = member(NodeKey::Dead { epoch: 1 }, false);
     let departed = NodeId::random();
-    node.membership.replace(Table {
+    node.membership.replace(NodeTable {
         departed: [(departed, Instant::now())].into(),
         ..node.table([alive.clone(), lapsed.clone(), missing.clone(), dead.clone()], Some(LEASE * 2))
     });
@@ -102,7 +103,7 @@ async fn a_condemned_node_is_gone_although_it_is_linked() {
     let cluster = TestCluster::start(2).await;
     let [condemned, node] = &cluster.nodes[..] else { panic!() };
     let client = condemned.connect().await;
-    node.knows([Member { key: NodeKey::Dead { epoch: 1 }, lease_alive: false, ..condemned.member() }]);
+    node.knows([ClusterMember { key: NodeKey::Dead { epoch: 1 }, lease_alive: false, ..condemned.member() }]);
     eventually("its link is closed", || !node.is_linked(condemned.id())).await;
     assert_eq!(node.http().await.post(&client.id, "x").await.error(), GONE);
 }

@@ -3,7 +3,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidegate::redis_client::{Call, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
+use tidegate::redis_client::{RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
 
 use super::eventually;
 
@@ -91,7 +91,7 @@ impl RedisServer {
     /// Runs one command whose name and arguments are these words.
     pub(crate) async fn run(&self, words: &[&'static str]) -> Value {
         let [name, first, rest @ ..] = words else { panic!("a command with an argument") };
-        let call = rest.iter().fold(Call::command(name, (*first).to_owned()), |call, word| call.arg(word));
+        let call = rest.iter().fold(RedisCommand::new(name, (*first).to_owned()), |call, word| call.arg(word));
         self.connection().await.run_one(call).await.expect("an answer")
     }
 

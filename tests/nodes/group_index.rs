@@ -91,8 +91,8 @@ async fn members_of_a_dead_node_vanish_when_it_is_buried() {
     .await;
     let left = holders(&nodes.redis, "t:g:{chat/room-1}").await;
     assert_eq!(left.into_keys().collect::<Vec<_>>(), sorted(&ids[..2]));
-    let words: BTreeMap<String, String> = read(nodes.redis.run(&["HGETALL", "t:roster"]).await).unwrap();
-    assert_eq!(words.into_keys().collect::<Vec<_>>(), sorted(&ids[..2]));
+    let leases: BTreeMap<String, String> = read(nodes.redis.run(&["HGETALL", "t:roster"]).await).unwrap();
+    assert_eq!(leases.into_keys().collect::<Vec<_>>(), sorted(&ids[..2]));
     eventually("it is not asked any more", async || {
         caller.post(&nodes.all[0], "@groups/room-1", "x").await == reached(4, 0)
     })

@@ -43,7 +43,7 @@ async fn across_a_cut_between_all_nodes_pushes_are_503_and_all_else_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stops_for_less_than_its_lease_holds_up_its_own_clients_alone() {
-    // It stops for 2 s, and is given up no sooner than 2/3 of this after its last beat.
+    // It stops for 2 s, and is given up no sooner than 2/3 of this after its last heartbeat.
     let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(6), ..Plan::default() }).await;
     let crowd = Crowd::gather(60, 0, &nodes.ledger, &nodes.entrances).await;
     let [hangs, here, there] = &nodes.all[..] else { panic!() };

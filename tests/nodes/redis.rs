@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate::redis_client::Call;
+use tidegate::redis_client::RedisCommand;
 use tokio::time::sleep;
 
 use crate::harness::{Crowd, Nodes, Plan, Session, Visitor};
@@ -106,9 +106,9 @@ async fn redis_slow_full_read_only_or_locked_is_said_and_passes() {
     // Another password than the nodes have.
     let opened = redis.connection().await;
     redis.run(&["CONFIG", "SET", "requirepass", "other"]).await;
-    opened.run_one(Call::command("CLIENT", "KILL".into()).arg("TYPE").arg("normal")).await.unwrap();
+    opened.run_one(RedisCommand::new("CLIENT", "KILL".into()).arg("TYPE").arg("normal")).await.unwrap();
     visits.push(trouble("user name or the password").await);
-    opened.run_one(Call::command("CONFIG", "SET".into()).arg("requirepass").arg("")).await.unwrap();
+    opened.run_one(RedisCommand::new("CONFIG", "SET".into()).arg("requirepass").arg("")).await.unwrap();
     well().await;
 
     check_out(nodes, crowd, visits).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tidegate::redis_client::{self, Call, RedisConnection, read};
+use tidegate::redis_client::{self, RedisCommand, RedisConnection, read};
 
 use crate::groups::{Caller, reached, room};
 use crate::harness::{EventType, Nodes, Plan, RedisServer, Visitor, eventually};
@@ -102,7 +102,7 @@ async fn the_rights_that_the_documentation_names_are_enough_and_nothing_is_denie
 
 /// How often Redis has refused a login or a command, by its own log.
 async fn denied(redis: &RedisConnection) -> i64 {
-    let log = redis.run_one(Call::command("ACL", "LOG".to_owned())).await.unwrap();
+    let log = redis.run_one(RedisCommand::new("ACL", "LOG".to_owned())).await.unwrap();
     let entries: Vec<HashMap<String, redis_client::Value>> = read(log).unwrap();
     entries.into_iter().map(|mut entry| read::<i64>(entry.remove("count").unwrap()).unwrap()).sum()
 }
@@ -151,7 +151,7 @@ async fn a_node_that_waits_for_redis_says_why_at_once_and_again_when_the_cause_c
     eventually("it has tried some times", || async { denied(&admin).await >= 5 }).await;
     // It is let in, without the right to do anything.
     let set = |words: &[&str]| {
-        let call = Call::command("ACL", "SETUSER".to_owned());
+        let call = RedisCommand::new("ACL", "SETUSER".to_owned());
         words.iter().fold(call, |call, word| call.arg(word))
     };
     admin.run_one(set(&["default", "resetpass", ">wrong", "-@all", "+acl"])).await.unwrap();

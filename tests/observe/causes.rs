@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Call, Keys};
+use tidegate::redis_client::{Keys, RedisCommand};
 use tidegate::telemetry::Metrics;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -300,8 +300,9 @@ async fn other_nodes(moved: &mut Moved) {
     // Two have died whose records nobody could read: one for a long time, one just now.
     for (dead, at) in [(NodeId::random(), "1"), (NodeId::random(), "9999999999999")] {
         let keys = Keys::new("tidegate");
-        let record = Call::command("HSET", keys.unreadable(dead)).arg("a connection").arg("no record").arg("").arg(at);
-        let index = Call::command("HSET", keys.unreadable_index()).arg(dead.to_string()).arg("{}");
+        let record =
+            RedisCommand::new("HSET", keys.unreadable(dead)).arg("a connection").arg("no record").arg("").arg(at);
+        let index = RedisCommand::new("HSET", keys.unreadable_index()).arg(dead.to_string()).arg("{}");
         redis.connection().await.run(&[record, index]).await.unwrap();
     }
     let late = settings.start().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate::cluster::{Directory, Standing};
-use tidegate::redis_client::{Call, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
+use tidegate::redis_client::{RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
 use tidegate::registry::Query;
 use tidegate::session::Closing;
 
@@ -24,7 +24,7 @@ async fn cluster(arguments: &[&str]) -> ([RedisServer; 2], RedisSettings) {
         server.run(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
     }
     let [first, second] = &servers;
-    let meet = Call::command("CLUSTER", "MEET".to_owned())
+    let meet = RedisCommand::new("CLUSTER", "MEET".to_owned())
         .arg("127.0.0.1")
         .arg(second.port().to_string())
         .arg(bus[1].to_string());
@@ -55,10 +55,10 @@ async fn nodes_live_in_a_redis_cluster() {
         for _ in 0..50 {
             node.open().await;
         }
-        assert!(node.mirror.flush().await);
+        assert!(node.replica.flush().await);
     }
     let connection = RedisConnection::open(&redis, SOON).await.expect("a connection");
-    let directory = Directory::new(connection, nodes[0].mirror.keys().clone());
+    let directory = Directory::new(connection, nodes[0].replica.keys().clone());
     assert_eq!(directory.count(None).await.expect("a number"), 200);
     let mut shown = 0;
     let mut cursor = None;
@@ -107,10 +107,10 @@ async fn the_rights_that_the_documentation_names_are_enough_in_a_redis_cluster()
     for node in &nodes {
         node.is("attached").await;
         node.open().await;
-        assert!(node.mirror.flush().await);
+        assert!(node.replica.flush().await);
     }
     let directory = RedisConnection::open(&redis, SOON).await.expect("a connection");
-    let directory = Directory::new(directory, nodes[0].mirror.keys().clone());
+    let directory = Directory::new(directory, nodes[0].replica.keys().clone());
     assert_eq!(directory.count(None).await.expect("a number"), 4);
     for server in &servers {
         let log: Vec<Vec<Value>> = read(server.run(&["ACL", "LOG"]).await).expect("a list");

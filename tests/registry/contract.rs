@@ -1,4 +1,4 @@
-//! What a registry promises, with and without a mirror.
+//! What a registry promises, with and without a replica.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tidegate::session::Closing;
 
 use crate::support::{Node, RedisServer, connection, outbox};
 
-/// The registry under test, and how to see that it is mirrored.
+/// The registry under test, and how to see that it is replicated.
 enum Subject {
     Memory(Arc<Registry>),
     Mirrored(RedisServer, Box<Node>),
@@ -40,7 +40,7 @@ impl Subject {
 
     async fn settled(&self) {
         if let Subject::Mirrored(server, node) = self {
-            node.is_mirrored(server).await;
+            node.is_replicated(server).await;
         }
     }
 }

@@ -1,16 +1,17 @@
 //! A node that others have condemned.
 
-use tidegate::redis_client::{Call, read};
+use tidegate::redis_client::{RedisCommand, read};
 use tidegate::registry::record::RecordState;
 
 use crate::support::{Node, RedisServer, connection, eventually, outbox};
 
 /// Writes a tombstone for a node, of its own registration or of another.
 async fn condemn(server: &RedisServer, node: &Node, own_epoch: bool) {
-    let (redis, key) = (server.connection().await, node.mirror.keys().node(node.id()));
-    let live: String = read(redis.run_one(Call::command("GET", key.clone())).await.expect("an answer")).expect("text");
+    let (redis, key) = (server.connection().await, node.replica.keys().node(node.id()));
+    let live: String =
+        read(redis.run_one(RedisCommand::new("GET", key.clone())).await.expect("an answer")).expect("text");
     let dead = if own_epoch { live.replace("live", "dead") } else { "dead 0".to_owned() };
-    redis.run_one(Call::command("SET", key).arg(dead)).await.expect("an answer");
+    redis.run_one(RedisCommand::new("SET", key).arg(dead)).await.expect("an answer");
 }
 
 #[tokio::test]
@@ -33,9 +34,9 @@ async fn a_condemned_node_closes_its_sessions_and_goes_on_under_a_new_id() {
     for id in [open.id, connecting.id] {
         assert!(node.registry.end(&id, tidegate::session::Closing::fenced()));
     }
-    node.is_mirrored(&server).await;
+    node.is_replicated(&server).await;
     assert!(node.records(&server).await.values().all(|record| matches!(record.state, RecordState::Ended { .. })));
-    assert!(server.keys().await.contains(&node.mirror.keys().node(fenced)), "the tombstone is left alone");
+    assert!(server.keys().await.contains(&node.replica.keys().node(fenced)), "the tombstone is left alone");
     let new = node.open().await;
     assert_eq!(new.id.node(), node.id());
 }
@@ -59,5 +60,5 @@ async fn a_condemned_node_leaves_to_others_what_they_have_and_keeps_what_nobody_
     assert!(node.registry.get_ended(&unknown.id).is_none(), "its `$connect` is under way");
     assert!(node.registry.end(&unknown.id, tidegate::session::Closing::fenced()));
     assert_eq!((node.registry.live(), node.registry.all()), (0, vec![unknown.id]));
-    node.is_mirrored(&server).await;
+    node.is_replicated(&server).await;
 }

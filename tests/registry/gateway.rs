@@ -1,4 +1,4 @@
-//! A whole gateway with a mirrored registry: readiness, new connections, what operators get over HTTP.
+//! A whole gateway whose registry has a Redis replica: readiness, new connections, what operators get over HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and
     let gateway = Gateway::start(configuration(&server, "accept")).await.expect("a gateway");
     gateway.ready().await;
     dead.kill().await;
-    let (tombstone, id) = (dead.mirror.keys().node(dead.id()), dead.id().to_string());
+    let (tombstone, id) = (dead.replica.keys().node(dead.id()), dead.id().to_string());
     eventually("the records go", || async {
         server.keys().await.iter().all(|key| !key.contains(&id) || *key == tombstone)
     })

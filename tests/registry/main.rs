@@ -1,5 +1,5 @@
-//! The registry as it is built: one contract suite that runs with memory and with the mirror, and what happens to the
-//! mirror when Redis is slow, away, full, read-only or forgetful. Each test starts its own `redis-server`.
+//! The registry as it is built: one contract suite that runs with memory and with the replica, and what happens to the
+//! replica when Redis is slow, away, full, read-only or forgetful. Each test starts its own `redis-server`.
 
 mod support;
 

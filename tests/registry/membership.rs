@@ -55,7 +55,7 @@ async fn a_killed_node_is_known_without_a_lease() {
     eventually("its lease lapses", || async {
         match first.membership.standing(&second.id(), LEASE) {
             Standing::Known(member) => !member.lease_alive,
-            // One beat later it is condemned, which a busy machine may see first.
+            // One heartbeat later it is condemned, which a busy machine may see first.
             Standing::Gone => true,
             Standing::Unknown { .. } => false,
         }

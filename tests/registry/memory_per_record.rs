@@ -1,6 +1,6 @@
 //! What a connection costs in Redis.
 
-use tidegate::redis_client::{BUCKETS, Call, read};
+use tidegate::redis_client::{BUCKETS, RedisCommand, read};
 
 use crate::support::{BROWSER, Node, RedisServer, connection, outbox};
 
@@ -26,11 +26,11 @@ async fn a_connection_costs_less_than_250_bytes_with_a_browsers_user_agent() {
             node.registry.open(&connection.id, outbox());
         }
     }
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     let redis = server.connection().await;
-    let keys = (0..BUCKETS).map(|bucket| node.mirror.keys().bucket(node.id(), bucket));
-    let usage = |key: String| Call::command("MEMORY", "USAGE".to_owned()).arg(key).arg("SAMPLES").arg("0");
-    let calls: Vec<Call> = keys.chain([node.mirror.keys().strings(node.id())]).map(usage).collect();
+    let keys = (0..BUCKETS).map(|bucket| node.replica.keys().bucket(node.id(), bucket));
+    let usage = |key: String| RedisCommand::new("MEMORY", "USAGE".to_owned()).arg(key).arg("SAMPLES").arg("0");
+    let calls: Vec<RedisCommand> = keys.chain([node.replica.keys().strings(node.id())]).map(usage).collect();
     let bytes: u64 =
         redis.run(&calls).await.expect("answers").into_iter().map(|bytes| read::<u64>(bytes).expect("a size")).sum();
     let each = bytes / CONNECTIONS as u64;

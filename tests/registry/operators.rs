@@ -18,8 +18,8 @@ async fn nodes_and_connections_of_all_nodes_are_shown_a_page_at_a_time() {
         expected.insert(first.open().await.id.to_string());
         expected.insert(second.open().await.id.to_string());
     }
-    assert!(first.mirror.flush().await && second.mirror.flush().await);
-    let directory = Directory::new(server.connection().await, first.mirror.keys().clone());
+    assert!(first.replica.flush().await && second.replica.flush().await);
+    let directory = Directory::new(server.connection().await, first.replica.keys().clone());
 
     let nodes = directory.nodes().await.expect("nodes");
     let mut ids = [first.id(), second.id()];
@@ -47,7 +47,7 @@ async fn the_command_line_shows_the_same() {
     for _ in 0..3 {
         node.open().await;
     }
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     let file = tempfile::NamedTempFile::new().expect("a file");
     let text = format!(
         "registry: {{ type: redis, url: '{}', keyPrefix: t }}\ncluster: {{ secret: a secret of sixteen }}\n{API}",

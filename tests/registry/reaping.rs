@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Call, Keys, RedisConnection, read, reaping, scripts};
+use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read, reaping, scripts};
 
 use crate::support::RedisServer;
 
@@ -30,7 +30,7 @@ impl Test {
     }
 
     #[track_caller]
-    fn check(&self, call: Call, expected: &str) -> impl Future<Output = ()> {
+    fn check(&self, call: RedisCommand, expected: &str) -> impl Future<Output = ()> {
         let (redis, expected) = (self.redis.clone(), expected.to_owned());
         let caller = std::panic::Location::caller();
         async move {
@@ -39,37 +39,37 @@ impl Test {
         }
     }
 
-    async fn ask<T: FromRedisValue>(&self, call: Call) -> T {
+    async fn ask<T: FromRedisValue>(&self, call: RedisCommand) -> T {
         self.redis.run_one(call).await.and_then(read).expect("an answer")
     }
 
-    async fn run(&self, call: Call) {
+    async fn run(&self, call: RedisCommand) {
         self.redis.run_one(call).await.expect("an answer");
     }
 
     async fn set(&self, key: &str, value: &str) {
-        self.run(Call::command("SET", key.to_owned()).arg(value)).await;
+        self.run(RedisCommand::new("SET", key.to_owned()).arg(value)).await;
     }
 
     async fn get(&self, key: String) -> Option<String> {
-        self.ask(Call::command("GET", key)).await
+        self.ask(RedisCommand::new("GET", key)).await
     }
 
     async fn ttl(&self, key: String) -> i64 {
-        self.ask(Call::command("PTTL", key)).await
+        self.ask(RedisCommand::new("PTTL", key)).await
     }
 
     async fn exists(&self, key: String) -> bool {
-        self.ask(Call::command("EXISTS", key)).await
+        self.ask(RedisCommand::new("EXISTS", key)).await
     }
 
     async fn bucket(&self, bucket: usize) -> BTreeMap<String, String> {
         let key = self.keys.bucket(self.node, bucket);
-        self.ask(Call::command("HGETALL", key)).await
+        self.ask(RedisCommand::new("HGETALL", key)).await
     }
 
     async fn record(&self, bucket: usize, id: &str, record: &str) {
-        self.run(Call::command("HSET", self.keys.bucket(self.node, bucket)).arg(id).arg(record)).await;
+        self.run(RedisCommand::new("HSET", self.keys.bucket(self.node, bucket)).arg(id).arg(record)).await;
     }
 
     async fn claim(&self, by: NodeId) -> (String, Vec<String>) {
@@ -95,7 +95,7 @@ async fn a_node_is_condemned_as_it_was_seen_and_in_time_or_not_at_all() {
     let condemn = |seen: &str, not_after| reaping::condemn(&test.keys, test.node, seen, not_after);
     test.check(scripts::register(&test.keys, test.node, 7, LEASE), "OK").await;
     test.check(condemn("live 7", LATER), "ALIVE").await;
-    test.run(Call::command("DEL", test.keys.lease(test.node))).await;
+    test.run(RedisCommand::new("DEL", test.keys.lease(test.node))).await;
     test.check(condemn("live 7", 1), "LATE").await;
     test.check(condemn("live 6", LATER), "CHANGED").await;
     test.check(condemn("MISSING", LATER), "CHANGED").await;
@@ -132,7 +132,7 @@ async fn one_node_claims_a_bucket_and_only_of_a_dead_node() {
     assert_eq!(test.claim(test.other).await, ("TAKEN".to_owned(), vec![]));
     assert_eq!(test.keep(test.other).await, ("TAKEN".to_owned(), "dead 7".to_owned()));
     let claim = test.keys.claim(test.node, 3);
-    test.run(Call::command("PEXPIRE", claim.clone()).arg("1000")).await;
+    test.run(RedisCommand::new("PEXPIRE", claim.clone()).arg("1000")).await;
     assert_eq!(test.keep(test.reaper).await, ("OK".to_owned(), "dead 7".to_owned()));
     assert!(test.ttl(claim).await > 50_000, "it is renewed");
     assert_eq!(test.claim(test.reaper).await, mine, "it is read again");
@@ -156,7 +156,7 @@ async fn what_was_lost_is_written_back_and_what_is_there_stays() {
     assert!(!test.exists(test.keys.lease(test.node)).await);
     // A tombstone that would expire does not.
     test.set(&test.node_key(), "dead 7").await;
-    test.run(Call::command("PEXPIRE", test.node_key()).arg("100000")).await;
+    test.run(RedisCommand::new("PEXPIRE", test.node_key()).arg("100000")).await;
     test.check(restore(test.reaper, &[]), "MINE").await;
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 7"));
     assert_eq!(test.ttl(test.node_key()).await, -1);
@@ -188,20 +188,20 @@ async fn outcomes_are_noted_and_an_empty_bucket_is_given_back() {
 #[tokio::test]
 async fn a_node_is_buried_when_nothing_is_left_and_nobody_else_is_at_it() {
     let test = Test::start().await;
-    let bury = || reaping::bury(&test.keys, test.node, test.reaper);
-    test.check(bury(), "NO").await;
+    let remove = || reaping::remove(&test.keys, test.node, test.reaper);
+    test.check(remove(), "NO").await;
     test.set(&test.node_key(), "live 7").await;
-    test.check(bury(), "NO").await;
+    test.check(remove(), "NO").await;
     test.set(&test.node_key(), "dead 7").await;
     test.record(3, "a", "1").await;
-    test.check(bury(), "NO").await;
-    test.run(Call::command("DEL", test.keys.bucket(test.node, 3))).await;
+    test.check(remove(), "NO").await;
+    test.run(RedisCommand::new("DEL", test.keys.bucket(test.node, 3))).await;
     test.claim(test.other).await;
-    test.check(bury(), "NO").await;
-    test.run(Call::command("DEL", test.keys.claim(test.node, 3))).await;
+    test.check(remove(), "NO").await;
+    test.run(RedisCommand::new("DEL", test.keys.claim(test.node, 3))).await;
     test.claim(test.reaper).await;
-    test.run(Call::command("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
-    test.check(bury(), "OK").await;
+    test.run(RedisCommand::new("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
+    test.check(remove(), "OK").await;
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 7"), "a tombstone");
     assert!(test.ttl(test.node_key()).await > 3_000_000);
     assert!(!test.exists(test.keys.claim(test.node, 3)).await);
@@ -221,7 +221,7 @@ impl Test {
     }
 
     async fn unreadable(&self) -> BTreeMap<String, String> {
-        self.ask(Call::command("HGETALL", self.keys.unreadable(self.node))).await
+        self.ask(RedisCommand::new("HGETALL", self.keys.unreadable(self.node))).await
     }
 }
 
@@ -232,7 +232,7 @@ async fn records_are_set_aside_by_who_has_the_claim_and_the_node_is_buried_witho
     for id in ["a", "b", "c"] {
         test.record(3, id, "record").await;
     }
-    test.run(Call::command("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
+    test.run(RedisCommand::new("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
     let set_aside = |by, all: &[&str]| reaping::set_aside(&test.keys, (test.node, 3), by, &names(all));
     test.check(set_aside(test.reaper, &["a"]), "LOST").await;
     test.claim(test.reaper).await;
@@ -244,9 +244,9 @@ async fn records_are_set_aside_by_who_has_the_claim_and_the_node_is_buried_witho
     assert!(unreadable.remove("").unwrap().parse::<u64>().unwrap() > 0, "when");
     assert_eq!(unreadable, BTreeMap::from([("a", "record"), ("b", "record")].map(|(k, v)| (k.into(), v.into()))));
 
-    test.check(reaping::bury(&test.keys, test.node, test.reaper), "NO").await;
-    test.run(Call::command("DEL", test.keys.bucket(test.node, 3))).await;
-    test.check(reaping::bury(&test.keys, test.node, test.reaper), "OK").await;
+    test.check(reaping::remove(&test.keys, test.node, test.reaper), "NO").await;
+    test.run(RedisCommand::new("DEL", test.keys.bucket(test.node, 3))).await;
+    test.check(reaping::remove(&test.keys, test.node, test.reaper), "OK").await;
     assert!(test.ttl(test.node_key()).await > 3_000_000);
     assert!(test.exists(test.keys.strings(test.node)).await, "what was set aside may refer to them");
     assert_eq!(test.unreadable().await.len(), 3);
@@ -259,7 +259,7 @@ async fn what_was_set_aside_is_lost_when_its_time_is_over_and_not_before() {
     test.set(&test.node_key(), "dead 7").await;
     test.record(3, "a", "record").await;
     test.record(3, "b", "record").await;
-    test.run(Call::command("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
+    test.run(RedisCommand::new("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
     test.claim(test.reaper).await;
     test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["a"])), "OK").await;
     let (word, kept) = test.overdue(LEASE).await;
@@ -281,9 +281,9 @@ async fn what_can_be_read_after_all_goes_back_to_its_bucket_and_is_claimed() {
     }
     test.claim(test.reaper).await;
     test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["a", "b"])), "OK").await;
-    test.run(Call::command("DEL", test.keys.claim(test.node, 3))).await;
+    test.run(RedisCommand::new("DEL", test.keys.claim(test.node, 3))).await;
     // Its tombstone is gone.
-    test.run(Call::command("DEL", test.node_key())).await;
+    test.run(RedisCommand::new("DEL", test.node_key())).await;
     let revive = |by, all: &[&str]| reaping::revive(&test.keys, (test.node, 3), by, LEASE, &names(all));
     test.check(revive(test.reaper, &["a", "gone"]), "MINE").await;
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 0"));
@@ -294,7 +294,7 @@ async fn what_can_be_read_after_all_goes_back_to_its_bucket_and_is_claimed() {
     assert!(!test.exists(test.keys.unreadable(test.node)).await, "nothing is left of it");
     // A tombstone that would expire does not.
     test.set(&test.node_key(), "dead 7").await;
-    test.run(Call::command("PEXPIRE", test.node_key()).arg("100000")).await;
+    test.run(RedisCommand::new("PEXPIRE", test.node_key()).arg("100000")).await;
     test.check(revive(test.reaper, &[]), "MINE").await;
     assert_eq!((test.get(test.node_key()).await.as_deref(), test.ttl(test.node_key()).await), (Some("dead 7"), -1));
 }
@@ -305,8 +305,8 @@ async fn a_dead_node_is_taken_over_although_redis_has_no_memory_left() {
     test.record(3, "a", "1").await;
     test.record(3, "b", "1").await;
     test.set(&test.node_key(), "live 7").await;
-    test.run(Call::command("CONFIG", "SET".to_owned()).arg("maxmemory").arg("1")).await;
-    let full = Call::command("SET", "t:more".to_owned()).arg("1");
+    test.run(RedisCommand::new("CONFIG", "SET".to_owned()).arg("maxmemory").arg("1")).await;
+    let full = RedisCommand::new("SET", "t:more".to_owned()).arg("1");
     assert!(test.redis.run_one(full).await.is_err(), "it is full");
     test.check(reaping::condemn(&test.keys, test.node, "live 7", LATER), "OK").await;
     assert_eq!(test.claim(test.reaper).await.0, "MINE");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate::cluster::Directory;
 use tidegate::id::ConnectionId;
 use tidegate::principal::{AuthorizerContext, Principal};
-use tidegate::redis_client::{Call, Keys, read};
+use tidegate::redis_client::{Keys, RedisCommand, read};
 use tidegate::registry::record::RecordState;
 use tidegate::registry::{Query, RegistryState};
 use tidegate::request_context::Connection;
@@ -26,16 +26,16 @@ async fn a_connection_is_recorded_before_its_connect_is_sent_and_gone_after_its_
     assert_eq!(format!("{:?}", record.connection), format!("{connection:?}"));
 
     node.registry.open(&connection.id, outbox());
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     assert_eq!(node.records(&server).await[&connection.id].state, RecordState::Open);
 
     node.registry.end(&connection.id, Closing::deleted(4001, "kicked ä"));
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     let ended = RecordState::Ended { code: 4001, reason: "kicked ä".into(), attempt: 1 };
     assert_eq!(node.records(&server).await[&connection.id].state, ended);
 
     node.registry.settle(&connection.id);
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     assert!(node.records(&server).await.is_empty());
     node.leave().await;
     assert_eq!(server.keys().await, Vec::<String>::new());
@@ -46,13 +46,13 @@ async fn who_is_on_a_connection_is_written_anew_when_it_changes() {
     let server = RedisServer::start().await;
     let node = Node::start(&server).await;
     let connection = node.open().await;
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     let claims = |exp: &str| AuthorizerContext::Jwt { claims: Box::new([("exp".into(), exp.into())]), scopes: None };
     for exp in ["1790000600", "1790000900"] {
         let principal = Principal { authorizer: Some(claims(exp)), ..Principal::default() };
         connection.principal.store(Some(Arc::new(principal.clone())));
         node.registry.rewrite(&connection.id);
-        assert!(node.mirror.flush().await);
+        assert!(node.replica.flush().await);
         let record = &node.records(&server).await[&connection.id];
         assert_eq!(record.connection.principal.load().as_deref(), Some(&principal));
     }
@@ -90,16 +90,16 @@ async fn one_connection_at_a_time_costs_one_awaited_round_trip() {
         node.registry.record(&connection.id).await.expect("a record");
         times.push(begun.elapsed());
         node.registry.open(&connection.id, outbox());
-        assert!(node.mirror.flush().await);
+        assert!(node.replica.flush().await);
         node.registry.end(&connection.id, Closing::lost());
-        assert!(node.mirror.flush().await);
+        assert!(node.replica.flush().await);
         node.registry.settle(&connection.id);
-        assert!(node.mirror.flush().await);
+        assert!(node.replica.flush().await);
     }
     times.sort();
     let writes = commands(&server).await - before;
     println!("recorded within {:?} at the median, {:?} at the 99th percentile", times[150], times[296]);
-    // Two for the connect and two for the disconnect; the beats come on top.
+    // Two for the connect and two for the disconnect; the heartbeats come on top.
     assert!((1200..1250).contains(&writes), "{writes}");
 }
 
@@ -115,14 +115,14 @@ async fn a_record_that_cannot_be_read_takes_no_other_with_it() {
     let server = RedisServer::start().await;
     let node = Node::start(&server).await;
     let (first, second, third) = (node.open().await, node.open().await, node.open().await);
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     let redis = server.connection().await;
-    let key = |id| node.mirror.keys().bucket(node.id(), Keys::bucket_of(id));
+    let key = |id| node.replica.keys().bucket(node.id(), Keys::bucket_of(id));
     for (id, record) in [(&first.id, &[99, 1, 2][..]), (&second.id, &[1, 0xc1][..])] {
-        let call = Call::command("HSET", key(id)).arg(id.to_string()).arg(record);
+        let call = RedisCommand::new("HSET", key(id)).arg(id.to_string()).arg(record);
         redis.run_one(call).await.expect("an answer");
     }
-    let directory = Directory::new(redis, node.mirror.keys().clone());
+    let directory = Directory::new(redis, node.replica.keys().clone());
     let page = directory.connections(&Query::default(), None, 100).await.expect("a page");
     let shown: Vec<&str> = page.connections.iter().map(|c| c.connection_id.as_str()).collect();
     assert_eq!(shown, [third.id.to_string()]);
@@ -145,7 +145,7 @@ async fn a_clients_certificate_is_recorded_once_for_all_its_connections() {
     let records = node.records(&server).await;
     assert_eq!(records.len(), 2);
     assert!(records.values().all(|record| record.connection.client_cert == client_cert), "{records:?}");
-    let length = Call::command("HLEN", node.mirror.keys().strings(node.id()));
+    let length = RedisCommand::new("HLEN", node.replica.keys().strings(node.id()));
     let texts: u64 = read(server.connection().await.run_one(length).await.expect("an answer")).expect("a number");
     assert_eq!(texts, 1);
 }
@@ -182,9 +182,9 @@ async fn records_that_appear_or_vanish_behind_the_nodes_back_are_put_right() {
             break stranger;
         }
     };
-    assert!(node.mirror.flush().await);
+    assert!(node.replica.flush().await);
     let redis = server.connection().await;
-    let bucket = |name, id| Call::command(name, node.mirror.keys().bucket(node.id(), Keys::bucket_of(id)));
+    let bucket = |name, id| RedisCommand::new(name, node.replica.keys().bucket(node.id(), Keys::bucket_of(id)));
     for call in [
         bucket("HDEL", &lost.id).arg(lost.id.to_string()),
         bucket("HSET", &stranger).arg(stranger.to_string()).arg("x"),
@@ -192,7 +192,7 @@ async fn records_that_appear_or_vanish_behind_the_nodes_back_are_put_right() {
     ] {
         redis.run_one(call).await.expect("an answer");
     }
-    let fields = |call: Call| {
+    let fields = |call: RedisCommand| {
         let redis = redis.clone();
         async move { read::<Vec<String>>(redis.run_one(call).await.expect("an answer")).expect("names") }
     };
@@ -202,6 +202,6 @@ async fn records_that_appear_or_vanish_behind_the_nodes_back_are_put_right() {
             && !fields(bucket("HKEYS", &kept.id)).await.contains(&"no id at all".to_owned())
     })
     .await;
-    node.is_mirrored(&server).await;
+    node.is_replicated(&server).await;
     assert_eq!(node.state(), RegistryState::Attached);
 }

@@ -1,6 +1,6 @@
-//! A simulated cluster: real registries, mirrors, beats, writers and reapers, each process on a clock of its own, with a
-//! Redis in memory that runs the real scripts and can lose what it holds, links that can be cut, and a backend that
-//! remembers. What must always be true is checked at each step (`judge.rs`).
+//! A simulated cluster: real registries, replicas, heartbeats, writers and reapers, each process on a clock of its own,
+//! with a Redis in memory that runs the real scripts and can lose what it holds, links that can be cut, and a backend
+//! that remembers. What must always be true is checked at each step (`judge.rs`).
 //!
 //! `SEEDS=1000` runs as many random schedules, `SEED=7` one of them with its trace.
 

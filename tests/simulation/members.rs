@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tidegate::groups::Groups;
 use tidegate::id::ConnectionId;
 use tidegate::redis_client::Keys;
-use tidegate::registry::{Mirror, Roster};
+use tidegate::registry::{GroupIndex, RedisReplica};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::topic::{Topic, TopicKind, TopicName};
@@ -20,21 +20,21 @@ pub(crate) const API_ID: &str = "chat";
 /// More than a client is ever in.
 const MOST: usize = 100;
 
-/// What clients of one process are members of: the real groups, and the real roster that makes them known.
+/// What clients of one process are members of: the real groups, and the real group index that makes them known.
 pub(crate) struct Members {
     world: World,
     place: usize,
     random: Mutex<StdRng>,
     groups: Arc<Groups>,
-    pub(crate) roster: Arc<Roster>,
+    pub(crate) group_index: Arc<GroupIndex>,
 }
 
 impl Members {
-    pub(crate) fn new(world: &World, place: usize, seed: u64, mirror: &Arc<Mirror>) -> Self {
+    pub(crate) fn new(world: &World, place: usize, seed: u64, replica: &Arc<RedisReplica>) -> Self {
         let groups = Arc::<Groups>::default();
-        let roster = Arc::new(Roster::new(Arc::clone(&groups), Arc::clone(mirror)));
+        let group_index = Arc::new(GroupIndex::new(Arc::clone(&groups), Arc::clone(replica)));
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Members { world: world.clone(), place, random, groups, roster }
+        Members { world: world.clone(), place, random, groups, group_index }
     }
 
     /// All that clients join or become.
@@ -49,10 +49,10 @@ impl Members {
     pub(crate) fn change(&self, connection: &Connection, outbox: &Arc<Outbox>) -> impl Future<Output = ()> + use<> {
         let (id, name, is_calm) = (connection.id, self.name(), self.world.lock().is_calm);
         let number = if is_calm { None } else { self.join_or_leave(connection, outbox, &name) };
-        let (world, roster) = (self.world.clone(), Arc::clone(&self.roster));
+        let (world, group_index) = (self.world.clone(), Arc::clone(&self.group_index));
         async move {
             let Some(number) = number else { return };
-            roster.recorded().await;
+            group_index.recorded().await;
             let mut inner = world.lock();
             let now = inner.now;
             inner.judge.acknowledged(now, &id, &name, number);
@@ -94,7 +94,7 @@ impl Members {
             sleep(Duration::from_millis(pause)).await;
             let names = [self.name(), self.name()];
             let began = self.world.lock().now;
-            let found = self.roster.find(&API_ID.into(), names.iter().collect()).await;
+            let found = self.group_index.find(&API_ID.into(), names.iter().collect()).await;
             let mut inner = self.world.lock();
             let (now, present) = (inner.now, inner.names.clone());
             inner.judge.found((self.place, began, now), &names, found.as_ref(), &present);

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate::id::{ConnectionId, NodeId};
-use tidegate::registry::Holders;
+use tidegate::registry::MemberNodes;
 use tidegate::topic::TopicName;
 
 use crate::judge::Judge;
@@ -91,7 +91,7 @@ impl Judge {
         &mut self,
         (by, began, now): (usize, u64, u64),
         names: &[TopicName],
-        found: Option<&Holders>,
+        found: Option<&MemberNodes>,
         present: &BTreeMap<usize, NodeId>,
     ) {
         let Some(holders) = found else { return };
@@ -125,11 +125,11 @@ impl Inner {
         if *all != model.all() {
             wrong.push(format!("members are {all:?} instead of {:?}", model.all()));
         }
-        let words = self.store.fields("t:roster");
+        let leases = self.store.fields("t:roster");
         for node in live {
-            let until = words.get(&node.to_string()).and_then(|word| word.split(' ').nth(1)?.parse::<u64>().ok());
+            let until = leases.get(&node.to_string()).and_then(|word| word.split(' ').nth(1)?.parse::<u64>().ok());
             if until.is_none_or(|until| until <= self.now + self.clock_ahead) {
-                wrong.push(format!("{node} has not given its word: {words:?}"));
+                wrong.push(format!("{node} has not given its word: {leases:?}"));
             }
             let mut topics = BTreeSet::new();
             for name in Members::names() {

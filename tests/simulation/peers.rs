@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use tidegate::cluster::{Membership, Peers, Relayed};
+use tidegate::cluster::{Membership, Peers, RelayedRenewal};
 use tidegate::id::NodeId;
 use tidegate::redis_client::Reach;
 use tokio::sync::oneshot;
@@ -25,7 +25,7 @@ impl fmt::Debug for SimPeers {
 }
 
 impl Peers for SimPeers {
-    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<Relayed>> {
+    fn renew(&self, epoch: u64, lease: Duration, within: Duration) -> BoxFuture<'_, Vec<RelayedRenewal>> {
         Box::pin(async move {
             let answers: Vec<_> = {
                 let inner = self.world.lock();
@@ -46,7 +46,7 @@ impl Peers for SimPeers {
             };
             let answers = join_all(answers).await;
             let inner = self.world.lock();
-            let heard = |(other, answer): (usize, Result<Result<Relayed, _>, _>)| {
+            let heard = |(other, answer): (usize, Result<Result<RelayedRenewal, _>, _>)| {
                 answer.ok()?.ok().filter(|_| inner.is_linked(self.place, other))
             };
             answers.into_iter().filter_map(heard).collect()

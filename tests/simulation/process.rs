@@ -6,12 +6,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidegate::clock::Timestamp;
 use tidegate::cluster::{
-    Beat, BeatHandle, BeatSettings, Membership, Reaper, ReaperSettings, Standing, Times, Wanted, renew_for,
+    Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, PeerLease, Reaper, ReaperSettings, Standing, Times,
+    renew_for,
 };
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::redis_client::Keys;
-use tidegate::registry::claims::Arrival;
-use tidegate::registry::{Mirror, Registry, WhenUnavailable, watch_gate, writer};
+use tidegate::registry::claims::ClaimedEvent;
+use tidegate::registry::{RedisReplica, Registry, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
 use tidegate::session::{Closing, Outbox};
 use tidegate::telemetry::Metrics;
@@ -31,8 +32,8 @@ const STEP: Duration = Duration::from_millis(100);
 /// Pause before an event is sent again.
 const RETRY: Duration = Duration::from_millis(700);
 
-/// One process: its own runtime with its own clock, and in it the real registry, mirror, beat, writer and reaper. The flows
-/// of clients and backends around them are short.
+/// One process: its own runtime with its own clock, and in it the real registry, replica, heartbeat, writer and reaper.
+/// The flows of clients and backends around them are short.
 pub(crate) struct Process {
     runtime: Runtime,
     /// Its clock runs so much faster than true time.
@@ -40,7 +41,7 @@ pub(crate) struct Process {
     /// Stopped since then, in true ms.
     stopped: Option<u64>,
     pub(crate) flows: Arc<Flows>,
-    beat: BeatHandle,
+    heartbeat: HeartbeatHandle,
 }
 
 /// What runs in a process beside the cluster.
@@ -48,7 +49,7 @@ pub(crate) struct Flows {
     world: World,
     place: usize,
     pub(crate) registry: Arc<Registry>,
-    mirror: Arc<Mirror>,
+    replica: Arc<RedisReplica>,
     membership: Arc<Membership>,
     pub(crate) members: Arc<Members>,
     random: Mutex<StdRng>,
@@ -61,16 +62,16 @@ impl Process {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let mut random = StdRng::seed_from_u64(seed);
         let node = NodeId::from_bits(random.random::<u64>() >> 16);
-        let (flows, beat) = runtime.block_on(async {
+        let (flows, heartbeat) = runtime.block_on(async {
             let metrics = Metrics::new("memory");
-            let mut mirror = Mirror::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry());
-            mirror.set_batch(random.random_range(1..6));
-            let mirror = Arc::new(mirror);
+            let mut replica = RedisReplica::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry());
+            replica.set_batch(random.random_range(1..6));
+            let replica = Arc::new(replica);
             let times = Times::new(LEASE);
-            let registry = Arc::new(Registry::mirrored(node, times.hold(), Arc::clone(&mirror)));
+            let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
             let (membership, refreshes) = Membership::new();
             let membership = Arc::new(membership);
-            let settings = BeatSettings {
+            let settings = HeartbeatSettings {
                 redis: Arc::new(SimRedis { world: world.clone(), place }),
                 peers: Arc::new(SimPeers { world: world.clone(), place, membership: Arc::clone(&membership) }),
                 times,
@@ -78,12 +79,12 @@ impl Process {
                 seed: random.random(),
             };
             let member = (Arc::clone(&membership), refreshes);
-            let (beat, handle) = Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), member);
+            let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(&registry), Arc::clone(&replica), member);
             let settings = ReaperSettings { held_max: random.random_range(1..8), ..ReaperSettings::new(times) };
             let gauge = metrics.reaping();
             let reaper =
-                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), gauge);
-            let arrivals = registry.claims().arrivals().unwrap();
+                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
+            let events = registry.claims().events().unwrap();
             let (inbox, messages) = mpsc::unbounded_channel();
             {
                 let mut inner = world.lock();
@@ -94,23 +95,23 @@ impl Process {
                 inner.say(&format!("place {place} starts as {node}, clock rate {rate:.3}"));
             }
             let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-            tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&mirror), stop.clone()));
-            tasks.spawn(beat.run(stop.clone()));
+            tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&replica), stop.clone()));
+            tasks.spawn(heartbeat.run(stop.clone()));
             tasks.spawn(reaper.run(stop.clone()));
             tasks.spawn(watch_gate(Arc::clone(&registry), stop.clone()));
-            let members = Arc::new(Members::new(world, place, random.random(), &mirror));
-            tasks.spawn(Arc::clone(&members.roster).run(stop));
+            let members = Arc::new(Members::new(world, place, random.random(), &replica));
+            tasks.spawn(Arc::clone(&members.group_index).run(stop));
             let random = Mutex::new(random);
             let (world, leaving) = (world.clone(), AtomicBool::new(false));
-            let flows = Flows { world, place, registry, mirror, membership, members, random, tasks, leaving };
+            let flows = Flows { world, place, registry, replica, membership, members, random, tasks, leaving };
             let flows = Arc::new(flows);
-            flows.tasks.spawn(Arc::clone(&flows).take_over(arrivals));
+            flows.tasks.spawn(Arc::clone(&flows).take_over(events));
             flows.tasks.spawn(Arc::clone(&flows).answer(messages));
             flows.tasks.spawn(Arc::clone(&flows).push());
             flows.tasks.spawn(Arc::clone(&flows.members).find());
             (flows, handle)
         });
-        Process { runtime, rate, stopped: None, flows, beat }
+        Process { runtime, rate, stopped: None, flows, heartbeat }
     }
 
     /// Lives for so long by true time.
@@ -159,11 +160,11 @@ impl Process {
     /// Drains: clients are closed, then the node leaves.
     pub(crate) fn leave(&self) {
         self.send_clients_away();
-        let (beat, roster) = (self.beat.clone(), Arc::clone(&self.flows.members.roster));
+        let (heartbeat, group_index) = (self.heartbeat.clone(), Arc::clone(&self.flows.members.group_index));
         self.runtime.block_on(async {
             self.flows.tasks.spawn(async move {
-                roster.leave().await;
-                beat.leave().await;
+                group_index.leave().await;
+                heartbeat.leave().await;
             });
         });
     }
@@ -172,7 +173,7 @@ impl Process {
     pub(crate) fn describe(&self) -> String {
         let registry = &self.flows.registry;
         let gate = self.runtime.block_on(async { registry.gate().is_open() });
-        let counts = registry.mirror().and_then(|mirror| mirror.settled_counts());
+        let counts = registry.replica().and_then(|replica| replica.settled_counts());
         let settled = counts.map_or("busy".to_owned(), |counts| format!("{} settled", counts.iter().sum::<usize>()));
         format!(
             "{} {} {} {} entries {} held {settled}",
@@ -288,7 +289,7 @@ impl Flows {
         sleep(pause).await;
         loop {
             self.registry.gate().opened().await;
-            let Some(ended) = self.registry.take_up(&id) else { return };
+            let Some(ended) = self.registry.begin_attempt(&id) else { return };
             if self.tell(&id).await {
                 self.registry.settle(&ended.connection.id);
                 return;
@@ -316,8 +317,8 @@ impl Flows {
         !self.chance(0.05)
     }
 
-    async fn take_over(self: Arc<Self>, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
-        while let Some(Arrival { id, connecting }) = arrivals.recv().await {
+    async fn take_over(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<ClaimedEvent>) {
+        while let Some(ClaimedEvent { id, connecting }) = events.recv().await {
             let pause = if connecting { INTEGRATION_TIMEOUT } else { Duration::ZERO };
             self.tasks.spawn(Arc::clone(&self).deliver(id, pause));
         }
@@ -330,8 +331,8 @@ impl Flows {
                 Message::Renew { node, epoch, lease, reply } => {
                     let flows = Arc::clone(&self);
                     self.tasks.spawn(async move {
-                        let wanted = [Wanted { node, epoch, lease }];
-                        let mut answers = renew_for(&flows.mirror, &flows.membership, &wanted).await;
+                        let wanted = [PeerLease { node, epoch, lease }];
+                        let mut answers = renew_for(&flows.replica, &flows.membership, &wanted).await;
                         answers.pop().map(|answer| reply.send(answer))
                     });
                 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
-use tidegate::redis_client::{Call, Value};
+use tidegate::redis_client::{RedisCommand, Value};
 
 /// What Redis holds: keys, their values, and when they expire by its own clock.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +92,7 @@ impl Store {
         self.shared.lock().unwrap().data = Data::default();
     }
 
-    pub(crate) fn execute(&mut self, call: &Call) -> Value {
+    pub(crate) fn execute(&mut self, call: &RedisCommand) -> Value {
         let Some(text) = call.script_text() else {
             let mut words = vec![call.name().as_bytes().to_vec()];
             words.extend(call.keys().iter().map(|key| key.as_bytes().to_vec()));

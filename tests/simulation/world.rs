@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tidegate::id::{ConnectionId, NodeId};
-use tidegate::redis_client::{Call, Reach, Redis, RedisConnection, RedisError, Transport, Value};
+use tidegate::redis_client::{Reach, Redis, RedisCommand, RedisConnection, RedisError, Transport, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::judge::Judge;
@@ -40,7 +40,7 @@ pub(crate) struct Inner {
     /// The next write of members from this place comes late, and its connection is lost.
     pub(crate) delay_write: BTreeSet<usize>,
     /// Writes that come late, and when.
-    late: Vec<(u64, Vec<Call>)>,
+    late: Vec<(u64, Vec<RedisCommand>)>,
     /// Cuts between a place and Redis, and between two places.
     pub(crate) redis_cuts: BTreeSet<usize>,
     pub(crate) peer_cuts: BTreeSet<(usize, usize)>,
@@ -75,7 +75,7 @@ pub(crate) struct Place {
 
 /// What goes over a link.
 pub(crate) enum Message {
-    Renew { node: NodeId, epoch: u64, lease: Duration, reply: oneshot::Sender<tidegate::cluster::Relayed> },
+    Renew { node: NodeId, epoch: u64, lease: Duration, reply: oneshot::Sender<tidegate::cluster::RelayedRenewal> },
     Push { id: ConnectionId, reply: oneshot::Sender<Pushed> },
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum Pushed {
 struct Request {
     place: usize,
     connection: u64,
-    calls: Vec<Call>,
+    calls: Vec<RedisCommand>,
     reply: oneshot::Sender<Result<Vec<Value>, RedisError>>,
 }
 
@@ -260,7 +260,7 @@ impl Inner {
     }
 }
 
-fn writes_members(calls: &[Call]) -> bool {
+fn writes_members(calls: &[RedisCommand]) -> bool {
     calls.iter().any(|call| call.script_text().is_some() && call.keys().get(1).is_some_and(|key| key.ends_with("}:t")))
 }
 
@@ -336,7 +336,7 @@ impl Redis for SimRedis {
 }
 
 impl Transport for SimConnection {
-    fn run(&self, calls: Vec<Call>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>> {
+    fn run(&self, calls: Vec<RedisCommand>) -> BoxFuture<'_, Result<Vec<Value>, RedisError>> {
         let (reply, answer) = oneshot::channel();
         let request = Request { place: self.place, connection: self.number, calls, reply };
         self.world.lock().queue.push(request);

@@ -3,25 +3,25 @@
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::Beat;
-use crate::cluster::observe::Doomed;
-use crate::redis_client::{Call, RedisConnection, read, reaping, scripts};
+use super::Heartbeat;
+use crate::cluster::observe::CondemnCandidate;
+use crate::redis_client::{RedisCommand, RedisConnection, read, reaping, scripts};
 use crate::telemetry::chain;
 
-impl Beat {
+impl Heartbeat {
     /// Condemns the nodes that were silent for long enough at the look that was sent at `sent`, if this node's own
     /// serving lease has not run out. Redis decides each case in one atomic step, by what it holds at that moment.
     pub(super) async fn condemn(&mut self, connection: &RedisConnection, sent: Instant) {
         let times = self.settings.times;
-        let doomed = self.observations.doomed(sent, times.watch());
-        if doomed.is_empty() || !self.registry.gate().is_open() {
+        let candidates = self.observations.condemnable(sent, times.watch());
+        if candidates.is_empty() || !self.registry.gate().is_open() {
             return;
         }
         let slack = u64::try_from(times.slack().as_millis()).unwrap_or(u64::MAX);
-        let call = |Doomed { node, key, time_millis }: &Doomed| -> Call {
-            reaping::condemn(self.mirror.keys(), *node, &key.to_text(), time_millis.saturating_add(slack))
+        let call = |CondemnCandidate { node, key, time_millis }: &CondemnCandidate| -> RedisCommand {
+            reaping::condemn(self.replica.keys(), *node, &key.to_text(), time_millis.saturating_add(slack))
         };
-        let calls: Vec<Call> = doomed.iter().map(call).collect();
+        let calls: Vec<RedisCommand> = candidates.iter().map(call).collect();
         let answers = match connection.run(&calls).await {
             Ok(answers) => answers,
             // The lease is renewed all the same. If the connection is at fault, the next heartbeat finds out.
@@ -34,7 +34,7 @@ impl Beat {
             }
         };
         self.condemning.over();
-        for (Doomed { node, key, .. }, answer) in doomed.iter().zip(answers) {
+        for (CondemnCandidate { node, key, .. }, answer) in candidates.iter().zip(answers) {
             let answer: String = read(answer).unwrap_or_default();
             if answer == scripts::OK {
                 warn!(%node, key = key.to_text(), "a node was silent for longer than its lease; it is declared dead");

@@ -1,6 +1,6 @@
 //! The heartbeat: this node's periodic exchange with Redis. It registers the node, renews its lease, looks at the other
-//! nodes, attaches the Redis replica ([`Mirror`]) and fills the table of members. Nothing else connects to Redis or
-//! reconnects.
+//! nodes, attaches the Redis replica ([`RedisReplica`]) and fills the table of members. Nothing else connects to Redis
+//! or reconnects.
 
 mod condemn;
 mod registration;
@@ -17,13 +17,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::decide::{Evidence, Proof, Renewal, after_renew, drifted, proof};
-use super::observe::{Looked, Observations};
+use super::decide::{Evidence, Proof, RenewalOutcome, after_renew, drifted, proof};
+use super::observe::{LookTimes, Observations};
 use super::survey::{Survey, SurveyError, look_at, survey};
-use super::{Member, Membership, NodeKey, Peers, RefreshRequests, Table, Times};
+use super::{ClusterMember, Membership, NodeKey, NodeTable, Peers, RefreshRequests, Times};
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scripts};
-use crate::registry::{Attachment, Mirror, Registry};
+use crate::registry::{Attachment, RedisReplica, Registry};
 use crate::telemetry::{RepeatedWarning, chain};
 
 /// Most steps of one heartbeat. Registering, registering anew after Redis has forgotten this node, and taking another
@@ -41,7 +41,7 @@ const WARNINGS_MAX: usize = 1024;
 
 /// Everything that the heartbeat is given.
 #[derive(Debug)]
-pub struct BeatSettings {
+pub struct HeartbeatSettings {
     pub redis: Arc<dyn Redis>,
     /// The other nodes, which renew this node's lease while Redis does not answer.
     pub peers: Arc<dyn Peers>,
@@ -54,9 +54,9 @@ pub struct BeatSettings {
 
 /// A handle on the running heartbeat.
 #[derive(Clone, Debug)]
-pub struct BeatHandle(mpsc::Sender<oneshot::Sender<()>>);
+pub struct HeartbeatHandle(mpsc::Sender<oneshot::Sender<()>>);
 
-impl BeatHandle {
+impl HeartbeatHandle {
     /// Writes what is still to be written and takes this node out of the cluster. Nothing of the node remains in Redis,
     /// unless it has connections whose `$disconnect` was not delivered: those are left to other nodes.
     pub async fn leave(&self) {
@@ -67,12 +67,12 @@ impl BeatHandle {
     }
 }
 
-/// The heartbeat of this node. [`Beat::run`] is its only task.
+/// The heartbeat of this node. [`Heartbeat::run`] is its only task.
 #[derive(Debug)]
-pub struct Beat {
-    settings: BeatSettings,
+pub struct Heartbeat {
+    settings: HeartbeatSettings,
     registry: Arc<Registry>,
-    mirror: Arc<Mirror>,
+    replica: Arc<RedisReplica>,
     membership: Arc<Membership>,
     refreshes: RefreshRequests,
     commands: mpsc::Receiver<oneshot::Sender<()>>,
@@ -95,13 +95,13 @@ pub struct Beat {
     /// Warnings that were logged already.
     warned: HashSet<String>,
     /// Redis cannot be used.
-    trouble: RepeatedWarning,
+    failed: RepeatedWarning,
     /// Silent nodes cannot be declared dead.
     condemning: RepeatedWarning,
 }
 
 #[derive(Debug, Error)]
-enum BeatError {
+enum HeartbeatError {
     #[error("could not connect to Redis at {address}")]
     Connect {
         address: String,
@@ -116,33 +116,33 @@ enum BeatError {
     Unsettled,
 }
 
-impl BeatError {
+impl HeartbeatError {
     fn is_timeout(&self) -> bool {
         matches!(
             self,
-            BeatError::Connect { source: RedisError::TimedOut, .. }
-                | BeatError::Register(RedisError::TimedOut)
-                | BeatError::Survey(SurveyError::Redis(RedisError::TimedOut))
+            HeartbeatError::Connect { source: RedisError::TimedOut, .. }
+                | HeartbeatError::Register(RedisError::TimedOut)
+                | HeartbeatError::Survey(SurveyError::Redis(RedisError::TimedOut))
         )
     }
 }
 
-impl Beat {
-    /// Returns a heartbeat that has not begun, and a handle on it. `registry` has the Redis replica `mirror`.
+impl Heartbeat {
+    /// Returns a heartbeat that has not begun, and a handle on it. `registry` has the Redis replica `replica`.
     pub fn new(
-        settings: BeatSettings,
+        settings: HeartbeatSettings,
         registry: Arc<Registry>,
-        mirror: Arc<Mirror>,
+        replica: Arc<RedisReplica>,
         (membership, refreshes): (Arc<Membership>, RefreshRequests),
-    ) -> (Self, BeatHandle) {
+    ) -> (Self, HeartbeatHandle) {
         let (sender, commands) = mpsc::channel(1);
         let mut random = StdRng::seed_from_u64(settings.seed);
-        let beat = Beat {
+        let heartbeat = Heartbeat {
             epoch: registration::epoch(&mut random),
             random,
             settings,
             registry,
-            mirror,
+            replica,
             membership,
             refreshes,
             commands,
@@ -156,17 +156,17 @@ impl Beat {
             observations: Observations::default(),
             differing: 0,
             warned: HashSet::new(),
-            trouble: RepeatedWarning::default(),
+            failed: RepeatedWarning::default(),
             condemning: RepeatedWarning::default(),
         };
-        (beat, BeatHandle(sender))
+        (heartbeat, HeartbeatHandle(sender))
     }
 
     /// Runs heartbeats until `stop`, or until the node has left.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut next = Instant::now();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
-        let mirror = Arc::clone(&self.mirror);
+        let replica = Arc::clone(&self.replica);
         let mut began = None;
         loop {
             tokio::select! {
@@ -178,7 +178,7 @@ impl Beat {
                     let _ = done.send(());
                     return;
                 }
-                () = mirror.trouble() => {
+                () = replica.failed() => {
                     next = next.min(Instant::now() + self.retry_interval());
                     continue;
                 }
@@ -196,7 +196,7 @@ impl Beat {
             {
                 waiting.push(request);
             }
-            let is_attached = self.beat().await;
+            let is_attached = self.heartbeat().await;
             // After a failure the requests are dropped, which tells their callers.
             let waiting = std::mem::take(&mut waiting);
             if is_attached {
@@ -204,7 +204,7 @@ impl Beat {
                     let _ = refreshed.send(());
                 });
             }
-            let interval = if is_attached { self.settings.times.beat() } else { self.retry_interval() };
+            let interval = if is_attached { self.settings.times.heartbeat() } else { self.retry_interval() };
             next = now + interval.mul_f64(0.9 + 0.1 * self.random.random::<f64>());
         }
     }
@@ -216,7 +216,7 @@ impl Beat {
 
     /// Runs one heartbeat. The outcome is in the state of the Redis replica and in the table of members. Returns true
     /// if this node is attached.
-    async fn beat(&mut self) -> bool {
+    async fn heartbeat(&mut self) -> bool {
         let was_connected = self.connection.is_some();
         let mut outcome = self.attempt().await;
         if was_connected && outcome.as_ref().is_err_and(|error| !error.is_timeout()) {
@@ -227,7 +227,7 @@ impl Beat {
         }
         match outcome {
             Ok(()) => {
-                self.trouble.over();
+                self.failed.over();
                 true
             }
             Err(error) => {
@@ -238,7 +238,7 @@ impl Beat {
                 self.differing = 0;
                 self.observations.interrupt();
                 self.publish();
-                self.mirror.detach(why);
+                self.replica.detach(why);
                 if self.is_registered {
                     self.ask_others().await;
                 }
@@ -250,7 +250,7 @@ impl Beat {
     /// Says why Redis cannot be used: at once, when the cause changes, and once a minute.
     fn warn(&self, why: &str) {
         let redis = self.settings.redis.address();
-        match self.trouble.due(why) {
+        match self.failed.due(why) {
             None => debug!(redis, error = why, "the heartbeat failed; trying again soon"),
             Some(repeated) if self.is_registered => {
                 warn!(
@@ -291,38 +291,40 @@ impl Beat {
         }
     }
 
-    async fn attempt(&mut self) -> Result<(), BeatError> {
+    async fn attempt(&mut self) -> Result<(), HeartbeatError> {
         let connection = self.connect().await?;
         for _ in 0..STEPS_MAX {
             if !self.is_registered && !self.register(&connection).await? {
                 continue;
             }
-            let keys = self.mirror.keys();
+            let keys = self.replica.keys();
             let (node, sent) = (self.registry.node(), Instant::now());
-            let counts = self.mirror.settled_counts();
+            let counts = self.replica.settled_counts();
             let (lease, known) = (self.settings.times.lease(), self.observations.known());
             let survey = survey(&connection, keys, node, self.epoch, lease, &known).await;
-            let looked = Looked { sent, answered: Instant::now() };
-            self.mirror.metrics().took("survey", looked.answered - sent);
-            let survey = survey.map_err(BeatError::Survey)?;
+            let looked = LookTimes { sent, answered: Instant::now() };
+            self.replica.metrics().took("survey", looked.answered - sent);
+            let survey = survey.map_err(HeartbeatError::Survey)?;
             match after_renew(&survey.renewal, &self.former, self.registry.gate().is_open()) {
-                Renewal::Renewed => {
+                RenewalOutcome::Renewed => {
                     self.registry.gate().open_until(sent + self.settings.times.proven());
                     return self.renewed(&connection, survey, counts, looked).await;
                 }
-                Renewal::Forgotten => {
+                RenewalOutcome::Forgotten => {
                     warn!(%node, "Redis has forgotten this node; registering anew and writing its records back");
                     self.new_epoch();
                 }
-                Renewal::RolledBack { epoch } => self.rolled_back(epoch),
-                Renewal::Fenced => self.fence(&survey.renewal, &survey.run_id),
-                Renewal::Unexpected => return Err(BeatError::Survey(SurveyError::Redis(RedisError::Unexpected))),
+                RenewalOutcome::RolledBack { epoch } => self.rolled_back(epoch),
+                RenewalOutcome::Fenced => self.fence(&survey.renewal, &survey.run_id),
+                RenewalOutcome::Unexpected => {
+                    return Err(HeartbeatError::Survey(SurveyError::Redis(RedisError::Unexpected)));
+                }
             }
         }
-        Err(BeatError::Unsettled)
+        Err(HeartbeatError::Unsettled)
     }
 
-    async fn connect(&mut self) -> Result<RedisConnection, BeatError> {
+    async fn connect(&mut self) -> Result<RedisConnection, HeartbeatError> {
         if let Some(connection) = &self.connection {
             return Ok(connection.clone());
         }
@@ -341,12 +343,12 @@ impl Beat {
         Ok(connection)
     }
 
-    fn connect_error(&self, source: RedisError) -> BeatError {
-        BeatError::Connect { address: self.settings.redis.address(), source }
+    fn connect_error(&self, source: RedisError) -> HeartbeatError {
+        HeartbeatError::Connect { address: self.settings.redis.address(), source }
     }
 
-    async fn check_policy(&mut self, connection: &RedisConnection) -> Result<(), BeatError> {
-        let info = scripts::info(connection, self.mirror.keys(), self.registry.node(), "memory");
+    async fn check_policy(&mut self, connection: &RedisConnection) -> Result<(), HeartbeatError> {
+        let info = scripts::info(connection, self.replica.keys(), self.registry.node(), "memory");
         let info: String = match connection.run_one(info).await.and_then(read) {
             Ok(info) => info,
             Err(RedisError::Denied(_)) => {
@@ -380,18 +382,18 @@ impl Beat {
         connection: &RedisConnection,
         mut survey: Survey,
         counts: Option<[usize; BUCKETS]>,
-        looked: Looked,
-    ) -> Result<(), BeatError> {
+        looked: LookTimes,
+    ) -> Result<(), HeartbeatError> {
         let node = self.registry.node();
         if survey.index.remove(&node).is_none() {
             // Another node or an operator removed this node's entry from the index.
-            let index = self.index_entry(self.mirror.keys(), node);
-            connection.run_one(index).await.map_err(BeatError::Register)?;
+            let index = self.index_entry(self.replica.keys(), node);
+            connection.run_one(index).await.map_err(HeartbeatError::Register)?;
             self.observations.interrupt();
         }
         let new: Vec<NodeId> = survey.index.keys().filter(|node| !survey.looks.contains_key(node)).copied().collect();
         if !new.is_empty() {
-            let looks = look_at(connection, self.mirror.keys(), &new).await.map_err(BeatError::Survey)?;
+            let looks = look_at(connection, self.replica.keys(), &new).await.map_err(HeartbeatError::Survey)?;
             survey.looks.extend(looks);
         }
         for (node, why) in &survey.unreadable {
@@ -407,14 +409,14 @@ impl Beat {
         }
         self.run_id = Some(survey.run_id);
         let times = self.settings.times;
-        let looked = Looked { answered: Instant::now(), ..looked };
+        let looked = LookTimes { answered: Instant::now(), ..looked };
         self.observations.note(looked, &survey.index, &survey.looks, times.watch(), times.slack());
         self.attached_since.get_or_insert(looked.sent);
         self.condemn(connection, looked.sent).await;
         self.publish();
 
         let attachment = Attachment { connection: connection.clone(), node, epoch: self.epoch, serial: self.serial };
-        self.mirror.attach(attachment, std::mem::take(&mut self.forgotten));
+        self.replica.attach(attachment, std::mem::take(&mut self.forgotten));
         self.compare_counts(counts, &survey.counts);
         Ok(())
     }
@@ -424,7 +426,7 @@ impl Beat {
     /// Redis counted. A look counts only if nothing was on its way to Redis before and after it, and no number changed
     /// in between.
     fn compare_counts(&mut self, before: Option<[usize; BUCKETS]>, there: &[usize]) {
-        let now = match (before, self.mirror.settled_counts()) {
+        let now = match (before, self.replica.settled_counts()) {
             (Some(before), Some(after)) if before == after => {
                 let differs = |bucket: &usize| there.get(*bucket) != Some(&before[*bucket]);
                 (0..before.len()).filter(differs).fold(0, |bits: u16, bucket| bits | 1 << bucket)
@@ -434,7 +436,7 @@ impl Beat {
         let drifted = drifted(self.differing, now);
         if drifted != 0 {
             warn!(buckets = drifted.count_ones(), "Redis has more or fewer records than this node; reconciling them");
-            self.mirror.reconcile(drifted);
+            self.replica.reconcile(drifted);
         }
         self.differing = now & !drifted;
     }
@@ -451,7 +453,7 @@ impl Beat {
                 && member.lease_alive
                 && self.warned.insert(format!("advertise {}", member.node))
             {
-                let Member { node, advertise, .. } = member;
+                let ClusterMember { node, advertise, .. } = member;
                 warn!(
                     other = %node, advertise,
                     "another node announces the same address, so peers reach only one of the two; unless it is this \
@@ -459,7 +461,7 @@ impl Beat {
                 );
             }
         }
-        self.membership.replace(Table {
+        self.membership.replace(NodeTable {
             members,
             departed: self.observations.departed(),
             dead: self.observations.dead(),

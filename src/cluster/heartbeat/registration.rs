@@ -5,52 +5,52 @@ use rand::rngs::StdRng;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Beat, BeatError};
-use crate::cluster::decide::{Registration, after_register, is_same_run, others_have_records};
-use crate::cluster::node_index::IndexEntry;
+use super::{Heartbeat, HeartbeatError};
+use crate::cluster::decide::{RegistrationOutcome, after_register, is_same_run, others_have_records};
+use crate::cluster::node_index::NodeIndexEntry;
 use crate::id::{NODE_ID_BYTES, NodeId};
-use crate::redis_client::{Call, Keys, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::{Keys, RedisCommand, RedisConnection, RedisError, read, scripts};
 use crate::registry::RegistryState;
 use crate::telemetry::chain;
 
 /// Most former epochs of this node that are remembered.
 const EPOCHS_MAX: usize = 16;
 
-impl Beat {
+impl Heartbeat {
     /// Registers this node: first its entry in the index, then its key, so that a crash in between leaves an entry that
     /// other nodes can find. Returns false if another step is needed.
-    pub(super) async fn register(&mut self, connection: &RedisConnection) -> Result<bool, BeatError> {
+    pub(super) async fn register(&mut self, connection: &RedisConnection) -> Result<bool, HeartbeatError> {
         let node = self.registry.node();
-        let keys = self.mirror.keys();
+        let keys = self.replica.keys();
         let index = self.index_entry(keys, node);
-        connection.run_one(index).await.map_err(BeatError::Register)?;
+        connection.run_one(index).await.map_err(HeartbeatError::Register)?;
         let register = scripts::register(keys, node, self.epoch, self.settings.times.lease());
-        let answer: String = connection.run_one(register).await.and_then(read).map_err(BeatError::Register)?;
+        let answer: String = connection.run_one(register).await.and_then(read).map_err(HeartbeatError::Register)?;
         match after_register(&answer, self.epoch, &self.former) {
-            Registration::Registered => {
+            RegistrationOutcome::Registered => {
                 self.is_registered = true;
                 self.observations.interrupt();
                 info!(%node, "this node is registered in Redis");
                 Ok(true)
             }
-            Registration::RolledBack { epoch } => {
+            RegistrationOutcome::RolledBack { epoch } => {
                 self.is_registered = true;
                 self.rolled_back(epoch);
                 Ok(true)
             }
-            Registration::Taken => {
+            RegistrationOutcome::Taken => {
                 // Nobody knows which server holds what was acknowledged under an earlier epoch. The empty run id equals
                 // none.
                 self.fence(&answer, "");
                 Ok(false)
             }
-            Registration::Unexpected => Err(BeatError::Register(RedisError::Unexpected)),
+            RegistrationOutcome::Unexpected => Err(HeartbeatError::Register(RedisError::Unexpected)),
         }
     }
 
-    pub(super) fn index_entry(&self, keys: &Keys, node: NodeId) -> Call {
-        let entry = IndexEntry::own(&self.settings.advertise).encode();
-        Call::command("HSET", keys.index()).arg(node.to_string()).arg(entry)
+    pub(super) fn index_entry(&self, keys: &Keys, node: NodeId) -> RedisCommand {
+        let entry = NodeIndexEntry::own(&self.settings.advertise).encode();
+        RedisCommand::new("HSET", keys.index()).arg(node.to_string()).arg(entry)
     }
 
     pub(super) fn new_epoch(&mut self) {
@@ -82,7 +82,7 @@ impl Beat {
         let others_have_records = others_have_records(found, self.epoch, is_same_run);
         let node = NodeId::from_bits(self.random.random::<u64>() >> (64 - 8 * NODE_ID_BYTES));
         // From here nothing is written under the old id, and no client is accepted until the new one is registered.
-        self.mirror.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
+        self.replica.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
         self.registry.fence(node, others_have_records);
         self.settings.peers.rename(node);
         if self.is_registered {
@@ -99,19 +99,19 @@ impl Beat {
     }
 
     pub(super) async fn leave(&mut self) {
-        if self.attached_since.is_none() && !self.beat().await {
+        if self.attached_since.is_none() && !self.heartbeat().await {
             warn!("Redis does not answer; leaving without deregistering, and other nodes will condemn this one");
             return;
         }
-        let patience = self.settings.times.beat();
-        let is_written = timeout(patience, self.mirror.flush()).await;
+        let patience = self.settings.times.heartbeat();
+        let is_written = timeout(patience, self.replica.flush()).await;
         let Some(connection) = self.connection.clone() else { return };
-        self.mirror.leave(RegistryState::Left);
+        self.replica.leave(RegistryState::Left);
         let node = self.registry.node();
-        let keys = self.mirror.keys();
+        let keys = self.replica.keys();
         match connection.run_one(scripts::leave(keys, node, self.epoch)).await.and_then(read::<String>) {
             Ok(answer) if answer == scripts::OK => {
-                let index = Call::command("HDEL", keys.index()).arg(node.to_string());
+                let index = RedisCommand::new("HDEL", keys.index()).arg(node.to_string());
                 if let Err(error) = connection.run_one(index).await {
                     warn!(error = %chain(&error), "could not remove this node's index entry; others will do so");
                 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::frame::{Frame, Outcome, Target};
+use super::frame::{LinkFrame, PeerOutcome, Target};
 use crate::id::ConnectionId;
 use crate::session::Receipts;
 use crate::stage_names::StageNames;
@@ -14,7 +14,7 @@ const CALL_OVERHEAD_BYTES: usize = 128;
 
 /// A call about a connection of another node.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct PeerCall {
     pub connection: ConnectionId,
     /// The API in whose name it is made. A connection of another API counts as gone.
     pub api_id: Arc<str>,
@@ -28,11 +28,11 @@ pub struct Call {
 
 /// A request to a peer.
 #[derive(Clone, Debug)]
-pub enum Question {
+pub enum PeerRequest {
     /// A call about one connection.
-    Call(Call),
+    Call(PeerCall),
     /// A question about many connections, in the format of the room that asks: `head` says what is asked, and `data`
-    /// are shared, not copied. The answer is an [`Answer::Info`] in the same format.
+    /// are shared, not copied. The answer is a [`PeerAnswer::Info`] in the same format.
     Ask { head: Bytes, data: Bytes },
     /// A request to renew this node's lease in Redis. Only to a peer that speaks protocol 2.
     Renew { epoch: u64, lease_millis: u32 },
@@ -48,15 +48,15 @@ pub enum Action {
 
 /// The answer of the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Outcome(Outcome),
+pub enum PeerAnswer {
+    Outcome(PeerOutcome),
     /// The description that a GET asked for, or the answer to a question or a renewal.
     Info(Bytes),
 }
 
 /// The reason why there is no answer of the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CallError {
+pub enum PeerCallError {
     #[error("the call did not leave this node")]
     NotSent,
     #[error("the link was lost, or the time was up, before the owner answered")]
@@ -68,7 +68,7 @@ pub enum CallError {
 /// A peer that waits for answers. Each call is answered once, by a receipt or by one of these methods.
 pub trait Caller: Receipts {
     /// Answers call number `id` with its `outcome`.
-    fn answer(&self, id: u64, outcome: Outcome);
+    fn answer(&self, id: u64, outcome: PeerOutcome);
 
     /// Answers call number `id` with the description that it asked for.
     fn answer_info(&self, id: u64, info: Bytes);
@@ -85,43 +85,43 @@ pub trait LocalConnections: Send + Sync {
     fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64);
 
     /// Closes a connection after everything that was posted before is written.
-    fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome;
+    fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> PeerOutcome;
 
     /// Answers a question about many connections.
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64);
 }
 
-impl From<Call> for Question {
-    fn from(call: Call) -> Self {
-        Question::Call(call)
+impl From<PeerCall> for PeerRequest {
+    fn from(call: PeerCall) -> Self {
+        PeerRequest::Call(call)
     }
 }
 
-impl Question {
+impl PeerRequest {
     pub(super) fn cost(&self) -> usize {
         CALL_OVERHEAD_BYTES
             + match self {
-                Question::Call(Call { action: Action::Post { data, .. }, .. }) => data.len(),
-                Question::Call(_) | Question::Renew { .. } => 0,
-                Question::Ask { head, data } => head.len() + data.len(),
+                PeerRequest::Call(PeerCall { action: Action::Post { data, .. }, .. }) => data.len(),
+                PeerRequest::Call(_) | PeerRequest::Renew { .. } => 0,
+                PeerRequest::Ask { head, data } => head.len() + data.len(),
             }
     }
 
-    pub(super) fn frame(&self, id: u64) -> Frame<'_> {
+    pub(super) fn frame(&self, id: u64) -> LinkFrame<'_> {
         let call = match self {
-            Question::Call(call) => call,
-            Question::Ask { head, data } => return Frame::Ask { id, head, data: data.clone() },
-            Question::Renew { epoch, lease_millis } => {
-                return Frame::Renew { id, epoch: *epoch, lease_millis: *lease_millis };
+            PeerRequest::Call(call) => call,
+            PeerRequest::Ask { head, data } => return LinkFrame::Ask { id, head, data: data.clone() },
+            PeerRequest::Renew { epoch, lease_millis } => {
+                return LinkFrame::Renew { id, epoch: *epoch, lease_millis: *lease_millis };
             }
         };
         let trace = Some(call.trace).filter(|trace| trace.sampled);
         let stages = call.stages.as_ref().map(StageNames::borrowed);
         let to = Target { connection: call.connection, api_id: &call.api_id, trace, stages };
         match &call.action {
-            Action::Post { data, binary } => Frame::Post { id, to, binary: *binary, data: data.clone() },
-            Action::Get => Frame::Get { id, to },
-            Action::Delete { code, reason } => Frame::Delete { id, to, code: *code, reason },
+            Action::Post { data, binary } => LinkFrame::Post { id, to, binary: *binary, data: data.clone() },
+            Action::Get => LinkFrame::Get { id, to },
+            Action::Delete { code, reason } => LinkFrame::Delete { id, to, code: *code, reason },
         }
     }
 }

@@ -11,12 +11,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::call::{Caller, LocalConnections, Question};
-use super::frame::{Answers, Frame, Outcome};
-use super::frame_stream::{Wire, WireError};
+use super::call::{Caller, LocalConnections, PeerRequest};
+use super::frame::{LinkFrame, PeerOutcome, PeerOutcomes};
+use super::frame_stream::{FrameStream, FrameStreamError};
 use super::handle::{Link, Outgoing};
-use super::links::Registered;
-use super::renewal::Renewal;
+use super::links::RegisteredLink;
+use super::renewal::RenewalRequest;
 use crate::transport::{Connection, LOOKS, Patience, Traffic, Watch};
 
 /// Bytes to write in one system call, about; a single larger frame goes alone.
@@ -64,8 +64,8 @@ impl LinkEnd {
 /// run while the peer's TCP takes what was written before the ping: over a slow network a large body can hold the ping up
 /// for long.
 pub(super) async fn drive<S: Connection>(
-    wire: Wire<S>,
-    registered: &mut Registered,
+    stream: FrameStream<S>,
+    registered: &mut RegisteredLink,
     local: &dyn LocalConnections,
     quiet: Duration,
 ) -> LinkEnd {
@@ -73,15 +73,15 @@ pub(super) async fn drive<S: Connection>(
     let caller: Arc<dyn Caller> = Arc::clone(&link) as Arc<dyn Caller>;
     let now = Instant::now();
     let mut driver = Driver {
-        wire,
+        stream,
         link,
         renewals: registered.renewals().clone(),
         caller,
         local,
-        outbox: Batch::default(),
+        outbox: WriteBatch::default(),
         left: 0,
-        heard: now,
-        asked: None,
+        last_read_at: now,
+        pinged_at: None,
         watch: None,
         is_blocked: false,
         quiet,
@@ -107,18 +107,18 @@ pub(super) async fn drive<S: Connection>(
 }
 
 struct Driver<'a, S> {
-    wire: Wire<S>,
+    stream: FrameStream<S>,
     link: Arc<Link>,
-    renewals: mpsc::Sender<Renewal>,
+    renewals: mpsc::Sender<RenewalRequest>,
     caller: Arc<dyn Caller>,
     local: &'a dyn LocalConnections,
-    outbox: Batch,
+    outbox: WriteBatch,
     /// Id of the last call whose frame is in the socket as a whole.
     left: u64,
     /// Time when the peer was last heard.
-    heard: Instant,
+    last_read_at: Instant,
     /// Time from which the peer could have answered the last ping, if it has been silent since.
-    asked: Option<Instant>,
+    pinged_at: Option<Instant>,
     /// Looks at what its TCP takes meanwhile.
     watch: Option<Watch>,
     /// Something waits that the socket has not taken.
@@ -161,16 +161,16 @@ impl<S: Connection> Driver<'_, S> {
 
     /// Reads once, and acts on everything that came. Returns true if there may be more.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
-        let read = match self.wire.poll_read(cx) {
+        let read = match self.stream.poll_read(cx) {
             Poll::Ready(read) => read.map(|()| true),
             Poll::Pending => Ok(false),
         };
         if matches!(read, Ok(true)) {
-            self.heard = Instant::now();
-            self.asked = None;
+            self.last_read_at = Instant::now();
+            self.pinged_at = None;
         }
         // All frames are acted on before anything is written, so that their answers go out together.
-        while let Some(frame) = self.wire.next_read().map_err(|error| end_of(&error))? {
+        while let Some(frame) = self.stream.next_read().map_err(|error| end_of(&error))? {
             self.act(&frame)?;
         }
         read.map_err(|error| end_of(&error))
@@ -182,32 +182,40 @@ impl<S: Connection> Driver<'_, S> {
             // there.
             return Err(LinkEnd::Stopped);
         }
-        let frame = Frame::decode(frame).map_err(|_| LinkEnd::Protocol)?;
+        let frame = LinkFrame::decode(frame).map_err(|_| LinkEnd::Protocol)?;
         match frame {
-            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } | Frame::Renew { .. }
+            LinkFrame::Post { .. }
+            | LinkFrame::Get { .. }
+            | LinkFrame::Delete { .. }
+            | LinkFrame::Ask { .. }
+            | LinkFrame::Renew { .. }
                 if self.said_goodbye => {}
-            Frame::Post { .. } | Frame::Get { .. } | Frame::Delete { .. } | Frame::Ask { .. } | Frame::Renew { .. }
+            LinkFrame::Post { .. }
+            | LinkFrame::Get { .. }
+            | LinkFrame::Delete { .. }
+            | LinkFrame::Ask { .. }
+            | LinkFrame::Renew { .. }
                 if !self.link.owe() =>
             {
                 return Err(LinkEnd::Protocol);
             }
-            Frame::Post { id, to, binary, data } => {
+            LinkFrame::Post { id, to, binary, data } => {
                 self.local.post(to, data, binary, &self.caller, id);
             }
-            Frame::Get { id, to } => self.local.get(to, &self.caller, id),
-            Frame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),
-            Frame::Ask { id, head, data } => self.local.ask(head, data, &self.caller, id),
-            Frame::Renew { id, epoch, lease_millis } => {
+            LinkFrame::Get { id, to } => self.local.get(to, &self.caller, id),
+            LinkFrame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),
+            LinkFrame::Ask { id, head, data } => self.local.ask(head, data, &self.caller, id),
+            LinkFrame::Renew { id, epoch, lease_millis } => {
                 let lease = Duration::from_millis(lease_millis.into());
-                if self.renewals.try_send(Renewal::new(&self.link, id, epoch, lease)).is_err() {
-                    self.link.answer(id, Outcome::Unavailable);
+                if self.renewals.try_send(RenewalRequest::new(&self.link, id, epoch, lease)).is_err() {
+                    self.link.answer(id, PeerOutcome::Unavailable);
                 }
             }
-            Frame::Answers(answers) => self.link.answered(answers),
-            Frame::Info { id, info } => self.link.answered_info(id, info),
-            Frame::Ping => self.pong_due = true,
-            Frame::Pong => {}
-            Frame::Goodbye => return Err(LinkEnd::Goodbye),
+            LinkFrame::Answers(answers) => self.link.answered(answers),
+            LinkFrame::Info { id, info } => self.link.answered_info(id, info),
+            LinkFrame::Ping => self.pong_due = true,
+            LinkFrame::Pong => {}
+            LinkFrame::Goodbye => return Err(LinkEnd::Goodbye),
         }
         Ok(())
     }
@@ -215,13 +223,13 @@ impl<S: Connection> Driver<'_, S> {
     /// Writes everything that waits. Ready when nothing does.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         loop {
-            if self.outbox.has_room() && !self.said_goodbye {
+            if self.outbox.accepts_calls() && !self.said_goodbye {
                 self.fill_outbox();
             }
             if self.outbox.is_empty() {
-                return Pin::new(&mut self.wire.io).poll_flush(cx).map_err(|_| LinkEnd::Lost);
+                return Pin::new(&mut self.stream.io).poll_flush(cx).map_err(|_| LinkEnd::Lost);
             }
-            let Ok(written) = ready!(self.outbox.poll_write(cx, &mut self.wire.io)) else {
+            let Ok(written) = ready!(self.outbox.poll_write(cx, &mut self.stream.io)) else {
                 // TLS may have sent a part of the bytes before it failed, so every call in the batch may have left.
                 self.left = self.outbox.last_call().unwrap_or(self.left);
                 return Poll::Ready(Err(LinkEnd::Lost));
@@ -234,27 +242,27 @@ impl<S: Connection> Driver<'_, S> {
 
     fn fill_outbox(&mut self) {
         if std::mem::take(&mut self.ping_due) {
-            self.outbox.add(&Frame::Ping);
+            self.outbox.add(&LinkFrame::Ping);
         }
         if std::mem::take(&mut self.pong_due) {
-            self.outbox.add(&Frame::Pong);
+            self.outbox.add(&LinkFrame::Pong);
         }
         if self.link.take(&mut self.outbox) {
-            self.outbox.add(&Frame::Goodbye);
+            self.outbox.add(&LinkFrame::Goodbye);
             self.said_goodbye = true;
         }
     }
 
     /// Returns when to look again, or that the peer is gone.
     fn liveness(&mut self, now: Instant) -> Result<Instant, LinkEnd> {
-        let Some(asked) = self.asked else {
-            if now < self.heard + self.quiet {
-                return Ok(self.heard + self.quiet);
+        let Some(pinged_at) = self.pinged_at else {
+            if now < self.last_read_at + self.quiet {
+                return Ok(self.last_read_at + self.quiet);
             }
-            (self.asked, self.watch, self.ping_due) = (Some(now), None, true);
+            (self.pinged_at, self.watch, self.ping_due) = (Some(now), None, true);
             return Ok(now + self.quiet / LOOKS);
         };
-        let mut since = asked;
+        let mut since = pinged_at;
         if Watch::next_look(self.watch.as_ref(), since, self.quiet).is_some_and(|at| at <= now) {
             let (traffic, is_blocked) = (self.traffic(), self.is_blocked);
             match &mut self.watch {
@@ -263,7 +271,7 @@ impl<S: Connection> Driver<'_, S> {
                     let moved = watch.look(now, traffic, is_blocked);
                     if moved.came || moved.before_question {
                         since = now;
-                        self.asked = Some(since);
+                        self.pinged_at = Some(since);
                     }
                 }
             }
@@ -274,28 +282,28 @@ impl<S: Connection> Driver<'_, S> {
     /// How far the bytes of the link have come. Where the kernel does not tell: those that the socket has taken.
     fn traffic(&self) -> Traffic {
         let own = Traffic { acknowledged: self.outbox.written, ..Traffic::default() };
-        self.wire.io.traffic().unwrap_or(own)
+        self.stream.io.traffic().unwrap_or(own)
     }
 
     /// Closes this side and waits for the other. May be dropped and called again.
     async fn close(&mut self) {
-        let _ = self.wire.io.shutdown().await;
-        while poll_fn(|cx| self.wire.poll_read(cx)).await.is_ok() {
-            while let Ok(Some(_)) = self.wire.next_read() {}
+        let _ = self.stream.io.shutdown().await;
+        while poll_fn(|cx| self.stream.poll_read(cx)).await.is_ok() {
+            while let Ok(Some(_)) = self.stream.next_read() {}
         }
     }
 }
 
-fn end_of(error: &WireError) -> LinkEnd {
+fn end_of(error: &FrameStreamError) -> LinkEnd {
     match error {
-        WireError::Closed | WireError::Io(_) => LinkEnd::Lost,
-        WireError::TooLarge | WireError::Tls => LinkEnd::Protocol,
+        FrameStreamError::Closed | FrameStreamError::Io(_) => LinkEnd::Lost,
+        FrameStreamError::TooLarge | FrameStreamError::Tls => LinkEnd::Protocol,
     }
 }
 
 /// The bytes to be written: frames in one buffer, and at most one large body behind them.
 #[derive(Debug, Default)]
-struct Batch {
+struct WriteBatch {
     frames: BytesMut,
     behind: Bytes,
     /// Bytes that were added and that were written, since the link began.
@@ -305,9 +313,9 @@ struct Batch {
     ends: VecDeque<(u64, u64)>,
 }
 
-impl Batch {
+impl WriteBatch {
     /// Adds `frame`. Nothing may be added behind a large body.
-    fn add(&mut self, frame: &Frame<'_>) {
+    fn add(&mut self, frame: &LinkFrame<'_>) {
         debug_assert!(self.behind.is_empty());
         let before = self.frames.len();
         self.behind = frame.encode(&mut self.frames);
@@ -355,23 +363,23 @@ impl Batch {
     }
 }
 
-impl Outgoing for Batch {
-    fn answers(&mut self, answers: &[(u64, Outcome)]) {
+impl Outgoing for WriteBatch {
+    fn answers(&mut self, answers: &[(u64, PeerOutcome)]) {
         let before = self.frames.len();
-        Answers::encode(answers, &mut self.frames);
+        PeerOutcomes::encode(answers, &mut self.frames);
         self.added += (self.frames.len() - before) as u64;
     }
 
     fn info(&mut self, id: u64, info: Bytes) {
-        self.add(&Frame::Info { id, info });
+        self.add(&LinkFrame::Info { id, info });
     }
 
-    fn call(&mut self, id: u64, call: &Question) {
+    fn call(&mut self, id: u64, call: &PeerRequest) {
         self.add(&call.frame(id));
         self.ends.push_back((self.added, id));
     }
 
-    fn has_room(&self) -> bool {
+    fn accepts_calls(&self) -> bool {
         self.behind.is_empty() && self.frames.len() < WRITE_BATCH_BYTES
     }
 }

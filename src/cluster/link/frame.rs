@@ -41,7 +41,7 @@ const STAGED: u8 = 2;
 
 /// A frame of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
+pub enum LinkFrame<'a> {
     /// Writes `data` to a connection.
     Post { id: u64, to: Target<'a>, binary: bool, data: Bytes },
     /// Describes a connection.
@@ -53,7 +53,7 @@ pub enum Frame<'a> {
     /// Says or does something about many connections: `head` says what, and `data` go to them.
     Ask { id: u64, head: &'a [u8], data: Bytes },
     /// The outcomes of calls.
-    Answers(Answers<'a>),
+    Answers(PeerOutcomes<'a>),
     /// The description that a GET asked for, in the format that backends get, or the answer to an ask or a renewal.
     Info { id: u64, info: Bytes },
     /// Asks whether the peer is there.
@@ -77,7 +77,7 @@ pub struct Target<'a> {
 
 /// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PeerOutcome {
     /// The frame is written as a whole, or the connection closes.
     Done,
     /// The connection is gone, or not there yet.
@@ -96,12 +96,12 @@ pub enum Outcome {
 
 /// Outcomes of many calls, by their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answers<'a>(&'a [u8]);
+pub struct PeerOutcomes<'a>(&'a [u8]);
 
 /// An error: the bytes are no frame of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a frame of the link protocol")]
-pub struct Malformed;
+pub struct MalformedFrame;
 
 /// Cuts a stream of bytes into frames of at most `max` bytes.
 pub(super) fn delimiter(max: usize) -> LengthDelimitedCodec {
@@ -121,45 +121,47 @@ pub(super) fn delimit(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> B
     rest
 }
 
-impl<'a> Frame<'a> {
+impl<'a> LinkFrame<'a> {
     /// Reads a frame, which comes without its length.
     ///
     /// # Errors
     /// The kind is unknown, a field is cut short or has an impossible value, or something follows the last field.
-    pub fn decode(frame: &'a Bytes) -> Result<Self, Malformed> {
+    pub fn decode(frame: &'a Bytes) -> Result<Self, MalformedFrame> {
         let mut rest: &'a [u8] = frame;
         let kind = rest.try_get_u8()?;
         let read = match kind {
             POST_TEXT | POST_BINARY => {
                 let (id, to) = (rest.try_get_u64()?, Target::decode(&mut rest)?);
-                return Ok(Frame::Post { id, to, binary: kind == POST_BINARY, data: data_of(frame, rest) });
+                return Ok(LinkFrame::Post { id, to, binary: kind == POST_BINARY, data: data_of(frame, rest) });
             }
             ASK => {
                 let (id, length) = (rest.try_get_u64()?, rest.try_get_u32()?);
-                let length = usize::try_from(length).map_err(|_| Malformed)?;
-                let (head, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
-                return Ok(Frame::Ask { id, head, data: data_of(frame, rest) });
+                let length = usize::try_from(length).map_err(|_| MalformedFrame)?;
+                let (head, rest) = rest.split_at_checked(length).ok_or(MalformedFrame)?;
+                return Ok(LinkFrame::Ask { id, head, data: data_of(frame, rest) });
             }
-            GET => Frame::Get { id: rest.try_get_u64()?, to: Target::decode(&mut rest)? },
+            GET => LinkFrame::Get { id: rest.try_get_u64()?, to: Target::decode(&mut rest)? },
             DELETE => {
                 let (id, to, code) = (rest.try_get_u64()?, Target::decode(&mut rest)?, rest.try_get_u16()?);
-                let reason = text(&mut rest).filter(|reason| reason.len() <= REASON_MAX_BYTES).ok_or(Malformed)?;
-                Frame::Delete { id, to, code, reason }
+                let reason = text(&mut rest).filter(|reason| reason.len() <= REASON_MAX_BYTES).ok_or(MalformedFrame)?;
+                LinkFrame::Delete { id, to, code, reason }
             }
-            ANSWERS => return Answers::decode(rest).map(Frame::Answers),
+            ANSWERS => return PeerOutcomes::decode(rest).map(LinkFrame::Answers),
             INFO => {
                 let id = rest.try_get_u64()?;
-                return Ok(Frame::Info { id, info: Bytes::copy_from_slice(rest) });
+                return Ok(LinkFrame::Info { id, info: Bytes::copy_from_slice(rest) });
             }
-            PING => Frame::Ping,
-            PONG => Frame::Pong,
-            GOODBYE => Frame::Goodbye,
-            RENEW => {
-                Frame::Renew { id: rest.try_get_u64()?, epoch: rest.try_get_u64()?, lease_millis: rest.try_get_u32()? }
-            }
-            _ => return Err(Malformed),
+            PING => LinkFrame::Ping,
+            PONG => LinkFrame::Pong,
+            GOODBYE => LinkFrame::Goodbye,
+            RENEW => LinkFrame::Renew {
+                id: rest.try_get_u64()?,
+                epoch: rest.try_get_u64()?,
+                lease_millis: rest.try_get_u32()?,
+            },
+            _ => return Err(MalformedFrame),
         };
-        if rest.is_empty() { Ok(read) } else { Err(Malformed) }
+        if rest.is_empty() { Ok(read) } else { Err(MalformedFrame) }
     }
 
     /// Appends the frame and its length to `out`. Returns the data that are too large to be copied: the caller has to
@@ -168,13 +170,13 @@ impl<'a> Frame<'a> {
         delimit(out, |out| {
             let mut behind = Bytes::new();
             match self {
-                Frame::Post { id, to, binary, data } => {
+                LinkFrame::Post { id, to, binary, data } => {
                     out.put_u8(if *binary { POST_BINARY } else { POST_TEXT });
                     out.put_u64(*id);
                     to.encode(out);
                     behind = put_data(out, data);
                 }
-                Frame::Ask { id, head, data } => {
+                LinkFrame::Ask { id, head, data } => {
                     out.put_u8(ASK);
                     out.put_u64(*id);
                     // No head is that large: what is queued fits into a frame.
@@ -182,36 +184,36 @@ impl<'a> Frame<'a> {
                     out.put_slice(head);
                     behind = put_data(out, data);
                 }
-                Frame::Get { id, to } => {
+                LinkFrame::Get { id, to } => {
                     out.put_u8(GET);
                     out.put_u64(*id);
                     to.encode(out);
                 }
-                Frame::Delete { id, to, code, reason } => {
+                LinkFrame::Delete { id, to, code, reason } => {
                     out.put_u8(DELETE);
                     out.put_u64(*id);
                     to.encode(out);
                     out.put_u16(*code);
                     put_text(out, reason);
                 }
-                Frame::Renew { id, epoch, lease_millis } => {
+                LinkFrame::Renew { id, epoch, lease_millis } => {
                     out.put_u8(RENEW);
                     out.put_u64(*id);
                     out.put_u64(*epoch);
                     out.put_u32(*lease_millis);
                 }
-                Frame::Answers(answers) => {
+                LinkFrame::Answers(answers) => {
                     out.put_u8(ANSWERS);
                     out.put_slice(answers.0);
                 }
-                Frame::Info { id, info } => {
+                LinkFrame::Info { id, info } => {
                     out.put_u8(INFO);
                     out.put_u64(*id);
                     out.put_slice(info);
                 }
-                Frame::Ping => out.put_u8(PING),
-                Frame::Pong => out.put_u8(PONG),
-                Frame::Goodbye => out.put_u8(GOODBYE),
+                LinkFrame::Ping => out.put_u8(PING),
+                LinkFrame::Pong => out.put_u8(PONG),
+                LinkFrame::Goodbye => out.put_u8(GOODBYE),
             }
             behind
         })
@@ -219,13 +221,13 @@ impl<'a> Frame<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn decode(rest: &mut &'a [u8]) -> Result<Self, Malformed> {
+    fn decode(rest: &mut &'a [u8]) -> Result<Self, MalformedFrame> {
         let mut connection = [0; CONNECTION_ID_BYTES];
         rest.try_copy_to_slice(&mut connection)?;
         let connection = ConnectionId::from_bytes(connection);
-        let (api_id, flags) = (text(rest).ok_or(Malformed)?, rest.try_get_u8()?);
+        let (api_id, flags) = (text(rest).ok_or(MalformedFrame)?, rest.try_get_u8()?);
         if flags & !(TRACED | STAGED) != 0 {
-            return Err(Malformed);
+            return Err(MalformedFrame);
         }
         let trace = if flags & TRACED == 0 { None } else { Some(decode_trace(rest)?) };
         let stages = if flags & STAGED == 0 { None } else { Some(decode_stages(rest)?) };
@@ -248,40 +250,40 @@ impl<'a> Target<'a> {
 }
 
 /// A place in a trace that is made: trace id and span id.
-fn decode_trace(rest: &mut &[u8]) -> Result<TraceContext, Malformed> {
+fn decode_trace(rest: &mut &[u8]) -> Result<TraceContext, MalformedFrame> {
     let mut place = [0; TRACE_PLACE_BYTES];
     rest.try_copy_to_slice(&mut place)?;
-    TraceContext::from_bytes(place).ok_or(Malformed)
+    TraceContext::from_bytes(place).ok_or(MalformedFrame)
 }
 
-fn decode_stages<'a>(rest: &mut &'a [u8]) -> Result<StageNames<&'a [u8]>, Malformed> {
+fn decode_stages<'a>(rest: &mut &'a [u8]) -> Result<StageNames<&'a [u8]>, MalformedFrame> {
     let length = usize::from(rest.try_get_u16()?);
-    let (names, behind) = rest.split_at_checked(length).ok_or(Malformed)?;
+    let (names, behind) = rest.split_at_checked(length).ok_or(MalformedFrame)?;
     *rest = behind;
-    StageNames::parse(names).ok_or(Malformed)
+    StageNames::parse(names).ok_or(MalformedFrame)
 }
 
-impl<'a> Answers<'a> {
-    fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let is_known = |answer: &[u8]| answer.last().is_some_and(|outcome| Outcome::from_u8(*outcome).is_some());
+impl<'a> PeerOutcomes<'a> {
+    fn decode(bytes: &'a [u8]) -> Result<Self, MalformedFrame> {
+        let is_known = |answer: &[u8]| answer.last().is_some_and(|outcome| PeerOutcome::from_u8(*outcome).is_some());
         let (answers, rest) = bytes.as_chunks::<ANSWER_BYTES>();
         if rest.is_empty() && answers.iter().all(|answer| is_known(answer)) {
-            Ok(Answers(bytes))
+            Ok(PeerOutcomes(bytes))
         } else {
-            Err(Malformed)
+            Err(MalformedFrame)
         }
     }
 
     /// Returns the id and the outcome of each call.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, Outcome)> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = (u64, PeerOutcome)> + use<'a> {
         self.0.as_chunks::<ANSWER_BYTES>().0.iter().filter_map(|answer| {
             let mut answer = answer.as_slice();
-            Some((answer.try_get_u64().ok()?, Outcome::from_u8(answer.try_get_u8().ok()?)?))
+            Some((answer.try_get_u64().ok()?, PeerOutcome::from_u8(answer.try_get_u8().ok()?)?))
         })
     }
 
     /// Appends a frame with `answers` and its length to `out`.
-    pub fn encode(answers: &[(u64, Outcome)], out: &mut BytesMut) {
+    pub fn encode(answers: &[(u64, PeerOutcome)], out: &mut BytesMut) {
         delimit(out, |out| {
             out.put_u8(ANSWERS);
             for (id, outcome) in answers {
@@ -293,36 +295,36 @@ impl<'a> Answers<'a> {
     }
 }
 
-impl Outcome {
+impl PeerOutcome {
     fn to_u8(self) -> u8 {
         match self {
-            Outcome::Done => 0,
-            Outcome::Gone => 1,
-            Outcome::Full => 2,
-            Outcome::TooLarge => 3,
-            Outcome::Unavailable => 4,
-            Outcome::Throttled => 5,
-            Outcome::QuotaExceeded => 6,
+            PeerOutcome::Done => 0,
+            PeerOutcome::Gone => 1,
+            PeerOutcome::Full => 2,
+            PeerOutcome::TooLarge => 3,
+            PeerOutcome::Unavailable => 4,
+            PeerOutcome::Throttled => 5,
+            PeerOutcome::QuotaExceeded => 6,
         }
     }
 
     fn from_u8(byte: u8) -> Option<Self> {
         Some(match byte {
-            0 => Outcome::Done,
-            1 => Outcome::Gone,
-            2 => Outcome::Full,
-            3 => Outcome::TooLarge,
-            4 => Outcome::Unavailable,
-            5 => Outcome::Throttled,
-            6 => Outcome::QuotaExceeded,
+            0 => PeerOutcome::Done,
+            1 => PeerOutcome::Gone,
+            2 => PeerOutcome::Full,
+            3 => PeerOutcome::TooLarge,
+            4 => PeerOutcome::Unavailable,
+            5 => PeerOutcome::Throttled,
+            6 => PeerOutcome::QuotaExceeded,
             _ => return None,
         })
     }
 }
 
-impl From<TryGetError> for Malformed {
+impl From<TryGetError> for MalformedFrame {
     fn from(_: TryGetError) -> Self {
-        Malformed
+        MalformedFrame
     }
 }
 
@@ -364,7 +366,7 @@ mod tests {
     use super::*;
     use crate::id::NodeId;
 
-    fn encoded(frame: &Frame<'_>) -> BytesMut {
+    fn encoded(frame: &LinkFrame<'_>) -> BytesMut {
         let mut out = BytesMut::new();
         let behind = frame.encode(&mut out);
         out.extend_from_slice(&behind);
@@ -376,29 +378,29 @@ mod tests {
         std::iter::from_fn(|| delimiter.decode(&mut stream).unwrap().map(BytesMut::freeze)).collect()
     }
 
-    fn all(data: &Bytes) -> Vec<Frame<'static>> {
+    fn all(data: &Bytes) -> Vec<LinkFrame<'static>> {
         let connection = ConnectionId::random(NodeId::random());
         let to = Target { connection, api_id: "chat", trace: None, stages: None };
         let traced = Target { trace: Some(TraceContext { trace_id: 7 << 64, span_id: 8, sampled: true }), ..to };
         let staged = Target { stages: StageNames::parse(b"\x03dev\x04prod".as_slice()), ..to };
         let nowhere = Target { stages: StageNames::parse(b"".as_slice()), ..traced };
         vec![
-            Frame::Post { id: 7, to: staged, binary: true, data: data.clone() },
-            Frame::Get { id: 8, to: Target { stages: staged.stages, ..traced } },
-            Frame::Delete { id: 9, to: nowhere, code: 1000, reason: "bye" },
-            Frame::Post { id: 1, to, binary: false, data: data.clone() },
-            Frame::Post { id: 5, to: traced, binary: false, data: data.clone() },
-            Frame::Delete { id: 6, to: traced, code: 1000, reason: "" },
-            Frame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
-            Frame::Get { id: 2, to },
-            Frame::Ask { id: 5, head: b"who is there?", data: data.clone() },
-            Frame::Ask { id: 6, head: b"", data: data.clone() },
-            Frame::Delete { id: 3, to, code: 4001, reason: "kicked" },
-            Frame::Renew { id: 5, epoch: u64::MAX, lease_millis: 5000 },
-            Frame::Info { id: 4, info: data.clone() },
-            Frame::Ping,
-            Frame::Pong,
-            Frame::Goodbye,
+            LinkFrame::Post { id: 7, to: staged, binary: true, data: data.clone() },
+            LinkFrame::Get { id: 8, to: Target { stages: staged.stages, ..traced } },
+            LinkFrame::Delete { id: 9, to: nowhere, code: 1000, reason: "bye" },
+            LinkFrame::Post { id: 1, to, binary: false, data: data.clone() },
+            LinkFrame::Post { id: 5, to: traced, binary: false, data: data.clone() },
+            LinkFrame::Delete { id: 6, to: traced, code: 1000, reason: "" },
+            LinkFrame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
+            LinkFrame::Get { id: 2, to },
+            LinkFrame::Ask { id: 5, head: b"who is there?", data: data.clone() },
+            LinkFrame::Ask { id: 6, head: b"", data: data.clone() },
+            LinkFrame::Delete { id: 3, to, code: 4001, reason: "kicked" },
+            LinkFrame::Renew { id: 5, epoch: u64::MAX, lease_millis: 5000 },
+            LinkFrame::Info { id: 4, info: data.clone() },
+            LinkFrame::Ping,
+            LinkFrame::Pong,
+            LinkFrame::Goodbye,
         ]
     }
 
@@ -409,8 +411,8 @@ mod tests {
             let mut stream = BytesMut::new();
             frames.iter().for_each(|frame| stream.extend_from_slice(&encoded(frame)));
             let cut = cut(stream);
-            let heard: Vec<_> = cut.iter().map(|frame| Frame::decode(frame).unwrap()).collect();
-            assert_eq!(heard, frames);
+            let decoded: Vec<_> = cut.iter().map(|frame| LinkFrame::decode(frame).unwrap()).collect();
+            assert_eq!(decoded, frames);
         }
     }
 
@@ -421,24 +423,24 @@ mod tests {
         let mut expected = vec![0, 0, 0, 31, POST_TEXT, 0, 0, 0, 0, 0, 0, 0, 5];
         expected.extend([9; CONNECTION_ID_BYTES]);
         expected.extend([4, b'c', b'h', b'a', b't', 0, b'h', b'i']);
-        let post = Frame::Post { id: 5, to, binary: false, data: Bytes::from_static(b"hi") };
+        let post = LinkFrame::Post { id: 5, to, binary: false, data: Bytes::from_static(b"hi") };
         assert_eq!(encoded(&post), expected);
         let trace = Some(TraceContext { trace_id: 7, span_id: 8, sampled: true });
         let mut expected = vec![0, 0, 0, 53, GET, 0, 0, 0, 0, 0, 0, 0, 6];
         expected.extend([9; CONNECTION_ID_BYTES]);
         expected.extend([4, b'c', b'h', b'a', b't', 1]);
         expected.extend([[0; 15].as_slice(), &[7], &[0; 7], &[8]].concat());
-        assert_eq!(encoded(&Frame::Get { id: 6, to: Target { trace, ..to } }), expected);
+        assert_eq!(encoded(&LinkFrame::Get { id: 6, to: Target { trace, ..to } }), expected);
     }
 
     #[test]
     fn answers_are_many_in_a_frame() {
-        let answers: Vec<_> = (0..1000).map(|id| (id, Outcome::from_u8((id % 7) as u8).unwrap())).collect();
+        let answers: Vec<_> = (0..1000).map(|id| (id, PeerOutcome::from_u8((id % 7) as u8).unwrap())).collect();
         let mut out = BytesMut::new();
-        Answers::encode(&answers, &mut out);
+        PeerOutcomes::encode(&answers, &mut out);
         let frame = cut(out).remove(0);
-        let Ok(Frame::Answers(heard)) = Frame::decode(&frame) else { panic!() };
-        assert_eq!(heard.iter().collect::<Vec<_>>(), answers);
+        let Ok(LinkFrame::Answers(decoded)) = LinkFrame::decode(&frame) else { panic!() };
+        assert_eq!(decoded.iter().collect::<Vec<_>>(), answers);
     }
 
     #[test]
@@ -446,12 +448,12 @@ mod tests {
         for frame in all(&Bytes::new()) {
             let whole = encoded(&frame).split_off(LENGTH_BYTES).freeze();
             for length in 0..whole.len() {
-                assert_eq!(Frame::decode(&whole.slice(..length)), Err(Malformed), "{frame:?} cut to {length}");
+                assert_eq!(LinkFrame::decode(&whole.slice(..length)), Err(MalformedFrame), "{frame:?} cut to {length}");
             }
-            if !matches!(frame, Frame::Post { .. } | Frame::Ask { .. } | Frame::Info { .. }) {
+            if !matches!(frame, LinkFrame::Post { .. } | LinkFrame::Ask { .. } | LinkFrame::Info { .. }) {
                 let mut longer = BytesMut::from(&whole[..]);
                 longer.put_u8(0);
-                assert_eq!(Frame::decode(&longer.freeze()), Err(Malformed), "{frame:?}");
+                assert_eq!(LinkFrame::decode(&longer.freeze()), Err(MalformedFrame), "{frame:?}");
             }
         }
     }
@@ -467,7 +469,7 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_are_refused() {
-        let check = |bytes: &[u8]| assert_eq!(Frame::decode(&Bytes::copy_from_slice(bytes)), Err(Malformed));
+        let check = |bytes: &[u8]| assert_eq!(LinkFrame::decode(&Bytes::copy_from_slice(bytes)), Err(MalformedFrame));
         check(b"");
         check(&[0]);
         check(&[11]);
@@ -497,7 +499,7 @@ mod tests {
     proptest! {
         #[test]
         fn reading_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Frame::decode(&bytes.into());
+            let _ = LinkFrame::decode(&bytes.into());
         }
 
         #[test]
@@ -505,7 +507,7 @@ mod tests {
             let mut frame = BytesMut::from(&[kind][..]);
             frame.extend_from_slice(&bytes);
             let frame = frame.freeze();
-            if let Ok(read) = Frame::decode(&frame) {
+            if let Ok(read) = LinkFrame::decode(&frame) {
                 prop_assert_eq!(&encoded(&read)[LENGTH_BYTES..], &frame[..]);
             }
         }

@@ -10,8 +10,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::call::{Answer, Call, CallError, Caller, Question};
-use super::frame::{Answers, Outcome};
+use super::call::{Caller, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
+use super::frame::{PeerOutcome, PeerOutcomes};
 use super::handshake::Introduction;
 use crate::session::Receipts;
 
@@ -32,7 +32,7 @@ const STAGES_PROTOCOL: u16 = 3;
 /// Most bytes of descriptions of connections that wait to be sent. A GET beyond it is refused: 503.
 const INFO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-type CallResult = Result<Answer, CallError>;
+type CallResult = Result<PeerAnswer, PeerCallError>;
 
 /// A link, as its users hold it. Only its driver moves the bytes, in the order of the calls.
 #[derive(Debug)]
@@ -54,11 +54,11 @@ pub struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    calls: VecDeque<(u64, Question)>,
+    calls: VecDeque<(u64, PeerRequest)>,
     call_bytes: usize,
     waiting: HashMap<u64, oneshot::Sender<CallResult>>,
     last_id: u64,
-    answers: Vec<(u64, Outcome)>,
+    answers: Vec<(u64, PeerOutcome)>,
     infos: VecDeque<(u64, Bytes)>,
     info_bytes: usize,
     phase: Phase,
@@ -101,8 +101,8 @@ impl Link {
     /// made.
     ///
     /// # Errors
-    /// [`CallError::NotSent`], [`CallError::Unknown`] if the call may have left, and [`CallError::Gone`].
-    pub async fn call(self: &Arc<Self>, call: Call, within: Duration) -> Result<Answer, CallError> {
+    /// [`PeerCallError::NotSent`], [`PeerCallError::Unknown`] if the call may have left, and [`PeerCallError::Gone`].
+    pub async fn call(self: &Arc<Self>, call: PeerCall, within: Duration) -> Result<PeerAnswer, PeerCallError> {
         self.start(call)?.within(within).await
     }
 
@@ -110,17 +110,17 @@ impl Link {
     /// asked.
     ///
     /// # Errors
-    /// [`CallError::NotSent`], [`CallError::Unknown`] and [`CallError::Gone`].
+    /// [`PeerCallError::NotSent`], [`PeerCallError::Unknown`] and [`PeerCallError::Gone`].
     pub(in crate::cluster) async fn renew(
         self: &Arc<Self>,
         epoch: u64,
         lease_millis: u32,
         within: Duration,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<PeerAnswer, PeerCallError> {
         if self.protocol < RENEWAL_PROTOCOL {
-            return Err(CallError::NotSent);
+            return Err(PeerCallError::NotSent);
         }
-        self.start(Question::Renew { epoch, lease_millis })?.within(within).await
+        self.start(PeerRequest::Renew { epoch, lease_millis })?.within(within).await
     }
 
     /// Returns `true` if the peer understands which stages the connections of a call must be of.
@@ -131,8 +131,8 @@ impl Link {
     /// Makes a call whose answer is to be waited for. Calls reach the owner in the order in which they are made.
     ///
     /// # Errors
-    /// [`CallError::NotSent`]: the link is over or leaves, or too much waits on it.
-    pub fn start(self: &Arc<Self>, call: impl Into<Question>) -> Result<Waiting, CallError> {
+    /// [`PeerCallError::NotSent`]: the link is over or leaves, or too much waits on it.
+    pub fn start(self: &Arc<Self>, call: impl Into<PeerRequest>) -> Result<PendingCall, PeerCallError> {
         let call = call.into();
         let cost = call.cost();
         let (answer, answered) = oneshot::channel();
@@ -140,7 +140,7 @@ impl Link {
             let mut state = self.lock();
             let is_full = state.call_bytes > 0 && state.call_bytes + cost > QUEUE_MAX_BYTES;
             if state.phase != Phase::Open || is_full || state.waiting.len() >= IN_FLIGHT_MAX {
-                return Err(CallError::NotSent);
+                return Err(PeerCallError::NotSent);
             }
             let was_empty = state.calls.is_empty();
             state.last_id += 1;
@@ -153,7 +153,7 @@ impl Link {
         if was_empty {
             self.driver.wake();
         }
-        Ok(Waiting { link: Arc::clone(self), id, answered, done: false })
+        Ok(PendingCall { link: Arc::clone(self), id, answered, done: false })
     }
 
     /// Returns the load of the link.
@@ -201,7 +201,7 @@ impl Link {
             state.info_bytes -= info.len();
             out.info(id, info);
         }
-        while out.has_room()
+        while out.accepts_calls()
             && let Some((id, call)) = state.calls.pop_front()
         {
             state.call_bytes -= call.cost();
@@ -218,11 +218,11 @@ impl Link {
     }
 
     /// Passes on outcomes from the peer. Unknown ids are ignored.
-    pub(super) fn answered(&self, answers: Answers<'_>) {
+    pub(super) fn answered(&self, answers: PeerOutcomes<'_>) {
         let mut state = self.lock();
         for (id, outcome) in answers.iter() {
             if let Some(waiting) = state.waiting.remove(&id) {
-                let _ = waiting.send(Ok(Answer::Outcome(outcome)));
+                let _ = waiting.send(Ok(PeerAnswer::Outcome(outcome)));
             }
         }
     }
@@ -230,14 +230,14 @@ impl Link {
     /// Passes on a description from the peer. An unknown id is ignored.
     pub(super) fn answered_info(&self, id: u64, info: Bytes) {
         if let Some(waiting) = self.lock().waiting.remove(&id) {
-            let _ = waiting.send(Ok(Answer::Info(info)));
+            let _ = waiting.send(Ok(PeerAnswer::Info(info)));
         }
     }
 
     /// Ends the calls that wait, because the link is over. `left` is the last call whose frame was handed to the socket
-    /// as a whole: that call and earlier ones are [`CallError::Unknown`], and later ones never left. After the peer's
-    /// goodbye all are [`CallError::Gone`], because the peer answered every call that it had acted on before it said
-    /// so.
+    /// as a whole: that call and earlier ones are [`PeerCallError::Unknown`], and later ones never left. After the
+    /// peer's goodbye all are [`PeerCallError::Gone`], because the peer answered every call that it had acted on before
+    /// it said so.
     pub(super) fn end(&self, left: u64, said_goodbye: bool) {
         let waiting = {
             let mut state = self.lock();
@@ -248,9 +248,9 @@ impl Link {
         };
         for (id, waiting) in waiting {
             let error = match id {
-                _ if said_goodbye => CallError::Gone,
-                id if id <= left => CallError::Unknown,
-                _ => CallError::NotSent,
+                _ if said_goodbye => PeerCallError::Gone,
+                id if id <= left => PeerCallError::Unknown,
+                _ => PeerCallError::NotSent,
             };
             let _ = waiting.send(Err(error));
         }
@@ -263,15 +263,15 @@ impl Link {
 
 /// A collector of the bytes that a driver sends next.
 pub(super) trait Outgoing {
-    fn answers(&mut self, answers: &[(u64, Outcome)]);
+    fn answers(&mut self, answers: &[(u64, PeerOutcome)]);
     fn info(&mut self, id: u64, info: Bytes);
-    fn call(&mut self, id: u64, call: &Question);
+    fn call(&mut self, id: u64, call: &PeerRequest);
     /// Returns true if another call may be added.
-    fn has_room(&self) -> bool;
+    fn accepts_calls(&self) -> bool;
 }
 
 impl Caller for Link {
-    fn answer(&self, id: u64, outcome: Outcome) {
+    fn answer(&self, id: u64, outcome: PeerOutcome) {
         let was_empty = {
             let mut state = self.lock();
             self.owed.fetch_sub(1, Ordering::AcqRel);
@@ -294,7 +294,7 @@ impl Caller for Link {
                 return;
             }
             if state.info_bytes + info.len() > INFO_MAX_BYTES {
-                state.answers.push((id, Outcome::Unavailable));
+                state.answers.push((id, PeerOutcome::Unavailable));
             } else {
                 state.info_bytes += info.len();
                 state.infos.push_back((id, info));
@@ -306,29 +306,29 @@ impl Caller for Link {
 
 impl Receipts for Link {
     fn settle(&self, id: u64, written: bool) {
-        self.answer(id, if written { Outcome::Done } else { Outcome::Gone });
+        self.answer(id, if written { PeerOutcome::Done } else { PeerOutcome::Gone });
     }
 }
 
 /// A call that is under way. Dropping it withdraws the call if it has not left; its answer is ignored.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct PendingCall {
     link: Arc<Link>,
     id: u64,
     answered: oneshot::Receiver<CallResult>,
     done: bool,
 }
 
-impl Waiting {
+impl PendingCall {
     /// Waits for the answer for at most `within`.
     ///
     /// # Errors
-    /// [`CallError::NotSent`], [`CallError::Unknown`] if the call may have left, and [`CallError::Gone`].
-    pub async fn within(mut self, within: Duration) -> Result<Answer, CallError> {
+    /// [`PeerCallError::NotSent`], [`PeerCallError::Unknown`] if the call may have left, and [`PeerCallError::Gone`].
+    pub async fn within(mut self, within: Duration) -> Result<PeerAnswer, PeerCallError> {
         match timeout(within, &mut self).await {
             Ok(result) => result,
-            Err(_) if self.withdraw() => Err(CallError::NotSent),
-            Err(_) => Err(CallError::Unknown),
+            Err(_) if self.withdraw() => Err(PeerCallError::NotSent),
+            Err(_) => Err(PeerCallError::Unknown),
         }
     }
 
@@ -349,7 +349,7 @@ impl Waiting {
     }
 }
 
-impl std::future::Future for Waiting {
+impl std::future::Future for PendingCall {
     type Output = CallResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
@@ -357,12 +357,12 @@ impl std::future::Future for Waiting {
         answered.map(|result| {
             self.done = true;
             // The link answers every call that waits, also when it ends.
-            result.unwrap_or(Err(CallError::Unknown))
+            result.unwrap_or(Err(PeerCallError::Unknown))
         })
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         if !self.done {
             self.withdraw();

@@ -13,11 +13,11 @@ use tracing::{debug, info, warn};
 
 use super::call::LocalConnections;
 use super::driver::{LinkEnd, drive};
-use super::frame_stream::{Wire, WireError};
+use super::frame_stream::{FrameStream, FrameStreamError};
 use super::handshake::Refusal;
-use super::handshake_io::{self, GreetError};
-use super::links::{Links, Registered};
-use crate::cluster::{Member, NodeKey};
+use super::handshake_io::{self, HandshakeError};
+use super::links::{Links, RegisteredLink};
+use crate::cluster::{ClusterMember, NodeKey};
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::{RepeatedWarning, chain};
@@ -96,38 +96,40 @@ impl Links {
         S: Connection,
     {
         let place = self.strangers.admit(remote.ip());
-        let too_late = |_| GreetError::Refused(Refusal::Timeout);
-        let greeting = async {
-            let mut wire = Wire::new(opening.await.map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => GreetError::Refused(Refusal::Timeout),
-                _ => GreetError::Tls(error),
+        let too_late = |_| HandshakeError::Refused(Refusal::Timeout);
+        let handshake = async {
+            let mut stream = FrameStream::new(opening.await.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => HandshakeError::Refused(Refusal::Timeout),
+                _ => HandshakeError::Tls(error),
             })?);
-            let registered = handshake_io::accept(&mut wire, self, &place, self.silence()).await?;
-            Ok((wire, registered))
+            let registered = handshake_io::accept(&mut stream, self, &place, self.silence()).await?;
+            Ok((stream, registered))
         };
-        let greeted = tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            greeted = timeout(self.handshake_timeout(), greeting) => greeted.unwrap_or_else(|late| Err(too_late(late))),
-            () = place.lost() => Err(GreetError::Refused(Refusal::Busy)),
+            outcome = timeout(self.handshake_timeout(), handshake) => outcome.unwrap_or_else(|late| Err(too_late(late))),
+            () = place.lost() => Err(HandshakeError::Refused(Refusal::Busy)),
         };
         drop(place);
-        match greeted {
-            Ok((wire, registered)) => self.run(wire, registered, local).await,
+        match outcome {
+            Ok((stream, registered)) => self.run(stream, registered, local).await,
             Err(error) => self.turned_away(&error, remote),
         }
     }
 
-    fn turned_away(&self, error: &GreetError, remote: SocketAddr) {
+    fn turned_away(&self, error: &HandshakeError, remote: SocketAddr) {
         let reason = match error {
-            GreetError::Refused(refusal) => refusal.name(),
-            GreetError::Wire(WireError::TooLarge) => Refusal::Malformed.name(),
-            GreetError::Tls(error) if error.kind() == io::ErrorKind::UnexpectedEof => "closed",
-            GreetError::Tls(_) | GreetError::Wire(WireError::Tls) => "tls",
-            GreetError::Wire(WireError::Closed | WireError::Io(_)) | GreetError::OtherNode { .. } => "closed",
+            HandshakeError::Refused(refusal) => refusal.name(),
+            HandshakeError::Stream(FrameStreamError::TooLarge) => Refusal::Malformed.name(),
+            HandshakeError::Tls(error) if error.kind() == io::ErrorKind::UnexpectedEof => "closed",
+            HandshakeError::Tls(_) | HandshakeError::Stream(FrameStreamError::Tls) => "tls",
+            HandshakeError::Stream(FrameStreamError::Closed | FrameStreamError::Io(_))
+            | HandshakeError::OtherNode { .. } => "closed",
         };
         // Two nodes that dial each other at once are no fault of anybody, nor is a probe that looks whether the port is
         // open, nor a peer that looks for the node that was here before.
-        let is_normal = reason == "closed" || matches!(error, GreetError::Refused(Refusal::Linked | Refusal::Leaving));
+        let is_normal =
+            reason == "closed" || matches!(error, HandshakeError::Refused(Refusal::Linked | Refusal::Leaving));
         if self.metrics.refused(reason) && !is_normal {
             warn!(%remote, reason, error = %chain(error), "refused a link; more of the kind are only counted for a minute");
         } else {
@@ -135,14 +137,18 @@ impl Links {
         }
     }
 
-    pub(super) async fn run<S>(&self, wire: Wire<S>, mut registered: Registered, local: &dyn LocalConnections)
-    where
+    pub(super) async fn run<S>(
+        &self,
+        stream: FrameStream<S>,
+        mut registered: RegisteredLink,
+        local: &dyn LocalConnections,
+    ) where
         S: Connection,
     {
         let link = Arc::clone(registered.link());
         let (node, advertise, dialled) = (link.peer.node, &*link.peer.advertise, link.dialled);
         info!(peer = %node, advertise, dialled, protocol = link.protocol, "linked to a peer");
-        let end = drive(wire, &mut registered, local, self.lease() / 3).await;
+        let end = drive(stream, &mut registered, local, self.lease() / 3).await;
         self.metrics.ended(end.name());
         match end {
             LinkEnd::Goodbye | LinkEnd::Left | LinkEnd::Stopped => {
@@ -163,12 +169,12 @@ impl Links {
     }
 }
 
-fn is_dead(member: &Member) -> bool {
+fn is_dead(member: &ClusterMember) -> bool {
     matches!(member.key, NodeKey::Dead { .. })
 }
 
 /// Keeps the link to one peer: dials whenever there is none, whoever dialled the last one.
-async fn keep_one(links: Arc<Links>, member: Member, local: Arc<dyn LocalConnections>, gone: CancellationToken) {
+async fn keep_one(links: Arc<Links>, member: ClusterMember, local: Arc<dyn LocalConnections>, gone: CancellationToken) {
     let mut attempts = Attempts::default();
     while !gone.is_cancelled() && !links.has_departed(&member.node) {
         let dialled = async {
@@ -182,8 +188,8 @@ async fn keep_one(links: Arc<Links>, member: Member, local: Arc<dyn LocalConnect
                 let started = Instant::now();
                 // A link outlives the peer's place in the table: it ends by goodbye, or is stopped.
                 match dialled {
-                    Dialled::Plain(wire, registered) => links.run(wire, registered, &*local).await,
-                    Dialled::Tls(wire, registered) => links.run(*wire, registered, &*local).await,
+                    Dialled::Plain(stream, registered) => links.run(stream, registered, &*local).await,
+                    Dialled::Tls(stream, registered) => links.run(*stream, registered, &*local).await,
                 }
                 if started.elapsed() >= links.lease() {
                     attempts = Attempts::default();
@@ -198,33 +204,37 @@ async fn keep_one(links: Arc<Links>, member: Member, local: Arc<dyn LocalConnect
 
 /// A link that is up, and what it runs on.
 enum Dialled {
-    Plain(Wire<TcpStream>, Registered),
-    Tls(Box<Wire<TlsStream<TcpStream>>>, Registered),
+    Plain(FrameStream<TcpStream>, RegisteredLink),
+    Tls(Box<FrameStream<TlsStream<TcpStream>>>, RegisteredLink),
 }
 
-async fn dial(links: &Arc<Links>, member: &Member) -> Result<Dialled, DialError> {
+async fn dial(links: &Arc<Links>, member: &ClusterMember) -> Result<Dialled, DialError> {
     let dial = async {
         let stream = TcpStream::connect(&*member.advertise).await.map_err(DialError::Connect)?;
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         let Some(tls) = &links.tls else {
-            let (wire, registered) = greet(stream, links, member).await?;
-            return Ok(Dialled::Plain(wire, registered));
+            let (stream, registered) = dial_handshake(stream, links, member).await?;
+            return Ok(Dialled::Plain(stream, registered));
         };
         let stream = Box::pin(tls.connect(&member.advertise, stream)).await;
-        let stream = stream.map_err(|error| DialError::Greet(GreetError::Tls(error)))?;
-        let (wire, registered) = greet(stream, links, member).await?;
-        Ok(Dialled::Tls(Box::new(wire), registered))
+        let stream = stream.map_err(|error| DialError::Handshake(HandshakeError::Tls(error)))?;
+        let (stream, registered) = dial_handshake(stream, links, member).await?;
+        Ok(Dialled::Tls(Box::new(stream), registered))
     };
     timeout(links.handshake_timeout(), dial).await.unwrap_or(Err(DialError::Timeout))
 }
 
-async fn greet<S>(stream: S, links: &Arc<Links>, member: &Member) -> Result<(Wire<S>, Registered), DialError>
+async fn dial_handshake<S>(
+    stream: S,
+    links: &Arc<Links>,
+    member: &ClusterMember,
+) -> Result<(FrameStream<S>, RegisteredLink), DialError>
 where
     S: Connection,
 {
-    let mut wire = Wire::new(stream);
-    let registered = handshake_io::dial(&mut wire, links, member.node).await.map_err(DialError::Greet)?;
-    Ok((wire, registered))
+    let mut stream = FrameStream::new(stream);
+    let registered = handshake_io::dial(&mut stream, links, member.node).await.map_err(DialError::Handshake)?;
+    Ok((stream, registered))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +242,7 @@ enum DialError {
     #[error("could not connect")]
     Connect(#[source] io::Error),
     #[error("the handshake failed")]
-    Greet(#[source] GreetError),
+    Handshake(#[source] HandshakeError),
     #[error("no answer in time")]
     Timeout,
 }
@@ -253,9 +263,9 @@ impl Attempts {
         if self.failed == 0 { PAUSE_MIN.mul_f64(rand::random()) } else { pause.mul_f64(0.5 + rand::random::<f64>()) }
     }
 
-    fn failed(&mut self, links: &Links, member: &Member, error: &DialError) {
+    fn failed(&mut self, links: &Links, member: &ClusterMember, error: &DialError) {
         let (peer, advertise) = (member.node, &*member.advertise);
-        if matches!(error, DialError::Greet(GreetError::Refused(Refusal::Linked))) {
+        if matches!(error, DialError::Handshake(HandshakeError::Refused(Refusal::Linked))) {
             // The peer's own dial has won.
             debug!(%peer, advertise, "the peer has dialled itself");
             return;
@@ -264,7 +274,7 @@ impl Attempts {
         let text = chain(error).to_string();
         debug!(%peer, advertise, attempt = self.failed, error = text, "could not link to a peer");
         links.dial_failed(peer, text.clone());
-        if let DialError::Greet(GreetError::OtherNode { answered }) = error {
+        if let DialError::Handshake(HandshakeError::OtherNode { answered }) = error {
             // After a restart the old id is known until its lease has run out; two that live on have one address.
             let since = *self.other_node_since.get_or_insert_with(Instant::now);
             let table = links.membership.table();
@@ -284,10 +294,10 @@ impl Attempts {
         self.other_node_since = None;
         let is_lasting = matches!(
             error,
-            DialError::Greet(
-                GreetError::Refused(Refusal::Secret | Refusal::Protocol | Refusal::Malformed)
-                    | GreetError::Tls(_)
-                    | GreetError::Wire(WireError::Tls)
+            DialError::Handshake(
+                HandshakeError::Refused(Refusal::Secret | Refusal::Protocol | Refusal::Malformed)
+                    | HandshakeError::Tls(_)
+                    | HandshakeError::Stream(FrameStreamError::Tls)
             )
         );
         if (is_lasting || self.failed >= ATTEMPTS_BEFORE_WARNING)

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::{Link, LinkLoad};
 use super::handshake::{Introduction, Refusal};
-use super::handshake_io::Identity;
-use super::renewal::{Renewal, Renewals};
+use super::handshake_io::NodeIdentity;
+use super::renewal::{RenewalRequest, RenewalRequests};
 use super::strangers::Strangers;
 use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
@@ -37,10 +37,10 @@ const DEPARTED_MAX: usize = 4096;
 /// challenged is therefore stale: it is stopped, and nothing that it still holds is acted on.
 #[derive(Debug)]
 pub struct Links {
-    identity: ArcSwap<Identity>,
+    identity: ArcSwap<NodeIdentity>,
     /// The queue of renewals that peers ask for, and its receiver until a task takes it.
-    renewals: mpsc::Sender<Renewal>,
-    renewals_wanted: Mutex<Option<Renewals>>,
+    renewals: mpsc::Sender<RenewalRequest>,
+    renewals_wanted: Mutex<Option<RenewalRequests>>,
     lease: Duration,
     pub(super) membership: Arc<Membership>,
     pub(super) metrics: LinkMetrics,
@@ -77,7 +77,7 @@ struct Slot {
 
 /// Another node, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerView {
     pub node: NodeId,
     pub advertise: String,
     pub version: String,
@@ -112,11 +112,11 @@ impl Links {
         membership: Arc<Membership>,
         metrics: LinkMetrics,
     ) -> Arc<Self> {
-        Self::with_identity(Identity::new(node, advertise, secret), lease, tls, membership, metrics)
+        Self::with_identity(NodeIdentity::new(node, advertise, secret), lease, tls, membership, metrics)
     }
 
     pub(super) fn with_identity(
-        identity: Identity,
+        identity: NodeIdentity,
         lease: Duration,
         tls: Option<Arc<PeerTls>>,
         membership: Arc<Membership>,
@@ -144,13 +144,13 @@ impl Links {
         self.identity.load().introduction.node
     }
 
-    pub(super) fn identity(&self) -> Arc<Identity> {
+    pub(super) fn identity(&self) -> Arc<NodeIdentity> {
         self.identity.load_full()
     }
 
     /// Gives this node another id: the links of the old one end, and peers are dialled anew.
     pub(in crate::cluster) fn rename(&self, node: NodeId) {
-        let mut identity = Identity::clone(&self.identity());
+        let mut identity = NodeIdentity::clone(&self.identity());
         identity.introduction.node = node;
         self.identity.store(Arc::new(identity));
         self.all().iter().for_each(|link| link.stop());
@@ -170,7 +170,7 @@ impl Links {
 
     /// Returns the renewals that peers ask for which do not reach Redis, to the one task that does them. Later calls
     /// return `None`.
-    pub fn renewals(&self) -> Option<Renewals> {
+    pub fn renewals(&self) -> Option<RenewalRequests> {
         self.renewals_wanted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -236,11 +236,11 @@ impl Links {
     }
 
     /// Returns all other nodes that are known, and the state of the link to each.
-    pub fn peers(&self) -> Vec<Peer> {
+    pub fn peers(&self) -> Vec<PeerView> {
         let (table, slots) = (self.membership.table(), self.read());
         let linked = slots.by_node.iter().filter_map(|(node, slot)| Some((*node, slot.link.as_ref()?)));
-        let mut peers: Vec<Peer> = linked
-            .map(|(node, link)| Peer {
+        let mut peers: Vec<PeerView> = linked
+            .map(|(node, link)| PeerView {
                 node,
                 advertise: link.peer.advertise.clone(),
                 version: link.peer.version.clone(),
@@ -265,7 +265,7 @@ impl Links {
                 PeerLink::NotLinked { dials_failed, error }
             };
             let (advertise, version) = (member.advertise.clone(), member.version.clone());
-            peers.push(Peer { node: member.node, advertise, version, link });
+            peers.push(PeerView { node: member.node, advertise, version, link });
         }
         peers.sort_by_key(|peer| peer.node);
         peers
@@ -338,7 +338,7 @@ impl Links {
         peer: Introduction,
         protocol: u16,
         expected: Option<u64>,
-    ) -> Result<Registered, Refusal> {
+    ) -> Result<RegisteredLink, Refusal> {
         self.may_link(&peer.node)?;
         let wins = self.node() < peer.node;
         self.register(peer, protocol, false, |slot| {
@@ -366,7 +366,7 @@ impl Links {
         protocol: u16,
         dialled: bool,
         check: impl FnOnce(&Slot) -> Result<(), Refusal>,
-    ) -> Result<Registered, Refusal> {
+    ) -> Result<RegisteredLink, Refusal> {
         let node = peer.node;
         let link = Link::new(peer, protocol, dialled, self.serial.fetch_add(1, Ordering::Relaxed));
         let replaced = {
@@ -396,7 +396,7 @@ impl Links {
         }
         self.metrics.opened();
         self.changed.send_replace(());
-        Ok(Registered { links: Arc::clone(self), link, is_over: false })
+        Ok(RegisteredLink { links: Arc::clone(self), link, is_over: false })
     }
 
     fn unregister(&self, link: &Link, said_goodbye: bool) {
@@ -451,7 +451,7 @@ pub(super) struct Commitment {
 
 impl Commitment {
     /// Registers the link: the other node has proved itself too.
-    pub(super) fn dialled(self, peer: Introduction, protocol: u16) -> Result<Registered, Refusal> {
+    pub(super) fn dialled(self, peer: Introduction, protocol: u16) -> Result<RegisteredLink, Refusal> {
         self.links.register(peer, protocol, true, |_| Ok(()))
     }
 }
@@ -466,18 +466,18 @@ impl Drop for Commitment {
 
 /// A link that others can find. Dropping it ends the link.
 #[derive(Debug)]
-pub(super) struct Registered {
+pub(super) struct RegisteredLink {
     links: Arc<Links>,
     link: Arc<Link>,
     is_over: bool,
 }
 
-impl Registered {
+impl RegisteredLink {
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
-    pub(super) fn renewals(&self) -> &mpsc::Sender<Renewal> {
+    pub(super) fn renewals(&self) -> &mpsc::Sender<RenewalRequest> {
         &self.links.renewals
     }
 
@@ -491,7 +491,7 @@ impl Registered {
     }
 }
 
-impl Drop for Registered {
+impl Drop for RegisteredLink {
     fn drop(&mut self) {
         // The driver was cancelled: any frame may have left.
         self.ended(u64::MAX, false);

@@ -47,10 +47,10 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Action, Answer, Call, CallError, Caller, LocalConnections, Question};
+pub use call::{Action, Caller, LocalConnections, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
 pub use driver::LinkEnd;
-pub use frame::{Answers, FRAME_MAX_BYTES, Frame, Malformed, Outcome, Target};
-pub use handle::{Link, LinkLoad, Waiting};
+pub use frame::{FRAME_MAX_BYTES, LinkFrame, MalformedFrame, PeerOutcome, PeerOutcomes, Target};
+pub use handle::{Link, LinkLoad, PendingCall};
 pub use handshake::{Introduction, PROTOCOL, Refusal};
-pub use links::{Links, Peer, PeerLink};
-pub use renewal::{Renewal, Renewals};
+pub use links::{Links, PeerLink, PeerView};
+pub use renewal::{RenewalRequest, RenewalRequests};

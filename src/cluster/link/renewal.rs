@@ -9,11 +9,11 @@ use super::handle::Link;
 use crate::id::NodeId;
 
 /// The renewals that peers ask for.
-pub type Renewals = mpsc::Receiver<Renewal>;
+pub type RenewalRequests = mpsc::Receiver<RenewalRequest>;
 
 /// A request of a peer that does not reach Redis: this node is to renew its lease.
 #[derive(Debug)]
-pub struct Renewal {
+pub struct RenewalRequest {
     link: Arc<Link>,
     id: u64,
     /// Epoch of the peer's registration.
@@ -22,9 +22,9 @@ pub struct Renewal {
     pub lease: Duration,
 }
 
-impl Renewal {
+impl RenewalRequest {
     pub(super) fn new(link: &Arc<Link>, id: u64, epoch: u64, lease: Duration) -> Self {
-        Renewal { link: Arc::clone(link), id, epoch, lease }
+        RenewalRequest { link: Arc::clone(link), id, epoch, lease }
     }
 
     /// Returns the node that asks. The handshake has proved its id.

@@ -4,39 +4,44 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::unreadable::id_of;
-use super::{BATCH, Pass, ReapError, Reaper};
-use crate::cluster::decide::{Claimed, Keeping, after_claim, is_same_run, keeping};
+use super::{BATCH, ReapError, Reaper, ReaperPass};
+use crate::cluster::decide::{ClaimOutcome, ClaimRenewal, after_claim, after_keep, is_same_run};
 use crate::cluster::survey::run_id_of;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{Call, read, reaping, scripts};
+use crate::redis_client::{RedisCommand, read, reaping, scripts};
 use crate::registry::claims::{Bucket, ClaimView};
-use crate::registry::record::{self, Record, Texts, texts_of};
+use crate::registry::record::{self, Record, RecordTexts, texts_of};
 use crate::telemetry::chain;
 
 /// Most pages of [`BATCH`] records that are read of a bucket before claims are renewed again.
 const PAGES: usize = 16;
 
 /// The texts that the records of a dead node share.
-pub(super) async fn read_texts(pass: &Pass<'_>, node: NodeId) -> Result<Texts, ReapError> {
-    Ok(texts_of(pass.ask(Call::command("HGETALL", pass.keys.strings(node))).await?))
+pub(super) async fn read_texts(pass: &ReaperPass<'_>, node: NodeId) -> Result<RecordTexts, ReapError> {
+    Ok(texts_of(pass.ask(RedisCommand::new("HGETALL", pass.keys.strings(node))).await?))
 }
 
 impl Reaper {
     /// Claims a bucket, and reads of its records what there is room for. `true` if there is more to read at once.
-    pub(super) async fn claim(&mut self, pass: &Pass<'_>, bucket: Bucket, run_id: &str) -> Result<bool, ReapError> {
+    pub(super) async fn claim(
+        &mut self,
+        pass: &ReaperPass<'_>,
+        bucket: Bucket,
+        run_id: &str,
+    ) -> Result<bool, ReapError> {
         let (node, number) = bucket;
         let (sent, times) = (Instant::now(), self.settings.times);
         let claim = reaping::claim(pass.keys, node, number, pass.node, times.lease());
         let (answer, names): (String, Vec<Vec<u8>>) = pass.ask(claim).await?;
         match after_claim(&answer) {
-            Claimed::Mine => {}
-            Claimed::Taken | Claimed::NotDead => {
+            ClaimOutcome::Mine => {}
+            ClaimOutcome::Taken | ClaimOutcome::NotDead => {
                 debug!(%node, bucket = number, answer, "a bucket was not claimed");
                 return Ok(false);
             }
         }
-        let Some(estate) = self.estates.get_mut(&node) else { return Ok(false) };
-        estate.announce();
+        let Some(dead_node) = self.dead_nodes.get_mut(&node) else { return Ok(false) };
+        dead_node.announce();
         let ids: Vec<ConnectionId> = names.iter().filter_map(|name| id_of(name)).collect();
         let strange: Vec<Vec<u8>> = names.into_iter().filter(|name| id_of(name).is_none()).collect();
         self.registry.claims().take(bucket, run_id, sent + times.proven(), ids);
@@ -45,7 +50,7 @@ impl Reaper {
     }
 
     /// Reads on in a claimed bucket, as far as there is room. `true` if there is more to read at once.
-    pub(super) async fn read_on(&mut self, pass: &Pass<'_>, bucket: Bucket) -> Result<bool, ReapError> {
+    pub(super) async fn read_on(&mut self, pass: &ReaperPass<'_>, bucket: Bucket) -> Result<bool, ReapError> {
         let (node, number) = bucket;
         let key = pass.keys.bucket(node, number);
         for _ in 0..PAGES {
@@ -53,12 +58,12 @@ impl Reaper {
             if ids.is_empty() {
                 return Ok(false);
             }
-            if self.estates.get(&node).is_some_and(|estate| estate.texts.is_none()) {
+            if self.dead_nodes.get(&node).is_some_and(|dead_node| dead_node.texts.is_none()) {
                 let texts = read_texts(pass, node).await?;
-                self.estates.entry(node).and_modify(|estate| estate.texts = Some(texts));
+                self.dead_nodes.entry(node).and_modify(|dead_node| dead_node.texts = Some(texts));
             }
             let names: Vec<Vec<u8>> = ids.iter().map(|id| id.to_string().into_bytes()).collect();
-            let call = names.iter().fold(Call::command("HMGET", key.clone()), Call::arg);
+            let call = names.iter().fold(RedisCommand::new("HMGET", key.clone()), RedisCommand::arg);
             let fields: Vec<Option<Vec<u8>>> = pass.ask(call).await?;
             let (mut records, mut unreadable, mut why) = (Vec::with_capacity(ids.len()), Vec::new(), String::new());
             for (id, bytes) in ids.iter().zip(fields) {
@@ -73,7 +78,7 @@ impl Reaper {
                 }
             }
             let new = self.registry.claims().add(bucket, ids.len(), records);
-            self.estates.entry(node).and_modify(|estate| estate.taken += new);
+            self.dead_nodes.entry(node).and_modify(|dead_node| dead_node.taken += new);
             self.set_aside(pass, bucket, &unreadable, &why).await?;
             // A large bucket must not keep others waiting.
             tokio::task::yield_now().await;
@@ -92,13 +97,13 @@ impl Reaper {
 
     /// Reads one record. A text that is lost is no reason to lose the event.
     fn read_record(&self, node: NodeId, id: ConnectionId, bytes: &[u8]) -> Result<Record, record::RecordError> {
-        let texts = self.estates.get(&node).and_then(|estate| estate.texts.as_ref());
+        let texts = self.dead_nodes.get(&node).and_then(|dead_node| dead_node.texts.as_ref());
         let text = |number: u32| Some(texts.and_then(|texts| texts.get(&number).cloned()).unwrap_or_default());
         record::decode(id, bytes, self.registry.client_header_bytes(), text)
     }
 
     /// Renews all claims.
-    pub(super) async fn keep_claims(&mut self, pass: &Pass<'_>) -> Result<(), ReapError> {
+    pub(super) async fn keep_claims(&mut self, pass: &ReaperPass<'_>) -> Result<(), ReapError> {
         let views = self.registry.claims().views();
         if views.is_empty() {
             return Ok(());
@@ -108,7 +113,7 @@ impl Reaper {
             let info = scripts::info(pass.connection, pass.keys, *node, "server");
             [info, reaping::keep(pass.keys, *node, *bucket, pass.node, lease)]
         });
-        let calls: Vec<Call> = calls.collect();
+        let calls: Vec<RedisCommand> = calls.collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         for (view, answer) in views.iter().zip(answers.as_chunks::<2>().0) {
             let info: String = read(answer[0].clone()).map_err(ReapError::Redis)?;
@@ -121,7 +126,7 @@ impl Reaper {
 
     async fn kept(
         &mut self,
-        pass: &Pass<'_>,
+        pass: &ReaperPass<'_>,
         ClaimView { bucket, is_fresh, run_id: granted_by, .. }: &ClaimView,
         (answer, found): (&str, &str),
         run_id: &str,
@@ -129,27 +134,27 @@ impl Reaper {
     ) -> Result<(), ReapError> {
         let (node, number) = *bucket;
         let claims = self.registry.claims();
-        match keeping(answer, found, *is_fresh, is_same_run(granted_by, run_id)) {
-            Keeping::Kept => claims.keep(*bucket, run_id, sent + self.settings.times.proven()),
-            Keeping::Lost => {
+        match after_keep(answer, found, *is_fresh, is_same_run(granted_by, run_id)) {
+            ClaimRenewal::Kept => claims.keep(*bucket, run_id, sent + self.settings.times.proven()),
+            ClaimRenewal::Lost => {
                 debug!(%node, bucket = number, "another node has the bucket");
                 claims.forget(*bucket);
             }
-            Keeping::Restore => {
+            ClaimRenewal::Restore => {
                 warn!(%node, bucket = number, found, "Redis has forgotten what this node took over; it is written back");
                 self.restore(pass, *bucket, run_id).await?;
             }
             // What there is to read is read by the pass that this is part of.
-            Keeping::Reload => _ = self.claim(pass, *bucket, run_id).await?,
+            ClaimRenewal::Reload => _ = self.claim(pass, *bucket, run_id).await?,
         }
         Ok(())
     }
 
     /// Writes back what is held of a bucket. The index comes first: should this node die, others find the rest.
-    async fn restore(&mut self, pass: &Pass<'_>, bucket: Bucket, run_id: &str) -> Result<(), ReapError> {
+    async fn restore(&mut self, pass: &ReaperPass<'_>, bucket: Bucket, run_id: &str) -> Result<(), ReapError> {
         let (sent, times) = (Instant::now(), self.settings.times);
-        if let Some(estate) = self.estates.get(&bucket.0) {
-            let index = Self::index_entry(pass, &estate.member);
+        if let Some(dead_node) = self.dead_nodes.get(&bucket.0) {
+            let index = Self::index_entry(pass, &dead_node.member);
             pass.connection.run_one(index).await.map_err(ReapError::Redis)?;
         }
         let records = self.registry.claims().unfinished(bucket);
@@ -161,7 +166,7 @@ impl Reaper {
         for records in chunks {
             let restore = reaping::restore(pass.keys, bucket, pass.node, times.lease(), records);
             let answer: String = pass.connection.run_one(restore).await.and_then(read).map_err(ReapError::Redis)?;
-            is_mine &= after_claim(&answer) == Claimed::Mine;
+            is_mine &= after_claim(&answer) == ClaimOutcome::Mine;
         }
         match is_mine {
             true => self.registry.claims().keep(bucket, run_id, sent + times.proven()),
@@ -171,7 +176,7 @@ impl Reaper {
     }
 
     /// Tells Redis what became of events. A bucket of which nothing is left is given back.
-    pub(super) async fn note_outcomes(&mut self, pass: &Pass<'_>) -> Result<(), ReapError> {
+    pub(super) async fn note_outcomes(&mut self, pass: &ReaperPass<'_>) -> Result<(), ReapError> {
         for ClaimView { bucket, .. } in self.registry.claims().views() {
             loop {
                 let claims = self.registry.claims();
@@ -184,11 +189,11 @@ impl Reaper {
                 let finish = reaping::finish(pass.keys, bucket, pass.node, !outcomes.is_last, &done, failed);
                 let answer: String = pass.connection.run_one(finish).await.and_then(read).map_err(ReapError::Redis)?;
                 claims.noted(bucket, &outcomes);
-                if let Some(estate) = self.estates.get_mut(&bucket.0) {
-                    estate.left = estate.left.saturating_sub(done.len());
+                if let Some(dead_node) = self.dead_nodes.get_mut(&bucket.0) {
+                    dead_node.left = dead_node.left.saturating_sub(done.len());
                     if outcomes.is_last {
                         // There is room again, or nothing is left.
-                        estate.look_at = Instant::now();
+                        dead_node.look_at = Instant::now();
                     }
                 }
                 if outcomes.is_last {

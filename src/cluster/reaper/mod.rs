@@ -1,5 +1,5 @@
 //! The reaper: claims the records that dead nodes left, a bucket at a time, and gives them back when their events are
-//! over. The events themselves are sent by whoever takes [`crate::registry::Claims::arrivals`].
+//! over. The events themselves are sent by whoever takes [`crate::registry::Claims::events`].
 
 mod bucket;
 mod unreadable;
@@ -13,15 +13,15 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::decide::has_room;
-use super::node_index::IndexEntry;
-use super::{Member, Membership, Times};
+use super::decide::may_claim;
+use super::node_index::NodeIndexEntry;
+use super::{ClusterMember, Membership, Times};
 use crate::id::NodeId;
 use crate::redis_client::{
-    BUCKETS, Call, FromRedisValue, Keys, RedisConnection, RedisError, group_index, read, reaping, scripts,
+    BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, group_index, read, reaping, scripts,
 };
-use crate::registry::record::{RECORD_FORMAT, Texts};
-use crate::registry::{Mirror, Registry};
+use crate::registry::record::{RECORD_FORMAT, RecordTexts};
+use crate::registry::{RedisReplica, Registry};
 use crate::telemetry::{ReapingMetrics, RepeatedWarning, chain};
 use unreadable::Aside;
 
@@ -59,10 +59,10 @@ impl ReaperSettings {
 pub struct Reaper {
     settings: ReaperSettings,
     registry: Arc<Registry>,
-    mirror: Arc<Mirror>,
+    replica: Arc<RedisReplica>,
     membership: Arc<Membership>,
     metrics: ReapingMetrics,
-    estates: BTreeMap<NodeId, Estate>,
+    dead_nodes: BTreeMap<NodeId, DeadNode>,
     /// What was set aside, by the dead node that it is of.
     asides: HashMap<NodeId, Aside>,
     /// When that is looked at next.
@@ -75,8 +75,8 @@ pub struct Reaper {
 
 /// A dead node of which something may be left.
 #[derive(Debug)]
-struct Estate {
-    member: Member,
+struct DeadNode {
+    member: ClusterMember,
     since: Instant,
     /// Records that this node has taken over.
     taken: usize,
@@ -88,7 +88,7 @@ struct Estate {
     is_damaged: bool,
     /// When to look again.
     look_at: Instant,
-    texts: Option<Texts>,
+    texts: Option<RecordTexts>,
 }
 
 #[derive(Debug, Error)]
@@ -98,7 +98,7 @@ enum ReapError {
 }
 
 /// Where one pass works.
-struct Pass<'a> {
+struct ReaperPass<'a> {
     connection: &'a RedisConnection,
     keys: &'a Keys,
     /// In whose name: a node that was fenced claims under its new id.
@@ -106,11 +106,11 @@ struct Pass<'a> {
 }
 
 impl Reaper {
-    /// One that has nothing yet. `registry` has the mirror `mirror`.
+    /// One that has nothing yet. `registry` has the replica `replica`.
     pub fn new(
         settings: ReaperSettings,
         registry: Arc<Registry>,
-        mirror: Arc<Mirror>,
+        replica: Arc<RedisReplica>,
         membership: Arc<Membership>,
         metrics: ReapingMetrics,
     ) -> Self {
@@ -118,10 +118,10 @@ impl Reaper {
         Reaper {
             settings,
             registry,
-            mirror,
+            replica,
             membership,
             metrics,
-            estates: BTreeMap::new(),
+            dead_nodes: BTreeMap::new(),
             asides: HashMap::new(),
             unreadable_at: now,
             keep_at: now,
@@ -129,7 +129,8 @@ impl Reaper {
         }
     }
 
-    /// Reaps until `stop`. A pass follows each beat, each event that is over, and each pass that left something to read.
+    /// Reaps until `stop`. A pass follows each heartbeat, each event that is over, and each pass that left something to
+    /// read.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut tables = self.membership.watch();
         let registry = Arc::clone(&self.registry);
@@ -140,7 +141,7 @@ impl Reaper {
                 () = stop.cancelled() => return,
                 changed = tables.changed() => if changed.is_err() { return },
                 () = registry.claims().outcome() => {}
-                () = sleep(if is_behind { Duration::ZERO } else { self.settings.times.beat() }) => {}
+                () = sleep(if is_behind { Duration::ZERO } else { self.settings.times.heartbeat() }) => {}
             }
             tables.mark_unchanged();
             is_behind = match stop.run_until_cancelled(self.run_once()).await {
@@ -160,26 +161,26 @@ impl Reaper {
         }
     }
 
-    /// One pass: renews claims, notes what is over, reads and claims what there is room for, and buries who has nothing
-    /// left. `true` if there is more to read at once.
+    /// One pass: renews claims, notes what is over, reads and claims what there is room for, and removes who has
+    /// nothing left. `true` if there is more to read at once.
     async fn run_once(&mut self) -> Result<bool, ReapError> {
-        self.meet_the_dead();
-        let mirror = Arc::clone(&self.mirror);
-        let Some(connection) = mirror.connection() else { return Ok(false) };
-        let pass = Pass { connection: &connection, keys: mirror.keys(), node: self.registry.node() };
+        self.update_dead_nodes();
+        let replica = Arc::clone(&self.replica);
+        let Some(connection) = replica.connection() else { return Ok(false) };
+        let pass = ReaperPass { connection: &connection, keys: replica.keys(), node: self.registry.node() };
         let now = Instant::now();
         if now >= self.keep_at {
             self.keep_claims(&pass).await?;
-            self.keep_at = now + self.settings.times.beat().mul_f64(0.9);
+            self.keep_at = now + self.settings.times.heartbeat().mul_f64(0.9);
         }
         self.note_outcomes(&pass).await?;
         let mut is_behind = false;
         for view in self.registry.claims().views() {
             is_behind |= self.read_on(&pass, view.bucket).await?;
         }
-        let dead: Vec<NodeId> = self.estates.keys().copied().collect();
+        let dead: Vec<NodeId> = self.dead_nodes.keys().copied().collect();
         for node in dead {
-            let is_due = self.estates.get(&node).is_some_and(|estate| estate.look_at <= Instant::now());
+            let is_due = self.dead_nodes.get(&node).is_some_and(|dead_node| dead_node.look_at <= Instant::now());
             if !is_due || !self.registry.gate().is_open() {
                 continue;
             }
@@ -190,15 +191,15 @@ impl Reaper {
                 Err(error) => return Err(error),
             }
         }
-        let left: usize = self.estates.values().map(|estate| estate.left).sum();
+        let left: usize = self.dead_nodes.values().map(|dead_node| dead_node.left).sum();
         self.metrics.set(left.max(self.registry.claims().claimed()));
         self.tend_unreadable(&pass).await?;
         Ok(is_behind)
     }
 
     fn say_damaged(&mut self, node: NodeId, error: &RedisError) {
-        if let Some(estate) = self.estates.get_mut(&node)
-            && !std::mem::replace(&mut estate.is_damaged, true)
+        if let Some(dead_node) = self.dead_nodes.get_mut(&node)
+            && !std::mem::replace(&mut dead_node.is_damaged, true)
         {
             let error = chain(error);
             warn!(%node, %error, "Redis does not do what is asked of a dead node's keys; trying again at each beat");
@@ -212,44 +213,44 @@ impl Reaper {
 
     /// Whether a living node writes records of the format that this dead one wrote: then it reads all of them, and they are
     /// left to it.
-    fn has_better_reader(&self, dead: &Member) -> bool {
+    fn has_better_reader(&self, dead: &ClusterMember) -> bool {
         let table = self.membership.table();
-        let is_better = |member: &Member| member.lease_alive && member.record >= dead.record;
+        let is_better = |member: &ClusterMember| member.lease_alive && member.record >= dead.record;
         dead.record > u16::from(RECORD_FORMAT) && table.members.values().any(is_better)
     }
 
-    /// Learns who is dead, and who is buried.
-    fn meet_the_dead(&mut self) {
+    /// Learns who is dead, and who is removed.
+    fn update_dead_nodes(&mut self) {
         let table = self.membership.table();
         for member in &table.dead {
-            self.estates.entry(member.node).or_insert_with(|| Estate::new(member.clone()));
+            self.dead_nodes.entry(member.node).or_insert_with(|| DeadNode::new(member.clone()));
         }
         let held = self.registry.claims().views();
-        self.estates.retain(|node, estate| {
+        self.dead_nodes.retain(|node, dead_node| {
             let is_dead = table.dead.iter().any(|member| member.node == *node);
             let is_held = held.iter().any(|view| view.bucket.0 == *node);
             // While Redis cannot be asked, nothing is known to be gone.
             let stays = is_dead || is_held || table.attached_since.is_none();
             if !stays {
-                estate.end(node, "others have buried");
+                dead_node.end(node, "others have buried");
             }
             stays
         });
     }
 
-    /// Looks what is left of a dead node, claims free buckets while there is room, and buries it if nothing is left. `true`
-    /// if there is more to read at once.
-    async fn look(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<bool, ReapError> {
-        let Some(estate) = self.estates.get_mut(&node) else { return Ok(false) };
-        estate.look_at = Instant::now() + self.settings.times.beat();
-        let member = estate.member.clone();
+    /// Looks what is left of a dead node, claims free buckets while there is room, and removes it if nothing is left.
+    /// `true` if there is more to read at once.
+    async fn look(&mut self, pass: &ReaperPass<'_>, node: NodeId) -> Result<bool, ReapError> {
+        let Some(dead_node) = self.dead_nodes.get_mut(&node) else { return Ok(false) };
+        dead_node.look_at = Instant::now() + self.settings.times.heartbeat();
+        let member = dead_node.member.clone();
         if self.has_better_reader(&member) {
             return Ok(false);
         }
-        let counts = (0..BUCKETS).map(|bucket| Call::command("HLEN", pass.keys.bucket(node, bucket)));
-        let claims = (0..BUCKETS).map(|bucket| Call::command("GET", pass.keys.claim(node, bucket)));
+        let counts = (0..BUCKETS).map(|bucket| RedisCommand::new("HLEN", pass.keys.bucket(node, bucket)));
+        let claims = (0..BUCKETS).map(|bucket| RedisCommand::new("GET", pass.keys.claim(node, bucket)));
         let info = scripts::info(pass.connection, pass.keys, node, "server");
-        let calls: Vec<Call> = counts.chain(claims).chain([info]).collect();
+        let calls: Vec<RedisCommand> = counts.chain(claims).chain([info]).collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         let (counted, claimed) = (answers.iter().take(BUCKETS), answers.iter().skip(BUCKETS).take(BUCKETS));
         let counts: Vec<usize> =
@@ -259,11 +260,11 @@ impl Reaper {
         let info = answers.into_iter().next_back().ok_or(RedisError::Unexpected).and_then(read::<String>);
         let run_id = super::survey::run_id_of(&info.map_err(ReapError::Redis)?);
         let left = counts.iter().sum();
-        if let Some(estate) = self.estates.get_mut(&node) {
-            (estate.left, estate.is_damaged) = (left, false);
+        if let Some(dead_node) = self.dead_nodes.get_mut(&node) {
+            (dead_node.left, dead_node.is_damaged) = (left, false);
         }
         if left == 0 {
-            return self.bury(pass, node).await.map(|()| false);
+            return self.remove(pass, node).await.map(|()| false);
         }
         let held: Vec<usize> = self
             .registry
@@ -282,15 +283,15 @@ impl Reaper {
         // Everybody begins at another bucket, so that they do not all ask for the same.
         let first = usize::try_from(pass.node.to_bits() % BUCKETS as u64).unwrap_or_default();
         for bucket in (0..BUCKETS).map(|offset| (first + offset) % BUCKETS) {
-            let has_room = has_room(self.registry.claims().claimed(), counts[bucket], self.held_max());
-            if counts[bucket] > 0 && is_free(bucket) && has_room {
+            let may_claim = may_claim(self.registry.claims().claimed(), counts[bucket], self.held_max());
+            if counts[bucket] > 0 && is_free(bucket) && may_claim {
                 is_behind |= self.claim(pass, (node, bucket), &run_id).await?;
             }
         }
         Ok(is_behind)
     }
 
-    async fn bury(&mut self, pass: &Pass<'_>, node: NodeId) -> Result<(), ReapError> {
+    async fn remove(&mut self, pass: &ReaperPass<'_>, node: NodeId) -> Result<(), ReapError> {
         if self.registry.claims().views().iter().any(|view| view.bucket.0 == node && view.unfinished > 0) {
             // Redis has lost what is held here; it is written back when the claims are renewed.
             return Ok(());
@@ -298,24 +299,24 @@ impl Reaper {
         if !self.clear(pass, node).await? {
             return Ok(());
         }
-        let bury = reaping::bury(pass.keys, node, pass.node);
-        let answer: String = pass.connection.run_one(bury).await.and_then(read).map_err(ReapError::Redis)?;
+        let remove = reaping::remove(pass.keys, node, pass.node);
+        let answer: String = pass.connection.run_one(remove).await.and_then(read).map_err(ReapError::Redis)?;
         if answer == scripts::OK {
-            let index = Call::command("HDEL", pass.keys.index()).arg(node.to_string());
+            let index = RedisCommand::new("HDEL", pass.keys.index()).arg(node.to_string());
             pass.connection.run_one(index).await.map_err(ReapError::Redis)?;
             for bucket in 0..BUCKETS {
                 self.registry.claims().forget((node, bucket));
             }
-            if let Some(mut estate) = self.estates.remove(&node) {
-                estate.is_announced = true;
-                estate.end(&node, "this node has buried");
+            if let Some(mut dead_node) = self.dead_nodes.remove(&node) {
+                dead_node.is_announced = true;
+                dead_node.end(&node, "this node has buried");
             }
         }
         Ok(())
     }
 
     /// Takes away in which groups a dead node had members. `false` if something is left for the next pass.
-    async fn clear(&self, pass: &Pass<'_>, node: NodeId) -> Result<bool, ReapError> {
+    async fn clear(&self, pass: &ReaperPass<'_>, node: NodeId) -> Result<bool, ReapError> {
         if !pass.connection.is_one_server() {
             return Ok(true);
         }
@@ -330,20 +331,22 @@ impl Reaper {
     }
 
     /// The index names a dead node: whoever else reaps can find it.
-    fn index_entry(pass: &Pass<'_>, member: &Member) -> Call {
-        Call::command("HSET", pass.keys.index()).arg(member.node.to_string()).arg(IndexEntry::of(member).encode())
+    fn index_entry(pass: &ReaperPass<'_>, member: &ClusterMember) -> RedisCommand {
+        RedisCommand::new("HSET", pass.keys.index())
+            .arg(member.node.to_string())
+            .arg(NodeIndexEntry::of(member).encode())
     }
 }
 
-impl Pass<'_> {
+impl ReaperPass<'_> {
     /// Asks Redis for one thing.
-    async fn ask<T: FromRedisValue>(&self, call: Call) -> Result<T, ReapError> {
+    async fn ask<T: FromRedisValue>(&self, call: RedisCommand) -> Result<T, ReapError> {
         self.connection.run_one(call).await.and_then(read).map_err(ReapError::Redis)
     }
 }
 
-impl Estate {
-    fn new(member: Member) -> Self {
+impl DeadNode {
+    fn new(member: ClusterMember) -> Self {
         if member.record > u16::from(RECORD_FORMAT) {
             warn!(
                 node = %member.node, format = member.record,
@@ -352,7 +355,7 @@ impl Estate {
             );
         }
         let now = Instant::now();
-        Estate {
+        DeadNode {
             member,
             since: now,
             taken: 0,

@@ -1,7 +1,7 @@
 //! Records of dead nodes that this version cannot read: damaged ones, and those of a later format. They are set aside for a
 //! day, so that a newer version may read them, and keep nobody from taking over the others. Then their events are lost.
 //!
-//! They lie beside the keys of their node, which is buried without them, and an index of their own names such nodes.
+//! They lie beside the keys of their node, which is removed without them, and an index of their own names such nodes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::bucket::read_texts;
-use super::{BATCH, Pass, ReapError, Reaper};
-use crate::cluster::node_index::IndexEntry;
+use super::{BATCH, ReapError, Reaper, ReaperPass};
+use crate::cluster::node_index::NodeIndexEntry;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{Call, Keys, reaping, scripts};
+use crate::redis_client::{Keys, RedisCommand, reaping, scripts};
 use crate::registry::claims::Bucket;
 use crate::registry::record;
 
@@ -38,15 +38,15 @@ impl Reaper {
     /// Sets records of a claimed bucket aside. `why` is what is wrong with one of them.
     pub(super) async fn set_aside(
         &mut self,
-        pass: &Pass<'_>,
+        pass: &ReaperPass<'_>,
         bucket: Bucket,
         names: &[Vec<u8>],
         why: &str,
     ) -> Result<(), ReapError> {
         let node = bucket.0;
-        let Some(estate) = self.estates.get(&node) else { return Ok(()) };
-        let entry = IndexEntry::of(&estate.member).encode();
-        let index = || Call::command("HSET", pass.keys.unreadable_index()).arg(node.to_string()).arg(&entry);
+        let Some(dead_node) = self.dead_nodes.get(&node) else { return Ok(()) };
+        let entry = NodeIndexEntry::of(&dead_node.member).encode();
+        let index = || RedisCommand::new("HSET", pass.keys.unreadable_index()).arg(node.to_string()).arg(&entry);
         let mut count = 0;
         for names in names.chunks(BATCH) {
             // Before: whoever dies in between leaves an entry without records. Afterwards: somebody may have removed it for that.
@@ -72,20 +72,20 @@ impl Reaper {
     }
 
     /// Looks at all that was set aside: what this version can read goes back, what is a day old is lost.
-    pub(super) async fn tend_unreadable(&mut self, pass: &Pass<'_>) -> Result<(), ReapError> {
+    pub(super) async fn tend_unreadable(&mut self, pass: &ReaperPass<'_>) -> Result<(), ReapError> {
         if Instant::now() < self.unreadable_at {
             return Ok(());
         }
         // Nodes that started together do not all look at once.
         self.unreadable_at = Instant::now() + self.settings.unreadable_look.mul_f64(0.75 + 0.5 * rand::random::<f64>());
-        let index = Call::command("HGETALL", pass.keys.unreadable_index());
+        let index = RedisCommand::new("HGETALL", pass.keys.unreadable_index());
         let entries: Vec<(Vec<u8>, Vec<u8>)> = pass.ask(index).await?;
         let mut before = std::mem::take(&mut self.asides);
         for (name, entry) in entries {
             let node = std::str::from_utf8(&name).ok().and_then(|name| NodeId::parse(name).ok());
             let Some(node) = node else {
                 warn!(node = %String::from_utf8_lossy(&name), "an entry without a node id was removed from Redis");
-                pass.ask::<u64>(Call::command("HDEL", pass.keys.unreadable_index()).arg(name)).await?;
+                pass.ask::<u64>(RedisCommand::new("HDEL", pass.keys.unreadable_index()).arg(name)).await?;
                 continue;
             };
             let aside = before.remove(&node).unwrap_or_default();
@@ -99,7 +99,7 @@ impl Reaper {
 
     async fn tend(
         &self,
-        pass: &Pass<'_>,
+        pass: &ReaperPass<'_>,
         node: NodeId,
         entry: &[u8],
         mut aside: Aside,
@@ -136,25 +136,25 @@ impl Reaper {
     }
 
     /// Removes a node from the index that has no such records any more.
-    async fn remove_entry(&self, pass: &Pass<'_>, node: NodeId, entry: &[u8]) -> Result<(), ReapError> {
-        let index = |name| Call::command(name, pass.keys.unreadable_index()).arg(node.to_string());
+    async fn remove_entry(&self, pass: &ReaperPass<'_>, node: NodeId, entry: &[u8]) -> Result<(), ReapError> {
+        let index = |name| RedisCommand::new(name, pass.keys.unreadable_index()).arg(node.to_string());
         pass.ask::<u64>(index("HDEL")).await?;
         // Somebody may have set others aside meanwhile.
-        if pass.ask::<bool>(Call::command("EXISTS", pass.keys.unreadable(node))).await? {
+        if pass.ask::<bool>(RedisCommand::new("EXISTS", pass.keys.unreadable(node))).await? {
             pass.ask::<u64>(index("HSET").arg(entry)).await?;
         }
         Ok(())
     }
 
     /// Puts back what this version can read; then it is taken over as anything of a dead node is. How many these are.
-    async fn revive(&self, pass: &Pass<'_>, node: NodeId, entry: &[u8]) -> Result<usize, ReapError> {
+    async fn revive(&self, pass: &ReaperPass<'_>, node: NodeId, entry: &[u8]) -> Result<usize, ReapError> {
         let key = pass.keys.unreadable(node);
-        let names: Vec<Vec<u8>> = pass.ask(Call::command("HKEYS", key.clone())).await?;
+        let names: Vec<Vec<u8>> = pass.ask(RedisCommand::new("HKEYS", key.clone())).await?;
         let texts = read_texts(pass, node).await?;
         let text = |number: u32| Some(texts.get(&number).cloned().unwrap_or_default());
         let mut readable: HashMap<usize, Vec<Vec<u8>>> = HashMap::new();
         for names in names.chunks(BATCH) {
-            let records = names.iter().fold(Call::command("HMGET", key.clone()), Call::arg);
+            let records = names.iter().fold(RedisCommand::new("HMGET", key.clone()), RedisCommand::arg);
             let records: Vec<Option<Vec<u8>>> = pass.ask(records).await?;
             for (name, record) in names.iter().zip(records) {
                 if let (Some(id), Some(record)) = (id_of(name), record)
@@ -169,7 +169,7 @@ impl Reaper {
             return Ok(0);
         }
         // The node is found again before it has anything.
-        pass.ask::<u64>(Call::command("HSET", pass.keys.index()).arg(node.to_string()).arg(entry)).await?;
+        pass.ask::<u64>(RedisCommand::new("HSET", pass.keys.index()).arg(node.to_string()).arg(entry)).await?;
         for (bucket, names) in readable {
             for names in names.chunks(BATCH) {
                 let lease = self.settings.times.lease();

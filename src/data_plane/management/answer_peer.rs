@@ -10,23 +10,23 @@ use super::membership::{Change, change_here, names_here};
 use super::post_to_connection::frame;
 use super::push::{queue_here, settle_here};
 use super::reach::Reach;
-use crate::cluster::link::{Caller, Outcome};
+use crate::cluster::link::{Caller, PeerOutcome};
 use crate::data_plane::DataPlane;
-use crate::groups::{Ask, Names};
+use crate::groups::{GroupNames, GroupRequest};
 use crate::telemetry::StageLabels;
 
 /// Answers what a peer asks about this node's own connections. What is to be queued is queued when this returns, in the
 /// order of the questions; a task of its own waits for slow members.
 pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
-    let Ok(ask) = Ask::decode(head) else { return caller.answer(id, Outcome::Unavailable) };
+    let Ok(ask) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
     plane.metrics.links().asked();
     let (ask, stages) = match ask {
-        Ask::Within { stages, ask } => (*ask, Some(stages)),
+        GroupRequest::Within { stages, request: ask } => (*ask, Some(stages)),
         ask => (ask, None),
     };
     let reach = stages.as_ref().map_or(Reach::Everywhere, |stages| Reach::Named(stages.borrowed()));
     let said = match ask {
-        Ask::Push { api_id, stage, audience, binary, trace } => {
+        GroupRequest::Push { api_id, stage, audience, binary, trace } => {
             let span = forwarded(plane, &api_id, trace);
             let labels = StageLabels { api_id, stage };
             let frame = frame(data, if binary { DataType::Binary } else { DataType::Text });
@@ -39,7 +39,7 @@ pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, call
             });
             return;
         }
-        Ask::Change { api_id, group, connections, join } => {
+        GroupRequest::Change { api_id, group, connections, join } => {
             let changed = change_here(plane, &api_id, &Change { group, join, connections }, reach);
             if join {
                 let (recording, caller) = (Arc::clone(plane), Arc::clone(caller));
@@ -51,16 +51,18 @@ pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, call
             }
             changed.encode()
         }
-        Ask::List { api_id, name, after, limit } => {
+        GroupRequest::List { api_id, name, after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             list_here(plane, &api_id, name, &Asked { limit, after }).encode()
         }
-        Ask::Names { api_id, connection } => Names(names_here(plane, &api_id, &connection, reach)).encode(),
-        Ask::Close { api_id, user, code, reason } => {
+        GroupRequest::Names { api_id, connection } => {
+            GroupNames(names_here(plane, &api_id, &connection, reach)).encode()
+        }
+        GroupRequest::Close { api_id, user, code, reason } => {
             close_here(plane, &api_id, user, &CloseRequest { code, reason: reason.to_string() }).encode()
         }
         // Reading an ask finds none within another.
-        Ask::Within { .. } => return caller.answer(id, Outcome::Unavailable),
+        GroupRequest::Within { .. } => return caller.answer(id, PeerOutcome::Unavailable),
     };
     caller.answer_info(id, said);
 }

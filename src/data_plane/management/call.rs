@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Resource, Stage};
-use crate::groups::Counts;
+use crate::groups::PushCounts;
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
 use crate::telemetry::{Callback, EventRecord, Outcome, Sender, Span, SpanKind, StageLabels, Subject};
@@ -51,7 +51,7 @@ pub struct CallRecord {
     /// The right of the key that signed it, where calls have to be signed.
     pub grant: Option<Grant>,
     /// What became of what was sent to many.
-    reached: Option<Counts>,
+    reached: Option<PushCounts>,
 }
 
 impl CallRecord {

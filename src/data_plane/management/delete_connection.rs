@@ -5,7 +5,7 @@ use super::{CallRecord, Found, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::registry::Open;
+use crate::registry::OpenConnection;
 use crate::session::Closing;
 
 const CODE_DEFAULT: u16 = 1000;
@@ -67,7 +67,7 @@ pub async fn delete_connection(
 }
 
 /// `false` if it is closing already.
-pub(super) fn close(open: &Open, code: u16, reason: &str) -> bool {
+pub(super) fn close(open: &OpenConnection, code: u16, reason: &str) -> bool {
     open.outbox.close(Closing::deleted(code, reason))
 }
 

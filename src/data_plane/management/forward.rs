@@ -4,7 +4,7 @@ use super::CallRecord;
 use super::reach::stages_for;
 use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
-use crate::cluster::link::{Action, Answer, Call, CallError, Outcome};
+use crate::cluster::link::{Action, PeerAnswer, PeerCall, PeerCallError, PeerOutcome};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
 use crate::telemetry::{Span, SpanKind};
@@ -23,7 +23,7 @@ pub(super) async fn forward(
     record: &CallRecord,
     connection: ConnectionId,
     action: Action,
-) -> Result<Answer, ConnectionsApiError> {
+) -> Result<PeerAnswer, ConnectionsApiError> {
     let mut span = record.span.child("forward", SpanKind::Client);
     if span.is_recording() {
         span.set("tidegate.peer", connection.node());
@@ -41,7 +41,7 @@ async fn ask(
     record: &CallRecord,
     connection: ConnectionId,
     action: Action,
-) -> Result<Answer, ConnectionsApiError> {
+) -> Result<PeerAnswer, ConnectionsApiError> {
     // A node without a cluster holds all connections that there are.
     let Some(cluster) = &plane.cluster else { return Err(ConnectionsApiError::Gone) };
     let link = match cluster.owner(&connection.node()).await {
@@ -52,19 +52,23 @@ async fn ask(
     let within = plane.live().limits.slow_client_timeout() + ANSWER_MARGIN;
     let is_get = matches!(action, Action::Get);
     let (api_id, stages) = (record.deployment.api_id.clone(), stages_for(&link, record.stages().as_ref()));
-    let call = Call { connection, api_id, trace: span.context(), stages, action };
+    let call = PeerCall { connection, api_id, trace: span.context(), stages, action };
     match link.call(call, within).await {
-        Ok(Answer::Outcome(Outcome::Gone)) | Err(CallError::Gone) => Err(ConnectionsApiError::Gone),
-        Ok(Answer::Outcome(Outcome::Full)) => Err(ConnectionsApiError::BufferFull),
-        Ok(Answer::Outcome(Outcome::TooLarge)) => Err(ConnectionsApiError::TooLarge),
-        Ok(Answer::Outcome(Outcome::Throttled)) => Err(ConnectionsApiError::UsageExceeded(UsageExceeded::Throttle)),
-        Ok(Answer::Outcome(Outcome::QuotaExceeded)) => Err(ConnectionsApiError::UsageExceeded(UsageExceeded::Quota)),
-        Ok(Answer::Outcome(Outcome::Unavailable)) | Err(CallError::NotSent) => {
+        Ok(PeerAnswer::Outcome(PeerOutcome::Gone)) | Err(PeerCallError::Gone) => Err(ConnectionsApiError::Gone),
+        Ok(PeerAnswer::Outcome(PeerOutcome::Full)) => Err(ConnectionsApiError::BufferFull),
+        Ok(PeerAnswer::Outcome(PeerOutcome::TooLarge)) => Err(ConnectionsApiError::TooLarge),
+        Ok(PeerAnswer::Outcome(PeerOutcome::Throttled)) => {
+            Err(ConnectionsApiError::UsageExceeded(UsageExceeded::Throttle))
+        }
+        Ok(PeerAnswer::Outcome(PeerOutcome::QuotaExceeded)) => {
+            Err(ConnectionsApiError::UsageExceeded(UsageExceeded::Quota))
+        }
+        Ok(PeerAnswer::Outcome(PeerOutcome::Unavailable)) | Err(PeerCallError::NotSent) => {
             Err(ConnectionsApiError::OwnerUnreachable)
         }
-        Ok(answer @ (Answer::Outcome(Outcome::Done) | Answer::Info(_))) => Ok(answer),
+        Ok(answer @ (PeerAnswer::Outcome(PeerOutcome::Done) | PeerAnswer::Info(_))) => Ok(answer),
         // Asking changes nothing, so it may be asked again.
-        Err(CallError::Unknown) if is_get => Err(ConnectionsApiError::OwnerUnreachable),
-        Err(CallError::Unknown) => Err(ConnectionsApiError::DeliveryUnknown),
+        Err(PeerCallError::Unknown) if is_get => Err(ConnectionsApiError::OwnerUnreachable),
+        Err(PeerCallError::Unknown) => Err(ConnectionsApiError::DeliveryUnknown),
     }
 }

@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use super::forward::forward;
 use super::{CallRecord, Found, count, find};
-use crate::cluster::link::{Action, Answer};
+use crate::cluster::link::{Action, PeerAnswer};
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::registry::Open;
+use crate::registry::OpenConnection;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,9 +41,9 @@ pub async fn get_connection(
             describe(&open)
         }
         Found::Elsewhere(id) => match forward(plane, call, id, Action::Get).await? {
-            Answer::Info(json) => json,
+            PeerAnswer::Info(json) => json,
             // A peer that says it has done what it was not asked to.
-            Answer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),
+            PeerAnswer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),
         },
     };
     let mut response = empty(StatusCode::OK);
@@ -52,7 +52,7 @@ pub async fn get_connection(
 }
 
 /// What a GET answers, as JSON.
-pub(super) fn describe(open: &Open) -> Bytes {
+pub(super) fn describe(open: &OpenConnection) -> Bytes {
     let info = ConnectionInfo {
         identity: Identity {
             source_ip: open.connection.source_ip.to_string(),

@@ -8,7 +8,7 @@ use super::peers::{Replies, ask_all};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
-use crate::groups::{Ask, Listed};
+use crate::groups::{GroupRequest, MemberPage};
 use crate::id::ConnectionId;
 use crate::session::Closing;
 use crate::topic::{Topic, TopicName};
@@ -84,9 +84,9 @@ pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicNa
     let ask = Asked { limit: if asked.limit == 0 { 0 } else { asked.limit + 1 }, after: asked.after };
     let limit = u32::try_from(ask.limit).unwrap_or(u32::MAX);
     let api_id = &deployment.api_id;
-    let elsewhere = Ask::List { api_id: Arc::clone(api_id), name: name.clone(), after: ask.after, limit };
+    let elsewhere = GroupRequest::List { api_id: Arc::clone(api_id), name: name.clone(), after: ask.after, limit };
     let here = list_here(plane, api_id, name.clone(), &ask);
-    let (Listed { count, mut ids }, unreachable) = with_others(plane, api_id, &name, here, &elsewhere).await;
+    let (MemberPage { count, mut ids }, unreachable) = with_others(plane, api_id, &name, here, &elsewhere).await;
     // Of each node the first ones behind `after`: together they hold the first ones of all.
     ids.sort_unstable();
     let has_more = ids.len() > asked.limit;
@@ -104,14 +104,14 @@ async fn with_others(
     plane: &DataPlane,
     api_id: &Arc<str>,
     name: &TopicName,
-    here: Listed,
-    ask: &Ask,
-) -> (Listed, usize) {
+    here: MemberPage,
+    ask: &GroupRequest,
+) -> (MemberPage, usize) {
     let Replies { said, mut unreachable } = ask_all(plane, api_id, name, ask).await;
     let mut all = here;
     for said in said {
-        match Listed::decode(&said) {
-            Ok(Listed { count, ids }) => {
+        match MemberPage::decode(&said) {
+            Ok(MemberPage { count, ids }) => {
                 all.count += count;
                 all.ids.extend(ids);
             }
@@ -122,10 +122,10 @@ async fn with_others(
 }
 
 /// Members that are on this node.
-pub(super) fn list_here(plane: &DataPlane, api_id: &Arc<str>, name: TopicName, asked: &Asked) -> Listed {
+pub(super) fn list_here(plane: &DataPlane, api_id: &Arc<str>, name: TopicName, asked: &Asked) -> MemberPage {
     let topic = Topic { api_id: Arc::clone(api_id), name };
     let (count, ids) = plane.groups.page(&topic, asked.after.as_ref(), asked.limit);
-    Listed { count: count as u64, ids }
+    MemberPage { count: count as u64, ids }
 }
 
 /// `DELETE /{stage}/@users/{user}`: closes all connections of a user, and tells how many.
@@ -136,19 +136,19 @@ pub async fn close_all(
     request: &CloseRequest,
 ) -> Response<Body> {
     let (api_id, code, reason) = (Arc::clone(&deployment.api_id), request.code, request.reason.as_str().into());
-    let ask = Ask::Close { api_id, user: user.clone(), code, reason };
+    let ask = GroupRequest::Close { api_id, user: user.clone(), code, reason };
     let here = close_here(plane, &deployment.api_id, user.clone(), request);
-    let (Listed { count, .. }, unreachable_nodes) = with_others(plane, &deployment.api_id, &user, here, &ask).await;
+    let (MemberPage { count, .. }, unreachable_nodes) = with_others(plane, &deployment.api_id, &user, here, &ask).await;
     json(&Answer { connections: count, members: None, cursor: None, unreachable_nodes })
 }
 
 /// Closes a user's connections on this node.
-pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, request: &CloseRequest) -> Listed {
+pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, request: &CloseRequest) -> MemberPage {
     let topic = Topic { api_id: Arc::clone(api_id), name: user };
     let closing = Closing::deleted(request.code, &request.reason);
     let members = plane.groups.members(&topic);
     let closed = members.iter().filter(|member| member.outbox.close(closing.clone())).count();
-    Listed { count: closed as u64, ids: Vec::new() }
+    MemberPage { count: closed as u64, ids: Vec::new() }
 }
 
 #[cfg(test)]

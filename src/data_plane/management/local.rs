@@ -9,9 +9,9 @@ use super::post_to_connection::frame;
 use super::reach::Reach;
 use super::{DataType, count, find_here, forwarded, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
-use crate::cluster::link::{Caller, LocalConnections, Outcome, Target};
+use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
 use crate::data_plane::DataPlane;
-use crate::registry::Open;
+use crate::registry::OpenConnection;
 use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
 
@@ -26,15 +26,15 @@ impl LocalConnections for Arc<DataPlane> {
             Err(outcome) => return caller.answer(id, outcome),
         };
         if data.len() > self.live().limits.message_bytes {
-            return caller.answer(id, Outcome::TooLarge);
+            return caller.answer(id, PeerOutcome::TooLarge);
         }
         let (frame, now) = (frame(data, if binary { DataType::Binary } else { DataType::Text }), self.clock.now());
         counted(self, open, caller, id, move |open, caller| {
             let refused = open.outbox.post_for(frame, now, Arc::clone(caller) as _, id).err();
             match refused {
                 None => {}
-                Some(PostRefused::Gone) => caller.answer(id, Outcome::Gone),
-                Some(PostRefused::Full) => caller.answer(id, Outcome::Full),
+                Some(PostRefused::Gone) => caller.answer(id, PeerOutcome::Gone),
+                Some(PostRefused::Full) => caller.answer(id, PeerOutcome::Full),
             }
         });
     }
@@ -53,11 +53,11 @@ impl LocalConnections for Arc<DataPlane> {
         answer_peer(self, head, data, caller, id);
     }
 
-    fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> Outcome {
+    fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> PeerOutcome {
         let span = span(self, to);
         let outcome = match find_for_peer(self, to) {
-            Ok(open) if close(&open, code, reason) => Outcome::Done,
-            Ok(_) => Outcome::Gone,
+            Ok(open) if close(&open, code, reason) => PeerOutcome::Done,
+            Ok(_) => PeerOutcome::Gone,
             Err(outcome) => outcome,
         };
         span.into_iter().for_each(|span| end(span, outcome));
@@ -72,8 +72,8 @@ fn span(plane: &DataPlane, to: Target<'_>) -> Option<Span> {
     Some(span)
 }
 
-fn end(mut span: Span, outcome: Outcome) {
-    if outcome != Outcome::Done {
+fn end(mut span: Span, outcome: PeerOutcome) {
+    if outcome != PeerOutcome::Done {
         span.fail(format_args!("{outcome:?}"));
     }
 }
@@ -92,53 +92,54 @@ fn traced(plane: &DataPlane, to: Target<'_>, caller: &Arc<dyn Caller>) -> Option
 }
 
 impl Traced {
-    fn end(&self, outcome: Outcome) {
+    fn end(&self, outcome: PeerOutcome) {
         let span = self.span.lock().unwrap_or_else(PoisonError::into_inner).take();
         span.into_iter().for_each(|span| end(span, outcome));
     }
 }
 
 impl Caller for Traced {
-    fn answer(&self, id: u64, outcome: Outcome) {
+    fn answer(&self, id: u64, outcome: PeerOutcome) {
         self.end(outcome);
         self.caller.answer(id, outcome);
     }
 
     fn answer_info(&self, id: u64, info: Bytes) {
-        self.end(Outcome::Done);
+        self.end(PeerOutcome::Done);
         self.caller.answer_info(id, info);
     }
 }
 
 impl Receipts for Traced {
     fn settle(&self, id: u64, written: bool) {
-        self.end(if written { Outcome::Done } else { Outcome::Gone });
+        self.end(if written { PeerOutcome::Done } else { PeerOutcome::Gone });
         self.caller.settle(id, written);
     }
 }
 
-fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<Open, Outcome> {
+fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<OpenConnection, PeerOutcome> {
     if !may_serve(plane) {
-        return Err(Outcome::Unavailable);
+        return Err(PeerOutcome::Unavailable);
     }
     let reach = to.stages.map_or(Reach::Everywhere, Reach::Named);
-    find_here(plane, to.api_id, &to.connection, reach).ok_or(Outcome::Gone)
+    find_here(plane, to.api_id, &to.connection, reach).ok_or(PeerOutcome::Gone)
 }
 
 /// Does something for a peer if it is within the usage plan of the connection's API key: at once, or in a task of its
 /// own when the quota has to be asked for.
 fn counted(
     plane: &DataPlane,
-    open: Open,
+    open: OpenConnection,
     caller: &Arc<dyn Caller>,
     id: u64,
-    then: impl FnOnce(&Open, &Arc<dyn Caller>) + Send + 'static,
+    then: impl FnOnce(&OpenConnection, &Arc<dyn Caller>) + Send + 'static,
 ) {
-    let finish = move |counted: Result<(), UsageExceeded>, open: &Open, caller: &Arc<dyn Caller>| match counted {
-        Ok(()) => then(open, caller),
-        Err(UsageExceeded::Throttle) => caller.answer(id, Outcome::Throttled),
-        Err(UsageExceeded::Quota) => caller.answer(id, Outcome::QuotaExceeded),
-    };
+    let finish =
+        move |counted: Result<(), UsageExceeded>, open: &OpenConnection, caller: &Arc<dyn Caller>| match counted {
+            Ok(()) => then(open, caller),
+            Err(UsageExceeded::Throttle) => caller.answer(id, PeerOutcome::Throttled),
+            Err(UsageExceeded::Quota) => caller.answer(id, PeerOutcome::QuotaExceeded),
+        };
     match count(plane, &open.connection) {
         Counted::Now(result) => finish(result, &open, caller),
         later @ Counted::Later(_) => {

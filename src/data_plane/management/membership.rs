@@ -9,7 +9,7 @@ use super::reach::Reach;
 use super::{CallRecord, find_here};
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::groups::{Ask, Changed, JoinRefused, Names};
+use crate::groups::{ChangeResult, GroupNames, GroupRequest, JoinRefused};
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
 
@@ -42,7 +42,7 @@ struct Report {
 /// What became of a change on all nodes.
 #[derive(Debug, Default)]
 struct Outcome {
-    changed: Changed,
+    changed: ChangeResult,
     unreachable: Vec<ConnectionId>,
 }
 
@@ -119,7 +119,7 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
     let stages = &stages;
     let asked = elsewhere.into_iter().map(|(owner, connections)| {
         let (api_id, group, asked) = (Arc::clone(api_id), group.clone(), connections.clone());
-        let ask = Ask::Change { api_id, group, connections: asked, join };
+        let ask = GroupRequest::Change { api_id, group, connections: asked, join };
         async move { (ask_named(owner, ask, stages.as_ref()).await, connections) }
     });
     let replies = join_all(asked).await;
@@ -130,8 +130,8 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
     let mut outcome = Outcome { changed, unreachable: Vec::new() };
     for (reply, connections) in replies {
         match reply {
-            Reply::Said(said) => match Changed::decode(&said) {
-                Ok(Changed { gone, full }) => {
+            Reply::Said(said) => match ChangeResult::decode(&said) {
+                Ok(ChangeResult { gone, full }) => {
                     outcome.changed.gone.extend(gone);
                     outcome.changed.full.extend(full);
                 }
@@ -145,9 +145,9 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
 }
 
 /// Changes the group for those of the connections that are on this node and within `reach`.
-pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change, reach: Reach<'_>) -> Changed {
+pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change, reach: Reach<'_>) -> ChangeResult {
     let most = plane.live().most_topics();
-    let mut changed = Changed::default();
+    let mut changed = ChangeResult::default();
     for id in &change.connections {
         let Some(open) = find_here(plane, api_id, id, reach) else {
             changed.gone.push(*id);
@@ -181,9 +181,9 @@ pub async fn get_connection_groups(
     let names = match elsewhere.pop() {
         None => own.first().and_then(|own| names_here(plane, api_id, own, reach)),
         Some((owner, _)) => {
-            let ask = Ask::Names { api_id: Arc::clone(api_id), connection: parsed };
+            let ask = GroupRequest::Names { api_id: Arc::clone(api_id), connection: parsed };
             match ask_named(owner, ask, reach.stages().as_ref()).await {
-                Reply::Said(said) => Names::decode(&said).map_err(|_| ConnectionsApiError::OwnerUnreachable)?.0,
+                Reply::Said(said) => GroupNames::decode(&said).map_err(|_| ConnectionsApiError::OwnerUnreachable)?.0,
                 Reply::Gone => None,
                 Reply::Nothing => return Err(ConnectionsApiError::OwnerUnreachable),
             }

@@ -28,7 +28,7 @@ use crate::authorizer::{Claim, ConnectionsCall, Counted, Denial, Grant};
 use crate::data_plane::context::log_denial;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
-use crate::registry::Open;
+use crate::registry::OpenConnection;
 use crate::request_context::Connection;
 use crate::telemetry::{Span, SpanKind};
 use crate::trace_context::TraceContext;
@@ -100,7 +100,7 @@ pub fn admit(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
 
 /// Where the connection is that a call is about.
 enum Found {
-    Here(Open),
+    Here(OpenConnection),
     Elsewhere(ConnectionId),
 }
 
@@ -135,7 +135,7 @@ async fn served(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
 }
 
 /// Finds a connection of this node, if it is of the API and within `reach`.
-fn find_here(plane: &DataPlane, api_id: &str, id: &ConnectionId, reach: Reach<'_>) -> Option<Open> {
+fn find_here(plane: &DataPlane, api_id: &str, id: &ConnectionId, reach: Reach<'_>) -> Option<OpenConnection> {
     let open = plane.registry.get_open(id).filter(|open| *open.connection.api_id == *api_id);
     open.filter(|open| open.outbox.is_open() && reach.has(&open.connection.stage))
 }

@@ -10,12 +10,12 @@ use futures_util::future::join_all;
 
 use super::push::PENDING_AFTER;
 use super::reach::encode_for;
-use crate::cluster::link::{Answer, CallError, Question, Waiting};
-use crate::cluster::{Others, Owner};
+use crate::cluster::link::{PeerAnswer, PeerCallError, PeerRequest, PendingCall};
+use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
-use crate::groups::Ask;
+use crate::groups::GroupRequest;
 use crate::id::{ConnectionId, NodeId};
-use crate::registry::Holders;
+use crate::registry::MemberNodes;
 use crate::stage_names::StageNames;
 use crate::topic::TopicName;
 
@@ -26,7 +26,7 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = PENDING_AFTER.saturating_add(ANSWER_MARGIN);
 
 /// A question that is on its way.
-pub(super) type Asked = Result<Waiting, CallError>;
+pub(super) type Asked = Result<PendingCall, PeerCallError>;
 
 /// What came of a question.
 pub(super) enum Reply {
@@ -52,21 +52,22 @@ pub(super) async fn reply(asked: Asked) -> Reply {
         Err(error) => Err(error),
     };
     match answer {
-        Ok(Answer::Info(said)) => Reply::Said(said),
-        Err(CallError::Gone) => Reply::Gone,
-        Ok(Answer::Outcome(_)) | Err(CallError::NotSent | CallError::Unknown) => Reply::Nothing,
+        Ok(PeerAnswer::Info(said)) => Reply::Said(said),
+        Err(PeerCallError::Gone) => Reply::Gone,
+        Ok(PeerAnswer::Outcome(_)) | Err(PeerCallError::NotSent | PeerCallError::Unknown) => Reply::Nothing,
     }
 }
 
 /// Asks all other nodes that may have members of a group or of a user the same.
-pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicName, ask: &Ask) -> Replies {
+pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicName, ask: &GroupRequest) -> Replies {
     let Some(cluster) = &plane.cluster else { return Replies::default() };
     let mut others = cluster.others();
     if let Some(holders) = holders(plane, api_id, &others, [name].into()).await {
         others.retain(|node| holders.may_have(node, std::slice::from_ref(name)));
     }
     let head = ask.encode();
-    let asked = others.linked.iter().map(|link| link.start(Question::Ask { head: head.clone(), data: Bytes::new() }));
+    let asked =
+        others.linked.iter().map(|link| link.start(PeerRequest::Ask { head: head.clone(), data: Bytes::new() }));
     let asked: Vec<Asked> = asked.collect();
     let mut replies = Replies { said: Vec::new(), unreachable: others.unreachable.len() };
     for answer in join_all(asked.into_iter().map(reply)).await {
@@ -83,19 +84,19 @@ pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicNa
 pub(super) async fn holders(
     plane: &DataPlane,
     api_id: &Arc<str>,
-    others: &Others,
+    others: &OtherNodes,
     names: HashSet<&TopicName>,
-) -> Option<Holders> {
-    let roster = plane.roster.as_ref().filter(|_| !others.is_empty() && !names.is_empty())?;
-    roster.find(api_id, names).await
+) -> Option<MemberNodes> {
+    let group_index = plane.group_index.as_ref().filter(|_| !others.is_empty() && !names.is_empty())?;
+    group_index.find(api_id, names).await
 }
 
 /// Asks one node about connections that `ask` names; with `stages` those of others are gone.
-pub(super) async fn ask_named(owner: Owner, ask: Ask, stages: Option<&StageNames<Bytes>>) -> Reply {
+pub(super) async fn ask_named(owner: Owner, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Reply {
     match owner {
         Owner::Linked(link) => {
             let head = encode_for(&link, ask, stages);
-            reply(link.start(Question::Ask { head, data: Bytes::new() })).await
+            reply(link.start(PeerRequest::Ask { head, data: Bytes::new() })).await
         }
         Owner::Gone => Reply::Gone,
         Owner::Unreachable => Reply::Nothing,

@@ -7,8 +7,8 @@ use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
-use crate::registry::Open;
-use crate::session::{Frame, PostRefused};
+use crate::registry::OpenConnection;
+use crate::session::{DataFrame, PostRefused};
 
 /// How data go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,12 @@ pub async fn post_to_connection(
     outcome.map(|()| empty(StatusCode::OK))
 }
 
-async fn post(plane: &DataPlane, open: &Open, data: Bytes, data_type: DataType) -> Result<(), ConnectionsApiError> {
+async fn post(
+    plane: &DataPlane,
+    open: &OpenConnection,
+    data: Bytes,
+    data_type: DataType,
+) -> Result<(), ConnectionsApiError> {
     count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
@@ -70,9 +75,9 @@ async fn post_elsewhere(
 }
 
 /// The frame that a client gets.
-pub(super) fn frame(data: Bytes, data_type: DataType) -> Frame {
+pub(super) fn frame(data: Bytes, data_type: DataType) -> DataFrame {
     match data_type {
-        DataType::Text => Frame::text_lossy(data),
-        DataType::Binary => Frame::binary(data),
+        DataType::Text => DataFrame::text_lossy(data),
+        DataType::Binary => DataFrame::binary(data),
     }
 }

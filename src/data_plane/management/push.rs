@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::find_here;
 use super::peers::{Asked, Reply, by_owner, holders, reply};
 use super::reach::{Reach, encode_for};
-use crate::cluster::link::{Link, Question};
-use crate::cluster::{Others, Owner};
+use crate::cluster::link::{Link, PeerRequest};
+use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
-use crate::groups::{Ask, Audience, Counts, FanOut, Member, Pushed};
+use crate::groups::{Audience, FanOut, GroupMember, GroupRequest, PushCounts, PushResult};
 use crate::id::{ConnectionId, NodeId};
-use crate::registry::Holders;
-use crate::session::Frame;
+use crate::registry::MemberNodes;
+use crate::session::DataFrame;
 use crate::stage_names::StageNames;
 use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
@@ -28,7 +28,7 @@ pub(super) const PENDING_AFTER: Duration = Duration::from_secs(2);
 /// What became of a message, on all nodes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::data_plane) struct Outcome {
-    pub(in crate::data_plane) counts: Counts,
+    pub(in crate::data_plane) counts: PushCounts,
     /// Nodes that may have had somebody to send it to, and did not say what became of it.
     pub(super) unreachable_nodes: usize,
     /// Of the connections that were named, those that are gone.
@@ -68,7 +68,7 @@ pub(in crate::data_plane) async fn begin(
     labels: &StageLabels,
     span: &Span,
     reach: Reach<'_>,
-    messages: Vec<(Audience, Frame)>,
+    messages: Vec<(Audience, DataFrame)>,
 ) -> Vec<Pushing> {
     // Found before anything is queued: from then on nothing waits, so that the order of the messages is kept.
     let mut named: Vec<ConnectionId> = Vec::new();
@@ -95,9 +95,9 @@ pub(in crate::data_plane) async fn begin(
 struct Ways {
     /// Nodes of connections that are named.
     owners: HashMap<NodeId, Owner>,
-    others: Others,
+    others: OtherNodes,
     /// Of the others, those that may have members. `None` if all may.
-    holders: Option<Holders>,
+    holders: Option<MemberNodes>,
     /// The stages that named connections must be of, or `None` for every stage.
     stages: Option<StageNames<Bytes>>,
 }
@@ -105,7 +105,7 @@ struct Ways {
 impl Ways {
     /// Whether this node may have somebody for whom it takes more than ids.
     fn may_lead_to(&self, audience: &Audience, node: &NodeId) -> bool {
-        let holds = |holders: &Holders| holders.may_have(node, &audience.topics);
+        let holds = |holders: &MemberNodes| holders.may_have(node, &audience.topics);
         audience.stage.is_some() || self.holders.as_ref().is_none_or(holds)
     }
 }
@@ -116,7 +116,7 @@ fn queue(
     span: &Span,
     (ways, reach): (&Ways, Reach<'_>),
     mut audience: Audience,
-    frame: &Frame,
+    frame: &DataFrame,
 ) -> Pushing {
     let mut by_link: HashMap<NodeId, (&Arc<Link>, Vec<ConnectionId>)> = HashMap::new();
     let (mut gone, mut unreachable) = (Vec::new(), HashSet::new());
@@ -145,10 +145,11 @@ fn queue(
         let (api_id, stage) = (Arc::clone(&labels.api_id), Arc::clone(&labels.stage));
         let mut span = span.child("forward", SpanKind::Client);
         span.set("tidegate.peer", link.peer.node);
-        let ask = Ask::Push { api_id, stage, audience, binary: frame.is_binary(), trace: Some(span.context()) };
+        let ask =
+            GroupRequest::Push { api_id, stage, audience, binary: frame.is_binary(), trace: Some(span.context()) };
         let stages = ways.stages.as_ref().filter(|_| !connections.is_empty());
         let head = encode_for(link, ask, stages);
-        Elsewhere { asked: link.start(Question::Ask { head, data: frame.bytes() }), connections, span }
+        Elsewhere { asked: link.start(PeerRequest::Ask { head, data: frame.bytes() }), connections, span }
     });
     let elsewhere = elsewhere.collect();
     let here = queue_here(plane, labels, &audience, frame, reach);
@@ -171,7 +172,7 @@ pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabel
     outcome.gone.extend(gone);
     for (reply, connections) in elsewhere {
         match reply {
-            Reply::Said(said) => match Pushed::decode(&said) {
+            Reply::Said(said) => match PushResult::decode(&said) {
                 Ok(pushed) => {
                     outcome.counts.add(pushed.counts);
                     outcome.gone.extend(pushed.gone);
@@ -193,7 +194,7 @@ pub(super) fn queue_here(
     plane: &DataPlane,
     labels: &StageLabels,
     audience: &Audience,
-    frame: &Frame,
+    frame: &DataFrame,
     reach: Reach<'_>,
 ) -> Here {
     let api_id = &labels.api_id;
@@ -208,7 +209,7 @@ pub(super) fn queue_here(
     let mut gone = Vec::new();
     for id in audience.connections.iter().filter(|id| !audience.except.has(id)) {
         match find_here(plane, api_id, id, reach) {
-            Some(open) => members.push(Member { id: *id, outbox: open.outbox }),
+            Some(open) => members.push(GroupMember { id: *id, outbox: open.outbox }),
             None => gone.push(*id),
         }
     }
@@ -224,7 +225,7 @@ pub(super) fn queue_here(
 }
 
 /// Waits until all is known of what was queued on this node, and counts it.
-pub(super) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> Pushed {
+pub(super) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> PushResult {
     let Here { fan_out, bytes, gone, deadline } = here;
     let mut counts = fan_out.settled(deadline).await;
     counts.gone += gone.len();
@@ -234,5 +235,5 @@ pub(super) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: H
         let meters = stage.telemetry.default.meters(&plane.metrics, labels);
         plane.metrics.fanned_out(meters, [counts.delivered, counts.gone, counts.full, counts.pending], bytes);
     }
-    Pushed { counts, gone }
+    PushResult { counts, gone }
 }

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::CallRecord;
 use crate::cluster::link::Link;
-use crate::groups::Ask;
+use crate::groups::GroupRequest;
 use crate::stage_names::StageNames;
 
 /// The connections that a call may name, by their stage. All stages of an API share its connections, as on AWS, but a key
@@ -45,9 +45,9 @@ pub(super) fn stages_for(link: &Link, stages: Option<&StageNames<Bytes>>) -> Opt
 }
 
 /// The bytes of an ask in which connections are named.
-pub(super) fn encode_for(link: &Link, ask: Ask, stages: Option<&StageNames<Bytes>>) -> Bytes {
+pub(super) fn encode_for(link: &Link, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Bytes {
     match stages_for(link, stages) {
-        Some(stages) => Ask::Within { stages, ask: Box::new(ask) }.encode(),
+        Some(stages) => GroupRequest::Within { stages, request: Box::new(ask) }.encode(),
         None => ask.encode(),
     }
 }

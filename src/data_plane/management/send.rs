@@ -12,7 +12,7 @@ use super::{CallRecord, DataType};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Resource;
-use crate::groups::{Except, InvalidMessage, Message, MessageLimits};
+use crate::groups::{Except, InvalidMessage, MessageLimits, PushMessage};
 use crate::limits::LimitSettings;
 use crate::topic::TopicKind;
 
@@ -21,7 +21,7 @@ const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson")
 /// The messages of one call of `@send`.
 #[derive(Debug)]
 pub struct Batch {
-    messages: Vec<Message>,
+    messages: Vec<PushMessage>,
     /// Answered line by line.
     in_lines: bool,
 }
@@ -39,7 +39,7 @@ impl Batch {
         limits: &LimitSettings,
     ) -> Result<Self, ConnectionsApiError> {
         let binary = data_type == DataType::Binary;
-        let mut messages = Message::parse_all(body, binary, message_limits(limits)).map_err(invalid)?;
+        let mut messages = PushMessage::parse_all(body, binary, message_limits(limits)).map_err(invalid)?;
         if messages.is_empty() {
             return Err(ConnectionsApiError::BadRequest("the body must be a message"));
         }
@@ -60,7 +60,7 @@ impl Batch {
     pub fn resources(&self) -> impl Iterator<Item = Resource> {
         let mut resources = BTreeSet::new();
         let mut names_connections = false;
-        for Message { audience, .. } in &self.messages {
+        for PushMessage { audience, .. } in &self.messages {
             resources.extend(audience.topics.iter().cloned());
             names_connections |= !audience.connections.is_empty();
         }
@@ -93,7 +93,7 @@ fn invalid((at, error): (usize, InvalidMessage)) -> ConnectionsApiError {
 pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
     let Batch { messages, in_lines } = batch;
     let labels = call.labels();
-    let messages = messages.into_iter().map(|Message { audience, frame }| (audience, frame)).collect();
+    let messages = messages.into_iter().map(|PushMessage { audience, frame }| (audience, frame)).collect();
     let (mut lines, mut total) = (Vec::new(), Outcome::default());
     for pushing in begin(plane, &labels, &call.span, Reach::OfCall(call), messages).await {
         let outcome = finish(plane, &labels, pushing).await;

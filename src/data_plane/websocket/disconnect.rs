@@ -17,7 +17,7 @@ use crate::groups::Actions;
 use crate::http_client::CallError;
 use crate::id::ConnectionId;
 use crate::integration::{Answer, IntegrationError, Payload};
-use crate::registry::Ended;
+use crate::registry::EndedConnection;
 use crate::request_context::{Connection, Event};
 use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, chain, execution_log};
 
@@ -56,7 +56,7 @@ fn record_without_call(
     status: StatusCode,
     reason: Option<Reason>,
 ) {
-    let Some(Ended { connection, closing, attempt, .. }) = plane.registry.get_ended(id) else { return };
+    let Some(EndedConnection { connection, closing, attempt, .. }) = plane.registry.get_ended(id) else { return };
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
     let context = live.context(plane, deployment, &connection, event, "$disconnect", id.disconnect_event());
     let span = plane.telemetry.tracer.start("$disconnect", SpanKind::Server, None);
@@ -86,8 +86,8 @@ fn record_without_call(
 pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &ConnectionId) -> Attempt {
     // A node that goes down may not know any more whether others tell the backend: it does so itself, by the same id.
     let _ = plane.lifecycle.draining().run_until_cancelled(plane.registry.gate().opened()).await;
-    let Some(ended) = plane.registry.take_up(id) else { return Attempt::Dropped };
-    let Ended { connection, closing, attempt, since } = ended;
+    let Some(ended) = plane.registry.begin_attempt(id) else { return Attempt::Dropped };
+    let EndedConnection { connection, closing, attempt, since } = ended;
     let way = match plane.told_of(&connection) {
         Told::By(way) => way,
         told @ (Told::Nobody | Told::Unknown) => {

@@ -18,7 +18,7 @@ use crate::id::EventId;
 use crate::integration::{IntegrationError, Payload};
 use crate::limits::{Bucket, ConnectionLimitSettings};
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::session::Frame;
+use crate::session::DataFrame;
 use crate::telemetry::{
     Data, EventRecord, IntegrationRecord, Outcome, Reason, RouteTelemetry, Span, SpanKind, StageLabels, Subject, chain,
     execution_log,
@@ -31,7 +31,7 @@ pub(super) type Dispatch = Pin<Box<dyn Future<Output = Reply> + Send>>;
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     /// The frame that the client gets, if it gets one.
-    pub(super) frame: Option<Frame>,
+    pub(super) frame: Option<DataFrame>,
     /// The message brought a fresh token: the connection has another end now.
     pub(super) refreshed: bool,
     /// The backend had no room for it.
@@ -43,7 +43,7 @@ pub(super) enum Dispatched {
     /// It is on its way to the backend.
     Calling(Dispatch),
     /// It goes nowhere, and the client is told.
-    Failed(Frame),
+    Failed(DataFrame),
 }
 
 /// Sends one message to the backend of its route, if it `has_room` among the dispatches of its connection.
@@ -226,7 +226,7 @@ async fn call(
     route: &Route,
     context: &mut RequestContext<'_>,
     message: &mut Message,
-) -> Result<Option<Frame>, MessageError> {
+) -> Result<Option<DataFrame>, MessageError> {
     let connection = &at.connection;
     if let Some(principal) = connection.principal.load_full() {
         let now = at.plane.clock.now();
@@ -247,8 +247,8 @@ async fn call(
     }
     Ok(Some(match message.payload {
         // AWS knows no binary messages; here who sends one is answered in kind.
-        Payload::Binary(_) => Frame::binary(body),
-        Payload::Empty | Payload::Text(_) => Frame::text_lossy(body),
+        Payload::Binary(_) => DataFrame::binary(body),
+        Payload::Empty | Payload::Text(_) => DataFrame::text_lossy(body),
     }))
 }
 
@@ -293,7 +293,7 @@ impl Place {
     /// Records a message that is over, and gives why it did not go as asked for.
     fn record(
         &self,
-        outcome: Result<Option<&Frame>, &MessageError>,
+        outcome: Result<Option<&DataFrame>, &MessageError>,
         way: Option<Taken<'_>>,
         context: &RequestContext<'_>,
         message: Message,
@@ -325,10 +325,10 @@ impl Place {
             error: error.map(|error| error as &(dyn Error + 'static)),
             authorizer: None,
             request_bytes: message.payload.len(),
-            response_bytes: reply.map_or(0, Frame::len),
+            response_bytes: reply.map_or(0, DataFrame::len),
             data: (telemetry.data_trace && !is_secret).then(|| Data {
                 request: message.payload.bytes(),
-                response: reply.map(Frame::bytes).unwrap_or_default(),
+                response: reply.map(DataFrame::bytes).unwrap_or_default(),
             }),
             integration: message.integration,
             started: message.started,
@@ -338,7 +338,7 @@ impl Place {
         reason
     }
 
-    fn error_frame(&self, error: &MessageError, request_id: EventId, reason: Option<Reason>) -> Frame {
+    fn error_frame(&self, error: &MessageError, request_id: EventId, reason: Option<Reason>) -> DataFrame {
         let Connection { id, api_id, stage, .. } = &*self.connection;
         debug!(
             connection_id = %id, api_id = &**api_id, stage = &**stage, request_id = %request_id,

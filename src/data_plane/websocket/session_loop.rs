@@ -31,7 +31,7 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 /// connection needs a lock but its outbox.
 ///
 /// Reading stops while as many dispatches as allowed are in flight, or while the outbox is full; writing never waits
-/// for a backend. While a backend of the stage is crowded, reading goes on, and what comes beyond the dispatches that
+/// for a backend. While a backend of the stage is saturated, reading goes on, and what comes beyond the dispatches that
 /// are allowed is refused: the buffers of a socket hold hundreds of messages, and those of thousands of sockets more
 /// work than can be done in time.
 pub async fn serve<S: Connection>(admitted: Admitted, io: S, already_read: Bytes) {
@@ -254,7 +254,7 @@ impl<S: Connection> Session<S> {
     }
 
     fn is_reading(&self) -> bool {
-        self.refusals < REFUSALS_MAX && (self.has_room() || self.is_crowded()) && !self.outbox().is_full()
+        self.refusals < REFUSALS_MAX && (self.has_room() || self.is_saturated()) && !self.outbox().is_full()
     }
 
     /// Whether one more dispatch is allowed.
@@ -263,10 +263,10 @@ impl<S: Connection> Session<S> {
     }
 
     /// Whether a crowd of calls waits for a backend of the stage.
-    fn is_crowded(&self) -> bool {
+    fn is_saturated(&self) -> bool {
         let Admitted { plane, connection, .. } = &self.admitted;
         // Nearly always it ends here: this is asked whenever a session wakes up at its maximum.
-        if !plane.integrations.is_crowded() {
+        if !plane.integrations.is_saturated() {
             return false;
         }
         let live = plane.live();

@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use super::MOST;
 use crate::clock::Timestamp;
-use crate::groups::Counts;
+use crate::groups::PushCounts;
 use crate::id::{ConnectionId, NodeId};
 use crate::request_context::Connection;
-use crate::session::{Frame, Outbox};
+use crate::session::{DataFrame, Outbox};
 use crate::topic::TopicName;
 
 /// A life of a client's connection.
@@ -17,17 +17,17 @@ pub(super) struct Life {
     pub(super) is_lost: bool,
     /// Pushes that wait for its socket, and those that it has received, by the model.
     pub(super) waiting: Vec<usize>,
-    pub(super) heard: Vec<usize>,
+    pub(super) received: Vec<usize>,
     /// Frames that were really written.
-    pub(super) written: Vec<Frame>,
+    pub(super) written: Vec<DataFrame>,
 }
 
 impl Life {
     pub(super) fn begin(node: usize) -> Self {
         let connection = Connection::sample(ConnectionId::random(NodeId::from_bits(node as u64)));
         let outbox = Arc::new(Outbox::new(1024 * 1024, Timestamp(0)));
-        let (waiting, heard, written) = Default::default();
-        Life { node, connection, outbox, is_lost: false, waiting, heard, written }
+        let (waiting, received, written) = Default::default();
+        Life { node, connection, outbox, is_lost: false, waiting, received, written }
     }
 }
 
@@ -36,7 +36,7 @@ impl Life {
 pub(super) struct Model {
     pub(super) members: BTreeMap<TopicName, BTreeSet<ConnectionId>>,
     /// Counts by push and node.
-    pub(super) counts: BTreeMap<(usize, usize), Counts>,
+    pub(super) counts: BTreeMap<(usize, usize), PushCounts>,
 }
 
 impl Model {
@@ -60,8 +60,8 @@ impl Model {
     }
 
     pub(super) fn push(&mut self, number: usize, names: &[TopicName; 2], lives: &mut [Life]) {
-        let hears = |life: &Life| names.iter().any(|name| self.of(&life.connection.id).contains(name));
-        for life in lives.iter_mut().filter(|life| hears(life)).collect::<Vec<_>>() {
+        let receives = |life: &Life| names.iter().any(|name| self.of(&life.connection.id).contains(name));
+        for life in lives.iter_mut().filter(|life| receives(life)).collect::<Vec<_>>() {
             match life.is_lost {
                 true => self.counts.entry((number, life.node)).or_default().gone += 1,
                 false => life.waiting.push(number),
@@ -72,7 +72,7 @@ impl Model {
     pub(super) fn write(&mut self, life: &mut Life) {
         for number in life.waiting.drain(..) {
             self.counts.entry((number, life.node)).or_default().delivered += 1;
-            life.heard.push(number);
+            life.received.push(number);
         }
     }
 

@@ -7,7 +7,7 @@ use super::model::{Life, Model};
 use super::{CLIENTS, MOST, NAMES, NODES};
 use crate::clock::Timestamp;
 use crate::groups::{FanOut, Groups, JoinRefused};
-use crate::session::Frame;
+use crate::session::DataFrame;
 use crate::topic::{Topic, TopicKind, TopicName};
 
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +140,8 @@ impl World {
                 for (at, node) in self.nodes.iter().enumerate() {
                     let members = names.iter().flat_map(|name| node.members(&topic(name)));
                     let members: BTreeMap<_, _> = members.map(|member| (member.id, member)).collect();
-                    let fan_out = FanOut::queue(members.into_values(), &Frame::text(number.to_string()), Timestamp(1));
+                    let fan_out =
+                        FanOut::queue(members.into_values(), &DataFrame::text(number.to_string()), Timestamp(1));
                     self.fan_outs.insert((number, at), fan_out);
                 }
             }
@@ -206,9 +207,9 @@ impl World {
             prop_assert_eq!(found.collect::<BTreeSet<_>>(), expected);
         }
         for life in self.now.iter().flatten().map(|at| &self.lives[*at]) {
-            let told = [TopicKind::Group, TopicKind::User]
+            let listed = [TopicKind::Group, TopicKind::User]
                 .map(|kind| self.nodes[life.node].names(&life.connection, kind).unwrap());
-            prop_assert_eq!(told.concat().into_iter().collect::<BTreeSet<_>>(), self.model.of(&life.connection.id));
+            prop_assert_eq!(listed.concat().into_iter().collect::<BTreeSet<_>>(), self.model.of(&life.connection.id));
         }
         let memberships: usize = self.nodes.iter().map(|node| node.size().memberships).sum();
         let topics: usize = self.nodes.iter().map(|node| node.size().topics).sum();
@@ -225,7 +226,7 @@ impl World {
             .into_iter()
             .for_each(|at| self.write(at));
         for life in &self.lives {
-            let expected: Vec<_> = life.heard.iter().map(|number| Frame::text(number.to_string())).collect();
+            let expected: Vec<_> = life.received.iter().map(|number| DataFrame::text(number.to_string())).collect();
             prop_assert_eq!(&life.written, &expected);
         }
         for (place, fan_out) in self.fan_outs {

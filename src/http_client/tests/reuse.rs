@@ -199,12 +199,12 @@ async fn a_queue_that_is_full_refuses_the_next_call() {
         assert!(futures_util::poll!(call).is_pending());
     }
     assert_eq!(backend.counts().waiting, WAITERS_MAX);
-    assert!(backend.is_crowded() && test.client.is_crowded());
+    assert!(backend.is_saturated() && test.client.is_saturated());
     let refused = test.get(&backend, "/").await.expect_err("the queue is full");
     assert!(matches!(refused, CallError::Overloaded), "{refused:?}");
     drop(calls);
     assert_eq!(backend.counts().waiting, 0);
-    assert!(!backend.is_crowded() && !test.client.is_crowded());
+    assert!(!backend.is_saturated() && !test.client.is_saturated());
 }
 
 #[tokio::test]

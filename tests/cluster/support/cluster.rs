@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use tidegate::app::{ClusterStart, Gateway};
 use tidegate::cluster::link::{PROTOCOL, PeerLink};
-use tidegate::cluster::{ClusterSettings, Member, Membership, NodeKey, RefreshRequests, Table};
+use tidegate::cluster::{ClusterMember, ClusterSettings, Membership, NodeKey, NodeTable, RefreshRequests};
 use tidegate::config::{self, Config};
 use tidegate::id::NodeId;
 use tidegate::secret::Secret;
@@ -119,12 +119,12 @@ impl TestNode {
     }
 
     /// How the index tells of it.
-    pub(crate) fn member(&self) -> Member {
+    pub(crate) fn member(&self) -> ClusterMember {
         self.member_at(self.gateway.peer_address().unwrap())
     }
 
-    pub(crate) fn member_at(&self, address: SocketAddr) -> Member {
-        Member {
+    pub(crate) fn member_at(&self, address: SocketAddr) -> ClusterMember {
+        ClusterMember {
             node: self.id(),
             advertise: address.to_string(),
             version: "0".to_owned(),
@@ -136,21 +136,25 @@ impl TestNode {
     }
 
     /// From now on these are the members, and this node has known so for a long time.
-    pub(crate) fn knows(&self, members: impl IntoIterator<Item = Member>) {
+    pub(crate) fn knows(&self, members: impl IntoIterator<Item = ClusterMember>) {
         self.membership.replace(self.table(members, Some(LEASE * 10)));
     }
 
-    pub(crate) fn table(&self, members: impl IntoIterator<Item = Member>, attached: Option<Duration>) -> Table {
+    pub(crate) fn table(
+        &self,
+        members: impl IntoIterator<Item = ClusterMember>,
+        attached: Option<Duration>,
+    ) -> NodeTable {
         let others = members.into_iter().filter(|member| member.node != self.id());
-        Table {
+        NodeTable {
             members: others.map(|member| (member.node, member)).collect(),
             attached_since: attached.map(|attached| Instant::now() - attached),
-            ..Table::default()
+            ..NodeTable::default()
         }
     }
 
     /// Answers all refreshes with this table.
-    pub(crate) fn refreshes_to(&mut self, table: Table) {
+    pub(crate) fn refreshes_to(&mut self, table: NodeTable) {
         let (membership, mut refreshes) = (Arc::clone(&self.membership), self.refreshes.take().unwrap());
         self.tasks.spawn(async move {
             while let Some(done) = refreshes.recv().await {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tidegate::clock::Timestamp;
 use tidegate::cluster::link::Links;
-use tidegate::cluster::{Beat, BeatHandle, BeatSettings, Membership, Reaper, ReaperSettings, Times};
+use tidegate::cluster::{Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, Reaper, ReaperSettings, Times};
 use tidegate::id::{ConnectionId, NodeId};
-use tidegate::redis_client::{BUCKETS, Call, Keys, RedisSettings, read};
-use tidegate::registry::claims::Arrivals;
+use tidegate::redis_client::{BUCKETS, Keys, RedisCommand, RedisSettings, read};
+use tidegate::registry::claims::ClaimedEvents;
 use tidegate::registry::record::{self, Record};
-use tidegate::registry::{Mirror, Registry, RegistryState, WhenUnavailable, watch_gate, writer};
+use tidegate::registry::{RedisReplica, Registry, RegistryState, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::telemetry::Metrics;
@@ -49,21 +49,21 @@ impl NodeOptions {
 /// A registry with all that follows it; without sockets.
 pub(crate) struct Node {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) replica: Arc<RedisReplica>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) metrics: Metrics,
     /// What it takes over of dead nodes; sent by nobody unless a test does.
-    pub(crate) arrivals: Arrivals,
-    beat: BeatHandle,
+    pub(crate) events: ClaimedEvents,
+    heartbeat: HeartbeatHandle,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Node {
-    /// A node that beats, registered or not.
+    /// A node that heartbeats, registered or not.
     pub(crate) fn launch(options: NodeOptions) -> Self {
         let metrics = Metrics::new("memory");
-        let mirror = Arc::new(Mirror::new(
+        let replica = Arc::new(RedisReplica::new(
             Keys::new("t"),
             options.rebuild_per_second,
             options.when_unavailable,
@@ -71,7 +71,7 @@ impl Node {
         ));
         let times = Times::new(LEASE);
         let node = NodeId::random();
-        let registry = Arc::new(Registry::mirrored(node, times.hold(), Arc::clone(&mirror)));
+        let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
         let (membership, refreshes) = Membership::new();
         let membership = Arc::new(membership);
         let secret = "0123456789abcdef".to_owned().into();
@@ -84,7 +84,7 @@ impl Node {
             Arc::clone(&membership),
             metrics.links().clone(),
         );
-        let settings = BeatSettings {
+        let settings = HeartbeatSettings {
             redis: Arc::new(options.redis),
             peers: links,
             times,
@@ -92,7 +92,7 @@ impl Node {
             seed: rand::random(),
         };
         let member = (Arc::clone(&membership), refreshes);
-        let (beat, handle) = Beat::new(settings, Arc::clone(&registry), Arc::clone(&mirror), member);
+        let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(&registry), Arc::clone(&replica), member);
         let settings = ReaperSettings {
             held_max: options.held_max,
             unreadable_kept: options.unreadable_kept,
@@ -100,14 +100,14 @@ impl Node {
             ..ReaperSettings::new(times)
         };
         let gauge = metrics.reaping();
-        let reaper = Reaper::new(settings, Arc::clone(&registry), Arc::clone(&mirror), Arc::clone(&membership), gauge);
-        let arrivals = registry.claims().arrivals().expect("nobody has them yet");
+        let reaper = Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
+        let events = registry.claims().events().expect("nobody has them yet");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&mirror), stop.clone()));
-        tasks.spawn(beat.run(stop.clone()));
+        tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&replica), stop.clone()));
+        tasks.spawn(heartbeat.run(stop.clone()));
         tasks.spawn(reaper.run(stop.clone()));
         tasks.spawn(watch_gate(Arc::clone(&registry), stop.clone()));
-        Node { registry, mirror, membership, metrics, arrivals, beat: handle, stop, tasks }
+        Node { registry, replica, membership, metrics, events, heartbeat: handle, stop, tasks }
     }
 
     /// A node that is registered and in step with Redis.
@@ -133,7 +133,7 @@ impl Node {
     }
 
     pub(crate) async fn leave(&self) {
-        self.beat.leave().await;
+        self.heartbeat.leave().await;
     }
 
     /// Stops at once, as if the process had been killed.
@@ -154,13 +154,13 @@ impl Node {
 
     /// All records of this node as Redis has them.
     pub(crate) async fn records(&self, server: &RedisServer) -> BTreeMap<ConnectionId, Record> {
-        let keys = self.mirror.keys();
+        let keys = self.replica.keys();
         let redis = server.connection().await;
         let texts: BTreeMap<u32, String> =
-            read(redis.run_one(Call::command("HGETALL", keys.strings(self.id()))).await.expect("texts"))
+            read(redis.run_one(RedisCommand::new("HGETALL", keys.strings(self.id()))).await.expect("texts"))
                 .expect("texts");
-        let calls: Vec<Call> =
-            (0..BUCKETS).map(|bucket| Call::command("HGETALL", keys.bucket(self.id(), bucket))).collect();
+        let calls: Vec<RedisCommand> =
+            (0..BUCKETS).map(|bucket| RedisCommand::new("HGETALL", keys.bucket(self.id(), bucket))).collect();
         let mut records = BTreeMap::new();
         for (bucket, answer) in redis.run(&calls).await.expect("buckets").into_iter().enumerate() {
             let bucket_records: BTreeMap<String, Vec<u8>> = read(answer).expect("a bucket");
@@ -176,9 +176,9 @@ impl Node {
 
     /// Waits until Redis holds exactly what the registry holds.
     #[track_caller]
-    pub(crate) fn is_mirrored<'a>(&'a self, server: &'a RedisServer) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn is_replicated<'a>(&'a self, server: &'a RedisServer) -> impl Future<Output = ()> + 'a {
         eventually("Redis holds what the registry holds", move || async move {
-            self.mirror.flush().await && describe(&self.records(server).await) == self.described()
+            self.replica.flush().await && describe(&self.records(server).await) == self.described()
         })
     }
 

@@ -5,11 +5,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::timeout;
 
 use super::support::{LEASE, SECRET, TestNode, eventually, record_handshake};
-use crate::cluster::link::frame_stream::Wire;
+use crate::cluster::link::frame_stream::FrameStream;
 use crate::cluster::link::handshake::Hello;
-use crate::cluster::link::handshake_io::GreetError;
+use crate::cluster::link::handshake_io::HandshakeError;
 use crate::cluster::link::{PROTOCOL, PeerLink, Refusal};
-use crate::cluster::{Member, NodeKey, Table};
+use crate::cluster::{ClusterMember, NodeKey, NodeTable};
 use crate::id::NodeId;
 
 fn has_no_link(node: &TestNode) -> bool {
@@ -41,7 +41,7 @@ async fn without_the_secret_nobody_is_linked() {
     let (near, far) = duplex(4096);
     b.accept(far);
     let error = a.dial(near, b.id()).await.unwrap_err();
-    assert!(matches!(error, GreetError::Refused(Refusal::Secret)), "{error:?}");
+    assert!(matches!(error, HandshakeError::Refused(Refusal::Secret)), "{error:?}");
     assert_eq!(b.refusals(Refusal::Secret), 1);
     assert!(has_no_link(&a) && has_no_link(&b));
 }
@@ -54,22 +54,22 @@ async fn an_acceptor_without_the_secret_gets_no_link_either() {
     let impostor_id = impostor.id();
     impostor.tasks.spawn(async move {
         // Accepts any proof and answers with 32 bytes of its own.
-        let mut wire = Wire::new(far);
-        let hello = wire.receive().await.unwrap();
+        let mut stream = FrameStream::new(far);
+        let hello = stream.receive().await.unwrap();
         let introduction =
             crate::cluster::link::Introduction { node: impostor_id, advertise: String::new(), version: String::new() };
         let challenge =
             crate::cluster::link::handshake::Challenge { protocol: 1, nonce: [0; 32], from: introduction }.encode();
-        wire.send(&challenge).await.unwrap();
-        let proof = wire.receive().await.unwrap();
+        stream.send(&challenge).await.unwrap();
+        let proof = stream.receive().await.unwrap();
         let mut reflected = BytesMut::from(&proof[..]);
         reflected[0] = b'W';
-        wire.send(&reflected.freeze()).await.unwrap();
+        stream.send(&reflected.freeze()).await.unwrap();
         drop(hello);
-        wire
+        stream
     });
     let error = a.dial(near, impostor_id).await.unwrap_err();
-    assert!(matches!(error, GreetError::Refused(Refusal::Secret)), "{error:?}");
+    assert!(matches!(error, HandshakeError::Refused(Refusal::Secret)), "{error:?}");
     assert!(has_no_link(&a));
 }
 
@@ -80,12 +80,12 @@ async fn a_replayed_handshake_is_refused() {
     eventually("the recorded link is over", || has_no_link(&acceptor)).await;
     let (near, far) = duplex(4096);
     acceptor.accept(far);
-    let mut wire = Wire::new(near);
+    let mut stream = FrameStream::new(near);
     for frame in &recorded {
-        wire.send(frame).await.unwrap();
+        stream.send(frame).await.unwrap();
     }
-    wire.receive().await.unwrap(); // the challenge, with another nonce
-    assert_eq!(wire.receive().await.unwrap(), Refusal::Secret.encode());
+    stream.receive().await.unwrap(); // the challenge, with another nonce
+    assert_eq!(stream.receive().await.unwrap(), Refusal::Secret.encode());
     assert_eq!(acceptor.refusals(Refusal::Secret), 1);
     assert!(has_no_link(&acceptor));
 }
@@ -100,7 +100,7 @@ async fn the_highest_common_protocol_is_spoken_and_none_means_no_link() {
         let dialled = a.dial(near, b.id()).await;
         assert_eq!(a.links.get(&b.id()).map(|link| link.protocol), expected, "{dialler:?} {acceptor:?}");
         if expected.is_none() {
-            assert!(matches!(dialled, Err(GreetError::Refused(Refusal::Protocol))), "{dialled:?}");
+            assert!(matches!(dialled, Err(HandshakeError::Refused(Refusal::Protocol))), "{dialled:?}");
             assert_eq!(b.refusals(Refusal::Protocol), 1);
         }
     };
@@ -146,12 +146,12 @@ async fn one_who_says_hello_and_no_more_is_cut_off_in_time() {
     let (node, stranger) = (TestNode::new(), TestNode::new());
     let (near, far) = duplex(4096);
     node.accept(far);
-    let mut wire = Wire::new(near);
+    let mut stream = FrameStream::new(near);
     let from = stranger.links.identity().introduction.clone();
-    wire.send(&Hello { protocol: PROTOCOL, nonce: [7; 32], from }.encode()).await.unwrap();
-    wire.receive().await.unwrap();
+    stream.send(&Hello { protocol: PROTOCOL, nonce: [7; 32], from }.encode()).await.unwrap();
+    stream.receive().await.unwrap();
     let mut answer = Vec::new();
-    timeout(LEASE + Duration::from_millis(10), wire.io.read_to_end(&mut answer)).await.expect("cut off").unwrap();
+    timeout(LEASE + Duration::from_millis(10), stream.io.read_to_end(&mut answer)).await.expect("cut off").unwrap();
     assert_eq!(node.refusals(Refusal::Timeout), 1);
 }
 
@@ -207,17 +207,17 @@ async fn one_who_answers_at_the_address_of_another_is_no_peer() {
     let (near, far) = duplex(4096);
     b.accept(far);
     let error = a.dial(near, NodeId::random()).await.unwrap_err();
-    assert!(matches!(error, GreetError::OtherNode { answered } if answered == b.id()), "{error:?}");
+    assert!(matches!(error, HandshakeError::OtherNode { answered } if answered == b.id()), "{error:?}");
     let (near, far) = duplex(4096);
     a.accept(far);
     let error = a.dial(near, a.id()).await.unwrap_err();
-    assert!(matches!(error, GreetError::Refused(Refusal::OwnId)), "{error:?}");
+    assert!(matches!(error, HandshakeError::Refused(Refusal::OwnId)), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_dead_node_is_not_linked_again() {
     let (a, b) = (TestNode::new(), TestNode::new());
-    let member = Member {
+    let member = ClusterMember {
         node: a.id(),
         advertise: "127.0.0.1:1".to_owned(),
         version: String::new(),
@@ -226,11 +226,11 @@ async fn a_dead_node_is_not_linked_again() {
         key: NodeKey::Dead { epoch: 1 },
         lease_alive: false,
     };
-    b.links.membership.replace(Table { members: [(a.id(), member)].into(), ..Table::default() });
+    b.links.membership.replace(NodeTable { members: [(a.id(), member)].into(), ..NodeTable::default() });
     let (near, far) = duplex(4096);
     b.accept(far);
     let error = a.dial(near, b.id()).await.unwrap_err();
-    assert!(matches!(error, GreetError::Refused(Refusal::Departed)), "{error:?}");
+    assert!(matches!(error, HandshakeError::Refused(Refusal::Departed)), "{error:?}");
     assert!(matches!(b.links.peers()[0].link, PeerLink::Gone));
 }
 

@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::Membership;
-use crate::cluster::link::frame_stream::Wire;
+use crate::cluster::link::frame_stream::FrameStream;
 use crate::cluster::link::handshake::{Challenge, Hello, Role, Transcript};
-use crate::cluster::link::handshake_io::{self, GreetError, Identity};
+use crate::cluster::link::handshake_io::{self, HandshakeError, NodeIdentity};
 use crate::cluster::link::{
-    Action, Call, Caller, Frame, Link, Links, LocalConnections, Outcome, PROTOCOL, Refusal, Target,
+    Action, Caller, Link, LinkFrame, Links, LocalConnections, PROTOCOL, PeerCall, PeerOutcome, Refusal, Target,
 };
 use crate::id::{ConnectionId, NodeId};
 use crate::secret::Secret;
@@ -46,7 +46,7 @@ impl TestNode {
     pub(super) fn with(node: NodeId, secret: &str, protocol: (u16, u16)) -> Self {
         let (membership, _) = Membership::new();
         let secret = Secret::from(secret.to_owned());
-        let identity = Identity { protocol, ..Identity::new(node, "127.0.0.1:1".to_owned(), secret) };
+        let identity = NodeIdentity { protocol, ..NodeIdentity::new(node, "127.0.0.1:1".to_owned(), secret) };
         let links = Links::with_identity(identity, LEASE, None, Arc::new(membership), LinkMetrics::default());
         TestNode { links, connections: Arc::default(), tasks: TaskTracker::new() }
     }
@@ -68,11 +68,15 @@ impl TestNode {
     }
 
     /// Dials `expected` over `io`, and runs the link in a task.
-    pub(super) async fn dial(&self, io: impl Connection + Send + 'static, expected: NodeId) -> Result<(), GreetError> {
-        let mut wire = Wire::new(io);
-        let registered = handshake_io::dial(&mut wire, &self.links, expected).await?;
+    pub(super) async fn dial(
+        &self,
+        io: impl Connection + Send + 'static,
+        expected: NodeId,
+    ) -> Result<(), HandshakeError> {
+        let mut stream = FrameStream::new(io);
+        let registered = handshake_io::dial(&mut stream, &self.links, expected).await?;
         let (links, connections) = (Arc::clone(&self.links), Arc::clone(&self.connections));
-        self.tasks.spawn(async move { links.run(wire, registered, &*connections).await });
+        self.tasks.spawn(async move { links.run(stream, registered, &*connections).await });
         Ok(())
     }
 
@@ -85,14 +89,14 @@ impl TestNode {
     }
 
     /// Links this node to a peer that the test plays, on a stream that holds `buffer` bytes.
-    pub(super) async fn scripted_peer(&self, buffer: usize) -> (Wire<DuplexStream>, Arc<Link>) {
+    pub(super) async fn scripted_peer(&self, buffer: usize) -> (FrameStream<DuplexStream>, Arc<Link>) {
         let (near, far) = duplex(buffer);
         self.accept(far);
         let peer = TestNode::new();
-        let mut wire = Wire::new(near);
-        let registered = handshake_io::dial(&mut wire, &peer.links, self.id()).await.unwrap();
+        let mut stream = FrameStream::new(near);
+        let registered = handshake_io::dial(&mut stream, &peer.links, self.id()).await.unwrap();
         std::mem::forget(registered);
-        (wire, self.links.get(&peer.id()).unwrap())
+        (stream, self.links.get(&peer.id()).unwrap())
     }
 
     pub(super) fn refusals(&self, refusal: Refusal) -> u64 {
@@ -101,32 +105,32 @@ impl TestNode {
 }
 
 /// A call on a connection of `node`.
-pub(super) fn post(node: NodeId, data: impl Into<Bytes>) -> Call {
+pub(super) fn post(node: NodeId, data: impl Into<Bytes>) -> PeerCall {
     let action = Action::Post { data: data.into(), binary: false };
-    Call { connection: ConnectionId::random(node), api_id: "chat".into(), trace: UNTRACED, stages: None, action }
+    PeerCall { connection: ConnectionId::random(node), api_id: "chat".into(), trace: UNTRACED, stages: None, action }
 }
 
-pub(super) async fn say(wire: &mut Wire<DuplexStream>, frame: &Frame<'_>) {
+pub(super) async fn send_frame(stream: &mut FrameStream<DuplexStream>, frame: &LinkFrame<'_>) {
     let mut out = BytesMut::new();
     let behind = frame.encode(&mut out);
-    wire.io.write_all(&out).await.unwrap();
-    wire.io.write_all(&behind).await.unwrap();
+    stream.io.write_all(&out).await.unwrap();
+    stream.io.write_all(&behind).await.unwrap();
 }
 
 /// Records the frames that a dialler sends in a whole handshake, as an eavesdropper would.
 pub(super) async fn record_handshake(acceptor: &TestNode, dialler: &TestNode) -> Vec<Bytes> {
     let (near, far) = duplex(64 * 1024);
     acceptor.accept(far);
-    let mut wire = Wire::new(near);
+    let mut stream = FrameStream::new(near);
     let introduction = dialler.links.identity().introduction.clone();
     let hello = Hello { protocol: PROTOCOL, nonce: [7; 32], from: introduction }.encode();
-    wire.send(&hello).await.unwrap();
-    let challenge = wire.receive().await.unwrap();
+    stream.send(&hello).await.unwrap();
+    let challenge = stream.receive().await.unwrap();
     Challenge::decode(&challenge, PROTOCOL).unwrap();
     let transcript = Transcript { hello: hello.clone(), challenge };
     let proof = transcript.prove(Role::Dialler, &Secret::from(SECRET.to_owned()));
-    wire.send(&proof).await.unwrap();
-    let welcome = wire.receive().await.unwrap();
+    stream.send(&proof).await.unwrap();
+    let welcome = stream.receive().await.unwrap();
     transcript.verify(Role::Acceptor, &Secret::from(SECRET.to_owned()), &welcome).unwrap();
     vec![hello, proof]
 }
@@ -157,8 +161,8 @@ impl LocalConnections for Scripted {
         self.posts.lock().unwrap().push(data.clone());
         match &data[..] {
             b"hold" => self.held.lock().unwrap().push((Arc::clone(caller), id)),
-            b"full" => caller.answer(id, Outcome::Full),
-            b"gone" => caller.answer(id, Outcome::Gone),
+            b"full" => caller.answer(id, PeerOutcome::Full),
+            b"gone" => caller.answer(id, PeerOutcome::Gone),
             _ => caller.settle(id, true),
         }
     }
@@ -169,13 +173,13 @@ impl LocalConnections for Scripted {
 
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
         match &data[..] {
-            b"full" => caller.answer(id, Outcome::Unavailable),
+            b"full" => caller.answer(id, PeerOutcome::Unavailable),
             _ => caller.answer_info(id, [head, &data].concat().into()),
         }
     }
 
-    fn delete(&self, _: Target<'_>, code: u16, _: &str) -> Outcome {
-        if code == 1000 { Outcome::Done } else { Outcome::Gone }
+    fn delete(&self, _: Target<'_>, code: u16, _: &str) -> PeerOutcome {
+        if code == 1000 { PeerOutcome::Done } else { PeerOutcome::Gone }
     }
 }
 
