@@ -31,6 +31,7 @@
 // Pure: values in, values out.
 pub mod clock;
 pub mod error_chain;
+pub mod lock;
 pub mod json;
 pub mod id;
 pub mod secret;

@@ -1,9 +1,11 @@
 //! The groups and users by which connections are found, beside their ids: groups that they joined, and users that are
 //! on them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
+
+use crate::lock::lock;
 
 /// Longest name of a group, in bytes.
 pub const GROUP_NAME_MAX_BYTES: usize = 128;
@@ -92,12 +94,12 @@ impl Topics {
     /// Calls `act` with the groups and users, to read or to change them. Returns `None` once the connection is over:
     /// nothing can be added then.
     pub fn with<R>(&self, act: impl FnOnce(&mut Vec<Arc<Topic>>) -> R) -> Option<R> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
+        lock(&self.0).as_mut().map(act)
     }
 
     /// Ends the list, because the connection is over. Returns what the connection was in; nothing the second time.
     pub fn end(&self) -> Vec<Arc<Topic>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+        lock(&self.0).take().unwrap_or_default()
     }
 }
 

@@ -8,7 +8,7 @@
 //! Source: OpenID Connect Discovery 1.0.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use super::key_set::{Algorithm, Key, KeySet};
 use crate::http_client::{BackendError, Call, CallError, HttpClient};
 use crate::json;
 use crate::limits::Throttle;
+use crate::lock::lock;
 use crate::telemetry::{RepeatedWarning, chain};
 
 /// How long keys are used without a look at the issuer.
@@ -114,7 +115,7 @@ impl Issuers {
     /// The issuer of this URL, which is asked when its first token comes.
     pub(super) fn issuer(&self, url: &str) -> Result<Arc<Issuer>, IssuerError> {
         is_allowed(url)?;
-        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut issuers = lock(&self.issuers);
         let issuer = issuers.entry(url.to_owned()).or_insert_with(|| {
             Arc::new(Issuer {
                 url: url.to_owned(),
@@ -131,7 +132,7 @@ impl Issuers {
 
     /// Forgets issuers that no configuration names.
     pub(super) fn retain(&self, named: impl Fn(&str) -> bool) {
-        self.issuers.lock().unwrap_or_else(PoisonError::into_inner).retain(|url, _| named(url));
+        lock(&self.issuers).retain(|url, _| named(url));
     }
 }
 
@@ -199,7 +200,7 @@ impl Issuer {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Asks the issuer, if it was not asked too often lately. Only under `asking`.

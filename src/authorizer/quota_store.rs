@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use time::{Date, Duration, OffsetDateTime, Time, UtcDateTime};
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::denial::UsageExceeded;
 use super::settings::QuotaPeriod;
 use crate::clock::Timestamp;
+use crate::lock::lock;
 
 /// Counts what API keys use up.
 ///
@@ -107,7 +108,7 @@ pub struct MemoryQuotaStore {
 
 impl QuotaStore for MemoryQuotaStore {
     fn take(&self, key: &Arc<QuotaKey>, limit: u64) -> Counted {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         if !counts.contains_key(key) {
             counts.retain(|old, _| old.ends > key.begins);
         }

@@ -14,7 +14,7 @@
 //! carries the question out later. A connection that breaks in the middle of one may count it twice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::quota_counter::{Answer, Asked, QuotaCounter};
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use crate::clock::Timestamp;
+use crate::lock::lock;
 use crate::redis_client::{RedisError, Value, read, scripts};
 use crate::registry::RedisReplica;
 use crate::telemetry::{RepeatedWarning, chain};
@@ -180,7 +181,7 @@ impl RedisQuotaStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

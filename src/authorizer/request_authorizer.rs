@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -17,6 +17,7 @@ use super::identity_source::IdentitySource;
 use super::policy::{Decision, PolicyRequest};
 use crate::http_client::{Backend, Call, CallError, HttpClient};
 use crate::integration::authorizer_request;
+use crate::lock::lock;
 use crate::principal::Principal;
 use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
@@ -158,13 +159,13 @@ impl AnswerCache {
     }
 
     fn get(&self, identity: &[Cow<'_, str>], now: Instant) -> Option<Arc<AuthorizerAnswer>> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = lock(&self.answers);
         let (until, answer) = answers.get(&hash(identity))?;
         (*until > now).then(|| Arc::clone(answer))
     }
 
     fn put(&self, identity: &[Cow<'_, str>], answer: Arc<AuthorizerAnswer>, now: Instant) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = lock(&self.answers);
         if answers.len() >= CACHE_MAX {
             answers.retain(|_, (until, _)| *until > now);
             if answers.len() >= CACHE_MAX

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::link::{Link, Links};
 use super::{ClusterSettings, Membership, NodeKey, Standing};
 use crate::id::NodeId;
+use crate::lock::lock;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
 
@@ -171,11 +172,11 @@ impl Cluster {
     }
 
     fn is_unknown(&self, node: &NodeId) -> bool {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains_key(node)
+        lock(&self.unknown).contains_key(node)
     }
 
     fn remember_unknown(&self, node: NodeId) {
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unknown = lock(&self.unknown);
         if unknown.len() >= UNKNOWN_MAX {
             let oldest = unknown.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
             oldest.and_then(|oldest| unknown.remove(&oldest));

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::DataPlane;
 use super::websocket::disconnect;
 use crate::id::ConnectionId;
+use crate::lock::lock;
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -34,7 +35,7 @@ pub(super) struct DisconnectQueues {
 impl DisconnectQueues {
     /// Puts an ended connection into a queue, not to be sent before `due`, and starts the queue's task if it is the first.
     pub(super) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId, due: Instant) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = lock(&self.queues);
         let queue = queues.entry(key).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
             plane.lifecycle.spawn(run(Arc::clone(plane), receiver));

@@ -5,13 +5,14 @@
 //! more, the last configuration does that had one, for connections that were admitted by then.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tracing::warn;
 
 use super::context::labels;
 use super::{DataPlane, Live};
 use crate::deployment::{Deployment, Route, Stage};
+use crate::lock::lock;
 use crate::request_context::Connection;
 use crate::telemetry::StageLabels;
 
@@ -51,7 +52,7 @@ impl Retired {
     /// `new` takes the place of `old`. `connections` gives the stages of all connections of this node, and the number of
     /// the oldest configuration that one of each was admitted by.
     pub(super) fn replace(&self, old: &Arc<Live>, new: &Live, connections: impl FnOnce() -> HashMap<StageLabels, u32>) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.told).clear();
         let mut stages = self.stages();
         for deployment in old.deployments.iter() {
             for stage in deployment.stages().filter(|stage| stage.disconnect.is_some()) {
@@ -84,12 +85,12 @@ impl Retired {
 
     /// Whether the operator has not been told yet that this stage is unknown.
     fn is_news(&self, stage: &StageLabels) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told.len() < KEPT_MAX && told.insert(stage.clone())
     }
 
     fn stages(&self) -> MutexGuard<'_, HashMap<StageLabels, Arc<Live>>> {
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stages)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
+use crate::lock::lock;
 
 /// Most records that are kept for new subscribers; the oldest goes first. A subscriber that falls this far behind the
 /// live records loses the oldest, and is told how many.
@@ -75,7 +76,7 @@ impl Feed {
 
     pub(super) fn publish(&self, record: &Record<'_>) {
         let json = serde_json::to_string(record).expect("a record always becomes JSON");
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock(&self.recent);
         recent.last_sequence += 1;
         let sequence = recent.last_sequence;
         // JSON has no line breaks, so a single `data` line is enough.
@@ -103,7 +104,7 @@ impl Feed {
             .filter(|(started_at, _)| started_at.parse() == Ok(self.started_at))
             .and_then(|(_, sequence)| sequence.parse().ok())
             .unwrap_or(0);
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = lock(&self.recent);
         let replay = recent.entries.iter().filter(|entry| entry.sequence > seen).map(|entry| entry.wire.clone());
         // The comment sends the head of the answer at once, even if nothing has happened yet.
         let replay = std::iter::once(Bytes::from_static(b": open\n\n")).chain(replay).collect();

@@ -1,6 +1,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::chat::Chat;
 use super::crowd::{self, Crowd, Gateway};
 use super::event::ProxyEvent;
 use super::feed::{Feed, Record, now_epoch_millis, shorten_all};
+use crate::lock::lock;
 use crate::telemetry::chain;
 
 /// Largest event that is read, in bytes; a larger one is 413.
@@ -172,7 +173,7 @@ impl Server {
             let join = vec![crowd::GROUP.to_owned()];
             return json(&json!(Answer::from(Actions { join, ..Actions::default() })));
         }
-        let actions = self.chat.lock().unwrap_or_else(PoisonError::into_inner).handle(&event);
+        let actions = lock(&self.chat).handle(&event);
         let answer = json!(Answer::from(actions));
         let mut shown = [serde_json::from_slice(&body).unwrap_or_default(), answer.clone()];
         shown.iter_mut().for_each(shorten_all);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -20,6 +20,7 @@ use super::keeper::Keeper;
 use super::lease::Lease;
 use super::pool::{Http1Connection, IDLE_TIMEOUT, Outcome, Pool};
 use super::{CallError, keeper};
+use crate::lock::lock;
 
 /// Where calls go: scheme, host, port, protocol, maximum of connections. From [`HttpClient::backend`].
 ///
@@ -94,7 +95,7 @@ impl Backend {
 
     /// How many connections there are, and how many calls wait for one.
     pub fn counts(&self) -> Counts {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pool.counts()
+        lock(&self.state).pool.counts()
     }
 
     /// Whether a crowd of calls waits for a connection: who has calls here already should not add to it.
@@ -254,7 +255,7 @@ impl Backend {
         let max_connections = self.max_connections();
         let mut attempts = Vec::new();
         let (result, discarded, keeper_starts) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&self.state);
             let result = change(&mut state);
             while let Some((deadline, began)) = state.pool.begin_attempt(max_connections) {
                 attempts.push((deadline, began));

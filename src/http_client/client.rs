@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 use http::Uri;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::backend::{Address, Backend};
 use super::{Answer, Call, CallError, EgressSettings, Resolver, SystemResolver, exchange};
+use crate::lock::lock;
 use crate::tls::{CertificateFiles, ClientTls, TlsError, client_config};
 
 /// The outbound HTTP client. Cheap to clone; clones share everything.
@@ -176,7 +177,7 @@ impl HttpClient {
             None
         };
 
-        let mut backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backends = lock(&self.shared.backends);
         backends.retain(|_key, backend| backend.strong_count() > 0);
         let tls_key = own_tls.map(|tls| tls.fingerprint).filter(|_| https);
         let key = BackendKey { https, host: host.clone(), port, http2, tls: tls_key };
@@ -204,7 +205,7 @@ impl HttpClient {
 
     /// Every backend that is in use.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        let backends = self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        let backends = lock(&self.shared.backends);
         backends.values().filter_map(Weak::upgrade).collect()
     }
 

@@ -1,11 +1,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
 
 use super::{AddressLimitSettings, Bucket};
+use crate::lock::lock;
 
 /// Most addresses that are remembered although they have nothing open. Beyond it the least recently used are forgotten,
 /// which fills their buckets.
@@ -131,7 +132,7 @@ impl Addresses {
 
     /// Returns the number of addresses that are remembered.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// Returns true if no address is remembered.
@@ -141,7 +142,7 @@ impl Addresses {
 
     fn shard(&self, key: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, Entry>> {
         let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
-        self.shards[hash].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards[hash])
     }
 
     /// Returns the entry of an address, which counts as used now.

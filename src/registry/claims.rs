@@ -4,7 +4,7 @@
 //! single records. The outcomes are kept until Redis has noted them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::EndedConnection;
 use super::record::{OwnTexts, Record, RecordState, RecordText, encode};
 use crate::id::{ConnectionId, NodeId};
+use crate::lock::lock;
 use crate::request_context::Connection;
 use crate::session::Closing;
 
@@ -108,7 +109,7 @@ impl Claims {
 
     /// Returns the queue of events to send, to the one task that sends them. Later calls return `None`.
     pub fn events(&self) -> Option<ClaimedEvents> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.events).take()
     }
 
     /// Returns the number of records that are held.
@@ -314,7 +315,7 @@ impl Claims {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -8,7 +8,7 @@
 //! - When Redis does not answer, every node is asked.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::redis_replica::{Attachment, RedisReplica};
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
+use crate::lock::lock;
 use crate::redis_client::group_index::{self, IndexLookup, IndexWriter};
 use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read, scripts};
 use crate::telemetry::{RepeatedWarning, chain};
@@ -375,10 +376,6 @@ impl RedisClock {
         let since = when.saturating_duration_since(self.answered).as_millis();
         self.millis.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
     }
-}
-
-fn lock(shared: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
 use super::{RegistryState, WhenUnavailable};
 use crate::id::{ConnectionId, NodeId};
+use crate::lock::lock;
 use crate::redis_client::{BUCKETS, Keys, RedisConnection};
 use crate::telemetry::{RegistryMetrics, RepeatedWarning};
 
@@ -386,7 +387,7 @@ impl RedisReplica {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use crate::data_plane::gateway_response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
 use crate::limits::quota::HEAD_MAX_BYTES;
 use crate::limits::{ClientFile, ClientFiles, Slot};
+use crate::lock::lock;
 use crate::transport::Connection;
 
 /// Connections that the kernel holds until they are accepted: a storm of reconnects fits.
@@ -213,11 +214,11 @@ pub(super) struct Session(Arc<Mutex<Option<Admitted>>>);
 
 impl Session {
     pub(super) fn put(&self, admitted: Admitted) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(admitted);
+        *lock(&self.0) = Some(admitted);
     }
 
     fn take(&self) -> Option<Admitted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Closing;
 use crate::clock::Timestamp;
+use crate::lock::lock;
 
 /// Size of a queued frame beside its data, in bytes: its place in the queue and its header.
 const FRAME_OVERHEAD_BYTES: usize = 64;
@@ -309,7 +310,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

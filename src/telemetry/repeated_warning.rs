@@ -1,8 +1,10 @@
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// How long a cause that was said is not said again.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -63,7 +65,7 @@ impl RepeatedWarning {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

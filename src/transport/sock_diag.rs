@@ -4,12 +4,13 @@
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
 use super::{Ends, Traffic};
+use crate::lock::lock;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -61,7 +62,7 @@ struct Asking {
 
 /// Asks how far the bytes of a connection have come. `None` if there is no such connection, or the kernel does not say.
 pub(super) fn traffic(ends: &Ends) -> Option<Traffic> {
-    let asked = ASKING.lock().unwrap_or_else(PoisonError::into_inner).ask(ends);
+    let asked = lock(&ASKING).ask(ends);
     asked.unwrap_or_else(|error| {
         WARNING.call_once(|| {
             warn!(

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::call::{Caller, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
 use super::frame::{PeerOutcome, PeerOutcomes};
 use super::handshake::Introduction;
+use crate::lock::lock;
 use crate::session::Receipts;
 
 /// Most bytes of calls that wait to be sent on one link. A call beyond it is refused at once: 503. A single larger one
@@ -257,7 +258,7 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

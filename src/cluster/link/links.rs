@@ -16,6 +16,7 @@ use super::renewal::{RenewalRequest, RenewalRequests};
 use super::strangers::Strangers;
 use crate::cluster::{Membership, NodeKey};
 use crate::id::NodeId;
+use crate::lock::lock;
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
@@ -171,7 +172,7 @@ impl Links {
     /// Returns the renewals that peers ask for which do not reach Redis, to the one task that does them. Later calls
     /// return `None`.
     pub fn renewals(&self) -> Option<RenewalRequests> {
-        self.renewals_wanted.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.renewals_wanted).take()
     }
 
     /// Returns the lease `L`, from which the times of links follow.

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::{DataType, count, find_here, forwarded, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
 use crate::data_plane::DataPlane;
+use crate::lock::lock;
 use crate::registry::OpenConnection;
 use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
@@ -93,7 +94,7 @@ fn traced(plane: &DataPlane, to: Target<'_>, caller: &Arc<dyn Caller>) -> Option
 
 impl Traced {
     fn end(&self, outcome: PeerOutcome) {
-        let span = self.span.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let span = lock(&self.span).take();
         span.into_iter().for_each(|span| end(span, outcome));
     }
 }

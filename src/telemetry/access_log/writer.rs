@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{AccessLog, Destination};
+use crate::lock::lock;
 use crate::telemetry::Metrics;
 use crate::telemetry::loss::Loss;
 
@@ -102,7 +103,7 @@ impl AccessLogs {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Destination, Weak<Sink>>> {
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sinks)
     }
 }
 
@@ -150,7 +151,7 @@ impl Drop for Sink {
 
 impl Buffer {
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lines)
     }
 }
 

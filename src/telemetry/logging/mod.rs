@@ -10,7 +10,7 @@ mod queue;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use clap::ValueEnum;
@@ -24,6 +24,8 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use budget::{Budget, BudgetLayer};
 use queue::{Queue, Room};
+
+use crate::lock::lock;
 
 /// Libraries that show signed requests with their tokens, or messages, below `info`: that is never logged.
 const INDISCREET: [&str; 2] = ["aws_sigv4", "tungstenite"];
@@ -180,7 +182,7 @@ pub enum FilterError {
 
 /// What is logged now, as `RUST_LOG` would say it.
 pub fn filter() -> Option<String> {
-    let text = LOGGING.get()?.text.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = lock(&LOGGING.get()?.text);
     Some(text.clone())
 }
 
@@ -193,6 +195,6 @@ pub fn set_filter(text: &str) -> Result<(), FilterError> {
     let filter = parse(text).map_err(FilterError::Invalid)?;
     let logging = LOGGING.get().ok_or(FilterError::NotStarted)?;
     logging.filter.reload(filter).map_err(|_| FilterError::NotStarted)?;
-    text.clone_into(&mut *logging.text.lock().unwrap_or_else(PoisonError::into_inner));
+    text.clone_into(&mut *lock(&logging.text));
     Ok(())
 }

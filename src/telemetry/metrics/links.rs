@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::register::Register;
+use crate::lock::lock;
 
 /// Shortest time between two log lines about refused links with the same reason: anybody can connect to a port.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -68,7 +69,7 @@ impl LinkMetrics {
     pub fn refused(&self, reason: &'static str) -> bool {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
         let now = Instant::now();
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.logged);
         let is_due = logged.get(reason).is_none_or(|at| now.duration_since(*at) >= REFUSAL_LOG_INTERVAL);
         if is_due {
             logged.insert(reason, now);
