@@ -9,6 +9,7 @@ use tidegate::telemetry::chain;
 use tidegate::telemetry::logging::{self, LastLines, LogFormat};
 use tidegate::{app, config};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
