@@ -35,6 +35,8 @@ pub mod lock;
 pub mod json;
 pub mod id;
 pub mod secret;
+pub mod data_type;
+pub mod route_key;
 pub mod problem;
 pub mod received_base64;
 pub mod trace_context;
