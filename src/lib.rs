@@ -44,6 +44,7 @@ pub mod apigatewayv2;
 pub mod principal;
 pub mod topic;
 pub mod stage_names;
+pub mod context_variable;
 pub mod request_context;
 pub mod expression;
 
