@@ -35,6 +35,8 @@ pub mod lock;
 pub mod json;
 pub mod id;
 pub mod secret;
+pub mod data_type;
+pub mod route_key;
 pub mod problem;
 pub mod received_base64;
 pub mod trace_context;
@@ -42,6 +44,7 @@ pub mod apigatewayv2;
 pub mod principal;
 pub mod topic;
 pub mod stage_names;
+pub mod context_variable;
 pub mod request_context;
 pub mod expression;
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidegate::app::ConnectionsArguments;
-use tidegate::telemetry::chain;
+use tidegate::error_chain::chain;
 use tidegate::telemetry::logging::{self, LastLines, LogFormat};
 use tidegate::{app, config};
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memory::resident_bytes;
 use tidegate::clock::Timestamp;
+use tidegate::data_type::DataType;
 use tidegate::groups::{FanOut, Groups, PushCounts};
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
@@ -75,7 +76,8 @@ async fn a_message_that_a_thousand_members_do_not_take_is_in_memory_once() {
     let copies = resident_bytes();
 
     // The same with a frame of its own for each: so the measure would have shown it.
-    let own: Vec<DataFrame> = members.iter().map(|_| DataFrame::binary("y".repeat(DATA_BYTES).into())).collect();
+    let own: Vec<DataFrame> =
+        members.iter().map(|_| DataFrame::new("y".repeat(DATA_BYTES).into(), DataType::Binary)).collect();
     assert!(resident_bytes() - copies > MEMBERS * DATA_BYTES / 2);
     drop(own);
 

@@ -13,7 +13,7 @@ use super::serve::{Received, Signals};
 use super::{Gateway, open_files};
 use crate::config;
 use crate::demo;
-use crate::telemetry::chain;
+use crate::error_chain::chain;
 
 /// How long the demo waits until what it prints is taken.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::cluster::{Directory, NodeView};
 use crate::config;
+use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::redis_client::{Keys, RedisConnection};
 use crate::registry::{ConnectionView, Page, Query};
-use crate::telemetry::chain;
 
 /// How long Redis may take for each answer to an operator.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -8,9 +8,11 @@ use crate::apigatewayv2::Api;
 use crate::config::{self, Config};
 use crate::data_plane::websocket::fallback;
 use crate::deployment::{Deployments, Route, Stage};
+use crate::error_chain::chain;
 use crate::http_client::HttpClient;
 use crate::integration::Payload;
-use crate::telemetry::{Reason, chain};
+use crate::limits::ThrottleLevel;
+use crate::telemetry::Reason;
 
 /// What `tidegate route` asks about.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ fn explain(config: &Config, question: &RouteQuestion<'_>) -> Result<String, Stri
     say("stage", &stage.name);
     say("expression", &api.route_selection_expression);
     say("value", &selected.as_deref().map_or("none: the message is not JSON".to_owned(), |value| format!("{value:?}")));
-    say("route", route.map_or("none", |route| &route.key));
+    say("route", route.map_or("none", |route| route.key.as_str()));
     if let Some(reason) = reason {
         say("reason", &format!("{}: {}", reason.code(), reason.meaning()));
     }
@@ -72,9 +74,9 @@ fn describe(route: &Route, stage: &Stage, api: &Api, say: &mut impl FnMut(&str, 
     say("timeout", &format!("{} ms", integration.timeout.as_millis()));
     if let Some(throttle) = &route.throttle {
         let settings = api.stages.get(&*stage.name);
-        let own = settings.and_then(|settings| settings.route_settings.get(&*route.key));
+        let own = settings.and_then(|settings| settings.route_settings.get(route.key.as_str()));
         let shared = settings.and_then(|settings| settings.default_route_settings.as_ref());
-        let settings = if throttle.level == "route" { own } else { shared };
+        let settings = if throttle.level == ThrottleLevel::Route { own } else { shared };
         let rate = settings.and_then(|settings| settings.throttling_rate_limit);
         say(
             "throttle",

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{Gateway, open_files};
 use crate::config;
-use crate::telemetry::chain;
+use crate::error_chain::chain;
 
 /// `tidegate serve`: runs the gateway until it is told to stop.
 ///

@@ -18,11 +18,12 @@ use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
 use super::sigv4::Received;
 use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
+use crate::error_chain::chain;
 use crate::http_client::HttpClient;
 use crate::integration::Handshake;
 use crate::principal::Principal;
 use crate::request_context::RequestContext;
-use crate::telemetry::{AuthorizerRecord, chain};
+use crate::telemetry::{AuthorizerOutcome, AuthorizerRecord};
 
 /// Who may enter and who may push, by one configuration. A reload replaces it as a whole.
 #[derive(Debug)]
@@ -137,7 +138,7 @@ impl Access {
                 let denial = result.as_ref().err();
                 *record = Some(AuthorizerRecord {
                     kind: authorizer.kind(),
-                    outcome: denial.map_or("allowed", Denial::outcome),
+                    outcome: denial.map_or(AuthorizerOutcome::Allowed, Denial::outcome),
                     error: denial.map(|denial| chain(denial).to_string()),
                     is_signed: !matches!(denial, Some(Denial::Signature(_))),
                     latency: started.elapsed(),

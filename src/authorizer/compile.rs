@@ -16,9 +16,10 @@ use super::request_authorizer::{AnswerCache, RequestAuthorizer};
 use super::settings::{ApiKey, Credential, UsagePlan};
 use super::usage_plan::UsagePlans;
 use crate::apigatewayv2::{Api, AuthorizationType, Authorizer, AuthorizerType, Route, Stage};
+use crate::error_chain::chain;
 use crate::expression::UriTemplate;
 use crate::problem::Problem;
-use crate::telemetry::chain;
+use crate::route_key::CONNECT;
 
 /// Most authorizers of one API.
 ///
@@ -27,8 +28,6 @@ const AUTHORIZERS_MAX: usize = 10;
 
 /// Connections to one authorizer.
 const MAX_CONNECTIONS: usize = 256;
-
-const CONNECT: &str = "$connect";
 
 /// What of a configuration decides who may enter.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@ use thiserror::Error;
 use super::request_authorizer::RequestAuthorizerError;
 use super::sigv4::SignatureError;
 use super::token::TokenError;
+use crate::telemetry::AuthorizerOutcome;
 
 /// Why somebody may not enter, or may not push. One for each answer that AWS gives; what it looks like is
 /// `data_plane/gateway_response.rs`'s.
@@ -62,20 +63,20 @@ fn because(explicitly: bool, action: &str) -> String {
 
 impl Denial {
     /// The label of `tidegate_connects_total` and `tidegate_pushes_total`.
-    pub fn outcome(&self) -> &'static str {
+    pub fn outcome(&self) -> AuthorizerOutcome {
         match self {
             Denial::MissingIdentitySource(_)
             | Denial::RepeatedIdentitySource(_)
             | Denial::Token(_)
-            | Denial::Unauthorized => "unauthorized",
+            | Denial::Unauthorized => AuthorizerOutcome::Unauthorized,
             Denial::MissingScope
             | Denial::ExplicitDeny
             | Denial::NoAllow { .. }
             | Denial::ApiKey
             | Denial::Signature(_)
-            | Denial::Iam { .. } => "forbidden",
-            Denial::Authorizer(_) => "authorizerFailed",
-            Denial::UsageExceeded(_) => "throttled",
+            | Denial::Iam { .. } => AuthorizerOutcome::Forbidden,
+            Denial::Authorizer(_) => AuthorizerOutcome::Failed,
+            Denial::UsageExceeded(_) => AuthorizerOutcome::Throttled,
         }
     }
 

@@ -21,11 +21,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::key_set::{Algorithm, Key, KeySet};
+use crate::error_chain::chain;
 use crate::http_client::{BackendError, Call, CallError, HttpClient};
 use crate::json;
 use crate::limits::Throttle;
 use crate::lock::lock;
-use crate::telemetry::{RepeatedWarning, chain};
+use crate::telemetry::RepeatedWarning;
 
 /// How long keys are used without a look at the issuer.
 const FRESH: Duration = Duration::from_secs(60 * 60);

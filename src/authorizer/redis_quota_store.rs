@@ -25,10 +25,11 @@ use tracing::{info, warn};
 use super::quota_counter::{Answer, Asked, QuotaCounter};
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use crate::clock::Timestamp;
+use crate::error_chain::chain;
 use crate::lock::lock;
 use crate::redis_client::{RedisError, Value, read, scripts};
 use crate::registry::RedisReplica;
-use crate::telemetry::{RepeatedWarning, chain};
+use crate::telemetry::RepeatedWarning;
 
 /// How long a message waits for Redis before this node decides alone.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(250);

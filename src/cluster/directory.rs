@@ -8,11 +8,11 @@ use tracing::warn;
 
 use super::survey::{look_at, read_index};
 use super::{ClusterMember, NodeKey};
+use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisConnection, RedisError, read};
 use crate::registry::record::{self, RecordTexts, texts_of};
 use crate::registry::{ConnectionView, Page, Query};
-use crate::telemetry::chain;
 
 /// Most records that one page looks at, whether they are displayed or not.
 const SCAN_MAX: usize = 10_000;

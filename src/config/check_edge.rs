@@ -1,9 +1,10 @@
 use super::Config;
 use crate::apigatewayv2::{Api, AuthorizationType};
 use crate::cluster::ClusterSettings;
+use crate::error_chain::chain;
 use crate::problem::Problem;
+use crate::route_key::CONNECT;
 use crate::server::HostPattern;
-use crate::telemetry::chain;
 use crate::tls::{PeerTls, ServerTls, TlsSettings, authority_warnings};
 
 /// What is wrong at the edge: certificates, proxies, hosts.
@@ -57,9 +58,8 @@ fn hosts(config: &Config) -> Option<Problem> {
 
 /// Warns of APIs that every web page may connect to. A page cannot sign, so those with `AWS_IAM` are not among them.
 fn pages(config: &Config) -> Option<Problem> {
-    let is_signed = |api: &Api| {
-        api.routes.get("$connect").is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam)
-    };
+    let is_signed =
+        |api: &Api| api.routes.get(CONNECT).is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam);
     let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none() && !is_signed(api));
     let open: Vec<&str> = open.map(|(api_id, _)| api_id.as_str()).collect();
     let message = "every web page may connect in the name of who looks at it (with their cookies, from their network); \

@@ -11,6 +11,7 @@ use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments, Stage};
+use crate::error_chain::chain;
 use crate::groups::Groups;
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
@@ -18,7 +19,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::{GroupIndex, RedisReplica, Registry};
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels, Telemetry, chain};
+use crate::telemetry::{Metrics, StageLabels, Telemetry};
 
 /// All that a flow may use.
 pub struct DataPlane {
@@ -208,9 +209,6 @@ impl Live {
         }
     }
 }
-
-/// The throttle level of usage plans.
-pub(super) const USAGE_PLAN: &str = "usagePlan";
 
 /// One line for the operator about somebody who was turned away: a warning if the gateway's side has to mend something.
 pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {

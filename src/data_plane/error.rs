@@ -2,10 +2,11 @@ use thiserror::Error;
 
 use crate::authorizer::{Denial, UsageExceeded};
 use crate::deployment::OriginError;
+use crate::error_chain::chain;
 use crate::groups::InvalidMessage;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
-use crate::telemetry::chain;
+use crate::limits::ThrottleLevel;
 use crate::topic::InvalidName;
 
 /// A request that leads nowhere.
@@ -49,7 +50,7 @@ pub enum ConnectError {
     #[error("the required request parameter `{0}` is missing")]
     MissingParameter(String),
     #[error("too many requests ({level})")]
-    Throttled { level: &'static str },
+    Throttled { level: ThrottleLevel },
     #[error("the client may not enter")]
     Denied(#[source] Denial),
     #[error("the node has as many connections as it may")]
@@ -70,7 +71,7 @@ pub enum MessageError {
     #[error("no route has the selected key and there is no `$default` route")]
     NoRoute,
     #[error("too many requests ({level})")]
-    Throttled { level: &'static str },
+    Throttled { level: ThrottleLevel },
     #[error("the API key's usage plan has no more to give")]
     UsageExceeded(#[source] UsageExceeded),
     #[error("the fresh token does not count")]

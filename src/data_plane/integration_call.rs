@@ -4,11 +4,12 @@ use tracing::warn;
 use super::management::send::message_limits;
 use super::{DataPlane, Live};
 use crate::deployment::{Route, Stage};
+use crate::error_chain::chain;
 use crate::groups::{Actions, MessageLimits};
 use crate::id::ConnectionId;
 use crate::integration::{Answer, Called, Handshake, IntegrationError, IntegrationRequest, Payload, ProxyAnswerError};
 use crate::request_context::RequestContext;
-use crate::telemetry::{IntegrationRecord, Span, SpanKind, StageLabels, chain};
+use crate::telemetry::{IntegrationRecord, Span, SpanKind, StageLabels};
 
 /// What backends call the request themselves, as AWS's services do.
 const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
@@ -41,7 +42,7 @@ pub(super) async fn call_integration(
                 warn!(
                     api_id = &*labels.api_id,
                     stage = &*labels.stage,
-                    route_key = &*route.key,
+                    route_key = route.key.as_str(),
                     integration_id = &*integration.id,
                     key = &**key,
                     repeated,

@@ -1,11 +1,11 @@
 //! Why an event went another way than asked for, as operators are told: the code of each error.
 
-use super::context::USAGE_PLAN;
 use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
 use crate::authorizer::{Denial, SignatureError, UsageExceeded};
 use crate::http_client::CallError;
 use crate::integration::IntegrationError;
-use crate::telemetry::Reason;
+use crate::limits::ThrottleLevel;
+use crate::telemetry::{ConnectOutcome, PushOutcome, Reason};
 
 impl RoutingError {
     /// The code of this error. `forbidden` is what is behind AWS's 403, which says nothing.
@@ -39,10 +39,10 @@ impl ConnectError {
     }
 
     /// Whose bucket was empty.
-    pub(super) fn throttled(&self) -> Option<&'static str> {
+    pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
-            ConnectError::Throttled { level } => Some(level),
-            ConnectError::Denied(Denial::UsageExceeded(_)) => Some(USAGE_PLAN),
+            ConnectError::Throttled { level } => Some(*level),
+            ConnectError::Denied(Denial::UsageExceeded(_)) => Some(ThrottleLevel::UsagePlan),
             ConnectError::MissingParameter(_)
             | ConnectError::Denied(_)
             | ConnectError::Full
@@ -54,16 +54,16 @@ impl ConnectError {
     }
 
     /// The label of `tidegate_connects_total`.
-    pub(super) fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> ConnectOutcome {
         match self {
-            ConnectError::MissingParameter(_) => "badRequest",
-            ConnectError::Throttled { .. } => "throttled",
-            ConnectError::Denied(denial) => denial.outcome(),
-            ConnectError::Full => "full",
-            ConnectError::Backlog => "backlog",
-            ConnectError::Unavailable => "unavailable",
-            ConnectError::Refused(_) => "refused",
-            ConnectError::Integration(_) => "failed",
+            ConnectError::MissingParameter(_) => ConnectOutcome::BadRequest,
+            ConnectError::Throttled { .. } => ConnectOutcome::Throttled,
+            ConnectError::Denied(denial) => ConnectOutcome::Denied(denial.outcome()),
+            ConnectError::Full => ConnectOutcome::Full,
+            ConnectError::Backlog => ConnectOutcome::Backlog,
+            ConnectError::Unavailable => ConnectOutcome::Unavailable,
+            ConnectError::Refused(_) => ConnectOutcome::Refused,
+            ConnectError::Integration(_) => ConnectOutcome::Failed,
         }
     }
 }
@@ -82,10 +82,10 @@ impl MessageError {
     }
 
     /// Whose bucket was empty.
-    pub(super) fn throttled(&self) -> Option<&'static str> {
+    pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
-            MessageError::Throttled { level } => Some(level),
-            MessageError::UsageExceeded(_) => Some(USAGE_PLAN),
+            MessageError::Throttled { level } => Some(*level),
+            MessageError::UsageExceeded(_) => Some(ThrottleLevel::UsagePlan),
             MessageError::NoRoute
             | MessageError::RefreshDenied(_)
             | MessageError::Integration(_)
@@ -120,15 +120,15 @@ impl ConnectionsApiError {
     }
 
     /// The label of `tidegate_pushes_total`.
-    pub(super) fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> PushOutcome {
         match self {
-            ConnectionsApiError::Gone => "gone",
-            ConnectionsApiError::BufferFull | ConnectionsApiError::BodiesFull => "full",
-            ConnectionsApiError::OwnerUnreachable => "unreachable",
-            ConnectionsApiError::DeliveryUnknown => "unknown",
-            ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => "tooLarge",
-            ConnectionsApiError::UsageExceeded(_) | ConnectionsApiError::Throttled => "throttled",
-            ConnectionsApiError::Denied(denial) => denial.outcome(),
+            ConnectionsApiError::Gone => PushOutcome::Gone,
+            ConnectionsApiError::BufferFull | ConnectionsApiError::BodiesFull => PushOutcome::Full,
+            ConnectionsApiError::OwnerUnreachable => PushOutcome::Unreachable,
+            ConnectionsApiError::DeliveryUnknown => PushOutcome::Unknown,
+            ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => PushOutcome::TooLarge,
+            ConnectionsApiError::UsageExceeded(_) | ConnectionsApiError::Throttled => PushOutcome::Throttled,
+            ConnectionsApiError::Denied(denial) => PushOutcome::Denied(denial.outcome()),
             ConnectionsApiError::InvalidConnectionId(_)
             | ConnectionsApiError::BadRequest(_)
             | ConnectionsApiError::InvalidName(_)
@@ -137,15 +137,15 @@ impl ConnectionsApiError {
             | ConnectionsApiError::TooManyGroups { .. }
             | ConnectionsApiError::UnknownMethod
             | ConnectionsApiError::BodyTimeout
-            | ConnectionsApiError::BodyLost => "invalid",
+            | ConnectionsApiError::BodyLost => PushOutcome::Invalid,
         }
     }
 
     /// Whose bucket was empty.
-    pub(super) fn throttled(&self) -> Option<&'static str> {
+    pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
-            ConnectionsApiError::UsageExceeded(_) => Some(USAGE_PLAN),
-            ConnectionsApiError::Throttled => Some("account"),
+            ConnectionsApiError::UsageExceeded(_) => Some(ThrottleLevel::UsagePlan),
+            ConnectionsApiError::Throttled => Some(ThrottleLevel::Account),
             _ => None,
         }
     }

@@ -22,8 +22,8 @@ use super::chat::Chat;
 use super::crowd::{self, Crowd, Gateway};
 use super::event::ProxyEvent;
 use super::feed::{Feed, Record, now_epoch_millis, shorten_all};
+use crate::error_chain::chain;
 use crate::lock::lock;
-use crate::telemetry::chain;
 
 /// Largest event that is read, in bytes; a larger one is 413.
 const BODY_MAX_BYTES: usize = 1024 * 1024;

@@ -9,16 +9,17 @@ use crate::apigatewayv2;
 use crate::expression::{RouteParameter, SelectionExpression};
 use crate::http_client::HttpClient;
 use crate::integration::{Integration, IntegrationDraft};
+use crate::limits::ThrottleLevel;
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
 use crate::limits::{LimitSettings, Throttle};
 use crate::problem::Problem;
+use crate::route_key::{CONNECT, DEFAULT, RouteKey};
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
 /// Routes that AWS reserves; no other key may begin with `$`.
-const RESERVED_ROUTE_KEYS: [&str; 3] = ["$connect", "$disconnect", "$default"];
 
 /// The one value that makes a route two-way.
-const TWO_WAY: &str = "$default";
+const TWO_WAY: &str = DEFAULT;
 
 const STAGE_NAME_MAX_CHARS: usize = 128;
 const VARIABLE_NAME_MAX_CHARS: usize = 64;
@@ -55,7 +56,7 @@ struct Compiler<'a> {
 
 /// A route before a stage gives it a URI and a throttle.
 struct RouteDraft<'a> {
-    key: &'a str,
+    key: RouteKey,
     integration_id: &'a str,
     two_way: bool,
     required_parameters: Vec<RouteParameter>,
@@ -141,7 +142,8 @@ impl Compiler<'_> {
         if key.is_empty() || key.len() > ROUTE_KEY_MAX_BYTES {
             self.problem(["apis", api_id, "routes", key], "a route key has 1 to 1024 bytes");
         }
-        if key.starts_with('$') && !RESERVED_ROUTE_KEYS.contains(&key) {
+        let route_key = RouteKey::parse(key);
+        if route_key.is_none() {
             self.problem(
                 ["apis", api_id, "routes", key],
                 "a route key that begins with `$` is one of `$connect`, `$disconnect`, `$default`",
@@ -158,7 +160,7 @@ impl Compiler<'_> {
         let mut required_parameters = Vec::new();
         for (name, constraints) in &route.request_parameters {
             let path = ["apis", api_id, "routes", key, "requestParameters", name.as_str()];
-            if key != "$connect" {
+            if key != CONNECT {
                 self.problem(path, "only `$connect` has request parameters");
             }
             match RouteParameter::parse(name) {
@@ -180,7 +182,7 @@ impl Compiler<'_> {
             return None;
         }
         let two_way = route.route_response_selection_expression.is_some();
-        Some(RouteDraft { key, integration_id, two_way, required_parameters })
+        Some(RouteDraft { key: route_key?, integration_id, two_way, required_parameters })
     }
 
     fn stage(
@@ -222,25 +224,25 @@ impl Compiler<'_> {
         };
         for draft in routes {
             let Some(integration) = integrations.get(draft.integration_id) else { continue };
-            let throttle = match stage.route_settings.get(draft.key) {
-                Some(settings) if settings.has_throttle() => throttle(*settings).map(|own| ("route", Arc::new(own))),
-                Some(_) | None => shared.clone().map(|shared| ("stage", shared)),
+            let throttle = match stage.route_settings.get(draft.key.as_str()) {
+                Some(settings) if settings.has_throttle() => {
+                    throttle(*settings).map(|own| (ThrottleLevel::Route, Arc::new(own)))
+                }
+                Some(_) | None => shared.clone().map(|shared| (ThrottleLevel::Stage, shared)),
             };
             let route = Arc::new(Route {
-                key: draft.key.into(),
+                key: draft.key.clone(),
                 integration: Arc::clone(integration),
                 two_way: draft.two_way,
                 required_parameters: draft.required_parameters.clone(),
                 throttle: throttle.map(|(level, throttle)| RouteThrottle { level, throttle }),
-                telemetry: RouteTelemetry::new(stage, draft.key),
+                telemetry: RouteTelemetry::new(stage, draft.key.as_str()),
             });
-            match draft.key {
-                "$connect" => compiled.connect = Some(route),
-                "$disconnect" => compiled.disconnect = Some(route),
-                "$default" => compiled.default = Some(route),
-                key => {
-                    compiled.custom.insert(key.into(), route);
-                }
+            match &draft.key {
+                RouteKey::Connect => compiled.connect = Some(route),
+                RouteKey::Disconnect => compiled.disconnect = Some(route),
+                RouteKey::Default => compiled.default = Some(route),
+                RouteKey::Custom(key) => _ = compiled.custom.insert(Arc::clone(key), route),
             }
         }
         compiled

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use crate::expression::{RouteParameter, SelectionExpression};
 use crate::integration::Integration;
-use crate::limits::Throttle;
+use crate::limits::{Throttle, ThrottleLevel};
+use crate::route_key::RouteKey;
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
 use domain::Domains;
@@ -57,7 +58,7 @@ pub struct Stage {
 /// One route of a stage.
 #[derive(Debug)]
 pub struct Route {
-    pub key: Arc<str>,
+    pub key: RouteKey,
     pub integration: Arc<Integration>,
     /// The backend's answer goes back to the client.
     pub two_way: bool,
@@ -71,8 +72,8 @@ pub struct Route {
 /// The bucket that a route's traffic takes from.
 #[derive(Clone, Debug)]
 pub struct RouteThrottle {
-    /// Whose bucket it is: `route` or `stage`.
-    pub level: &'static str,
+    /// The route's own bucket, or that of the stage.
+    pub level: ThrottleLevel,
     pub throttle: Arc<Throttle>,
 }
 

@@ -32,6 +32,6 @@ pub use body_path::BodyPath;
 pub use error::{ExpressionError, ExpressionProblem};
 pub use names::{TakenNames, count_headers, count_parameters, header_key, parameter_key};
 pub use path::PATH_STEPS_MAX;
-pub use request_parameters::{CONTEXT_VARIABLES, Destination, ParameterError, RouteParameter, Source};
+pub use request_parameters::{Destination, ParameterError, RouteParameter, Source};
 pub use selection_expression::{EXPRESSION_MAX_BYTES, SelectionExpression};
 pub use uri_template::{MissingVariable, UriTemplate, UriTemplateError, VariableInHost};

@@ -1,42 +1,10 @@
 use http::HeaderName;
 
+use crate::context_variable::{EVENT_VARIABLES, is_event_variable};
+
 use super::names::header_key;
 use super::uri_template::is_stage_variable_name;
 use super::{BodyPath, ExpressionError};
-
-/// The `$context` variables that a mapping may read, besides `authorizer.NAME` for what an authorizer returned.
-///
-/// Source: AWS, "API Gateway WebSocket API mapping template reference" and "Variables for access logging".
-pub const CONTEXT_VARIABLES: [&str; 28] = [
-    "apiId",
-    "authorizer.principalId",
-    "connectedAt",
-    "connectionId",
-    "domainName",
-    "error.messageString",
-    "error.validationErrorString",
-    "eventType",
-    "extendedRequestId",
-    "identity.accountId",
-    "identity.apiKey",
-    "identity.apiKeyId",
-    "identity.caller",
-    "identity.cognitoAuthenticationProvider",
-    "identity.cognitoAuthenticationType",
-    "identity.cognitoIdentityId",
-    "identity.cognitoIdentityPoolId",
-    "identity.sourceIp",
-    "identity.user",
-    "identity.userAgent",
-    "identity.userArn",
-    "messageId",
-    "requestId",
-    "requestTime",
-    "requestTimeEpoch",
-    "routeKey",
-    "stage",
-    "status",
-];
 
 /// Headers that a mapping may not set: they belong to the connection to the backend, or to the gateway.
 const RESERVED_HEADERS: [&str; 12] = [
@@ -79,7 +47,7 @@ pub enum Source {
     MultiValueHeader(HeaderName),
     /// `route.request.body.PATH`: a value of the message. Only messages have bodies.
     Body(BodyPath),
-    /// `context.NAME`: one of [`CONTEXT_VARIABLES`], or `authorizer.` and a name. Without `context.`.
+    /// `context.NAME`: one of [`EVENT_VARIABLES`], or `authorizer.` and a name. Without `context.`.
     Context(String),
     /// `stageVariables.NAME`
     StageVariable(String),
@@ -128,7 +96,7 @@ pub enum ParameterError {
     InvalidBodyPath(#[source] ExpressionError),
     #[error(
         "there is no variable context.{0}; allowed are authorizer.NAME and {allowed}",
-        allowed = CONTEXT_VARIABLES.join(", ")
+        allowed = EVENT_VARIABLES.join(", ")
     )]
     UnknownContextVariable(String),
     #[error("{0:?} cannot be the name of a stage variable; allowed are 1 to 64 letters, digits and `_`")]
@@ -221,11 +189,11 @@ fn is_reserved(header: &HeaderName) -> bool {
 }
 
 fn context_variable(name: &str) -> Result<String, ParameterError> {
-    let is_authorizer_value = name.strip_prefix("authorizer.").is_some_and(|name| parameter_name(name).is_ok());
-    if !is_authorizer_value && !CONTEXT_VARIABLES.contains(&name) {
-        return Err(ParameterError::UnknownContextVariable(name.to_owned()));
-    }
-    Ok(name.to_owned())
+    let is_known = match name.strip_prefix("authorizer.") {
+        Some(property) => parameter_name(property).is_ok(),
+        None => is_event_variable(name),
+    };
+    if is_known { Ok(name.to_owned()) } else { Err(ParameterError::UnknownContextVariable(name.to_owned())) }
 }
 
 fn stage_variable(name: &str) -> Result<String, ParameterError> {

@@ -5,6 +5,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
 
 use super::{Audience, Except, PushCounts};
+use crate::data_type::DataType;
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
 use crate::stage_names::StageNames;
 use crate::topic::{TopicKind, TopicName};
@@ -30,7 +31,7 @@ const TRACED: u8 = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupRequest {
     /// Sends a message. Answered with [`PushResult`]. Only places in sampled traces are sent.
-    Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, binary: bool, trace: Option<TraceContext> },
+    Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, data_type: DataType, trace: Option<TraceContext> },
     /// Puts connections into a group, or takes them out. Answered with [`ChangeResult`].
     Change { api_id: Arc<str>, group: TopicName, connections: Vec<ConnectionId>, join: bool },
     /// Asks for the number of members, and up to `limit` ids behind `after`. Answered with [`MemberPage`].
@@ -83,13 +84,17 @@ impl GroupRequest {
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {
-            GroupRequest::Push { api_id, stage, audience, binary, trace } => {
+            GroupRequest::Push { api_id, stage, audience, data_type, trace } => {
                 let trace = trace.filter(|trace| trace.sampled);
                 let Audience { stage: everybody, topics, connections, except } = audience;
                 out.put_u8(PUSH);
                 put_text(&mut out, api_id);
                 put_text(&mut out, stage);
-                let flags = [(BINARY, *binary), (EVERYBODY, everybody.is_some()), (TRACED, trace.is_some())];
+                let flags = [
+                    (BINARY, *data_type == DataType::Binary),
+                    (EVERYBODY, everybody.is_some()),
+                    (TRACED, trace.is_some()),
+                ];
                 out.put_u8(flags.into_iter().filter_map(|(flag, is_set)| is_set.then_some(flag)).sum());
                 put_names(&mut out, topics);
                 put_ids(&mut out, connections);
@@ -161,7 +166,8 @@ impl GroupRequest {
                 let except = Except(ids::<HashSet<_>>(rest)?);
                 let audience = Audience { stage: everybody, topics, connections, except };
                 let trace = if flags & TRACED == 0 { None } else { Some(trace(rest)?) };
-                GroupRequest::Push { api_id, stage, audience, binary: flags & BINARY != 0, trace }
+                let data_type = if flags & BINARY != 0 { DataType::Binary } else { DataType::Text };
+                GroupRequest::Push { api_id, stage, audience, data_type, trace }
             }
             JOIN | LEAVE => {
                 GroupRequest::Change { api_id, group: name(rest)?, connections: ids(rest)?, join: kind == JOIN }
@@ -359,13 +365,18 @@ mod tests {
             except: Except([id()].into()),
         };
         let trace = Some(TraceContext { trace_id: 7, span_id: 8, sampled: true });
-        let everybody =
-            GroupRequest::Push { api_id: api_id.clone(), stage: stage.clone(), audience, binary: true, trace };
+        let everybody = GroupRequest::Push {
+            api_id: api_id.clone(),
+            stage: stage.clone(),
+            audience,
+            data_type: DataType::Binary,
+            trace,
+        };
         let audience = Audience::topic(group.clone());
         let connections = vec![id()];
         vec![
             everybody,
-            GroupRequest::Push { api_id: api_id.clone(), stage, audience, binary: false, trace: None },
+            GroupRequest::Push { api_id: api_id.clone(), stage, audience, data_type: DataType::Text, trace: None },
             GroupRequest::Change {
                 api_id: api_id.clone(),
                 group: group.clone(),
@@ -413,7 +424,7 @@ mod tests {
     fn a_trace_that_is_not_made_does_not_travel() {
         let push = |trace| {
             let (api_id, stage) = ("chat".into(), "prod".into());
-            GroupRequest::Push { api_id, stage, audience: Audience::default(), binary: false, trace }
+            GroupRequest::Push { api_id, stage, audience: Audience::default(), data_type: DataType::Text, trace }
         };
         let unsampled = TraceContext { trace_id: 7, span_id: 8, sampled: false };
         assert_eq!(push(Some(unsampled)).encode(), push(None).encode());

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{Audience, Except};
+use crate::data_type::DataType;
 use crate::id::ConnectionId;
 use crate::json;
 use crate::received_base64;
@@ -64,7 +65,7 @@ struct RawMessage {
     #[serde(default)]
     except: Vec<String>,
     data: String,
-    data_type: Option<RawDataType>,
+    data_type: Option<DataType>,
     #[serde(default)]
     is_base64_encoded: bool,
 }
@@ -77,35 +78,32 @@ struct Targets {
     users: Vec<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum RawDataType {
-    Text,
-    Binary,
-}
-
 impl PushMessage {
-    /// Reads messages: one after another as in JSON Lines, or a single one in any layout. `binary` decides the type of
-    /// frame for messages that do not name one.
+    /// Reads messages: one after another as in JSON Lines, or a single one in any layout. `default` is the type of
+    /// data of messages that name none.
     ///
     /// # Errors
     /// The error of the first message that is malformed or exceeds a limit, and the number of messages before it.
-    pub fn parse_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
-        match PushMessage::read_all(text, binary, limits) {
+    pub fn parse_all(
+        text: &[u8],
+        default: DataType,
+        limits: MessageLimits,
+    ) -> Result<Vec<Self>, (usize, InvalidMessage)> {
+        match PushMessage::read_all(text, default, limits) {
             Err((at, InvalidMessage::Json(error))) => match json::mend(text) {
-                Some(mended) => PushMessage::read_all(&mended, binary, limits),
+                Some(mended) => PushMessage::read_all(&mended, default, limits),
                 None => Err((at, InvalidMessage::Json(error))),
             },
             read => read,
         }
     }
 
-    fn read_all(text: &[u8], binary: bool, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
+    fn read_all(text: &[u8], default: DataType, limits: MessageLimits) -> Result<Vec<Self>, (usize, InvalidMessage)> {
         let mut messages = Vec::new();
         for written in serde_json::Deserializer::from_slice(text).into_iter::<RawMessage>() {
             let message = written
                 .map_err(InvalidMessage::Json)
-                .and_then(|written| PushMessage::read(written, binary, None, limits))
+                .and_then(|written| PushMessage::read(written, default, None, limits))
                 .map_err(|error| (messages.len(), error))?;
             if messages.len() == MESSAGES_MAX {
                 let error = InvalidMessage::TooMuch { what: "messages", max: MESSAGES_MAX };
@@ -126,12 +124,12 @@ impl PushMessage {
         limits: MessageLimits,
     ) -> Result<Self, InvalidMessage> {
         let written = serde_json::from_value(value).map_err(InvalidMessage::Json)?;
-        PushMessage::read(written, false, Some(own), limits)
+        PushMessage::read(written, DataType::Text, Some(own), limits)
     }
 
     fn read(
         written: RawMessage,
-        binary: bool,
+        default: DataType,
         own: Option<ConnectionId>,
         limits: MessageLimits,
     ) -> Result<Self, InvalidMessage> {
@@ -151,7 +149,6 @@ impl PushMessage {
         if !audience.is_open() && audience.connections.is_empty() {
             return Err(InvalidMessage::NoTarget);
         }
-        let is_binary = data_type.map_or(binary, |data_type| matches!(data_type, RawDataType::Binary));
         let data = match is_base64_encoded {
             true => received_base64::decode(data).map_err(|_| InvalidMessage::NotBase64)?.into(),
             false => Bytes::from(data),
@@ -160,10 +157,7 @@ impl PushMessage {
             let what = "bytes of data (limits.messageBytes)";
             return Err(InvalidMessage::TooMuch { what, max: limits.data_bytes });
         }
-        Ok(PushMessage {
-            audience,
-            frame: if is_binary { DataFrame::binary(data) } else { DataFrame::text_lossy(data) },
-        })
+        Ok(PushMessage { audience, frame: DataFrame::new(data, data_type.unwrap_or(default)) })
     }
 }
 
@@ -195,7 +189,7 @@ mod tests {
         let text = format!(
             r#"{{"targets":{{"connections":["{ID}"],"groups":["a"],"users":["Ä n"]}},"except":["{ID}"],"data":"hi"}}"#
         );
-        let messages = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap();
+        let messages = PushMessage::parse_all(text.as_bytes(), DataType::Text, LIMITS).unwrap();
         let audience = Audience {
             stage: None,
             topics: vec![TopicName::group("a").unwrap(), TopicName::user("Ä n").unwrap()],
@@ -211,21 +205,21 @@ mod tests {
             {"user":"b","data":"Mg==","isBase64Encoded":true,"dataType":"binary"}
 
             {"connection":"AAAAAAAAAAAAAAAAAAA=","data":"3","dataType":"text"}"#;
-        let messages = PushMessage::parse_all(text, true, LIMITS).unwrap();
+        let messages = PushMessage::parse_all(text, DataType::Binary, LIMITS).unwrap();
         let frames: Vec<DataFrame> = messages.into_iter().map(|message| message.frame).collect();
-        let binary = |data: &'static str| DataFrame::binary(Bytes::from(data));
+        let binary = |data: &'static str| DataFrame::new(Bytes::from(data), DataType::Binary);
         assert_eq!(frames, [binary("1"), binary("2"), DataFrame::text("3".to_owned())]);
-        assert_eq!(PushMessage::parse_all(b" \n ", false, LIMITS).unwrap(), []);
-        assert_eq!(PushMessage::parse_all("\u{feff}".as_bytes(), false, LIMITS).unwrap(), []);
+        assert_eq!(PushMessage::parse_all(b" \n ", DataType::Text, LIMITS).unwrap(), []);
+        assert_eq!(PushMessage::parse_all("\u{feff}".as_bytes(), DataType::Text, LIMITS).unwrap(), []);
     }
 
     #[test]
     fn a_byte_order_mark_and_halves_of_surrogate_pairs_do_not_spoil_a_batch() {
         let text = concat!("\u{feff}", r#"{"group":"a","data":"x"}{"group":"a","data":"\ud83dy","extra\udc00":1}"#);
-        let (at, error) = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
+        let (at, error) = PushMessage::parse_all(text.as_bytes(), DataType::Text, LIMITS).unwrap_err();
         assert_eq!((at, error.to_string()), (1, "not a message".to_owned()));
         let text = text.replace(r#","extra\udc00":1"#, "");
-        let messages = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap();
+        let messages = PushMessage::parse_all(text.as_bytes(), DataType::Text, LIMITS).unwrap();
         let frames: Vec<DataFrame> = messages.into_iter().map(|message| message.frame).collect();
         assert_eq!(frames, [DataFrame::text("x".to_owned()), DataFrame::text("\u{fffd}y".to_owned())]);
     }
@@ -233,7 +227,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         let check = |text: &str, expected: (usize, &str)| {
-            let error = PushMessage::parse_all(text.as_bytes(), false, LIMITS).unwrap_err();
+            let error = PushMessage::parse_all(text.as_bytes(), DataType::Text, LIMITS).unwrap_err();
             assert_eq!((error.0, &*error.1.to_string()), expected, "{text}");
         };
         let good = r#"{"group":"a","data":""}"#;

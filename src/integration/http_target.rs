@@ -10,12 +10,12 @@ use super::compiler::Compiler;
 use super::context_headers::add_context_headers;
 use super::http_request::HttpRequest;
 use crate::apigatewayv2;
+use crate::error_chain::chain;
 use crate::expression::UriTemplate;
 use crate::http_client::{Answer, Backend, BackendOptions, Call, HttpClient};
 use crate::limits::quota::ANSWER_MAX_BYTES;
 use crate::request_context::RequestContext;
 use crate::signing::Signer;
-use crate::telemetry::chain;
 use crate::tls::{CertificateFiles, ClientTls};
 
 /// The backend that an integration calls over HTTP: its connection pool, the path, and the signature.

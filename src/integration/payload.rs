@@ -1,6 +1,8 @@
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::data_type::DataType;
+
 /// The data that a client sent with an event.
 #[derive(Clone, Debug)]
 pub enum Payload {
@@ -17,6 +19,14 @@ impl Payload {
             Payload::Empty => 0,
             Payload::Text(text) => text.len(),
             Payload::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Returns the type of its data; text if it has none.
+    pub fn data_type(&self) -> DataType {
+        match self {
+            Payload::Empty | Payload::Text(_) => DataType::Text,
+            Payload::Binary(_) => DataType::Binary,
         }
     }
 

@@ -18,4 +18,4 @@ pub use files::{ClientFile, ClientFiles};
 pub use quota::{
     AddressLimitSettings, ConnectionLimitSettings, KeepAliveSettings, LimitSettings, cut_forwarded_for, cut_header,
 };
-pub use throttle::{Throttle, ThrottleSettings};
+pub use throttle::{Throttle, ThrottleLevel, ThrottleSettings};

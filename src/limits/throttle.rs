@@ -1,5 +1,6 @@
 //! Bounds of rates: token buckets with AWS's rate and burst.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Add;
 use std::time::Duration;
@@ -27,6 +28,46 @@ pub struct ThrottleSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub burst_limit: Option<u32>,
+}
+
+/// The level at which a request is throttled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThrottleLevel {
+    /// The connection's own messages.
+    Connection,
+    /// The network address of the client.
+    Address,
+    /// The TLS handshakes of an address.
+    Handshakes,
+    /// The route.
+    Route,
+    /// The stage's routes without settings of their own.
+    Stage,
+    /// All APIs of this node.
+    Account,
+    /// The usage plan of the API key.
+    UsagePlan,
+}
+
+impl ThrottleLevel {
+    /// Returns the level as a label of `tidegate_throttled_total`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ThrottleLevel::Connection => "connection",
+            ThrottleLevel::Address => "address",
+            ThrottleLevel::Handshakes => "handshakes",
+            ThrottleLevel::Route => "route",
+            ThrottleLevel::Stage => "stage",
+            ThrottleLevel::Account => "account",
+            ThrottleLevel::UsagePlan => "usagePlan",
+        }
+    }
+}
+
+impl fmt::Display for ThrottleLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A token bucket of this node: exact, lock-free, and about 100 bytes large whatever its traffic.

@@ -14,7 +14,7 @@ use super::record::{OwnTexts, Record, RecordState, RecordText, encode};
 use crate::id::{ConnectionId, NodeId};
 use crate::lock::lock;
 use crate::request_context::Connection;
-use crate::session::Closing;
+use crate::session::{Cause, Closing};
 
 /// A bucket of a dead node.
 pub type Bucket = (NodeId, usize);
@@ -172,7 +172,7 @@ impl Claims {
             let connecting = state == RecordState::Connecting;
             let (closing, attempt) = match state {
                 RecordState::Connecting | RecordState::Open => (Closing::lost(), 1),
-                RecordState::Ended { code, reason, attempt } => (Closing { code, reason, cause: "lost" }, attempt),
+                RecordState::Ended { code, reason, attempt } => (Closing { code, reason, cause: Cause::Lost }, attempt),
             };
             let before = before.remove(&id);
             new += usize::from(before.is_none());

@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::redis_replica::{Attachment, RedisReplica};
+use crate::error_chain::chain;
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
 use crate::lock::lock;
 use crate::redis_client::group_index::{self, IndexLookup, IndexWriter};
 use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read, scripts};
-use crate::telemetry::{RepeatedWarning, chain};
+use crate::telemetry::RepeatedWarning;
 use crate::topic::{Topic, TopicName};
 
 /// Length of a freshness lease.

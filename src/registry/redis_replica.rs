@@ -361,7 +361,7 @@ impl RedisReplica {
             let changed = *known != state;
             if changed {
                 let other = known.name() != state.name();
-                *known = state;
+                known.clone_from(&state);
                 if !other {
                     // Another reason of the same state; probes see it.
                     return false;
@@ -373,16 +373,18 @@ impl RedisReplica {
             return;
         }
         self.metrics.set(name);
-        match name {
-            "attached" => {
+        match &state {
+            RegistryState::Attached => {
                 self.degraded.over();
                 info!("Redis has all records of this node");
             }
-            "left" => info!("this node has left the cluster"),
-            "rebuilding" => info!("Redis answers; reconciling the records"),
-            "starting" => info!(why, "this node is not registered in Redis yet and accepts no clients"),
+            RegistryState::Left => info!("this node has left the cluster"),
+            RegistryState::Rebuilding => info!("Redis answers; reconciling the records"),
+            RegistryState::Starting { why } => {
+                info!(why, "this node is not registered in Redis yet and accepts no clients")
+            }
             // Logged above, and by the heartbeat, which knows where Redis is.
-            _ => {}
+            RegistryState::Memory | RegistryState::Degraded { .. } | RegistryState::Detached { .. } => {}
         }
     }
 

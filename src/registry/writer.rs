@@ -12,10 +12,10 @@ use tracing::{debug, warn};
 use super::record::{self, RecordText, encode};
 use super::redis_replica::{Attachment, RedisReplica, Work};
 use super::{PresentState, Registry};
+use crate::error_chain::chain;
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, RecordChange};
 use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisError, read};
-use crate::telemetry::chain;
 
 /// Most texts that the records of a node share. Other texts stand in their records.
 const TEXTS_MAX: usize = 4096;

@@ -12,10 +12,11 @@ use tracing::info;
 
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
+use crate::error_chain::chain;
 use crate::groups::Size;
 use crate::registry::{Registry, RegistryState, WhenUnavailable};
+use crate::telemetry::logging;
 use crate::telemetry::metrics::{self, BackendFill, Fill};
-use crate::telemetry::{chain, logging};
 
 /// The description of all that backends can do, as OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -149,7 +150,7 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let State { status, reason, .. } = readiness.state(&plane.registry);
     let apis = live.deployments.iter().map(|deployment| {
         let stages = deployment.stages().map(|stage| {
-            let mut routes: Vec<&str> = stage.routes().map(|route| &*route.key).collect();
+            let mut routes: Vec<&str> = stage.routes().map(|route| route.key.as_str()).collect();
             routes.sort_unstable();
             (stage.name.to_string(), json!({ "routes": routes, "accessLog": stage.telemetry.access_log.is_some() }))
         });

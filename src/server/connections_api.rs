@@ -13,11 +13,12 @@ use super::router::Answered;
 use crate::authorizer::{ConnectionsCall, PolicyPath, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
-    Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, DataType, Operation, admit, admit_call, change_many,
-    change_one, claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit,
-    post_to_audience, post_to_connection, send,
+    Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, Operation, admit, admit_call, change_many, change_one,
+    claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit, post_to_audience,
+    post_to_connection, send,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_type::DataType;
 use crate::deployment::Resource;
 use crate::groups::{Audience, Except};
 use crate::id::{ConnectionId, EventId};

@@ -8,9 +8,11 @@ use tracing::{debug, warn};
 use super::client_address::is_trusted;
 use super::{TrustedProxy, proxy_protocol};
 use crate::data_plane::DataPlane;
+use crate::error_chain::chain;
+use crate::limits::ThrottleLevel;
 use crate::limits::{Admission, Slot};
 use crate::request_context::ClientCert;
-use crate::telemetry::{StageLabels, chain};
+use crate::telemetry::StageLabels;
 use crate::tls::{self, ServerTls};
 
 /// What a connection of a listener goes through before its first request: PROXY header, limits of its address, TLS.
@@ -134,7 +136,7 @@ impl Entrance {
                 Some(Entered { peer, handshake, connection: None })
             }
             Admission::Refused => {
-                plane.metrics.throttled(&no_stage(), "handshakes");
+                plane.metrics.throttled(&no_stage(), ThrottleLevel::Handshakes);
                 None
             }
         }

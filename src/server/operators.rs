@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::cluster::{Directory, DirectoryError, NodeView};
 use crate::data_plane::DataPlane;
 use crate::data_plane::gateway_response::Body;
+use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
 use crate::registry::{Page, Query};
-use crate::telemetry::chain;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

@@ -19,6 +19,7 @@ use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::management::CallRecord;
 use crate::data_plane::{DataPlane, Live, RoutingError};
 use crate::deployment::{Resolved, Target};
+use crate::limits::ThrottleLevel;
 use crate::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::{Reason, Sender};
 
@@ -110,7 +111,7 @@ async fn answer(
         }
     }
     if peer.is_over {
-        plane.metrics.throttled(&no_stage(), "address");
+        plane.metrics.throttled(&no_stage(), ThrottleLevel::Address);
         audit::turned_away("-", "-", peer.remote.ip(), Reason::Throttled);
         return stranger(refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled));
     }

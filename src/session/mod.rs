@@ -10,7 +10,7 @@ mod outbox;
 mod socket;
 mod socket_stream;
 
-pub use closing::Closing;
+pub use closing::{Cause, Closing};
 pub use deadlines::{Deadlines, Due, Observed, TokenDeadline};
 pub use outbox::{DataFrame, Delivery, Outbox, PostRefused, Receipts};
 pub use socket::{Incoming, Socket, SocketSettings};

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Closing;
 use crate::clock::Timestamp;
+use crate::data_type::DataType;
 use crate::lock::lock;
 
 /// Size of a queued frame beside its data, in bytes: its place in the queue and its header.
@@ -39,28 +40,22 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFrame {
     pub(super) data: Bytes,
-    pub(super) kind: FrameKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameKind {
-    Text,
-    Binary,
+    pub(super) data_type: DataType,
 }
 
 impl DataFrame {
     /// Returns a text frame.
     pub fn text(text: String) -> Self {
-        DataFrame { data: text.into(), kind: FrameKind::Text }
+        DataFrame { data: text.into(), data_type: DataType::Text }
     }
 
-    /// Returns a text frame of `bytes`. Bytes that are not UTF-8 become U+FFFD, as on AWS.
-    pub fn text_lossy(bytes: Bytes) -> Self {
-        let data = match std::str::from_utf8(&bytes) {
-            Ok(_) => bytes,
-            Err(_) => String::from_utf8_lossy(&bytes).into_owned().into(),
+    /// Returns a frame of `data`. What is not UTF-8 becomes U+FFFD in a text frame, as on AWS.
+    pub fn new(data: Bytes, data_type: DataType) -> Self {
+        let data = match data_type {
+            DataType::Text if std::str::from_utf8(&data).is_err() => String::from_utf8_lossy(&data).into_owned().into(),
+            DataType::Text | DataType::Binary => data,
         };
-        DataFrame { data, kind: FrameKind::Text }
+        DataFrame { data, data_type }
     }
 
     /// Returns the size of its data, in bytes.
@@ -78,14 +73,9 @@ impl DataFrame {
         self.data.clone()
     }
 
-    /// Returns true if it is a binary frame.
-    pub fn is_binary(&self) -> bool {
-        self.kind == FrameKind::Binary
-    }
-
-    /// Returns a binary frame.
-    pub fn binary(data: Bytes) -> Self {
-        DataFrame { data, kind: FrameKind::Binary }
+    /// Returns the type of its data.
+    pub fn data_type(&self) -> DataType {
+        self.data_type
     }
 }
 

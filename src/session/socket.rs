@@ -14,9 +14,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
-use super::outbox::{FrameKind, Queued};
+use super::outbox::Queued;
 use super::socket_stream::SocketStream;
 use super::{Closing, Observed, Outbox};
+use crate::data_type::DataType;
 use crate::transport::{Connection, Patience, Traffic};
 
 /// Size of the read buffer of an idle connection. A larger buffer is zeroed anew at each read, and every connection
@@ -350,9 +351,9 @@ struct FrameHeader {
 impl FrameHeader {
     fn new(queued: &Queued) -> Self {
         const FINAL: u8 = 0x80;
-        let opcode = match queued.frame.kind {
-            FrameKind::Text => 0x1,
-            FrameKind::Binary => 0x2,
+        let opcode = match queued.frame.data_type {
+            DataType::Text => 0x1,
+            DataType::Binary => 0x2,
         };
         let mut bytes = [0; 10];
         bytes[0] = FINAL | opcode;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Reason, RouteTelemetry, StageLabels, StageTelemetry};
+use super::{AuthorizerOutcome, Outcome, Reason, RouteTelemetry, StageLabels, StageTelemetry};
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, EventId};
 use crate::principal::IamIdentity;
@@ -50,26 +50,6 @@ pub enum Subject<'a> {
     Callback(&'a Callback<'a>),
 }
 
-/// The outcome of an event, in the words of its metric.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    Connect {
-        outcome: &'static str,
-        throttled: Option<&'static str>,
-    },
-    Message {
-        throttled: Option<&'static str>,
-    },
-    MessageWithoutRoute,
-    Disconnect,
-    Push {
-        outcome: &'static str,
-        path: &'static str,
-    },
-    /// A call of `@connections` that is no push.
-    Call,
-}
-
 /// A call of `@connections` or another operation of the backend API, by any caller.
 #[derive(Clone, Debug)]
 pub struct Callback<'a> {
@@ -106,7 +86,7 @@ pub enum AuthorizerKind {
 pub struct AuthorizerRecord {
     pub kind: AuthorizerKind,
     /// Outcome, as in `tidegate_authorizer_results_total`.
-    pub outcome: &'static str,
+    pub outcome: AuthorizerOutcome,
     /// Error because of which the client was refused, with all causes, for people.
     pub error: Option<String>,
     /// True if the signature of an `AWS_IAM` request is valid, whatever the policy says.

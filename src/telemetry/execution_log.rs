@@ -12,6 +12,7 @@ use tracing::{Span, debug, debug_span, info, info_span};
 
 use super::{EventRecord, RouteTelemetry, Subject, UNBUDGETED};
 use crate::apigatewayv2::LoggingLevel;
+use crate::error_chain::chain;
 use crate::id::EventId;
 use crate::request_context::Connection;
 
@@ -64,7 +65,7 @@ pub(super) fn write(record: &EventRecord<'_>) {
                 request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
                 integration_status = integration.and_then(|integration| integration.status),
                 integration_millis = integration.map(|integration| integration.latency.as_secs_f64() * 1e3),
-                error = record.error.map(|error| tracing::field::display(super::chain(error))),
+                error = record.error.map(|error| tracing::field::display(chain(error))),
                 trace_id = %record.trace.trace_id_hex(),
                 $message
             )
@@ -78,7 +79,7 @@ pub(super) fn write(record: &EventRecord<'_>) {
         // Always logged, for operators who enable this level.
         debug!(
             request_id = %request_id, connection_id, api_id, stage, route_key, event_type, status, reason,
-            error = record.error.map(|error| tracing::field::display(super::chain(error))),
+            error = record.error.map(|error| tracing::field::display(chain(error))),
             "an event was not handled as requested"
         );
     }

@@ -16,18 +16,19 @@ mod loss;
 mod trace;
 mod access_log;
 mod scope;
+mod outcome;
 mod event_record;
 pub mod execution_log;
 mod record;
 pub mod logging;
 
-pub use crate::error_chain::chain;
 pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
-    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Outcome, Subject,
+    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Subject,
 };
 pub use log_lines::UNBUDGETED;
 pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingMetrics, RegistryMetrics, StageLabels};
+pub use outcome::{AuthorizerOutcome, ConnectOutcome, Outcome, PushOutcome, PushPath};
 pub use reason::Reason;
 pub use record::Telemetry;
 pub use repeated_warning::RepeatedWarning;

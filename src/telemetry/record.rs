@@ -1,7 +1,7 @@
 use tracing::debug;
 
 use super::{
-    AccessLogs, AuthorizerKind, EventRecord, Metrics, Outcome, Reason, Span, StageLabels, Subject, Tracer,
+    AccessLogs, AuthorizerKind, EventRecord, Metrics, Outcome, PushOutcome, Reason, Span, StageLabels, Subject, Tracer,
     execution_log,
 };
 use crate::request_context::Event;
@@ -53,7 +53,7 @@ fn count(metrics: &Metrics, record: &EventRecord<'_>) {
         Outcome::MessageWithoutRoute => metrics.message_without_route(record.labels),
         Outcome::Push { outcome, path } => {
             metrics.push(record.labels, outcome, path);
-            if outcome == "ok" {
+            if outcome == PushOutcome::Ok {
                 metrics.reply(meters, record.request_bytes);
             }
         }
@@ -65,7 +65,10 @@ fn count(metrics: &Metrics, record: &EventRecord<'_>) {
         metrics.authorizer(record.labels, authorizer.outcome, Some(authorizer.latency).filter(|_| !is_known));
     }
     let event_type = record.subject.event_type();
-    if record.integration.is_none() && (400..500).contains(&record.status) && event_type != "CONNECTION_API" {
+    if record.integration.is_none()
+        && (400..500).contains(&record.status)
+        && matches!(record.subject, Subject::Event(_))
+    {
         metrics.client_error(meters);
     }
     if let Some(reason) = record.reason {

@@ -5,8 +5,8 @@ use tracing::{debug, warn};
 
 use super::Heartbeat;
 use crate::cluster::observe::CondemnCandidate;
+use crate::error_chain::chain;
 use crate::redis_client::{RedisCommand, RedisConnection, read, reaping, scripts};
-use crate::telemetry::chain;
 
 impl Heartbeat {
     /// Condemns the nodes that were silent for long enough at the look that was sent at `sent`, if this node's own

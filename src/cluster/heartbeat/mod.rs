@@ -21,10 +21,11 @@ use super::decide::{Evidence, Proof, RenewalOutcome, after_renew, drifted, proof
 use super::observe::{LookTimes, Observations};
 use super::survey::{Survey, SurveyError, look_at, survey};
 use super::{ClusterMember, Membership, NodeKey, NodeTable, Peers, RefreshRequests, Times};
+use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scripts};
 use crate::registry::{Attachment, RedisReplica, Registry};
-use crate::telemetry::{RepeatedWarning, chain};
+use crate::telemetry::RepeatedWarning;
 
 /// Most steps of one heartbeat. Registering, registering anew after Redis has forgotten this node, and taking another
 /// id after having been fenced are one step each.

@@ -8,10 +8,10 @@ use tracing::{error, info, warn};
 use super::{Heartbeat, HeartbeatError};
 use crate::cluster::decide::{RegistrationOutcome, after_register, is_same_run, others_have_records};
 use crate::cluster::node_index::NodeIndexEntry;
+use crate::error_chain::chain;
 use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::redis_client::{Keys, RedisCommand, RedisConnection, RedisError, read, scripts};
 use crate::registry::RegistryState;
-use crate::telemetry::chain;
 
 /// Most former epochs of this node that are remembered.
 const EPOCHS_MAX: usize = 16;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::frame::{LinkFrame, PeerOutcome, Target};
+use crate::data_type::DataType;
 use crate::id::ConnectionId;
 use crate::session::Receipts;
 use crate::stage_names::StageNames;
@@ -41,7 +42,7 @@ pub enum PeerRequest {
 /// The operation on a connection.
 #[derive(Clone, Debug)]
 pub enum Action {
-    Post { data: Bytes, binary: bool },
+    Post { data: Bytes, data_type: DataType },
     Get,
     Delete { code: u16, reason: Arc<str> },
 }
@@ -79,7 +80,7 @@ pub trait Caller: Receipts {
 /// of a quota.
 pub trait LocalConnections: Send + Sync {
     /// Queues `data` for a connection.
-    fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64);
+    fn post(&self, to: Target<'_>, data: Bytes, data_type: DataType, caller: &Arc<dyn Caller>, id: u64);
 
     /// Describes a connection, in the format that backends get.
     fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64);
@@ -119,7 +120,7 @@ impl PeerRequest {
         let stages = call.stages.as_ref().map(StageNames::borrowed);
         let to = Target { connection: call.connection, api_id: &call.api_id, trace, stages };
         match &call.action {
-            Action::Post { data, binary } => LinkFrame::Post { id, to, binary: *binary, data: data.clone() },
+            Action::Post { data, data_type } => LinkFrame::Post { id, to, data_type: *data_type, data: data.clone() },
             Action::Get => LinkFrame::Get { id, to },
             Action::Delete { code, reason } => LinkFrame::Delete { id, to, code: *code, reason },
         }

@@ -199,8 +199,8 @@ impl<S: Connection> Driver<'_, S> {
             {
                 return Err(LinkEnd::Protocol);
             }
-            LinkFrame::Post { id, to, binary, data } => {
-                self.local.post(to, data, binary, &self.caller, id);
+            LinkFrame::Post { id, to, data_type, data } => {
+                self.local.post(to, data, data_type, &self.caller, id);
             }
             LinkFrame::Get { id, to } => self.local.get(to, &self.caller, id),
             LinkFrame::Delete { id, to, code, reason } => self.link.answer(id, self.local.delete(to, code, reason)),

@@ -4,6 +4,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
+use crate::data_type::DataType;
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
 use crate::stage_names::StageNames;
 use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
@@ -43,7 +44,7 @@ const STAGED: u8 = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkFrame<'a> {
     /// Writes `data` to a connection.
-    Post { id: u64, to: Target<'a>, binary: bool, data: Bytes },
+    Post { id: u64, to: Target<'a>, data_type: DataType, data: Bytes },
     /// Describes a connection.
     Get { id: u64, to: Target<'a> },
     /// Closes a connection.
@@ -132,7 +133,8 @@ impl<'a> LinkFrame<'a> {
         let read = match kind {
             POST_TEXT | POST_BINARY => {
                 let (id, to) = (rest.try_get_u64()?, Target::decode(&mut rest)?);
-                return Ok(LinkFrame::Post { id, to, binary: kind == POST_BINARY, data: data_of(frame, rest) });
+                let data_type = if kind == POST_BINARY { DataType::Binary } else { DataType::Text };
+                return Ok(LinkFrame::Post { id, to, data_type, data: data_of(frame, rest) });
             }
             ASK => {
                 let (id, length) = (rest.try_get_u64()?, rest.try_get_u32()?);
@@ -170,8 +172,11 @@ impl<'a> LinkFrame<'a> {
         delimit(out, |out| {
             let mut behind = Bytes::new();
             match self {
-                LinkFrame::Post { id, to, binary, data } => {
-                    out.put_u8(if *binary { POST_BINARY } else { POST_TEXT });
+                LinkFrame::Post { id, to, data_type, data } => {
+                    out.put_u8(match data_type {
+                        DataType::Text => POST_TEXT,
+                        DataType::Binary => POST_BINARY,
+                    });
                     out.put_u64(*id);
                     to.encode(out);
                     behind = put_data(out, data);
@@ -385,13 +390,13 @@ mod tests {
         let staged = Target { stages: StageNames::parse(b"\x03dev\x04prod".as_slice()), ..to };
         let nowhere = Target { stages: StageNames::parse(b"".as_slice()), ..traced };
         vec![
-            LinkFrame::Post { id: 7, to: staged, binary: true, data: data.clone() },
+            LinkFrame::Post { id: 7, to: staged, data_type: DataType::Binary, data: data.clone() },
             LinkFrame::Get { id: 8, to: Target { stages: staged.stages, ..traced } },
             LinkFrame::Delete { id: 9, to: nowhere, code: 1000, reason: "bye" },
-            LinkFrame::Post { id: 1, to, binary: false, data: data.clone() },
-            LinkFrame::Post { id: 5, to: traced, binary: false, data: data.clone() },
+            LinkFrame::Post { id: 1, to, data_type: DataType::Text, data: data.clone() },
+            LinkFrame::Post { id: 5, to: traced, data_type: DataType::Text, data: data.clone() },
             LinkFrame::Delete { id: 6, to: traced, code: 1000, reason: "" },
-            LinkFrame::Post { id: u64::MAX, to, binary: true, data: data.clone() },
+            LinkFrame::Post { id: u64::MAX, to, data_type: DataType::Binary, data: data.clone() },
             LinkFrame::Get { id: 2, to },
             LinkFrame::Ask { id: 5, head: b"who is there?", data: data.clone() },
             LinkFrame::Ask { id: 6, head: b"", data: data.clone() },
@@ -423,7 +428,7 @@ mod tests {
         let mut expected = vec![0, 0, 0, 31, POST_TEXT, 0, 0, 0, 0, 0, 0, 0, 5];
         expected.extend([9; CONNECTION_ID_BYTES]);
         expected.extend([4, b'c', b'h', b'a', b't', 0, b'h', b'i']);
-        let post = LinkFrame::Post { id: 5, to, binary: false, data: Bytes::from_static(b"hi") };
+        let post = LinkFrame::Post { id: 5, to, data_type: DataType::Text, data: Bytes::from_static(b"hi") };
         assert_eq!(encoded(&post), expected);
         let trace = Some(TraceContext { trace_id: 7, span_id: 8, sampled: true });
         let mut expected = vec![0, 0, 0, 53, GET, 0, 0, 0, 0, 0, 0, 0, 6];

@@ -18,9 +18,10 @@ use super::handshake::Refusal;
 use super::handshake_io::{self, HandshakeError};
 use super::links::{Links, RegisteredLink};
 use crate::cluster::{ClusterMember, NodeKey};
+use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
-use crate::telemetry::{RepeatedWarning, chain};
+use crate::telemetry::RepeatedWarning;
 use crate::transport::Connection;
 
 /// Longest time for a TCP connection and its handshake, where the lease allows it.

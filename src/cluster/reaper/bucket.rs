@@ -7,11 +7,11 @@ use super::unreadable::id_of;
 use super::{BATCH, ReapError, Reaper, ReaperPass};
 use crate::cluster::decide::{ClaimOutcome, ClaimRenewal, after_claim, after_keep, is_same_run};
 use crate::cluster::survey::run_id_of;
+use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
 use crate::redis_client::{RedisCommand, read, reaping, scripts};
 use crate::registry::claims::{Bucket, ClaimView};
 use crate::registry::record::{self, Record, RecordTexts, texts_of};
-use crate::telemetry::chain;
 
 /// Most pages of [`BATCH`] records that are read of a bucket before claims are renewed again.
 const PAGES: usize = 16;

@@ -16,13 +16,14 @@ use tracing::{info, warn};
 use super::decide::may_claim;
 use super::node_index::NodeIndexEntry;
 use super::{ClusterMember, Membership, Times};
+use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::redis_client::{
     BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, group_index, read, reaping, scripts,
 };
 use crate::registry::record::{RECORD_FORMAT, RecordTexts};
 use crate::registry::{RedisReplica, Registry};
-use crate::telemetry::{ReapingMetrics, RepeatedWarning, chain};
+use crate::telemetry::{ReapingMetrics, RepeatedWarning};
 use unreadable::Aside;
 
 /// Most records of dead nodes that one node holds, and no more than may wait of its own ([`crate::registry::Backlog`]). A

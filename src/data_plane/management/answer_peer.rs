@@ -3,16 +3,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::CloseRequest;
-use super::DataType;
 use super::forwarded;
 use super::listing::{Asked, close_here, list_here};
 use super::membership::{Change, change_here, names_here};
-use super::post_to_connection::frame;
 use super::push::{queue_here, settle_here};
 use super::reach::Reach;
 use crate::cluster::link::{Caller, PeerOutcome};
 use crate::data_plane::DataPlane;
 use crate::groups::{GroupNames, GroupRequest};
+use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 
 /// Answers what a peer asks about this node's own connections. What is to be queued is queued when this returns, in the
@@ -26,10 +25,10 @@ pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, call
     };
     let reach = stages.as_ref().map_or(Reach::Everywhere, |stages| Reach::Named(stages.borrowed()));
     let said = match ask {
-        GroupRequest::Push { api_id, stage, audience, binary, trace } => {
+        GroupRequest::Push { api_id, stage, audience, data_type, trace } => {
             let span = forwarded(plane, &api_id, trace);
             let labels = StageLabels { api_id, stage };
-            let frame = frame(data, if binary { DataType::Binary } else { DataType::Text });
+            let frame = DataFrame::new(data, data_type);
             let here = queue_here(plane, &labels, &audience, &frame, reach);
             let (settling, caller) = (Arc::clone(plane), Arc::clone(caller));
             plane.lifecycle.spawn(async move {

@@ -16,7 +16,9 @@ use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::PushCounts;
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
-use crate::telemetry::{Callback, EventRecord, Outcome, Sender, Span, SpanKind, StageLabels, Subject};
+use crate::telemetry::{
+    Callback, EventRecord, Outcome, PushOutcome, PushPath, Sender, Span, SpanKind, StageLabels, Subject,
+};
 use crate::trace_context::TraceContext;
 
 /// A name that no stage has. A policy that allows a call there allows it in stages that are gone from the configuration
@@ -46,8 +48,8 @@ pub struct CallRecord {
     pub span: Span,
     /// Bytes of its body, once they are read.
     pub request_bytes: usize,
-    /// By which way a post reached its connection: `local` or `peer`.
-    pub path: &'static str,
+    /// The way by which a push reached its connection.
+    pub path: PushPath,
     /// The right of the key that signed it, where calls have to be signed.
     pub grant: Option<Grant>,
     /// What became of what was sent to many.
@@ -79,7 +81,7 @@ impl CallRecord {
             started: Instant::now(),
             span: tracer.start_for("@connections", SpanKind::Server, sender, TraceContext::of_headers(headers)),
             request_bytes: 0,
-            path: "local",
+            path: PushPath::Local,
             grant: None,
             reached: None,
         }
@@ -138,7 +140,7 @@ impl CallRecord {
         let reason = error.map(ConnectionsApiError::reason);
         let outcome = match self.operation {
             Some(Operation::PostToConnection) => {
-                Outcome::Push { outcome: error.map_or("ok", ConnectionsApiError::outcome), path: self.path }
+                Outcome::Push { outcome: error.map_or(PushOutcome::Ok, ConnectionsApiError::outcome), path: self.path }
             }
             _ => Outcome::Call,
         };

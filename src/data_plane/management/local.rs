@@ -5,21 +5,22 @@ use bytes::Bytes;
 use super::answer_peer::answer_peer;
 use super::delete_connection::close;
 use super::get_connection::describe;
-use super::post_to_connection::frame;
 use super::reach::Reach;
-use super::{DataType, count, find_here, forwarded, may_serve};
+use super::{count, find_here, forwarded, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
 use crate::data_plane::DataPlane;
+use crate::data_type::DataType;
 use crate::lock::lock;
 use crate::registry::OpenConnection;
+use crate::session::DataFrame;
 use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
 
 /// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
 /// it is gone. It counts against the usage plan here, where the connection's API key is known.
 impl LocalConnections for Arc<DataPlane> {
-    fn post(&self, to: Target<'_>, data: Bytes, binary: bool, caller: &Arc<dyn Caller>, id: u64) {
+    fn post(&self, to: Target<'_>, data: Bytes, data_type: DataType, caller: &Arc<dyn Caller>, id: u64) {
         let traced = traced(self, to, caller);
         let caller = traced.as_ref().unwrap_or(caller);
         let open = match find_for_peer(self, to) {
@@ -29,7 +30,7 @@ impl LocalConnections for Arc<DataPlane> {
         if data.len() > self.live().limits.message_bytes {
             return caller.answer(id, PeerOutcome::TooLarge);
         }
-        let (frame, now) = (frame(data, if binary { DataType::Binary } else { DataType::Text }), self.clock.now());
+        let (frame, now) = (DataFrame::new(data, data_type), self.clock.now());
         counted(self, open, caller, id, move |open, caller| {
             let refused = open.outbox.post_for(frame, now, Arc::clone(caller) as _, id).err();
             match refused {

@@ -42,7 +42,7 @@ pub use listing::{Asked, close_all, list};
 pub use membership::{Change, change_many, change_one, get_connection_groups};
 pub use operation::{BodyKind, OPERATIONS, Operation};
 pub use post_to_audience::post_to_audience;
-pub use post_to_connection::{DataType, post_to_connection};
+pub use post_to_connection::post_to_connection;
 pub use send::{Batch, send};
 
 /// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be

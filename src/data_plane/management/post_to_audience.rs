@@ -2,13 +2,14 @@ use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
 
-use super::post_to_connection::frame;
+use super::CallRecord;
 use super::push::{Outcome, begin, finish};
 use super::reach::Reach;
-use super::{CallRecord, DataType};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_type::DataType;
 use crate::groups::Audience;
+use crate::session::DataFrame;
 
 /// What became of a message to many.
 #[derive(Serialize)]
@@ -61,7 +62,7 @@ pub async fn post_to_audience(
     }
     let labels = call.labels();
     let mut outcome = Outcome::default();
-    let messages = vec![(audience, frame(data, data_type))];
+    let messages = vec![(audience, DataFrame::new(data, data_type))];
     for pushing in begin(plane, &labels, &call.span, Reach::Everywhere, messages).await {
         outcome = finish(plane, &labels, pushing).await;
     }

@@ -6,18 +6,11 @@ use super::{CallRecord, Found, count, find};
 use crate::cluster::link::Action;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_type::DataType;
 use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 use crate::session::{DataFrame, PostRefused};
-
-/// How data go to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataType {
-    /// As on AWS: what is not UTF-8 becomes U+FFFD.
-    Text,
-    /// As they are.
-    Binary,
-}
+use crate::telemetry::PushPath;
 
 /// `POST /{stage}/@connections/{connectionId}`: sends data to a client. 200 once the whole frame is written to its
 /// socket.
@@ -34,7 +27,7 @@ pub async fn post_to_connection(
     let id = call.resource.connection().unwrap_or_default();
     let outcome = match find(plane, call, id).await? {
         Found::Elsewhere(id) => {
-            call.path = "peer";
+            call.path = PushPath::Peer;
             post_elsewhere(plane, call, id, data, data_type).await
         }
         Found::Here(open) => post(plane, &open, data, data_type).await,
@@ -52,10 +45,11 @@ async fn post(
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }
-    let delivery = open.outbox.post(frame(data, data_type), plane.clock.now()).map_err(|refused| match refused {
-        PostRefused::Gone => ConnectionsApiError::Gone,
-        PostRefused::Full => ConnectionsApiError::BufferFull,
-    })?;
+    let delivery =
+        open.outbox.post(DataFrame::new(data, data_type), plane.clock.now()).map_err(|refused| match refused {
+            PostRefused::Gone => ConnectionsApiError::Gone,
+            PostRefused::Full => ConnectionsApiError::BufferFull,
+        })?;
     // Bounded by the slow client timeout: a socket that takes nothing is closed.
     delivery.await.map_err(|_| ConnectionsApiError::Gone)
 }
@@ -70,14 +64,6 @@ async fn post_elsewhere(
     if data.len() > plane.live().limits.message_bytes {
         return Err(ConnectionsApiError::TooLarge);
     }
-    let action = Action::Post { data, binary: data_type == DataType::Binary };
+    let action = Action::Post { data, data_type };
     forward(plane, call, id, action).await.map(drop)
-}
-
-/// The frame that a client gets.
-pub(super) fn frame(data: Bytes, data_type: DataType) -> DataFrame {
-    match data_type {
-        DataType::Text => DataFrame::text_lossy(data),
-        DataType::Binary => DataFrame::binary(data),
-    }
 }

@@ -146,7 +146,7 @@ fn queue(
         let mut span = span.child("forward", SpanKind::Client);
         span.set("tidegate.peer", link.peer.node);
         let ask =
-            GroupRequest::Push { api_id, stage, audience, binary: frame.is_binary(), trace: Some(span.context()) };
+            GroupRequest::Push { api_id, stage, audience, data_type: frame.data_type(), trace: Some(span.context()) };
         let stages = ways.stages.as_ref().filter(|_| !connections.is_empty());
         let head = encode_for(link, ask, stages);
         Elsewhere { asked: link.start(PeerRequest::Ask { head, data: frame.bytes() }), connections, span }

@@ -5,12 +5,13 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body_util::Full;
 
+use super::CallRecord;
 use super::post_to_audience::Report;
 use super::push::{Outcome, begin, finish};
 use super::reach::Reach;
-use super::{CallRecord, DataType};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_type::DataType;
 use crate::deployment::Resource;
 use crate::groups::{Except, InvalidMessage, MessageLimits, PushMessage};
 use crate::limits::LimitSettings;
@@ -38,8 +39,7 @@ impl Batch {
         except: &Except,
         limits: &LimitSettings,
     ) -> Result<Self, ConnectionsApiError> {
-        let binary = data_type == DataType::Binary;
-        let mut messages = PushMessage::parse_all(body, binary, message_limits(limits)).map_err(invalid)?;
+        let mut messages = PushMessage::parse_all(body, data_type, message_limits(limits)).map_err(invalid)?;
         if messages.is_empty() {
             return Err(ConnectionsApiError::BadRequest("the body must be a message"));
         }

@@ -16,20 +16,20 @@ use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
 use crate::deployment::{Deployment, Route, Stage};
+use crate::error_chain::chain;
 use crate::expression::RouteParameter;
 use crate::groups::Actions;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload, remove_hop_by_hop};
-use crate::limits::{Bucket, Slot, cut_forwarded_for, cut_header};
+use crate::limits::{Bucket, Slot, ThrottleLevel, cut_forwarded_for, cut_header};
 use crate::request_context::{ClientCert, Connection, Event, RequestContext};
+use crate::route_key::CONNECT;
 use crate::session::{Closing, Outbox};
 use crate::telemetry::{
-    AuthorizerRecord, EventRecord, IntegrationRecord, Outcome, Reason, Sender, Span, SpanKind, StageLabels, Subject,
-    chain, execution_log,
+    AuthorizerRecord, ConnectOutcome, EventRecord, IntegrationRecord, Outcome, Reason, Sender, Span, SpanKind,
+    StageLabels, Subject, execution_log,
 };
 use crate::trace_context::TraceContext;
-
-const CONNECT: &str = "$connect";
 
 /// A client's upgrade request, once it is known which stage it is for.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub(super) struct Particulars {
 pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Result<Admitted, Refusal> {
     let started = Instant::now();
     let parent = request.handshake.trace();
-    let span = plane.telemetry.tracer.start_for("$connect", SpanKind::Server, request.sender, parent);
+    let span = plane.telemetry.tracer.start_for(CONNECT, SpanKind::Server, request.sender, parent);
     request.handshake.name_trace(span.context());
     let live = Arc::clone(&request.live);
     let request_id = EventId::random();
@@ -136,7 +136,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
     let record = EventRecord {
         subject: Subject::Event(&context),
         outcome: Outcome::Connect {
-            outcome: error.map_or("accepted", ConnectError::outcome),
+            outcome: error.map_or(ConnectOutcome::Accepted, ConnectError::outcome),
             throttled: error.and_then(ConnectError::throttled),
         },
         labels: &labels,
@@ -184,14 +184,16 @@ async fn admit(
     asked: &mut Asked,
 ) -> Result<Admitted, ConnectError> {
     let Parts { request, connection, live, labels, span } = parts;
-    let throttled = |level: &'static str| ConnectError::Throttled { level };
+    let throttled = |level| ConnectError::Throttled { level };
     let per_address = &live.limits.per_address;
     if !plane.addresses.admit_connect(request.source_ip, per_address) {
-        return Err(throttled("address"));
+        return Err(throttled(ThrottleLevel::Address));
     }
     let slot = match request.is_counted {
         true => None,
-        false => plane.addresses.hold(request.source_ip, per_address).ok_or_else(|| throttled("address"))?,
+        false => {
+            plane.addresses.hold(request.source_ip, per_address).ok_or_else(|| throttled(ThrottleLevel::Address))?
+        }
     };
     let route = request.stage.connect.as_deref();
     if let Some(throttle) = route.and_then(|route| route.throttle.as_ref())
@@ -200,7 +202,7 @@ async fn admit(
         return Err(throttled(throttle.level));
     }
     if !live.admit() {
-        return Err(throttled("account"));
+        return Err(throttled(ThrottleLevel::Account));
     }
     if plane.registry.backlog().is_full() {
         return Err(ConnectError::Backlog);
@@ -357,7 +359,7 @@ impl Admitted {
     /// dropped.
     pub(super) fn end(&mut self, closing: Closing) {
         if std::mem::take(&mut self.is_open) {
-            self.plane.metrics.closed(&labels(&self.connection), closing.cause, closing.code);
+            self.plane.metrics.closed(&labels(&self.connection), closing.cause.name(), closing.code);
         }
         self.plane.registry.end(&self.connection.id, closing);
         self.plane.groups.end(&self.connection);

@@ -13,13 +13,15 @@ use crate::data_plane::reasons::of_integration;
 use crate::data_plane::retired::{Told, Way};
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployment, Stage};
+use crate::error_chain::chain;
 use crate::groups::Actions;
 use crate::http_client::CallError;
 use crate::id::ConnectionId;
 use crate::integration::{Answer, IntegrationError, Payload};
 use crate::registry::EndedConnection;
 use crate::request_context::{Connection, Event};
-use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, chain, execution_log};
+use crate::route_key::DISCONNECT;
+use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, execution_log};
 
 /// Sees to it that the backend learns that a connection is over. The event waits in the queue of its integration.
 pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
@@ -58,8 +60,8 @@ fn record_without_call(
 ) {
     let Some(EndedConnection { connection, closing, attempt, .. }) = plane.registry.get_ended(id) else { return };
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
-    let context = live.context(plane, deployment, &connection, event, "$disconnect", id.disconnect_event());
-    let span = plane.telemetry.tracer.start("$disconnect", SpanKind::Server, None);
+    let context = live.context(plane, deployment, &connection, event, DISCONNECT, id.disconnect_event());
+    let span = plane.telemetry.tracer.start(DISCONNECT, SpanKind::Server, None);
     let record = EventRecord {
         subject: Subject::Event(&context),
         outcome: Outcome::Disconnect,
@@ -97,10 +99,10 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     };
     let Way { live, deployment, stage, route } = &way;
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
-    let mut context = live.context(plane, deployment, &connection, event, &route.key, id.disconnect_event());
+    let mut context = live.context(plane, deployment, &connection, event, route.key.as_str(), id.disconnect_event());
     let (started, labels) = (Instant::now(), labels(&connection));
-    let span = plane.telemetry.tracer.start("$disconnect", SpanKind::Server, None);
-    let log_span = execution_log::event_span(&route.telemetry, &route.key, &context.request_id);
+    let span = plane.telemetry.tracer.start(DISCONNECT, SpanKind::Server, None);
+    let log_span = execution_log::event_span(&route.telemetry, route.key.as_str(), &context.request_id);
     let sent = (None, &Payload::Empty);
     let (outcome, integration) =
         call_integration(plane, live, &labels, (stage, route), &mut context, sent, &span).instrument(log_span).await;

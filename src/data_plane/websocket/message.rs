@@ -13,14 +13,16 @@ use crate::data_plane::gateway_response::{error_frame, failure_status};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{DataPlane, Live, MessageError};
 use crate::deployment::{Deployment, Route, Stage};
+use crate::error_chain::chain;
 use crate::http_client::CallError;
 use crate::id::EventId;
 use crate::integration::{IntegrationError, Payload};
-use crate::limits::{Bucket, ConnectionLimitSettings};
+use crate::limits::{Bucket, ConnectionLimitSettings, ThrottleLevel};
 use crate::request_context::{Connection, Event, RequestContext};
+use crate::route_key::{DEFAULT, RouteKey};
 use crate::session::DataFrame;
 use crate::telemetry::{
-    Data, EventRecord, IntegrationRecord, Outcome, Reason, RouteTelemetry, Span, SpanKind, StageLabels, Subject, chain,
+    Data, EventRecord, IntegrationRecord, Outcome, Reason, RouteTelemetry, Span, SpanKind, StageLabels, Subject,
     execution_log,
 };
 
@@ -93,10 +95,10 @@ pub(super) fn dispatch(
     match routed {
         Ok(Way::Route(route)) => {
             let in_flight = route.telemetry.meters(&plane.metrics, &message.labels).in_flight();
-            let log_span = execution_log::event_span(&route.telemetry, &route.key, &message.request_id);
+            let log_span = execution_log::event_span(&route.telemetry, route.key.as_str(), &message.request_id);
             let dispatch = async move {
                 let _in_flight = in_flight;
-                let mut context = at.context(&route.key, &message);
+                let mut context = at.context(route.key.as_str(), &message);
                 let outcome = call(&at, &route, &mut context, &mut message).await;
                 let request_id = context.request_id;
                 let way = Some(Taken::of(&route));
@@ -126,7 +128,7 @@ pub(super) fn dispatch(
         }
         Err((error, way)) => {
             let key = match &way {
-                Some(Way::Route(route)) => &*route.key,
+                Some(Way::Route(route)) => route.key.as_str(),
                 Some(Way::Refresh(key)) => key,
                 None => "-",
             };
@@ -197,10 +199,10 @@ fn throttle_client(
 ) -> Result<(), MessageError> {
     let ConnectionLimitSettings { messages_per_second, message_burst } = live.limits.per_connection;
     if !bucket.admit(messages_per_second, message_burst, Instant::now()) {
-        return Err(MessageError::Throttled { level: "connection" });
+        return Err(MessageError::Throttled { level: ThrottleLevel::Connection });
     }
     if !plane.addresses.admit_message(connection.source_ip, &live.limits.per_address) {
-        return Err(MessageError::Throttled { level: "address" });
+        return Err(MessageError::Throttled { level: ThrottleLevel::Address });
     }
     Ok(())
 }
@@ -212,11 +214,11 @@ fn is_refusal(error: &MessageError) -> bool {
 /// Why a message takes `$default`, unless it asked for it.
 pub fn fallback(route: &Route, selected: Option<&str>, payload: &Payload) -> Option<Reason> {
     match (selected, payload) {
-        _ if &*route.key != "$default" => None,
+        _ if route.key != RouteKey::Default => None,
         (_, Payload::Binary(_)) => Some(Reason::DefaultBinary),
         (None, _) => Some(Reason::DefaultNotJson),
         (Some(""), _) => Some(Reason::DefaultNoValue),
-        (Some("$default"), _) => None,
+        (Some(DEFAULT), _) => None,
         (Some(_), _) => Some(Reason::DefaultNoMatch),
     }
 }
@@ -234,7 +236,7 @@ async fn call(
         counted.map_err(MessageError::UsageExceeded)?;
     }
     let Message { labels, payload, span, .. } = &*message;
-    trace!(connection_id = %at.connection.id, route_key = &*route.key, request_id = %message.request_id, "message");
+    trace!(connection_id = %at.connection.id, route_key = route.key.as_str(), request_id = %message.request_id, "message");
     let (outcome, record) =
         call_integration(&at.plane, &at.live, labels, (&at.stage, route), context, (None, payload), span).await;
     message.integration = Some(record);
@@ -245,11 +247,8 @@ async fn call(
     if body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
-    Ok(Some(match message.payload {
-        // AWS knows no binary messages; here who sends one is answered in kind.
-        Payload::Binary(_) => DataFrame::binary(body),
-        Payload::Empty | Payload::Text(_) => DataFrame::text_lossy(body),
-    }))
+    // AWS knows no binary messages; here who sends one is answered in kind.
+    Ok(Some(DataFrame::new(body, message.payload.data_type())))
 }
 
 impl Place {
@@ -280,7 +279,7 @@ impl Place {
             return Err((MessageError::Throttled { level: throttle.level }, Some(way)));
         }
         if !live.admit() {
-            return Err((MessageError::Throttled { level: "account" }, Some(way)));
+            return Err((MessageError::Throttled { level: ThrottleLevel::Account }, Some(way)));
         }
         Ok(way)
     }

@@ -135,7 +135,7 @@ impl<S: Connection> Session<S> {
         let Session { mut admitted, mut socket, mut dispatches, .. } = self;
         debug!(
             connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
-            cause = closing.cause, "disconnected"
+            cause = closing.cause.name(), "disconnected"
         );
         let aborting = admitted.plane.lifecycle.aborting().clone();
         admitted.end(closing.clone());

@@ -2,7 +2,8 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-use super::variables::{self, VARIABLES, Value};
+use super::variables::{self, Value};
+use crate::context_variable::{EVENT_VARIABLES, LOG_VARIABLES, is_log_variable};
 use crate::telemetry::EventRecord;
 
 const PREFIX: &str = "$context.";
@@ -79,7 +80,7 @@ impl LineFormat {
             let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
             // A dot that ends a sentence is not part of the name.
             let name = after[..end].trim_end_matches('.');
-            if !variables::exists(name) {
+            if !is_log_variable(name) {
                 return Err(InvalidFormat::UnknownVariable { name: name.to_owned(), nearest: nearest(name) });
             }
             if start > 0 {
@@ -123,7 +124,8 @@ impl LineFormat {
 
 fn nearest(name: &str) -> Option<&'static str> {
     let likeness = |known: &&str| strsim::jaro_winkler(name, known);
-    let nearest = VARIABLES.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    let known = EVENT_VARIABLES.iter().chain(&LOG_VARIABLES).copied();
+    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(&nearest) > 0.8).then_some(nearest)
 }
 

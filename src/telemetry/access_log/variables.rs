@@ -4,87 +4,6 @@ use crate::id::ConnectionId;
 use crate::request_context::Event;
 use crate::telemetry::event_record::{AuthorizerKind, AuthorizerRecord, EventRecord, Subject};
 
-/// Every `$context` variable of access logs, except `authorizer.NAME` for the values that an authorizer returned.
-///
-/// Source: AWS, "API Gateway WebSocket API mapping template reference" and "Variables for access logging"; the last
-/// ones are tidegate's own.
-pub(super) const VARIABLES: [&str; 68] = [
-    "apiId",
-    "authenticate.error",
-    "authenticate.latency",
-    "authenticate.status",
-    "authorize.error",
-    "authorize.latency",
-    "authorize.status",
-    "authorizer.error",
-    "authorizer.integrationLatency",
-    "authorizer.integrationStatus",
-    "authorizer.latency",
-    "authorizer.principalId",
-    "authorizer.requestId",
-    "authorizer.status",
-    "awsEndpointRequestId",
-    "connectedAt",
-    "connectionId",
-    "domainName",
-    "error.message",
-    "error.messageString",
-    "error.responseType",
-    "error.validationErrorString",
-    "eventType",
-    "extendedRequestId",
-    "identity.accountId",
-    "identity.apiKey",
-    "identity.apiKeyId",
-    "identity.caller",
-    "identity.cognitoAuthenticationProvider",
-    "identity.cognitoAuthenticationType",
-    "identity.cognitoIdentityId",
-    "identity.cognitoIdentityPoolId",
-    "identity.principalOrgId",
-    "identity.sourceIp",
-    "identity.user",
-    "identity.userAgent",
-    "identity.userArn",
-    "integration.error",
-    "integration.integrationStatus",
-    "integration.latency",
-    "integration.requestId",
-    "integration.status",
-    "integrationErrorMessage",
-    "integrationLatency",
-    "integrationStatus",
-    "messageId",
-    "requestId",
-    "requestTime",
-    "requestTimeEpoch",
-    "responseLatency",
-    "responseLength",
-    "routeKey",
-    "stage",
-    "status",
-    "tidegate.closeCode",
-    "tidegate.closeReason",
-    "tidegate.delivered",
-    "tidegate.duration",
-    "tidegate.integrationId",
-    "tidegate.nodeId",
-    "tidegate.operation",
-    "tidegate.reason",
-    "tidegate.requestLength",
-    "tidegate.traceId",
-    "waf.error",
-    "waf.latency",
-    "waf.status",
-    "xrayTraceId",
-];
-
-/// Returns true if there is a variable `name`.
-pub(super) fn exists(name: &str) -> bool {
-    let authorizers = name.strip_prefix("authorizer.").is_some_and(|property| !property.is_empty());
-    authorizers || VARIABLES.contains(&name)
-}
-
 /// The value of a variable.
 pub(super) enum Value<'r> {
     /// Any text; it has to be escaped.
@@ -190,20 +109,5 @@ fn of_subject<'r>(subject: &'r Subject<'_>, name: &str) -> Option<Cow<'r, str>> 
             "identity.userArn" => Cow::Borrowed(&callback.signer?.user_arn),
             _ => return None,
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::expression::CONTEXT_VARIABLES;
-
-    #[test]
-    fn what_mappings_may_read_access_logs_may_too() {
-        for name in CONTEXT_VARIABLES {
-            assert!(exists(name), "{name}");
-        }
-        assert!(exists("authorizer.tenant") && !exists("authorizer.") && !exists("body"));
-        assert!(VARIABLES.is_sorted());
     }
 }

@@ -21,6 +21,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use super::Reason;
+use crate::limits::ThrottleLevel;
+use crate::telemetry::{AuthorizerOutcome, ConnectOutcome, PushOutcome, PushPath};
 use connections::{ConnectionMetrics, code_label};
 use events::EventMetrics;
 use labels::{
@@ -126,8 +128,8 @@ impl Metrics {
     }
 
     /// Counts a client that asked to connect.
-    pub fn connect(&self, stage: &StageLabels, outcome: &'static str) {
-        self.connections.connects.get_or_create(&OutcomeLabels::new(stage, outcome)).inc();
+    pub fn connect(&self, stage: &StageLabels, outcome: ConnectOutcome) {
+        self.connections.connects.get_or_create(&OutcomeLabels::new(stage, outcome.name())).inc();
     }
 
     /// Counts a message from a client that took this route.
@@ -149,8 +151,8 @@ impl Metrics {
     }
 
     /// Counts a post of a backend to a connection, by its outcome and its path.
-    pub fn push(&self, stage: &StageLabels, outcome: &'static str, path: &'static str) {
-        self.events.pushes.get_or_create(&PushLabels::new(stage, outcome, path)).inc();
+    pub fn push(&self, stage: &StageLabels, outcome: PushOutcome, path: PushPath) {
+        self.events.pushes.get_or_create(&PushLabels::new(stage, outcome.name(), path.name())).inc();
     }
 
     /// Counts a message to many connections of this node. `counts` are the connections to which it was delivered, that
@@ -200,8 +202,8 @@ impl Metrics {
     }
 
     /// Counts a request that found a bucket empty.
-    pub fn throttled(&self, stage: &StageLabels, level: &'static str) {
-        self.events.throttled.get_or_create(&LevelLabels::new(stage, level)).inc();
+    pub fn throttled(&self, stage: &StageLabels, level: ThrottleLevel) {
+        self.events.throttled.get_or_create(&LevelLabels::new(stage, level.name())).inc();
     }
 
     /// Counts an event that was not handled as requested.
@@ -211,8 +213,8 @@ impl Metrics {
     }
 
     /// Counts a decision or a failure of an authorizer. `took` is `None` if the answer was known before.
-    pub fn authorizer(&self, stage: &StageLabels, outcome: &'static str, took: Option<Duration>) {
-        self.events.authorizer_results.get_or_create(&OutcomeLabels::new(stage, outcome)).inc();
+    pub fn authorizer(&self, stage: &StageLabels, outcome: AuthorizerOutcome, took: Option<Duration>) {
+        self.events.authorizer_results.get_or_create(&OutcomeLabels::new(stage, outcome.name())).inc();
         if let Some(took) = took {
             self.events.authorizer_duration.get_or_create(stage).observe(took.as_secs_f64());
         }

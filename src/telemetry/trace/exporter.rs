@@ -20,9 +20,10 @@ use tokio_util::task::TaskTracker;
 use super::TracingSettings;
 use super::span::{Tracer, attribute};
 use crate::clock::Clock;
+use crate::error_chain::chain;
 use crate::http_client::{Backend, Call, HttpClient};
+use crate::telemetry::Metrics;
 use crate::telemetry::loss::Loss;
-use crate::telemetry::{Metrics, chain};
 
 /// Most spans of one post.
 const BATCH_SPANS: usize = 512;

@@ -10,6 +10,7 @@ use super::support::{Counting, LEASE, TestNode, UNTRACED, eventually, post, send
 use crate::cluster::link::frame::{COPY_MAX_BYTES, LinkFrame};
 use crate::cluster::link::handle::{IN_FLIGHT_MAX, QUEUE_MAX_BYTES};
 use crate::cluster::link::{Action, Link, PeerAnswer, PeerCall, PeerCallError, PeerOutcome};
+use crate::data_type::DataType;
 use crate::id::ConnectionId;
 
 async fn call(link: &Arc<Link>, call: PeerCall) -> Result<PeerAnswer, PeerCallError> {
@@ -176,7 +177,7 @@ async fn calls_in_flight_are_bounded_on_both_sides() {
     a.tasks.spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.map(drop).unwrap_or(()) });
     let mut frames = bytes::BytesMut::new();
     for id in 0..=IN_FLIGHT_MAX as u64 {
-        LinkFrame::Post { id, to, binary: false, data: Bytes::from_static(b"hold") }.encode(&mut frames);
+        LinkFrame::Post { id, to, data_type: DataType::Text, data: Bytes::from_static(b"hold") }.encode(&mut frames);
     }
     tokio::io::AsyncWriteExt::write_all(&mut writer, &frames).await.unwrap();
     eventually("cut off", || a.links.get(&node).is_none()).await;
@@ -193,10 +194,14 @@ async fn a_frame_that_is_none_ends_the_link_and_nothing_behind_it_is_acted_on() 
         trace: None,
         stages: None,
     };
-    send_frame(&mut stream, &LinkFrame::Post { id: 1, to, binary: false, data: Bytes::from_static(b"before") }).await;
+    send_frame(
+        &mut stream,
+        &LinkFrame::Post { id: 1, to, data_type: DataType::Text, data: Bytes::from_static(b"before") },
+    )
+    .await;
     let mut bytes = vec![0, 0, 0, 1, 99];
     let mut behind = bytes::BytesMut::new();
-    LinkFrame::Post { id: 2, to, binary: false, data: Bytes::from_static(b"behind") }.encode(&mut behind);
+    LinkFrame::Post { id: 2, to, data_type: DataType::Text, data: Bytes::from_static(b"behind") }.encode(&mut behind);
     bytes.extend_from_slice(&behind);
     tokio::io::AsyncWriteExt::write_all(&mut stream.io, &bytes).await.unwrap();
     eventually("cut off", || a.links.get(&link.peer.node).is_none()).await;

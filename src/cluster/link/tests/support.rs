@@ -21,6 +21,7 @@ use crate::cluster::link::handshake_io::{self, HandshakeError, NodeIdentity};
 use crate::cluster::link::{
     Action, Caller, Link, LinkFrame, Links, LocalConnections, PROTOCOL, PeerCall, PeerOutcome, Refusal, Target,
 };
+use crate::data_type::DataType;
 use crate::id::{ConnectionId, NodeId};
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
@@ -106,7 +107,7 @@ impl TestNode {
 
 /// A call on a connection of `node`.
 pub(super) fn post(node: NodeId, data: impl Into<Bytes>) -> PeerCall {
-    let action = Action::Post { data: data.into(), binary: false };
+    let action = Action::Post { data: data.into(), data_type: DataType::Text };
     PeerCall { connection: ConnectionId::random(node), api_id: "chat".into(), trace: UNTRACED, stages: None, action }
 }
 
@@ -157,7 +158,7 @@ impl Scripted {
 }
 
 impl LocalConnections for Scripted {
-    fn post(&self, _: Target<'_>, data: Bytes, _: bool, caller: &Arc<dyn Caller>, id: u64) {
+    fn post(&self, _: Target<'_>, data: Bytes, _: DataType, caller: &Arc<dyn Caller>, id: u64) {
         self.posts.lock().unwrap().push(data.clone());
         match &data[..] {
             b"hold" => self.held.lock().unwrap().push((Arc::clone(caller), id)),
