@@ -1,8 +1,8 @@
 //! Signatures of calls to backends, by Standard Webhooks. A backend that knows the secret can distinguish the gateway's
 //! calls from forged calls and from old ones.
 //!
-//! `webhook-signature` covers the event's id, the time and the body, as the standard requires. `x-tidegate-signature` is
-//! the gateway's own and covers the id, the time and every other `x-tidegate-*` header, because these tell an
+//! `webhook-signature` covers the event's id, the time and the body, as the standard requires. `x-tidegate-signature`
+//! is the gateway's own and covers the id, the time and every other `x-tidegate-*` header, because these tell an
 //! `HTTP_PROXY` backend which connection and which event a call is about. Neither signature covers the path, the query
 //! string or other headers.
 //!
@@ -66,8 +66,8 @@ impl Signer {
         Ok(Signer { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Sets the four headers of a signed call, and replaces them if they exist. `headers` must already contain all other
-    /// `x-tidegate-*` headers of the call.
+    /// Sets the four headers of a signed call, and replaces them if they exist. `headers` must already contain all
+    /// other `x-tidegate-*` headers of the call.
     pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
         let seconds = (now.millis() / 1000).to_string();
         let prefix = format!("{id}.{seconds}.");
