@@ -1,5 +1,5 @@
-//! The principal of a connection: everything known about its user beside the address, which is the answer of an
-//! authorizer, the API key, and the credential that signed.
+//! The principal of a connection: everything known about its user besides the address. That is the answer of an
+//! authorizer, the API key, and the credential that signed the request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Principal {
         matches!(self.authorizer, Some(AuthorizerContext::Jwt { .. }))
     }
 
-    /// Returns the value of `$context.identity.{name}`, if that is about keys.
+    /// Returns the value of `$context.identity.{name}` for the names that concern the API key or the credential.
     pub fn identity_variable(&self, name: &str) -> Option<&str> {
         match name {
             "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()).filter(|value| !value.is_empty()),

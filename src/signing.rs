@@ -1,9 +1,10 @@
-//! Signatures of calls to backends, by Standard Webhooks: a backend that knows the secret can tell the gateway's calls
-//! from everybody else's, and from old ones.
+//! Signatures of calls to backends, by Standard Webhooks. A backend that knows the secret can distinguish the gateway's
+//! calls from forged calls and from old ones.
 //!
-//! `webhook-signature` covers the event's id, the time and the body, as the standard says. `x-tidegate-signature` is our
-//! own and covers the id, the time and every other `x-tidegate-*` header: an `HTTP_PROXY` backend learns from those whose
-//! message it is and what happened. Neither covers the path, the query string or other headers.
+//! `webhook-signature` covers the event's id, the time and the body, as the standard requires. `x-tidegate-signature`
+//! is the gateway's own and covers the id, the time and every other `x-tidegate-*` header, because these tell an
+//! `HTTP_PROXY` backend which connection and which event a call is about. Neither signature covers the path, the query
+//! string or other headers.
 //!
 //! Source: Standard Webhooks, "Specification", version 1.0.0.
 
@@ -23,10 +24,10 @@ const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const TIDEGATE_SIGNATURE: HeaderName = HeaderName::from_static("x-tidegate-signature");
 
-/// Begins the names of the headers in which the gateway says what an event is.
+/// Prefix of the headers that describe an event.
 const TIDEGATE_PREFIX: &str = "x-tidegate-";
 
-/// Begins a secret in its usual form.
+/// Prefix of a secret in its usual form.
 const PREFIX: &str = "whsec_";
 
 const SECRET_MIN_BYTES: usize = 24;
@@ -35,25 +36,25 @@ const SECRET_MAX_BYTES: usize = 64;
 /// Signs calls with one or more secrets.
 #[derive(Clone)]
 pub struct Signer {
-    /// Keyed, nothing hashed yet.
+    /// HMAC state of each secret, before any data.
     keys: Vec<Hmac<Sha256>>,
 }
 
-/// A secret that cannot sign. Its text is not in the message.
+/// The error of a secret that cannot sign. The message does not contain the secret.
 #[derive(Debug, Error)]
 #[error(
-    "secret {number} cannot be used; allowed: 24 to 64 bytes in base64, with or without `whsec_` before it, as \
-     `openssl rand -base64 32` makes them"
+    "secret {number} cannot be used; allowed: 24 to 64 bytes in base64, with or without the prefix `whsec_`, \
+     such as the output of `openssl rand -base64 32`"
 )]
 pub struct SecretError {
     number: usize,
 }
 
 impl Signer {
-    /// A signer with these secrets.
+    /// Creates a signer that signs with each of `secrets`.
     ///
     /// # Errors
-    /// One of them is not base64 of 24 to 64 bytes.
+    /// Returns [`SecretError`] if a secret is not base64 of 24 to 64 bytes.
     pub fn new(secrets: &[Secret]) -> Result<Self, SecretError> {
         let key = |(index, secret): (usize, &Secret)| {
             let text = secret.expose();
@@ -65,8 +66,8 @@ impl Signer {
         Ok(Signer { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Puts the four headers of a signed call in place of any that are there. All other `x-tidegate-*` headers of the call
-    /// must be in `headers` already.
+    /// Sets the four headers of a signed call, and replaces them if they exist. `headers` must already contain all
+    /// other `x-tidegate-*` headers of the call.
     pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
         let seconds = (now.millis() / 1000).to_string();
         let prefix = format!("{id}.{seconds}.");
@@ -90,7 +91,7 @@ impl Signer {
         }
     }
 
-    /// Signs these bytes with each key; the signatures are separated by blanks.
+    /// Signs the bytes of `parts` with each key and returns the signatures, separated by blanks.
     fn signatures(&self, parts: &[&[u8]]) -> String {
         let signatures = self.keys.iter().map(|key| {
             let mut mac = key.clone();
@@ -111,7 +112,7 @@ impl std::fmt::Debug for Signer {
 mod tests {
     use super::*;
 
-    /// The specification's own example.
+    /// Compares with the example of the specification.
     #[test]
     fn a_call_is_signed_as_the_specification_says() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
@@ -128,7 +129,7 @@ mod tests {
         assert!(second.starts_with("v1,"));
     }
 
-    /// The expected signature was computed with Python's `hmac`.
+    /// Compares with a signature that was computed with Python's `hmac`.
     #[test]
     fn the_gateways_own_headers_are_signed_in_the_order_of_their_names() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();

@@ -25,7 +25,8 @@ use crate::principal::Principal;
 use crate::request_context::RequestContext;
 use crate::telemetry::{AuthorizerOutcome, AuthorizerRecord};
 
-/// Who may enter and who may push, by one configuration. A reload replaces it as a whole.
+/// The access rules of one configuration: who may connect, and who may call `@connections`. A reload replaces them as a
+/// whole.
 #[derive(Debug)]
 pub struct Access {
     pub(super) arns: Arc<Arns>,
@@ -36,7 +37,7 @@ pub struct Access {
     pub(super) quotas: Arc<dyn QuotaStore>,
 }
 
-/// What outlives a reload: how authorizers and issuers are reached, issuers' keys, counts of quotas.
+/// The parts that outlive a reload: the HTTP client for authorizers, the issuers with their keys, the counts of quotas.
 #[derive(Clone, Debug)]
 pub struct Mechanisms {
     pub http_client: HttpClient,
@@ -44,17 +45,17 @@ pub struct Mechanisms {
     pub quotas: Arc<dyn QuotaStore>,
 }
 
-/// What each stage of an API asks of a client that connects.
+/// The requirements of each stage of an API for a client that connects.
 #[derive(Debug, Default)]
 pub(super) struct ApiGates {
     pub(super) stages: HashMap<Box<str>, Gate>,
 }
 
-/// What one stage asks of a client that connects.
+/// The requirements of one stage for a client that connects.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) authorizer: Option<Arc<dyn Authorize>>,
-    /// Where the API key is, if one is required.
+    /// Place of the API key, if one is required.
     pub(super) api_key: Option<ApiKeySource>,
 }
 
@@ -64,16 +65,16 @@ pub struct Client<'a> {
     pub context: &'a RequestContext<'a>,
     pub stage_variables: &'a BTreeMap<String, String>,
     pub handshake: &'a Handshake,
-    /// Its request before anything was added to it.
+    /// The client's request as it was received.
     pub received: Received<'a>,
 }
 
-/// A call of `@connections` and what stands beside it.
+/// A signed call of `@connections`, `@groups`, `@users`, `@broadcast` or `@send`.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionsCall<'a> {
     pub api_id: &'a str,
     pub stage: &'a str,
-    /// What policies name below the stage: one path for each thing that the call does something to.
+    /// Paths of the resources that the call acts on, as policies name them below the stage.
     pub paths: &'a [PolicyPath],
     pub received: Received<'a>,
     pub source_ip: IpAddr,
@@ -94,17 +95,19 @@ impl Default for Access {
 }
 
 impl Access {
-    /// Whether anything is asked of clients of this stage.
+    /// Returns true if the stage requires an authorizer or an API key.
     pub fn asks(&self, api_id: &str, stage: &str) -> bool {
         self.gate(api_id, stage).is_some_and(|gate| gate.authorizer.is_some() || gate.api_key.is_some())
     }
 
-    /// Whether a client may connect, and who it is. `None` where nothing is asked.
+    /// Checks whether a client may connect, and returns its principal; `None` if the stage requires nothing. Stores the
+    /// authorizer's decision in `record`.
     ///
-    /// 1. authorizer  2. API key  3. usage plan. Leaves what the authorizer decided in `record`.
+    /// 1. authorizer  2. API key  3. usage plan
     ///
     /// # Errors
-    /// It may not.
+    /// Returns the [`Denial`] of the authorizer, [`Denial::ApiKey`] if there is no API key with a usage plan for the
+    /// stage, or [`Denial::UsageExceeded`] if that plan's rate or quota is exceeded.
     pub async fn admit(
         &self,
         client: Client<'_>,
@@ -119,7 +122,7 @@ impl Access {
         let Authorized { mut principal, usage_identifier_key } = match &gate.authorizer {
             Some(authorizer) => {
                 let method_arn = self.arns.connect(&connection.api_id, &connection.stage);
-                // All of it: the connection keeps only its beginning.
+                // From the request, because the connection keeps only the beginning of the header.
                 let user_agent = client.received.headers.get(http::header::USER_AGENT);
                 let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
                 let keys = ConditionKeys {
@@ -158,8 +161,8 @@ impl Access {
         Ok(Some(Arc::new(principal)))
     }
 
-    /// Counts a message or a post for the API key that its connection came with. A key that has lost its plan meanwhile
-    /// is not bounded: keys are asked for when clients connect.
+    /// Counts a message or a post against the usage plan of the connection's API key. A key that has lost its plan
+    /// since the client connected is not limited, because keys are required only when clients connect.
     pub fn count(&self, principal: Option<&Principal>, api_id: &str, stage: &str, now: Timestamp) -> Counted {
         let key = principal.and_then(|principal| principal.api_key.as_ref());
         match key.and_then(|key| self.usage_plans.usage(api_id, stage, &key.id)) {
@@ -168,8 +171,8 @@ impl Access {
         }
     }
 
-    /// Who is on a connection, with the value of its API key: the record of a connection that another node held has the
-    /// key's id alone. A key that is no longer configured stays without.
+    /// Adds the value of the API key to a principal that was read from a record, because records hold only the key's
+    /// id. A key that is no longer configured gets no value.
     pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
         let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
         match bare.and_then(|key| self.api_keys.of_id(&key.id)) {
@@ -178,11 +181,15 @@ impl Access {
         }
     }
 
-    /// Authenticates and authorizes a signed call of `@connections`.
+    /// Checks a signed call as far as possible before its body is read: the time of the signature, the key, and that
+    /// the signature covers each header of `deciding`, the headers that change what the call does. If the body is not
+    /// needed to check the signature, it checks the signature and the policy of the key too. The body of `call` is not
+    /// used.
     ///
     /// # Errors
-    /// The call cannot be let in whatever its body is, or its signature does not cover a header of `deciding`: those that
-    /// change what the call does.
+    /// Returns [`Denial::Signature`] if the call is not signed, its signature cannot be valid with any body, or the
+    /// signature does not cover a header of `deciding`. Returns [`Denial::Iam`] if the policy does not allow the call
+    /// on one of its paths.
     pub fn claim_call<'h>(
         &self,
         call: &ConnectionsCall<'_>,
@@ -197,10 +204,12 @@ impl Access {
         Ok(claim)
     }
 
-    /// Finds out who signed a call, now that its body is there, and whether it may be made.
+    /// Checks the rest of a signed call after its body was read, and returns the right to make the call. The policy is
+    /// checked here unless [`Access::claim_call`], which returned `claim`, has checked it.
     ///
     /// # Errors
-    /// The signature is not valid, or the policy of its key does not allow the call on one of its paths.
+    /// Returns [`Denial::Signature`] if the signature is not valid or is not for this body, and [`Denial::Iam`] if the
+    /// policy of the key does not allow the call on one of its paths.
     pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, Denial> {
         let is_permitted = claim.proved().is_some();
         let signer = claim.prove(&call.received, now).map_err(Denial::Signature)?;
@@ -216,15 +225,17 @@ impl Access {
         Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
     }
 
-    /// Whether a message with this route key brings a fresh token.
+    /// Returns true if a message with `route_key` brings a new token.
     pub fn is_refresh(&self, api_id: &str, stage: &str, route_key: &str) -> bool {
         self.refreshing(api_id, stage).is_some_and(|authorizer| authorizer.refresh_route_key() == Some(route_key))
     }
 
-    /// Who a client is from now on, by the fresh token that it brought.
+    /// Checks the new token of a connected client and returns its new principal.
     ///
     /// # Errors
-    /// The token does not count, or is somebody else's; the client stays who it was.
+    /// Returns [`Denial::Token`] if the token is not valid or has another subject, [`Denial::MissingScope`] if it lacks
+    /// a required scope, and [`Denial::Unauthorized`] if the stage does not refresh tokens. The client keeps
+    /// `principal`.
     pub async fn refresh(
         &self,
         api_id: &str,

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 
 const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
 
-/// Where a client's API key is.
+/// The place of a client's API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ApiKeySource {
     /// `$request.header.x-api-key`
@@ -28,7 +28,8 @@ impl ApiKeySource {
         }
     }
 
-    /// The key that a client came with; one of two is none, under whatever spelling of the name a backend reads them.
+    /// Returns the key that a client sent. Returns `None` if the header is repeated, under any spelling of its name
+    /// that some backend reads as the same header.
     pub(super) fn value<'a>(self, handshake: &'a Handshake, of_authorizer: Option<&'a str>) -> Option<&'a str> {
         match self {
             ApiKeySource::Authorizer => of_authorizer,
@@ -40,10 +41,10 @@ impl ApiKeySource {
     }
 }
 
-/// All keys.
+/// The configured API keys.
 #[derive(Debug, Default)]
 pub(super) struct ApiKeys {
-    /// Those that are enabled, by the hash of their value: finding one takes as long whatever was sent.
+    /// Enabled keys by the hash of their value, so that the time of a lookup does not depend on the value.
     enabled: HashMap<[u8; 32], Arc<ApiKeyIdentity>>,
     by_id: HashMap<Box<str>, Arc<ApiKeyIdentity>>,
 }
@@ -71,7 +72,7 @@ impl ApiKeys {
         self.enabled.get(&hash(value))
     }
 
-    /// A key with its value, whether it is enabled or not.
+    /// Returns the key with the id `id`, enabled or not.
     pub(super) fn of_id(&self, id: &str) -> Option<&Arc<ApiKeyIdentity>> {
         self.by_id.get(id)
     }

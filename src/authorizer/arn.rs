@@ -1,4 +1,4 @@
-/// What ARNs of this gateway begin with.
+/// The region and account in the ARNs of this gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arns {
     region: Box<str>,
@@ -6,7 +6,7 @@ pub struct Arns {
 }
 
 impl Arns {
-    /// ARNs of this region and account.
+    /// Builds ARNs with `region` and `account_id`.
     pub fn new(region: &str, account_id: &str) -> Self {
         Arns { region: region.into(), account_id: account_id.into() }
     }
@@ -15,26 +15,26 @@ impl Arns {
         &self.account_id
     }
 
-    /// The resource that a client wants to use, and `methodArn`.
+    /// Returns the ARN of a stage's `$connect` route: the resource of a client that connects, and `methodArn`.
     pub(super) fn connect(&self, api_id: &str, stage: &str) -> String {
         let Arns { region, account_id } = self;
         format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/$connect")
     }
 
-    /// The resource of a backend's call, whose path below the stage is `/@connections/{connectionId}` or the like: AWS
-    /// evaluates that text and never a real id.
+    /// Returns the ARN of the resource of a backend's call. `path` is the path below the stage, such as
+    /// `/@connections/{connectionId}`: AWS evaluates that very text, never a real id.
     pub(super) fn callback(&self, api_id: &str, stage: &str, method: &str, path: &str) -> String {
         let Arns { region, account_id } = self;
         format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/{method}{path}")
     }
 
-    /// As [`Arns::callback`], with all but the last four digits of the account hidden, as AWS's errors show it.
+    /// Hides all but the last four digits of the account in `arn`, as AWS's errors do.
     pub(super) fn masked(&self, arn: &str) -> String {
         let shown = self.account_id.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
         arn.replacen(&*self.account_id, &format!("{}{}", "*".repeat(shown), &self.account_id[shown..]), 1)
     }
 
-    /// Who a credential is.
+    /// Returns the ARN of the user that the credential `name` stands for.
     pub(super) fn user(&self, name: &str) -> String {
         format!("arn:aws:iam::{}:user/{name}", self.account_id)
     }

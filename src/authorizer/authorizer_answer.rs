@@ -1,4 +1,4 @@
-//! What a REQUEST authorizer answers:
+//! The answer of a REQUEST authorizer:
 //! `{"principalId":"…","policyDocument":{…},"context":{…},"usageIdentifierKey":"…"}`.
 //!
 //! Source: AWS, "Output from an API Gateway Lambda authorizer".
@@ -15,40 +15,41 @@ use crate::principal::AuthorizerContext;
 /// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
 pub(super) const ANSWER_MAX_BYTES: usize = 8 * 1024;
 
-/// A readable answer. What its policy says depends on who asks.
+/// A parsed answer. Its policy is still to be evaluated.
 #[derive(Debug)]
 pub(super) struct AuthorizerAnswer {
     pub(super) policy: Policy,
     pub(super) context: AuthorizerContext,
-    /// The API key that the authorizer found for the client.
+    /// API key that the authorizer names for the client.
     pub(super) usage_identifier_key: Option<Box<str>>,
 }
 
-/// Why an answer cannot be used.
+/// The reason why an answer cannot be used.
 #[derive(Debug, Error)]
 pub enum AuthorizerAnswerError {
     /// The function raised exactly `Unauthorized`.
-    #[error("the authorizer said `Unauthorized`")]
+    #[error("the authorizer answered `Unauthorized`")]
     Unauthorized,
     #[error("the authorizer's function failed")]
     Function,
     #[error("the answer is larger than 8 KB")]
     TooLarge,
-    #[error("the answer is no JSON object")]
+    #[error("the answer is not a JSON object")]
     NotAnObject,
     #[error("`{0}` is missing or of the wrong type")]
     WrongType(&'static str),
-    /// Its name is not said: it may hold what the authorizer wants to keep to itself.
+    /// A value in `context` that is not scalar. The error does not name it, because the name may be confidential.
     #[error("a value in `context` is neither text nor a number nor a boolean")]
     NestedContext,
     #[error("the policy cannot be evaluated")]
     Policy(#[source] PolicyError),
 }
 
-/// Reads an answer.
+/// Parses an answer.
 ///
 /// # Errors
-/// The function failed or refused, or the answer is malformed.
+/// Returns [`AuthorizerAnswerError::Unauthorized`] if the function refused the client,
+/// [`AuthorizerAnswerError::Function`] if it failed, and otherwise the first mistake in the answer.
 pub(super) fn parse(answer: &[u8]) -> Result<AuthorizerAnswer, AuthorizerAnswerError> {
     if answer.len() > ANSWER_MAX_BYTES {
         return Err(AuthorizerAnswerError::TooLarge);
@@ -140,12 +141,12 @@ mod tests {
             &format!(r#"{{"principalId":"ann",{ALLOW},"usageIdentifierKey":1}}"#),
             Err("`usageIdentifierKey` is missing or of the wrong type"),
         );
-        check(r#"{"errorMessage":"Unauthorized","errorType":"Error"}"#, Err("the authorizer said `Unauthorized`"));
+        check(r#"{"errorMessage":"Unauthorized","errorType":"Error"}"#, Err("the authorizer answered `Unauthorized`"));
         check(r#"{"errorMessage":"unauthorized"}"#, Err("the authorizer's function failed"));
         check(r#"{"errorMessage":"Unauthorized."}"#, Err("the authorizer's function failed"));
-        check("null", Err("the answer is no JSON object"));
-        check("", Err("the answer is no JSON object"));
-        check(r#""Unauthorized""#, Err("the answer is no JSON object"));
+        check("null", Err("the answer is not a JSON object"));
+        check("", Err("the answer is not a JSON object"));
+        check(r#""Unauthorized""#, Err("the answer is not a JSON object"));
     }
 
     #[test]

@@ -26,10 +26,10 @@ use crate::route_key::CONNECT;
 /// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
 const AUTHORIZERS_MAX: usize = 10;
 
-/// Connections to one authorizer.
+/// Most connections to one authorizer.
 const MAX_CONNECTIONS: usize = 256;
 
-/// What of a configuration decides who may enter.
+/// The parts of a configuration that control access.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessSettings<'a> {
     pub region: &'a str,
@@ -41,10 +41,11 @@ pub struct AccessSettings<'a> {
 }
 
 impl Access {
-    /// Compiles all of it. Keys of issuers and counts of quotas are the mechanisms', so they outlive a reload.
+    /// Compiles all access settings. The issuers' keys and the counts of quotas belong to `mechanisms`, so they outlive
+    /// a reload.
     ///
     /// # Errors
-    /// Everything that is wrong, not only the first.
+    /// Returns all mistakes in the settings, not only the first.
     pub fn compile(settings: &AccessSettings<'_>, mechanisms: &Mechanisms) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let arns = Arc::new(Arns::new(settings.region, settings.account_id));
@@ -74,14 +75,14 @@ struct Compiler<'a> {
     problems: &'a mut Vec<Problem>,
 }
 
-/// Where something stands in the configuration.
+/// The place of an authorizer in the configuration.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     api_id: &'a str,
     authorizer_id: &'a str,
 }
 
-/// An authorizer whose settings are right, before a route and a stage use it.
+/// A checked authorizer that is not bound to a route and a stage yet.
 enum Draft {
     Request { template: UriTemplate, timeout: Duration, sources: Vec<IdentitySource>, ttl: Duration },
     Jwt { issuer: Arc<Issuer>, source: IdentitySource },
@@ -132,7 +133,7 @@ impl Compiler<'_> {
             {
                 self.problem(
                     ["apis", api_id, "apiKeySelectionExpression"],
-                    "only a `REQUEST` authorizer finds keys; `$connect` needs `authorizationType: CUSTOM`",
+                    "only a `REQUEST` authorizer returns keys; `$connect` needs `authorizationType: CUSTOM`",
                 );
             }
             Some(_) => {}
@@ -167,8 +168,7 @@ impl Compiler<'_> {
                 self.problem(at("authorizerId"), message);
             }
             (Some(wanted), Some((id, Some(authorizer)))) if authorizer.authorizer_type != wanted => {
-                let message =
-                    format!("`{id}` is of another type; `CUSTOM` needs a `REQUEST`, `JWT` a `JWT` authorizer");
+                let message = format!("`{id}` has another type; `CUSTOM` needs a `REQUEST`, `JWT` a `JWT` authorizer");
                 self.problem(at("authorizerId"), message);
             }
             (None, None) | (Some(_), Some(_)) => {}
@@ -192,7 +192,7 @@ impl Compiler<'_> {
         self.problem(["apis", place.api_id, "authorizers", place.authorizer_id, field], message);
     }
 
-    /// One empty source stands for none, as on AWS.
+    /// Parses the identity sources. A single empty text stands for no source, as on AWS.
     fn identity_sources(&mut self, place: Place<'_>, authorizer: &Authorizer) -> Vec<IdentitySource> {
         let texts = match authorizer.identity_source.as_slice() {
             [empty] if empty.is_empty() => &[],
@@ -220,7 +220,7 @@ impl Compiler<'_> {
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
         if authorizer.jwt_configuration.is_some() {
-            self.at(place, "jwtConfiguration", "a `REQUEST` authorizer has none");
+            self.at(place, "jwtConfiguration", "not allowed for a `REQUEST` authorizer");
         }
         if authorizer.refresh_route_key.is_some() {
             self.at(place, "refreshRouteKey", "only the tokens of a `JWT` authorizer can be refreshed");
@@ -229,7 +229,7 @@ impl Compiler<'_> {
             self.at(
                 place,
                 "authorizerResultTtlInSeconds",
-                "without an identity source the first answer would hold for everybody; allowed: 0",
+                "without an identity source the first answer would be reused for every client; allowed: 0",
             );
         }
         let Some(uri) = &authorizer.authorizer_uri else {
@@ -261,10 +261,10 @@ impl Compiler<'_> {
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
         if authorizer.authorizer_uri.is_some() {
-            self.at(place, "authorizerUri", "a `JWT` authorizer asks nobody; its issuer is in `jwtConfiguration`");
+            self.at(place, "authorizerUri", "a `JWT` authorizer makes no calls; its issuer is in `jwtConfiguration`");
         }
         if authorizer.authorizer_result_ttl_in_seconds > 0 {
-            self.at(place, "authorizerResultTtlInSeconds", "a `JWT` authorizer has no answers to keep; allowed: 0");
+            self.at(place, "authorizerResultTtlInSeconds", "a `JWT` authorizer has no answers to cache; allowed: 0");
         }
         if let Some(key) = &authorizer.refresh_route_key
             && (key.starts_with('$') || api.routes.contains_key(key))
@@ -296,7 +296,7 @@ impl Compiler<'_> {
         };
         if configuration.audience.is_empty() {
             let path = ["apis", place.api_id, "authorizers", place.authorizer_id, "jwtConfiguration", "audience"];
-            self.problem(path, "the list is empty; without an audience any token of the issuer would do");
+            self.problem(path, "the list is empty; without an audience every token of the issuer would be valid");
         }
         match self.mechanisms.issuers.issuer(&configuration.issuer) {
             Ok(issuer) => Some(Draft::Jwt { issuer, source: source? }),
@@ -308,7 +308,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The authorizer of a stage's `$connect` route. The outer `None` is a problem that was reported.
+    /// Builds the authorizer of a stage's `$connect` route. The outer `None` stands for a mistake that was reported.
     #[expect(clippy::option_option, reason = "no authorizer is an answer")]
     fn authorizer(
         &mut self,
@@ -353,7 +353,7 @@ impl Compiler<'_> {
                 let path = parsed.as_ref().and_then(Uri::path_and_query).cloned();
                 let (Some(Ok(backend)), Some(path_and_query)) = (backend, path) else {
                     let message =
-                        format!("`{uri}` is no `http://` or `https://` URL with a host (in stage `{stage_name}`)");
+                        format!("`{uri}` is not an `http://` or `https://` URL with a host (in stage `{stage_name}`)");
                     self.at(place, "authorizerUri", message);
                     return None;
                 };

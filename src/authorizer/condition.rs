@@ -9,18 +9,18 @@ use super::policy::PolicyError;
 use super::wildcard::Wildcard;
 use crate::clock::Timestamp;
 
-/// Values of the condition keys that this gateway knows.
+/// Values of the supported condition keys.
 #[derive(Clone, Debug)]
 pub struct ConditionKeys<'a> {
     pub source_ip: IpAddr,
     pub user_agent: Option<&'a str>,
     pub secure_transport: bool,
     pub now: Timestamp,
-    /// Name and ARN of the credential that signed.
+    /// Name and ARN of the credential that signed the request.
     pub user: Option<(&'a str, &'a str)>,
 }
 
-/// What a policy may ask about. Names have no case.
+/// The condition keys that a policy may test. Their names are compared without regard to case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     SourceIp,
@@ -42,7 +42,7 @@ const KEYS: [(&str, Key); 7] = [
     ("aws:PrincipalArn", Key::PrincipalArn),
 ];
 
-/// One test of one key: true if any of its values passes, or, for a `Not` operator, if none of them would.
+/// A test of one condition key. It is met if any value of the policy passes, or, for a `Not` operator, if none does.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Condition {
     key: Key,
@@ -64,7 +64,7 @@ enum Test {
     },
     Network(Vec<IpNet>),
     Bool(Vec<bool>),
-    /// Whether the key has no value.
+    /// `true` is met if the key has no value, `false` if it has one.
     Null(Vec<bool>),
 }
 
@@ -77,7 +77,7 @@ enum Order {
     GreaterOrEqual,
 }
 
-/// Reads a statement's `Condition`: operator to key to values.
+/// Parses a statement's `Condition`: a mapping of operators to mappings of keys to values.
 pub(super) fn parse(value: &Value) -> Result<Vec<Condition>, PolicyError> {
     let operators = object(value, &[])?;
     let mut conditions = Vec::new();
@@ -143,7 +143,7 @@ fn condition(operator: &str, key: &str, values: &Value) -> Result<Condition, Str
     Ok(Condition { key: *key, test, negated, if_exists })
 }
 
-/// One value or a list of them, as text.
+/// Returns one value or a list of values as texts.
 fn texts(value: &Value) -> Result<Vec<String>, String> {
     let values = match value {
         Value::Array(values) => values.as_slice(),
@@ -169,7 +169,7 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Seconds since 1970, of a date in ISO 8601 or of seconds as they are.
+/// Parses a date in ISO 8601, or a number of seconds, into seconds since 1970.
 fn moment(text: &str) -> Option<f64> {
     let date_alone = text.len() == 10 && text.contains('-');
     let text = if date_alone { format!("{text}T00:00:00Z") } else { text.to_owned() };
@@ -185,7 +185,8 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 impl Condition {
-    /// Whether the request meets the condition. A key without a value fails every test but negated ones, as on AWS.
+    /// Returns true if the request meets the condition. A key without a value fails every test but negated ones, as on
+    /// AWS.
     pub(super) fn is_met(&self, keys: &ConditionKeys<'_>) -> bool {
         let value = keys.value(self.key);
         if let Test::Null(wanted) = &self.test {

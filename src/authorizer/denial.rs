@@ -5,21 +5,21 @@ use super::sigv4::SignatureError;
 use super::token::TokenError;
 use crate::telemetry::AuthorizerOutcome;
 
-/// Why somebody may not enter, or may not push. One for each answer that AWS gives; what it looks like is
-/// `data_plane/gateway_response.rs`'s.
+/// The reason why a client may not connect or a backend may not make its call: one variant for each answer that AWS
+/// gives. `data_plane/gateway_response.rs` turns it into that answer.
 #[derive(Debug, Error)]
 pub enum Denial {
     #[error("the identity source `{0}` is missing or empty")]
     MissingIdentitySource(String),
-    #[error("the identity source `{0}` is there more than once")]
+    #[error("the identity source `{0}` was sent more than once")]
     RepeatedIdentitySource(String),
-    #[error("the token does not count")]
+    #[error("the token is not valid")]
     Token(#[source] TokenError),
-    #[error("the token has none of the scopes that the route asks for")]
+    #[error("the token has none of the scopes that the route requires")]
     MissingScope,
-    #[error("the authorizer said `Unauthorized`")]
+    #[error("the authorizer answered `Unauthorized`")]
     Unauthorized,
-    #[error("the authorizer's policy denies it explicitly")]
+    #[error("the authorizer's policy explicitly denies execute-api:Invoke")]
     ExplicitDeny,
     #[error("no statement of the authorizer's policy allows execute-api:Invoke on {resource}")]
     NoAllow { resource: String },
@@ -29,7 +29,7 @@ pub enum Denial {
     ApiKey,
     #[error(transparent)]
     UsageExceeded(UsageExceeded),
-    #[error("the signature does not count")]
+    #[error("the signature is not valid")]
     Signature(#[source] SignatureError),
     #[error(
         "User: {user_arn} is not authorized to perform: {action} on resource: {resource} {}",
@@ -38,18 +38,18 @@ pub enum Denial {
     Iam {
         user_arn: String,
         action: &'static str,
-        /// As AWS shows it: all but the account's last four digits are hidden.
+        /// ARN of the resource. All but the account's last four digits are hidden, as AWS shows it.
         resource: String,
         explicitly: bool,
     },
 }
 
-/// Which bound of a usage plan was reached.
+/// The limit of a usage plan that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UsageExceeded {
     #[error("the usage plan's rate is exceeded")]
     Throttle,
-    #[error("the usage plan's quota is used up")]
+    #[error("the usage plan's quota is exhausted")]
     Quota,
 }
 
@@ -62,7 +62,7 @@ fn because(explicitly: bool, action: &str) -> String {
 }
 
 impl Denial {
-    /// The label of `tidegate_connects_total` and `tidegate_pushes_total`.
+    /// Returns the label value for `tidegate_connects_total` and `tidegate_pushes_total`.
     pub fn outcome(&self) -> AuthorizerOutcome {
         match self {
             Denial::MissingIdentitySource(_)
@@ -80,7 +80,8 @@ impl Denial {
         }
     }
 
-    /// Whether somebody on the gateway's side has to mend something; otherwise it is the caller's affair.
+    /// Returns true if an operator has to act, because the authorizer or the issuer failed. Other denials are the
+    /// caller's fault.
     pub fn is_operators(&self) -> bool {
         match self {
             Denial::Authorizer(_) => true,

@@ -13,7 +13,7 @@ use crate::principal::Principal;
 use crate::request_context::RequestContext;
 use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
-/// What an authorizer is asked about a client that wants to connect.
+/// The input of an authorizer: a client that wants to connect.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) context: &'a RequestContext<'a>,
@@ -23,34 +23,34 @@ pub(super) struct Question<'a> {
     pub(super) method_arn: &'a str,
     pub(super) keys: &'a ConditionKeys<'a>,
     pub(super) now: Timestamp,
-    /// Where the call of an authorizer is noted, for operators.
+    /// Cell that receives the record of the authorizer's HTTP call, for operators.
     pub(super) called: &'a OnceLock<AuthorizerCall>,
 }
 
-/// Who a client is, and the API key that the authorizer found for it.
+/// The result of an authorizer: the client's principal, and the API key that the authorizer named.
 #[derive(Debug, Default)]
 pub(super) struct Authorized {
     pub(super) principal: Principal,
     pub(super) usage_identifier_key: Option<Box<str>>,
 }
 
-/// One kind of authorizer.
+/// A kind of authorizer.
 ///
-/// Contract: an answer is final and caches nothing by itself unless it says so; every wait is bounded; nothing of what
-/// the client sent is in the error's text.
+/// Contract: an answer is final. An authorizer caches answers only if its settings say so. Every wait is bounded. No
+/// error text contains anything that the client sent.
 pub(super) trait Authorize: Debug + Send + Sync {
-    /// What kind it is.
+    /// Returns the kind, for records.
     fn kind(&self) -> AuthorizerKind;
 
-    /// Who the client is, or why it may not enter.
+    /// Returns the client's principal, or the reason why the client may not connect.
     fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>>;
 
-    /// The route key of messages that bring a fresh token.
+    /// Returns the route key of messages that bring a new token.
     fn refresh_route_key(&self) -> Option<&str> {
         None
     }
 
-    /// Who the client is from now on, by the token that it brought.
+    /// Checks a new token of a connected client and returns the client's new principal.
     fn refresh<'a>(
         &'a self,
         _token: &'a str,

@@ -12,8 +12,8 @@ use super::policy_path::PolicyPath;
 use crate::clock::Timestamp;
 use crate::principal::IamIdentity;
 
-/// The right of a key to make one call of `@connections`, once its signature was checked. Its policy can be asked about
-/// the same call in another stage for as long as the call lasts.
+/// The right of a key to make one call of `@connections`, given after the signature was checked. While the call lasts,
+/// the key's policy can be evaluated for the same call in another stage.
 #[derive(Debug)]
 pub struct Grant {
     pub(super) signer: Arc<Signer>,
@@ -25,12 +25,12 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// The key that signed.
+    /// Returns the identity of the key that signed.
     pub fn identity(&self) -> &Arc<IamIdentity> {
         &self.signer.identity
     }
 
-    /// Returns `true` if the key has a policy. Without one it may do everything.
+    /// Returns true if the key has a policy. A key without a policy may do everything.
     pub fn is_limited(&self) -> bool {
         self.signer.has_policy()
     }
@@ -38,23 +38,23 @@ impl Grant {
     /// Checks that the policy allows `call` on each of its paths.
     ///
     /// # Errors
-    /// [`Denial::Iam`]: it does not.
+    /// Returns [`Denial::Iam`] if it does not.
     pub fn permit(&self, call: &ConnectionsCall<'_>) -> Result<(), Denial> {
         let user_agent = call.received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         call.paths.iter().try_for_each(|path| self.check(call.api_id, call.stage, path, user_agent))
     }
 
-    /// Checks that the policy allows the call on `path` in a stage.
+    /// Checks that the policy allows the call on `path` in `stage`.
     ///
     /// # Errors
-    /// [`Denial::Iam`]: it does not.
+    /// Returns [`Denial::Iam`] if it does not.
     pub fn check(&self, api_id: &str, stage: &str, path: &PolicyPath, user_agent: Option<&str>) -> Result<(), Denial> {
         let Grant { signer, arns, method, source_ip, secure, now } = self;
         let keys =
             ConditionKeys { source_ip: *source_ip, user_agent, secure_transport: *secure, now: *now, user: None };
         let resource = arns.callback(api_id, stage, method.as_str(), &path.escaped);
         signer.authorize(MANAGE_CONNECTIONS, &resource, arns, &keys)?;
-        // A statement that denies the unescaped name must not lose its effect.
+        // A statement that denies the unescaped name must keep its effect.
         match &path.plain {
             Some(plain) => signer.check_denied(
                 MANAGE_CONNECTIONS,

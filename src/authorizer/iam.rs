@@ -24,13 +24,14 @@ use crate::telemetry::AuthorizerKind;
 pub(super) const INVOKE: &str = "execute-api:Invoke";
 pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
 
-/// The keys that may sign, by their access key id.
+/// The keys that may sign, by access key id.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     keys: HashMap<Box<str>, Arc<Signer>>,
 }
 
-/// A request that names a key which may sign, as far as it can be proved without its body.
+/// A request that names a known key. Its signature is checked before the body is read if that is possible, otherwise
+/// afterwards.
 #[derive(Debug)]
 pub struct Claim {
     signer: Arc<Signer>,
@@ -39,19 +40,19 @@ pub struct Claim {
     is_proved: bool,
 }
 
-/// One key that may sign.
+/// A key that may sign.
 #[derive(Debug)]
 pub struct Signer {
     pub identity: Arc<IamIdentity>,
     secret_access_key: Secret,
     session_token: Option<Secret>,
     expires_at: Option<Timestamp>,
-    /// None may do everything.
+    /// Policy of the key. A key without one may do everything.
     policy: Option<Policy>,
 }
 
 impl Credentials {
-    /// Compiles all credentials and adds to `problems` what is wrong in them.
+    /// Compiles all credentials and adds every mistake in them to `problems`.
     pub(super) fn compile(settings: &BTreeMap<String, Credential>, arns: &Arns, problems: &mut Vec<Problem>) -> Self {
         let mut keys: HashMap<Box<str>, Arc<Signer>> = HashMap::with_capacity(settings.len());
         for (name, credential) in settings {
@@ -65,7 +66,7 @@ impl Credentials {
             let expires_at = credential.expiration.as_deref().and_then(|text| {
                 let moment = moment(text);
                 let message = match (moment, &credential.session_token) {
-                    (None, _) => format!("`{text}` is no moment; allowed: as in 2026-12-31T00:00:00Z"),
+                    (None, _) => format!("`{text}` is not an RFC 3339 time; allowed: such as 2026-12-31T00:00:00Z"),
                     (Some(_), None) => "only temporary credentials expire; they have a `sessionToken`".to_owned(),
                     (Some(_), Some(_)) => return moment,
                 };
@@ -95,22 +96,23 @@ impl Credentials {
         Credentials { keys }
     }
 
-    /// Finds out who signed a request.
+    /// Checks the signature of a request and returns the key that signed it.
     ///
     /// # Errors
-    /// The request is not signed, or its signature does not count.
+    /// Returns a [`SignatureError`] if the request is not signed or its signature is not valid.
     pub(super) fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
         self.claim(request, now)?.prove(request, now)
     }
 
-    /// Finds out which key a request names, and checks its signature if that can be done without the body: the body of
-    /// `request` is not looked at.
+    /// Finds the key that a request names, and checks the signature if that is possible without the body. The body of
+    /// `request` is not used.
     ///
     /// # Errors
-    /// The request is not signed, its key is unknown, or its signature does not count whatever the body is.
+    /// Returns a [`SignatureError`] if the request is not signed, names an unknown key, or has a signature that cannot
+    /// be valid with any body.
     pub(super) fn claim(&self, request: &Received<'_>, now: Timestamp) -> Result<Claim, SignatureError> {
         let signature = Signature::read(request, now)?;
-        // Its answer tells an unknown key from a wrong signature, so its time may do so too.
+        // The answer distinguishes an unknown key from a wrong signature, so the time that it takes may do so too.
         let signer = self.keys.get(&*signature.access_key_id).map(Arc::clone).ok_or(SignatureError::UnknownKey)?;
         let payload = Payload::read(&signature, request.headers)?;
         let mut claim = Claim { signer, signature, payload, is_proved: false };
@@ -122,7 +124,7 @@ impl Credentials {
 }
 
 impl Claim {
-    /// The one who has signed, if that is proved already; its body may still be another than the signed one.
+    /// Returns the key if the signature has been checked. The body may still differ from the one that was signed.
     pub fn proved(&self) -> Option<&Arc<Signer>> {
         self.is_proved.then_some(&self.signer)
     }
@@ -130,12 +132,12 @@ impl Claim {
     /// Checks that the signature covers a header.
     ///
     /// # Errors
-    /// [`SignatureError::Invalid`]: whoever passes the request on could have added or changed it.
+    /// Returns [`SignatureError::Invalid`] if it does not: an intermediary could have added or changed the header.
     pub(super) fn check_signs(&self, name: &HeaderName) -> Result<(), SignatureError> {
         self.signature.check_signs(name)
     }
 
-    /// Proves the rest, now that the body is there.
+    /// Checks the body, and the signature if that has not been checked, and returns the key.
     pub(super) fn prove(mut self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
         if !self.is_proved {
             self.check(request, now)?;
@@ -169,7 +171,7 @@ fn moment(text: &str) -> Option<Timestamp> {
     u64::try_from(moment).ok().and_then(|seconds| seconds.checked_mul(1000)).map(Timestamp)
 }
 
-/// `AWS_IAM` on a `$connect` route.
+/// The `AWS_IAM` authorizer of a `$connect` route.
 #[derive(Debug)]
 pub(super) struct IamAuthorizer {
     pub(super) credentials: Arc<Credentials>,
@@ -196,10 +198,10 @@ impl Authorize for IamAuthorizer {
 }
 
 impl Signer {
-    /// Whether its policy allows this.
+    /// Checks that the key's policy allows `action` on `resource`.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns [`Denial::Iam`] if it does not.
     pub(super) fn authorize(
         &self,
         action: &'static str,
@@ -214,10 +216,10 @@ impl Signer {
         }
     }
 
-    /// Checks that no statement of its policy denies this. A statement that allows it is not needed.
+    /// Checks that no statement of the key's policy denies `action` on `resource`. No statement has to allow it.
     ///
     /// # Errors
-    /// A statement denies it.
+    /// Returns [`Denial::Iam`] if a statement denies it.
     pub(super) fn check_denied(
         &self,
         action: &'static str,
@@ -231,7 +233,7 @@ impl Signer {
         }
     }
 
-    /// Returns `true` if it has a policy.
+    /// Returns true if the key has a policy.
     pub(super) fn has_policy(&self) -> bool {
         self.policy.is_some()
     }
@@ -241,7 +243,7 @@ impl Signer {
         Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly }
     }
 
-    /// What its policy says to a request.
+    /// Evaluates the key's policy.
     fn decide(&self, action: &str, resource: &str, keys: &ConditionKeys<'_>) -> Decision {
         let Some(policy) = &self.policy else { return Decision::Allow };
         let keys = ConditionKeys { user: Some((&self.identity.name, &self.identity.user_arn)), ..keys.clone() };

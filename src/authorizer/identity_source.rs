@@ -12,10 +12,10 @@ use crate::request_context::RequestContext;
 /// Variables that never have a value as an identity source.
 const NEVER_RESOLVE: [&str; 2] = ["eventType", "messageDirection"];
 
-/// What a client must send to be asked about at all.
+/// A value that a client must send before the authorizer is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IdentitySource {
-    /// As it was typed.
+    /// Text of the expression in the configuration.
     pub(super) text: String,
     place: Place,
 }
@@ -28,7 +28,7 @@ enum Place {
     StageVariable(String),
 }
 
-/// AWS's own text.
+/// The error of an invalid identity source, in AWS's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "Invalid request identity source expression: {0}. Each source must be either a request parameter, matching \
@@ -57,10 +57,12 @@ impl IdentitySource {
         Ok(IdentitySource { text: text.to_owned(), place })
     }
 
-    /// Finds the value. If the client sent several, the authorizer would judge one of them and the backend read another.
+    /// Returns the value that the client sent. Repeated values are refused, because the authorizer might judge one of
+    /// them and the backend read another.
     ///
     /// # Errors
-    /// It is missing, empty, or there more than once under any name that some backend reads as this one.
+    /// Returns [`Denial::MissingIdentitySource`] if the value is missing or empty, and
+    /// [`Denial::RepeatedIdentitySource`] if it is repeated under any name that some backend reads as this one.
     pub(super) fn value<'a>(
         &self,
         context: &'a RequestContext<'_>,
@@ -89,7 +91,7 @@ impl IdentitySource {
         Denial::RepeatedIdentitySource(self.text.clone())
     }
 
-    /// Returns the header's name, if it is a header.
+    /// Returns the name of the header, if the source is a header.
     pub(super) fn header(&self) -> Option<&HeaderName> {
         match &self.place {
             Place::Header(name) => Some(name),
@@ -97,16 +99,16 @@ impl IdentitySource {
         }
     }
 
-    /// Whether a token can be there: in a header or a query parameter.
+    /// Returns true if the source can hold a token: if it is a header or a query parameter.
     pub(super) fn is_of_request(&self) -> bool {
         matches!(self.place, Place::Header(_) | Place::QueryString(_))
     }
 
-    /// Finds the token in a value: behind `Bearer ` in a header, behind `bearer.` or after `bearer` in the list of
-    /// subprotocols, otherwise the value itself.
+    /// Returns the token in `value`: the text after `Bearer ` in a header, the text after `bearer.` or the item after
+    /// `bearer` in the list of subprotocols, otherwise the value itself.
     ///
     /// # Errors
-    /// There is none, or the list has several.
+    /// Returns [`Denial::Token`] if there is no token, and [`Denial::RepeatedIdentitySource`] if the list has several.
     pub(super) fn token<'v>(&self, value: &'v str) -> Result<&'v str, Denial> {
         let token = match &self.place {
             Place::Header(name) if *name == http::header::SEC_WEBSOCKET_PROTOCOL => {
@@ -128,7 +130,7 @@ impl IdentitySource {
     }
 }
 
-/// Finds the tokens in a list of subprotocols. Browsers can send one nowhere else but in the URL:
+/// Returns the tokens in a list of subprotocols. Browsers can send a token only there or in the URL:
 /// `new WebSocket(url, ["chat.v1", "bearer." + token])`.
 fn in_subprotocols(list: &str) -> impl Iterator<Item = &str> {
     let mut items = list.split(',').map(str::trim);

@@ -1,9 +1,9 @@
-//! Where an issuer's keys come from: OpenID Connect discovery, then its key set, kept and refreshed with measure.
+//! The keys of token issuers: found by OpenID Connect discovery, cached, and refreshed at a limited rate.
 //!
-//! Keys are kept for [`FRESH`]; then the next token has them fetched anew while the old ones still serve. A token with
-//! an unknown `kid` has them fetched at once, so that a rotated key works at its first use. However many tokens come,
-//! an issuer is asked no more often than [`REFRESHES`] says, and by one call at a time. An issuer that cannot be reached
-//! leaves its keys in force for [`STALE_MAX`].
+//! Keys are used for [`FRESH`]. After that, the next token starts a refresh in the background and is checked with the
+//! old keys. A token with an unknown `kid` waits for a refresh, so that a rotated key works at its first use. However
+//! many tokens come, an issuer is called no more often than [`REFRESHES_PER_SECOND`] and [`REFRESHES_AT_ONCE`] allow,
+//! and by one call at a time. While an issuer cannot be reached, its keys stay in use for [`STALE_MAX`].
 //!
 //! Source: OpenID Connect Discovery 1.0.
 
@@ -28,27 +28,26 @@ use crate::limits::Throttle;
 use crate::lock::lock;
 use crate::telemetry::RepeatedWarning;
 
-/// How long keys are used without a look at the issuer.
+/// Time for which keys are used without a refresh.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 
-/// How long keys are used while the issuer cannot be reached.
+/// Time for which keys are used while the issuer cannot be reached.
 const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often an issuer is asked: once in ten seconds, and a few times more at once, so that a rotation right after the
-/// start works.
+/// Rate of refreshes: one in ten seconds, and a few in a row, so that a key rotation right after the start works.
 const REFRESHES_PER_SECOND: f64 = 0.1;
 const REFRESHES_AT_ONCE: u32 = 3;
 
-/// One deadline for each of the two calls.
+/// Deadline of each of the two calls.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest answer that is read, in bytes.
+/// Largest answer of an issuer, in bytes.
 const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
-/// Connections to one issuer.
+/// Most connections to one issuer.
 const MAX_CONNECTIONS: usize = 2;
 
-/// Why an issuer's keys could not be had.
+/// The reason why an issuer's keys could not be fetched.
 #[derive(Debug, Error)]
 pub enum IssuerError {
     #[error("`{0}` is not an https URL, nor an http URL of a loopback address")]
@@ -67,17 +66,17 @@ pub enum IssuerError {
     },
     #[error("`{uri}` answered with status {status}")]
     Status { uri: String, status: StatusCode },
-    #[error("`{0}` is no discovery document")]
+    #[error("`{0}` is not a discovery document")]
     Discovery(String),
-    #[error("the discovery document is of another issuer")]
+    #[error("the discovery document names another issuer")]
     OtherIssuer,
-    #[error("`{0}` holds no key that can be used")]
+    #[error("`{0}` has no usable key")]
     NoKeys(String),
-    #[error("the issuer failed a moment ago and is not asked again yet")]
+    #[error("the issuer was called a moment ago; it may be called again within ten seconds")]
     AskedLately,
 }
 
-/// The issuers in use. It outlives a reload, so that their keys do.
+/// The issuers in use. They outlive a reload, and so do their keys.
 #[derive(Clone, Debug)]
 pub struct Issuers {
     http_client: HttpClient,
@@ -85,17 +84,17 @@ pub struct Issuers {
     issuers: Arc<Mutex<HashMap<String, Arc<Issuer>>>>,
 }
 
-/// One issuer and what it published.
+/// An issuer and its keys.
 #[derive(Debug)]
 pub(super) struct Issuer {
     url: String,
     http_client: HttpClient,
     tasks: TaskTracker,
     state: Mutex<State>,
-    /// Held while the issuer is asked.
+    /// Lock that is held while the issuer is called.
     asking: tokio::sync::Mutex<()>,
     refreshes: Option<Throttle>,
-    /// The keys cannot be fetched.
+    /// Warning that the keys cannot be fetched.
     warning: RepeatedWarning,
 }
 
@@ -103,17 +102,20 @@ pub(super) struct Issuer {
 struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
     asked: Option<Instant>,
-    /// Why the last look failed, if it did.
+    /// Error of the last refresh, if it failed.
     failure: Option<Arc<IssuerError>>,
 }
 
 impl Issuers {
-    /// No issuers. What refreshes keys in the background runs on `tasks`.
+    /// Returns an empty set of issuers. Refreshes in the background run on `tasks`.
     pub fn new(http_client: HttpClient, tasks: TaskTracker) -> Self {
         Issuers { http_client, tasks, issuers: Arc::default() }
     }
 
-    /// The issuer of this URL, which is asked when its first token comes.
+    /// Returns the issuer of `url`. It is called when its first token comes.
+    ///
+    /// # Errors
+    /// Returns [`IssuerError::Uri`] if `url` is neither an https URL nor an http URL of a loopback address.
     pub(super) fn issuer(&self, url: &str) -> Result<Arc<Issuer>, IssuerError> {
         is_allowed(url)?;
         let mut issuers = lock(&self.issuers);
@@ -131,20 +133,20 @@ impl Issuers {
         Ok(Arc::clone(issuer))
     }
 
-    /// Forgets issuers that no configuration names.
+    /// Removes the issuers that `named` does not accept, because no configuration names them.
     pub(super) fn retain(&self, named: impl Fn(&str) -> bool) {
         lock(&self.issuers).retain(|url, _| named(url));
     }
 }
 
-/// What the keys at hand are good for.
+/// The result of looking up a token's key in the cache.
 enum Look {
     Use(Key),
-    /// They serve, but are old.
+    /// The key is usable, but its set should be refreshed.
     UseAndRefresh(Key),
-    /// The token's key is not among them.
+    /// The cached set does not contain the token's key.
     NotThere,
-    /// There are none.
+    /// The cache is empty or too old.
     NoKeys,
 }
 
@@ -153,10 +155,11 @@ impl Issuer {
         &self.url
     }
 
-    /// The key of a token; `None` if the issuer has none of that id.
+    /// Returns the key of a token, or `None` if the issuer has no key with the id `kid`.
     ///
     /// # Errors
-    /// There are no keys, since the issuer cannot be reached or does not publish what it should.
+    /// Returns the error of the last refresh if there are no keys, because the issuer cannot be reached or its
+    /// documents are not valid.
     pub(super) async fn key(
         self: &Arc<Self>,
         kid: Option<&str>,
@@ -177,7 +180,7 @@ impl Issuer {
             Look::NotThere | Look::NoKeys => {}
         }
         let asking = self.asking.lock().await;
-        // Whoever asked since this began asked for all.
+        // A refresh that another call made since this one began is recent enough.
         if self.state().asked.is_none_or(|asked| asked < began) {
             self.refresh().await;
         }
@@ -204,7 +207,7 @@ impl Issuer {
         lock(&self.state)
     }
 
-    /// Asks the issuer, if it was not asked too often lately. Only under `asking`.
+    /// Fetches the keys, unless the rate of refreshes is exceeded. The caller must hold `asking`.
     async fn refresh(&self) {
         if !self.refreshes.as_ref().is_none_or(Throttle::admit) {
             return;
@@ -217,7 +220,7 @@ impl Issuer {
             Ok(keys) => {
                 state.failure = None;
                 if self.warning.over() {
-                    info!(issuer = self.url, "the issuer's keys were fetched again");
+                    info!(issuer = self.url, "fetched the issuer's keys again");
                 }
                 state.keys = Some((Arc::new(keys), now));
             }
@@ -229,7 +232,7 @@ impl Issuer {
                         has_keys,
                         error = why,
                         repeated,
-                        "could not fetch an issuer's keys; trying on"
+                        "could not fetch an issuer's keys; retrying with the next tokens"
                     );
                 }
                 state.failure = Some(Arc::new(error));
@@ -246,7 +249,7 @@ impl Issuer {
         let uri = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
         let document = self.get(&uri).await?;
         let document: Discovery = json::from_slice(&document).map_err(|_| IssuerError::Discovery(uri))?;
-        // A document of another issuer would lend its keys to this one.
+        // Otherwise the keys of another issuer would be accepted as this one's.
         if document.issuer != self.url {
             return Err(IssuerError::OtherIssuer);
         }
@@ -278,7 +281,10 @@ impl Issuer {
     }
 }
 
-/// Keys come over TLS, or from this very machine.
+/// Parses a URL from which keys may be fetched: over TLS, or from a loopback address.
+///
+/// # Errors
+/// Returns [`IssuerError::Uri`] for any other URL.
 fn is_allowed(text: &str) -> Result<Uri, IssuerError> {
     let uri = text.parse::<Uri>().ok();
     let is_allowed = |uri: &Uri| {
@@ -305,7 +311,7 @@ mod tests {
         check("http://127.0.0.1:9000", true);
         check("http://[::1]:9000/", true);
         check("http://id.example.com", false);
-        // A name is as good as whoever answers for it.
+        // A name may resolve to any address.
         check("http://localhost:9000", false);
         check("http://127.0.0.1.example.com", false);
         check("ftp://127.0.0.1", false);

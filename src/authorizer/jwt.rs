@@ -13,16 +13,16 @@ use crate::clock::Timestamp;
 use crate::principal::{AuthorizerContext, Expiry, Principal};
 use crate::telemetry::AuthorizerKind;
 
-/// Tokens of one issuer.
+/// The JWT authorizer: accepts tokens of one issuer.
 #[derive(Debug)]
 pub(super) struct JwtAuthorizer {
     pub(super) issuer: Arc<Issuer>,
     pub(super) audience: Vec<String>,
     pub(super) identity_source: IdentitySource,
     pub(super) expiration: TokenExpiration,
-    /// Messages with this route key bring a fresh token.
+    /// Route key of messages that bring a new token.
     pub(super) refresh_route_key: Option<Box<str>>,
-    /// The token must have one of these scopes, if there are any.
+    /// Scopes of which the token must have one. If empty, no scope is required.
     pub(super) scopes: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl JwtAuthorizer {
         self.principal(&claims)
     }
 
-    /// Checks a token that comes on an open connection: it must be of the same subject.
+    /// Checks a token that comes on an open connection. It must have the same subject as the client's first token.
     async fn refreshed(&self, token: &str, principal: &Principal, now: Timestamp) -> Result<Principal, Denial> {
         let claims = self.verify(token, now).await.map_err(Denial::Token)?;
         let subject = principal.authorizer_variable("claims.sub");
@@ -70,7 +70,7 @@ impl JwtAuthorizer {
             return Err(Denial::Token(TokenError::Claim("sub")));
         }
         let fresh = self.principal(&claims)?;
-        // What does not come from the token stays.
+        // The API key and the IAM identity do not come from the token, so they stay.
         Ok(Principal { api_key: principal.api_key.clone(), iam: principal.iam.clone(), ..fresh })
     }
 

@@ -1,4 +1,4 @@
-//! The keys that an issuer publishes: a JSON Web Key Set.
+//! JSON Web Key Sets: the public keys of an issuer.
 //!
 //! Source: RFC 7517 (JWK), RFC 7518 (JWA), RFC 8037 (Ed25519).
 
@@ -12,13 +12,14 @@ use serde_json::Value;
 
 use crate::json;
 
-/// Most keys of one set that are kept; the rest is not looked at.
+/// Most keys of one set that are used; further keys are ignored.
 const KEYS_MAX: usize = 100;
 
-/// Size of an RSA modulus, in bytes: 2048 to 8192 bits.
+/// Allowed sizes of an RSA modulus, in bytes: 2048 to 8192 bits.
 const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
-/// How a token is signed. Only with keys of which the gateway knows the public half: `none` and HMAC are no choices.
+/// A signature algorithm. All use key pairs of which the gateway knows the public half; `none` and HMAC are not
+/// allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Algorithm(jsonwebtoken::Algorithm);
 
@@ -40,7 +41,7 @@ impl Algorithm {
     }
 }
 
-/// A public key and the one algorithm that it is for.
+/// A public key and the one algorithm that it may be used with.
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) algorithm: Algorithm,
@@ -48,7 +49,7 @@ pub(super) struct Key {
     key: DecodingKey,
 }
 
-/// The keys of one issuer that can be used.
+/// The usable keys of one issuer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
@@ -69,8 +70,8 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Reads a set. Keys that are of no use (for encryption, symmetric, too weak, of an unknown kind) are left out, and
-    /// so are keys that share a `kid` and an algorithm. `None` if the text is no set.
+    /// Parses a key set. Keys that cannot be used (for encryption, symmetric, too weak, of an unknown kind) are left
+    /// out, and so are keys that share a `kid` and an algorithm. Returns `None` if the text is not a key set.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Jwks {
@@ -84,7 +85,8 @@ impl KeySet {
         Some(KeySet { keys: keys.iter().filter(is_single).cloned().collect() })
     }
 
-    /// The key of this id; without an id the only key there is.
+    /// Returns the key with the id `kid`, preferably one for `algorithm`. Without `kid` it returns the only key of the
+    /// set, or `None` if there are several.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let Some(kid) = kid else {
             return match self.keys.as_slice() {
@@ -132,13 +134,13 @@ impl Key {
             ("OKP", Some("Ed25519")) => (&["EdDSA"], DecodingKey::from_ed_components(jwk.x.as_deref()?).ok()?),
             _ => return None,
         };
-        // A key that does not name its algorithm has the usual one of its kind: RS256 for RSA.
+        // A key that does not name its algorithm has the usual one of its type: RS256 for RSA.
         let name = jwk.alg.as_deref().unwrap_or(allowed[0]);
         let algorithm = Algorithm::parse(name).filter(|_| allowed.contains(&name))?;
         Some(Key { algorithm, kid: jwk.kid, key })
     }
 
-    /// Whether a signature in base64url is this key's for `message`.
+    /// Returns true if `signature`, in base64url, is the signature of `message` by this key.
     pub(super) fn verifies(&self, signature: &str, message: &[u8]) -> bool {
         jsonwebtoken::crypto::verify(signature, message, &self.key, self.algorithm.0).unwrap_or(false)
     }

@@ -1,23 +1,23 @@
-//! Who may enter and who may push.
+//! Access control: which clients may connect, and which backends may call `@connections`.
 //!
-//! The `$connect` flow asks [`Access::admit`] one question and gets a [`crate::principal::Principal`] or a [`Denial`];
-//! the flow of `@connections` asks [`Access::claim_call`] before a body and [`Access::admit_call`] behind it. What a denial looks like to whom it concerns is not decided
-//! here.
+//! The `$connect` flow calls [`Access::admit`], which returns a [`crate::principal::Principal`] or a [`Denial`]. The
+//! flow of `@connections` calls [`Access::claim_call`] before it reads the body, and [`Access::admit_call`] afterwards.
+//! `data_plane/gateway_response.rs` turns a denial into the answer for the caller.
 //!
-//! - Deciding is pure: [`policy`] evaluates IAM policies, [`sigv4`] checks signatures, `token.rs` checks tokens,
-//!   `authorizer_answer.rs` reads what a REQUEST authorizer says, `api_key.rs` finds keys.
-//! - Around it is little I/O: `request_authorizer.rs` calls, `issuer.rs` fetches keys, `quota_store.rs` counts, and
-//!   `redis_quota_store.rs` counts with all nodes.
-//! - `grant.rs` is what a key that signed a call may do by it.
-//! - `gate.rs` is the seam: a further kind of authorizer is one file that implements `Authorize`, and one arm in
-//!   `compile.rs`.
+//! - Decisions are pure code: [`policy`] evaluates IAM policies, [`sigv4`] checks signatures, `token.rs` checks tokens,
+//!   `authorizer_answer.rs` parses the answer of a REQUEST authorizer, `api_key.rs` looks up API keys.
+//! - Little code does I/O: `request_authorizer.rs` calls authorizers, `issuer.rs` fetches keys, `quota_store.rs` counts
+//!   in this process, `redis_quota_store.rs` counts together with the other nodes.
+//! - `grant.rs` holds the right of a key to make the call that it signed.
+//! - `gate.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorize`, and
+//!   one arm in `compile.rs`.
 //!
-//! Invariants: nothing that a client sent is used before it is verified, and what cannot be evaluated is refused and
-//! never ignored. A reload replaces [`Access`] as a whole; what outlives it is in [`Mechanisms`]. No error's text holds
-//! a token, a key or a signature.
+//! Invariants: nothing that a client sent is used before it is verified. Anything that cannot be evaluated is refused,
+//! never ignored. A reload replaces [`Access`] as a whole; [`Mechanisms`] outlives it. No error text contains a token,
+//! a key or a signature.
 //!
 //! Differs from AWS: JWT authorizers work for WebSocket APIs, answers of REQUEST authorizers may be cached, weeks of
-//! quotas begin on Monday, and what a client may do by its API key counts messages and posts too.
+//! quotas begin on Monday, and a usage plan also counts messages and posts.
 
 mod access;
 mod api_key;

@@ -4,10 +4,10 @@ use thiserror::Error;
 use super::condition::{self, Condition, ConditionKeys};
 use super::wildcard::Wildcard;
 
-/// An IAM policy document, read and ready to be asked.
+/// A compiled IAM policy document.
 ///
-/// Everything in a document is either evaluated or a reason to refuse the document: nothing is ignored. An element that
-/// is not supported (`Principal`, policy variables, a condition operator or key that is not known) is a [`PolicyError`].
+/// Every element of a document is either evaluated or a reason to refuse the document: nothing is ignored. An
+/// unsupported element (`Principal`, policy variables, an unknown condition operator or key) is a [`PolicyError`].
 ///
 /// Source: AWS, "IAM JSON policy element reference" and "Policy evaluation logic".
 #[derive(Clone, Debug, PartialEq)]
@@ -15,31 +15,31 @@ pub struct Policy {
     statements: Vec<Statement>,
 }
 
-/// Why a document is not taken, and where in it.
+/// The reason why a document is refused, and the place in the document.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}: {message}", .path.join("."))]
 pub struct PolicyError {
-    /// Keys from the top of the document.
+    /// Keys and indexes from the top of the document to the place.
     pub path: Vec<String>,
     pub message: String,
 }
 
-/// What a policy says to a request.
+/// The result of evaluating a policy for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     Allow,
-    /// A statement denies it; whatever allows it does not count.
+    /// A statement denies the request, even if others allow it.
     ExplicitDeny,
-    /// No statement allows it.
+    /// No statement allows the request.
     NoAllow,
 }
 
-/// What a policy is asked.
+/// The input of a policy evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyRequest<'a> {
-    /// Such as `execute-api:Invoke`. Actions have no case.
+    /// Action such as `execute-api:Invoke`, compared without regard to case.
     pub action: &'a str,
-    /// The ARN of what is to be used.
+    /// ARN of the resource.
     pub resource: &'a str,
     pub keys: &'a ConditionKeys<'a>,
 }
@@ -75,10 +75,10 @@ impl PolicyError {
 }
 
 impl Policy {
-    /// Reads a document.
+    /// Compiles a document.
     ///
     /// # Errors
-    /// The first thing in it that is malformed or not supported.
+    /// Returns a [`PolicyError`] for the first element that is malformed or not supported.
     pub fn parse(document: &Value) -> Result<Self, PolicyError> {
         let document = document.as_object().ok_or_else(|| PolicyError::at([], "a policy is a mapping"))?;
         known_keys(document, &["Version", "Id", "Statement"])?;
@@ -91,7 +91,7 @@ impl Policy {
             Some(Value::Array(statements)) => statements.as_slice(),
             Some(single @ Value::Object(_)) => std::slice::from_ref(single),
             Some(_) => {
-                return Err(PolicyError::at(["Statement"], "a statement is a mapping, or there is a list of them"));
+                return Err(PolicyError::at(["Statement"], "allowed: one statement or a list of statements"));
             }
             None => return Err(PolicyError::at([], "`Statement` is missing")),
         };
@@ -101,7 +101,7 @@ impl Policy {
         Ok(Policy { statements: statements.iter().enumerate().map(read).collect::<Result<_, _>>()? })
     }
 
-    /// What the policy says: a statement that denies wins over all that allow.
+    /// Evaluates the policy for `request`. A statement that denies takes precedence over all statements that allow.
     pub fn evaluate(&self, request: &PolicyRequest<'_>) -> Decision {
         let action = request.action.to_ascii_lowercase();
         let applies = |statement: &&Statement| statement.applies(&action, request);
@@ -155,7 +155,7 @@ fn known_keys(map: &Map<String, Value>, known: &[&str]) -> Result<(), PolicyErro
     }
 }
 
-/// One pattern or a list of them, below `name` or, meaning all others, below `negated_name`.
+/// Parses one pattern or a list of patterns under `name`, or under `negated_name`, which covers everything else.
 fn patterns(
     statement: &Map<String, Value>,
     name: &str,
@@ -234,7 +234,7 @@ mod tests {
         resource("arn:aws:execute-api:us-east-1:000000000000:chat/*", MANAGE, POST, Allow);
         resource("arn:aws:execute-api:us-east-1:000000000000:chat/prod/POST/*", MANAGE, POST, Allow);
         resource("arn:aws:execute-api:us-east-?:000000000000:chat/prod/P?ST/*", MANAGE, POST, Allow);
-        // What AWS does not match either.
+        // AWS does not match these either.
         resource("arn:aws:execute-api:*:*:chat/prod/POST/@connections", MANAGE, POST, NoAllow);
         resource("arn:aws:execute-api:*:*:chat/prod/POST/@connections/R0oXAdfD0kwCH6w=", MANAGE, POST, NoAllow);
         resource("arn:aws:execute-api:*:*:chat/prod/GET/@connections/*", MANAGE, POST, NoAllow);
@@ -362,7 +362,7 @@ mod tests {
         refused(json!(null), ": a policy is a mapping");
         refused(json!("{}"), ": a policy is a mapping");
         refused(json!({}), ": `Statement` is missing");
-        refused(json!({ "Statement": "x" }), "Statement: a statement is");
+        refused(json!({ "Statement": "x" }), "Statement: allowed: one statement");
         refused(json!({ "Statement": ["x"] }), "Statement.0: a statement is a mapping");
         refused(json!({ "Version": "2020-01-01", "Statement": [] }), "Version: allowed");
         refused(json!({ "Version": 1, "Statement": [] }), "Version: allowed");

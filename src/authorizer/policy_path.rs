@@ -1,16 +1,16 @@
 use std::borrow::Cow;
 
-/// The name of a resource below its stage, as policies know it.
+/// The path of a resource below its stage, as policies name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyPath {
-    /// With names in one segment each: `%`, `/`, `*`, `?` and control characters are percent-encoded.
+    /// Path in which each name is one segment: `%`, `/`, `*`, `?` and control characters are percent-encoded.
     pub escaped: Cow<'static, str>,
-    /// With the name as it is, where that is another text.
+    /// Path with the name unescaped, if that differs from `escaped`.
     pub plain: Option<String>,
 }
 
 impl PolicyPath {
-    /// Builds the path with `name` between `before` and `behind`.
+    /// Builds the path of `before`, `name` and `behind`.
     pub fn named(before: &str, name: &str, behind: &str) -> Self {
         let path = |name: &str| format!("{before}{name}{behind}");
         if !name.contains(is_escaped) {
@@ -27,7 +27,7 @@ impl PolicyPath {
     }
 }
 
-/// Returns `true` for characters that would end a segment, look like a wildcard, or begin an escape. Letters of every
+/// Returns true for characters that would end a segment, look like a wildcard, or begin an escape. Letters of every
 /// script stay as they are.
 fn is_escaped(character: char) -> bool {
     matches!(character, '%' | '/' | '*' | '?') || character.is_ascii_control()

@@ -5,52 +5,52 @@ use tokio::time::Instant;
 
 use crate::redis_client::scripts::QuotaRequest;
 
-/// What a node takes ahead of a quota that is far from used up.
+/// Number of uses that a node reserves while a quota is far from exhausted.
 pub(super) const RESERVE: u64 = 1000;
 
-/// So many must be left for others when a node takes ahead: more than a cluster uses in the life of what was taken, so
-/// that nobody is ever refused for what lies unused on another node.
+/// Number of uses that must remain for other nodes when a node reserves. It is more than a cluster uses within
+/// [`RESERVE_LIFE`], so that no use is refused because of unused reservations on another node.
 pub(super) const LEFT: u64 = 1_000_000;
 
-/// How long what was taken ahead may be used; then it is given back.
+/// Time for which a reservation may be used; then it is given back.
 pub(super) const RESERVE_LIFE: Duration = Duration::from_secs(1);
 
-/// One quota as a node knows it. Pure: what Redis says comes in.
+/// A node's view of one count. Pure code: the caller passes the answers of Redis.
 #[derive(Debug, Default)]
 pub(super) struct QuotaCounter {
     limit: u64,
-    /// Counted in Redis, and not used yet.
+    /// Reserved uses: counted in Redis, and not spent yet.
     reserve: u64,
-    /// How long that may be used.
+    /// Time until which the reserved uses may be spent.
     until: Option<Instant>,
-    /// Who waits for Redis.
+    /// Uses that wait for Redis.
     waiting: Vec<oneshot::Sender<bool>>,
-    /// The count when Redis was last heard.
+    /// Count in the last answer of Redis.
     known: u64,
-    /// What Redis has yet to add: uses while it was away, less what is given back.
+    /// Number that Redis has yet to add: uses while it was away, less reservations that are given back.
     owed: i64,
 }
 
-/// What a counter asks of Redis, and for whom.
+/// A request of one counter to Redis, and the uses that wait for it.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) ask: QuotaRequest,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
-/// What became of the question.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// How many were taken, and the count afterwards.
+    /// Number of uses that Redis counted, and the count afterwards.
     Taken(u64, u64),
-    /// It reached Redis as far as can be told, but the answer did not come in time.
+    /// No answer in time. Redis has probably received the request.
     Late,
-    /// It did not happen.
+    /// No answer. Redis has not executed the request.
     Lost,
 }
 
 impl QuotaCounter {
-    /// Uses one of those that were taken ahead. The second value says whether it is time to take more.
+    /// Spends a reserved use. The first value is true if there was one, the second if it is time to reserve more.
     pub(super) fn spend(&mut self, limit: u64, now: Instant) -> (bool, bool) {
         self.limit = limit;
         if self.reserve == 0 || self.until.is_none_or(|until| until <= now) {
@@ -60,20 +60,20 @@ impl QuotaCounter {
         (true, self.reserve == RESERVE / 2)
     }
 
-    /// Uses one without Redis: this node goes on from the count that it knows. `false` if nothing is left by that.
+    /// Counts a use without Redis, from the last count that this node knows. Returns false if the quota is exhausted.
     pub(super) fn spend_alone(&mut self) -> bool {
         let is_left = self.known.saturating_add_signed(self.owed) < self.limit;
         self.owed += i64::from(is_left);
         is_left
     }
 
-    /// Waits for Redis. `true` for the first.
+    /// Adds a use that waits for Redis. Returns true if it is the first.
     pub(super) fn wait(&mut self, answer: oneshot::Sender<bool>) -> bool {
         self.waiting.push(answer);
         self.waiting.len() == 1
     }
 
-    /// What is to be asked now, if anything. A node that `leaves` takes nothing ahead.
+    /// Returns the request that is due now, if any. A node that `leaves` reserves nothing.
     pub(super) fn ask(&mut self, now: Instant, leaves: bool) -> Option<Asked> {
         let is_over = self.until.is_none_or(|until| until <= now);
         if leaves || is_over {
@@ -91,7 +91,7 @@ impl QuotaCounter {
         Some(Asked { ask, waiting })
     }
 
-    /// What became of it. `sent` is when it was asked.
+    /// Applies the outcome `answer` of a request that was sent at `sent`, and answers the waiting uses.
     pub(super) fn answered(&mut self, asked: Asked, answer: Answer, sent: Instant) {
         let Asked { ask, waiting } = asked;
         match answer {
@@ -102,7 +102,7 @@ impl QuotaCounter {
                     self.until = Some(sent + RESERVE_LIFE);
                 }
                 for (index, waiting) in waiting.into_iter().enumerate() {
-                    // Who no longer waits has been counted all the same.
+                    // A use whose caller no longer waits stays counted.
                     let _ = waiting.send((index as u64) < taken);
                 }
             }
@@ -123,17 +123,17 @@ impl QuotaCounter {
         }
     }
 
-    /// When Redis is to be asked although nobody waits: to give back what lies unused.
+    /// Returns the time at which unused reservations have to be given back.
     pub(super) fn gives_back_at(&self) -> Option<Instant> {
         self.until.filter(|_| self.reserve > 0)
     }
 
-    /// Whether Redis has yet to hear something.
+    /// Returns true if Redis has yet to add or subtract uses.
     pub(super) fn owes(&self) -> bool {
         self.owed != 0
     }
 
-    /// Whether nothing is lost with it.
+    /// Returns true if the counter can be removed without losing uses.
     pub(super) fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.owed == 0 && self.reserve == 0
     }
@@ -145,7 +145,7 @@ mod tests {
 
     const FAR: u64 = 10 * LEFT;
 
-    /// A counter, and what Redis has counted for it.
+    /// A counter, and the count of a simulated Redis.
     #[derive(Default)]
     struct Pair {
         counter: QuotaCounter,
@@ -153,7 +153,7 @@ mod tests {
     }
 
     impl Pair {
-        /// Uses some at once; Redis answers as the script does. How many were let through.
+        /// Makes `uses` uses at once; Redis answers as the script does. Returns the number that were accepted.
         fn spend(&mut self, uses: usize, limit: u64, now: Instant) -> usize {
             let mut answers = Vec::new();
             let mut taken = 0;

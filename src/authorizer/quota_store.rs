@@ -13,18 +13,18 @@ use super::settings::QuotaPeriod;
 use crate::clock::Timestamp;
 use crate::lock::lock;
 
-/// Counts what API keys use up.
+/// A store that counts the uses of API keys.
 ///
-/// Contract: [`QuotaStore::take`] counts one and says yes as long as fewer than `limit` were counted under the key,
-/// whoever counted them; otherwise it counts nothing and says no. Counting and comparing is one step, so that a quota is
-/// never exceeded, however many ask at once. A count ends with its period. A store always answers, and soon: one that
-/// cannot ask whomever it asks decides by what it knows.
+/// Contract: [`QuotaStore::take`] counts one use and accepts it if fewer than `limit` uses were counted under the key
+/// on all nodes. Otherwise it counts nothing and refuses. Comparing and counting are one atomic step, so that
+/// concurrent calls never exceed a quota. A count ends with its period. A store always answers, and soon: if it cannot
+/// reach its backing store, it decides by the last count that it knows.
 pub trait QuotaStore: Debug + Send + Sync {
-    /// Counts one.
+    /// Counts one use under `key`.
     fn take(&self, key: &Arc<QuotaKey>, limit: u64) -> Counted;
 }
 
-/// Whether one more may be done: known at once, or when a store of quotas has answered.
+/// The decision about one use: known at once, or when the store has answered.
 #[derive(Debug)]
 #[must_use = "what is counted may be refused"]
 pub enum Counted {
@@ -44,7 +44,7 @@ impl Future for Counted {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Counted::Now(result) => Poll::Ready(*result),
-            // A store that has stopped refuses nobody.
+            // A store that has stopped accepts every use.
             Counted::Later(answer) => Pin::new(answer)
                 .poll(cx)
                 .map(|is_taken| if is_taken.unwrap_or(true) { Ok(()) } else { Err(UsageExceeded::Quota) }),
@@ -52,23 +52,24 @@ impl Future for Counted {
     }
 }
 
-/// What is counted together.
+/// The key of a count: a usage plan, an API key and a period.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QuotaKey {
-    /// The usage plan's id.
+    /// Id of the usage plan.
     pub plan: Box<str>,
-    /// The API key's id, never its value.
+    /// Id of the API key, never its value.
     pub api_key: Box<str>,
-    /// `2026-11-20` for a day, `2026-11-16w` for the week that begins then, `2026-11` for a month.
+    /// Name of the period: `2026-11-20` for a day, `2026-11-16w` for the week that begins on that day, `2026-11` for a
+    /// month.
     pub period: String,
-    /// When the period begins.
+    /// Start of the period.
     pub begins: Timestamp,
-    /// When it is over.
+    /// End of the period, exclusive.
     pub ends: Timestamp,
 }
 
 impl QuotaKey {
-    /// The key of the period that `now` is in.
+    /// Builds the key of the period that contains `now`.
     pub(super) fn new(plan: &str, api_key: &str, period: QuotaPeriod, now: Timestamp) -> Self {
         let nanos = i128::from(now.millis()) * 1_000_000;
         let today =
@@ -89,7 +90,7 @@ impl QuotaKey {
         QuotaKey { plan: plan.into(), api_key: api_key.into(), period: name, begins, ends }
     }
 
-    /// Whether a moment is within its period.
+    /// Returns true if `now` is within the period.
     pub(super) fn holds(&self, now: Timestamp) -> bool {
         (self.begins..self.ends).contains(&now)
     }
@@ -100,7 +101,8 @@ fn midnight(day: Date) -> Timestamp {
     Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }
 
-/// Counts of this process alone, lost when it ends. There are as many as keys have quotas, and those of the last period.
+/// The counts of this process alone, lost when it ends. There is one for each key with a quota, and those of the
+/// previous period remain until a new key is counted.
 #[derive(Debug, Default)]
 pub struct MemoryQuotaStore {
     counts: Mutex<HashMap<Arc<QuotaKey>, u64>>,

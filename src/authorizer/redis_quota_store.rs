@@ -1,17 +1,18 @@
 //! Quotas that all nodes count together.
 //!
-//! The count is in Redis. A message waits for one round trip, which it shares with all others that wait on this node, so
-//! Redis gets one pipeline at a time from each node however many messages come. While more than [`LEFT`] remain of a
-//! quota, a node takes [`RESERVE`] ahead and uses them without asking: a client that may send that many pays no round
-//! trip. Towards the end of a quota nothing is taken ahead, so the last one is found exactly, on whichever node it is.
+//! The count is in Redis. A message waits for one round trip, which it shares with all other messages that wait on this
+//! node: each node sends one pipeline at a time, however many messages come. While more than [`LEFT`] uses of a quota
+//! remain, a node reserves [`RESERVE`] of them and spends these without a round trip. Near the end of a quota nothing
+//! is reserved, so the last use is exact on every node.
 //!
-//! What is taken ahead and not used is given back after [`RESERVE_LIFE`] and when the node leaves. A node that dies
-//! takes it along: at most [`RESERVE`] of more than [`LEFT`].
+//! Unused reservations are given back after [`RESERVE_LIFE`] and when the node leaves. If a node dies, its reservations
+//! are lost: at most [`RESERVE`], while more than [`LEFT`] remained.
 //!
-//! While Redis is away each node goes on from the count that it knows, so by itself it never lets more through than the
-//! quota; when Redis is back, what was used meanwhile is added. A Redis that has lost the count gets it back from the
-//! first node that asks. An answer that does not come in time is taken for a yes as far as the count allows: a slow Redis
-//! carries the question out later. A connection that breaks in the middle of one may count it twice.
+//! While Redis is away, each node counts on from the last count that it knows, so a single node never exceeds the
+//! quota. When Redis is back, the uses of the meantime are added. If Redis has lost the count, the first node that
+//! sends a request restores it. If an answer does not come in time, the uses are accepted as far as the known count
+//! allows, because a slow Redis still executes the request. If the connection breaks during a request, its uses may be
+//! counted twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,25 +32,25 @@ use crate::redis_client::{RedisError, Value, read, scripts};
 use crate::registry::RedisReplica;
 use crate::telemetry::RepeatedWarning;
 
-/// How long a message waits for Redis before this node decides alone.
+/// Time that a message waits for Redis before this node decides alone.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long Redis is left alone after it failed.
+/// Pause before the next request after Redis failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Who waits for Redis at once, on this node. Beyond it this node decides alone.
+/// Most uses that wait for Redis at once on this node. For further ones this node decides alone.
 const WAITING_MAX: usize = 65_536;
 
-/// How much longer than its period a count is kept, in milliseconds: clocks differ, and a count must not end early.
+/// Time for which a count is kept after its period, in milliseconds: clocks differ, and a count must not end early.
 const EXPIRY_MARGIN_MILLIS: u64 = 60 * 60 * 1000;
 
-/// Counts with all nodes that have the same Redis. [`RedisQuotaStore::run`] is its one task.
+/// A store that counts together with all nodes of the same Redis. [`RedisQuotaStore::run`] is its one task.
 #[derive(Debug)]
 pub struct RedisQuotaStore {
     replica: Arc<RedisReplica>,
     state: Mutex<State>,
     work: Notify,
-    /// Held while Redis is asked.
+    /// Lock that is held during a request to Redis.
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -57,21 +58,21 @@ pub struct RedisQuotaStore {
 struct State {
     counters: HashMap<Arc<QuotaKey>, QuotaCounter>,
     waiting: usize,
-    /// Until then Redis is left alone.
+    /// Time until which this node decides alone, because Redis failed.
     alone_until: Option<Instant>,
-    /// Redis does not count.
+    /// Warning that quotas are not counted in Redis.
     warning: RepeatedWarning,
     leaves: bool,
 }
 
-/// Why Redis did not answer.
+/// The reason why Redis gave no answer.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     #[error("this node is not attached to Redis")]
     Detached,
-    #[error("Redis does not answer in time")]
+    #[error("Redis did not answer in time")]
     Late,
-    #[error("the question failed")]
+    #[error("the Redis command failed")]
     Redis(#[source] RedisError),
 }
 
@@ -101,12 +102,12 @@ impl QuotaStore for RedisQuotaStore {
 }
 
 impl RedisQuotaStore {
-    /// A store whose counts are where the replica's records are.
+    /// Creates a store whose counts are in the same Redis as the records of `replica`.
     pub fn new(replica: Arc<RedisReplica>) -> Self {
         RedisQuotaStore { replica, state: Mutex::default(), work: Notify::new(), asking: tokio::sync::Mutex::default() }
     }
 
-    /// Asks Redis whenever somebody waits, until `stop`.
+    /// Sends requests to Redis whenever uses wait, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut next = None;
         loop {
@@ -126,13 +127,14 @@ impl RedisQuotaStore {
         }
     }
 
-    /// Gives back what is not used and writes what is owed. From now on this node decides alone.
+    /// Gives back unused reservations and adds uncounted uses in Redis. From now on this node decides alone.
     pub async fn leave(&self) {
         self.lock().leaves = true;
         self.ask().await;
     }
 
-    /// Asks for all at once, and answers whoever waits. When to ask again although nobody does.
+    /// Sends one pipeline for all counters and answers the waiting messages. Returns the time of the next request if
+    /// one is due even though no message waits.
     async fn ask(&self) -> Option<Instant> {
         let _asking = self.asking.lock().await;
         let sent = Instant::now();
@@ -189,7 +191,7 @@ impl RedisQuotaStore {
 impl State {
     fn counter(&mut self, key: &Arc<QuotaKey>) -> &mut QuotaCounter {
         if !self.counters.contains_key(key) {
-            // Counters of former periods go as soon as nothing is lost with them.
+            // Counters of former periods are removed once they are settled.
             self.counters.retain(|old, counter| old.ends > key.begins || !counter.is_settled());
         }
         self.counters.entry(Arc::clone(key)).or_default()
@@ -213,7 +215,11 @@ impl State {
             Some(error) => {
                 let why = chain(error).to_string();
                 if let Some(repeated) = self.warning.due(&why) {
-                    warn!(error = why, repeated, "quotas cannot be asked for in Redis: this node counts alone");
+                    warn!(
+                        error = why,
+                        repeated,
+                        "could not count quotas in Redis; this node counts alone and retries in the background"
+                    );
                 }
             }
             None if self.warning.over() => info!("quotas are counted in Redis again"),
@@ -223,7 +229,7 @@ impl State {
 
     fn next_look(&self) -> Option<Instant> {
         let owed = self.counters.values().any(QuotaCounter::owes).then(|| Instant::now() + RETRY_INTERVAL);
-        // Whoever decided alone meanwhile has left something to be written.
+        // Uses that were accepted in the meantime have to be added in Redis.
         let alone = self.alone_until.filter(|until| *until > Instant::now());
         self.counters.values().filter_map(QuotaCounter::gives_back_at).chain(owed).chain(alone).min()
     }

@@ -25,10 +25,10 @@ const INVOKE: &str = "execute-api:Invoke";
 const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 
-/// Most answers that one authorizer keeps. When they are all in force, one makes room.
+/// Most answers in the cache of one authorizer. If all of them are still valid, any one is dropped for a new one.
 const CACHE_MAX: usize = 10_000;
 
-/// An HTTP server, or a Lambda function, that is asked about each client.
+/// The REQUEST authorizer: calls an HTTP server or a Lambda function for each client.
 #[derive(Debug)]
 pub(super) struct RequestAuthorizer {
     pub(super) http_client: HttpClient,
@@ -36,11 +36,11 @@ pub(super) struct RequestAuthorizer {
     pub(super) path_and_query: PathAndQuery,
     pub(super) timeout: Duration,
     pub(super) identity_sources: Vec<IdentitySource>,
-    /// How long an answer holds for others with the same identity sources; none = it does not.
+    /// Cache of answers for clients with the same identity sources; `None` if answers are not reused.
     pub(super) cache: Option<AnswerCache>,
 }
 
-/// Why an authorizer gave no answer that counts.
+/// The reason why an authorizer gave no usable answer.
 #[derive(Debug, Error)]
 pub enum RequestAuthorizerError {
     #[error("the call failed")]
@@ -91,7 +91,7 @@ impl RequestAuthorizer {
         Ok(Authorized { principal, usage_identifier_key: answer.usage_identifier_key.clone() })
     }
 
-    /// The values of all identity sources.
+    /// Returns the values of all identity sources.
     fn identity<'a>(&self, question: &Question<'a>) -> Result<Vec<Cow<'a, str>>, Denial> {
         let value =
             |source: &IdentitySource| source.value(question.context, question.stage_variables, question.handshake);
@@ -117,7 +117,7 @@ impl RequestAuthorizer {
         let answer = self.http_client.send(&self.backend, call).await;
         let answered = answer.as_ref().ok();
         let request_id = answered.and_then(|answer| answer.headers.get(X_AMZN_REQUEST_ID)?.to_str().ok());
-        // One question is asked once.
+        // The cell is empty: one question makes one call.
         let _ = called.set(AuthorizerCall {
             status: answered.map(|answer| answer.status.as_u16()),
             latency: started.elapsed(),
@@ -141,12 +141,12 @@ impl RequestAuthorizer {
     }
 }
 
-/// An answer and until when it holds.
+/// An answer and the time until which it is valid.
 type Kept = (Instant, Arc<AuthorizerAnswer>);
 
-/// Answers in force, by the hash of the identity that they were given to: no token is kept.
+/// The cache of answers, by the hash of the identity sources' values, so that it holds no tokens.
 ///
-/// What an answer's policy says to a request is decided anew each time; only the answer itself is kept.
+/// Only the answer is cached. Its policy is evaluated anew for each client.
 #[derive(Debug)]
 pub(super) struct AnswerCache {
     ttl: Duration,
@@ -178,7 +178,7 @@ impl AnswerCache {
     }
 }
 
-/// Lengths are part of it, so that no two lists of values look the same.
+/// Hashes a list of values, with their lengths, so that different lists have different hashes.
 fn hash(identity: &[Cow<'_, str>]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for value in identity {

@@ -6,25 +6,25 @@ use serde_json::Value;
 
 use crate::secret::Secret;
 
-/// A key that may sign requests to `@connections` and to `$connect` routes with `AWS_IAM`. Its key in `credentials` is
-/// its user name.
+/// A key that may sign requests to `@connections` and to `$connect` routes with `AWS_IAM`. The key in `credentials` is
+/// the user name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Credential {
-    /// Names the key in a signature.
+    /// Public name of the key in a signature.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[\w-]+$"))]
     pub access_key_id: String,
 
-    /// What the signature is made with; never sent.
+    /// Secret that signs. It is never sent.
     #[schemars(with = "String", length(min = 1, max = 1024))]
     pub secret_access_key: Secret,
 
-    /// Temporary credentials have one, and it must be sent with every request.
+    /// Session token of temporary credentials. It must be sent with every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1, max = 4096))]
     pub session_token: Option<Secret>,
 
-    /// When temporary credentials expire: a moment as RFC 3339 writes it.
+    /// Time when temporary credentials expire, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub expiration: Option<String>,
@@ -35,37 +35,37 @@ pub struct Credential {
     pub policy_document: Option<Value>,
 }
 
-/// A key that clients send with their `$connect`. Its key in `apiKeys` is its id.
+/// A key that clients send with their `$connect`. The key in `apiKeys` is the id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiKey {
-    /// What clients send.
+    /// Text that clients send.
     #[schemars(with = "String", length(min = 1, max = 1024))]
     pub value: Secret,
 
-    /// A key that is not enabled lets nobody in.
+    /// True if the key is accepted.
     #[serde(default = "enabled_default")]
     pub enabled: bool,
 }
 
-/// How much the holder of an API key may do. Its key in `usagePlans` is its id.
+/// The limits for the holders of API keys. The key in `usagePlans` is the id.
 ///
-/// Connects, messages and posts to connections count, each for the key that the client came with; `$disconnect` does
-/// not, and a connection can always be closed.
+/// Connects, messages and posts to connections count, each for the API key of the client. `$disconnect` does not
+/// count, and a connection can always be closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UsagePlan {
-    /// Where it holds: `API_ID:STAGE`.
+    /// Stages of the plan: `API_ID:STAGE`.
     pub api_stages: Vec<String>,
 
-    /// Whom it is for, by their keys in `apiKeys`. A key has at most one plan for a stage.
+    /// Ids of the keys of the plan. A key has at most one plan for a stage.
     pub api_keys: Vec<String>,
 
-    /// Rate of each key, on all stages of the plan together, on each node.
+    /// Rate of each key on each node, for all stages of the plan together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottleSettings>,
 
-    /// How much each key may do in a period, on all stages and nodes together.
+    /// Number of uses of each key in a period, on all stages and nodes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<QuotaSettings>,
 }
@@ -84,19 +84,19 @@ pub struct ThrottleSettings {
     pub burst_limit: Option<u32>,
 }
 
-/// How much may be done in a period.
+/// A number of uses in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QuotaSettings {
-    /// Connects, messages and posts in one period.
+    /// Number of connects, messages and posts in one period.
     #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
     pub limit: u64,
 
-    /// All periods begin at midnight in UTC, weeks on Monday.
+    /// Length of a period. All periods begin at midnight in UTC, weeks on Monday.
     pub period: QuotaPeriod,
 }
 
-/// The time after which a quota begins anew.
+/// The time after which a count begins again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum QuotaPeriod {

@@ -1,15 +1,15 @@
-//! Signature Version 4, from the side that checks.
+//! Verification of Signature Version 4.
 //!
-//! What was received is signed again with the secret of the key that it names, and the two signatures are compared in
-//! constant time. Pure: the time comes in.
+//! The received request is signed again with the secret of the key that it names, and the two signatures are compared
+//! in constant time. Pure code: the caller passes the time.
 //!
-//! The path is encoded twice, as AWS's SDKs do for `execute-api`. SDKs differ in whether they take empty and dot
-//! segments out of a path before they sign it, so both spellings are tried; they lead to the same resource.
+//! The path is encoded twice, as AWS's SDKs do for `execute-api`. Some SDKs remove empty and dot segments from a path
+//! before they sign it, and some do not, so both spellings are tried. Both lead to the same resource.
 //!
 //! Source: AWS, "Signing AWS API requests"; RFC 3986, section 5.2.4.
 //!
-//! Differs from AWS: a signature of any region is taken. A presigned request without `X-Amz-Expires` counts as long as
-//! a signed one: until its clock skew is over.
+//! Differs from AWS: a signature of any region is accepted. A presigned request without `X-Amz-Expires` is valid as
+//! long as a request signed in its header: for the allowed clock skew.
 
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
@@ -41,12 +41,12 @@ const X_AMZ_DATE: &str = "x-amz-date";
 const X_AMZ_SECURITY_TOKEN: &str = "x-amz-security-token";
 const X_AMZ_CONTENT_SHA256: &str = "x-amz-content-sha256";
 
-/// How far a signer's clock may be from the gateway's.
+/// Largest difference between a signer's clock and the gateway's.
 ///
 /// Source: AWS, "Signing AWS API requests".
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// Longest life of a presigned request.
+/// Longest lifetime of a presigned request.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;
 
 /// Most headers that one signature covers.
@@ -63,20 +63,20 @@ pub struct Received<'a> {
     pub body: &'a [u8],
 }
 
-/// Why a signature does not count.
+/// The reason why a signature is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SignatureError {
     #[error("the request is not signed")]
     Missing,
-    /// Parts of the signature are missing, malformed or there twice.
+    /// Parts of the signature are missing, malformed or repeated.
     #[error("{0}")]
     Incomplete(Cow<'static, str>),
-    /// The signature is for something else, or of another time.
+    /// The signature is for another service, not valid at this time, or does not cover what it must.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
-    #[error("the signature is of an unknown key or has another key's session token")]
+    #[error("the signature names an unknown key or has another key's session token")]
     UnknownKey,
-    #[error("the signature is of temporary credentials that have expired")]
+    #[error("the temporary credentials of the signature have expired")]
     Expired,
     #[error(
         "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
@@ -85,7 +85,7 @@ pub enum SignatureError {
     Mismatch,
 }
 
-/// A signature that is complete and of now; whether it is right is not known yet.
+/// A signature that is complete and valid at this time. It has not been compared yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Signature {
     pub(super) access_key_id: String,
@@ -96,27 +96,27 @@ pub(super) struct Signature {
     moment: Timestamp,
 }
 
-/// Whether a request tries to be signed in its query string.
+/// Returns true if a request has a signature in its query string, even an incomplete one.
 pub fn is_presigned(query: Option<&str>) -> bool {
     query_parameters(query).any(|(name, _)| name == "X-Amz-Signature" || name == "X-Amz-Algorithm")
 }
 
-/// What a signature says of the body.
+/// The part of a signature that stands for the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// It is left out, and signed to be.
+    /// The signature does not cover the body, and says so in a signed header.
     Unsigned,
-    /// This is its hash, in hexadecimal digits. The signature can be checked before the body is there, and the body when
-    /// it is.
+    /// Hash of the body in hexadecimal digits, from a header. The signature can be checked before the body is read, and
+    /// the hash afterwards.
     Hash(String),
-    /// Nothing: the body is needed to check the signature.
+    /// No header stands for the body: the body is needed to check the signature.
     Body,
 }
 
-/// Whether a request was signed with this secret, at the right time.
+/// Returns true if a request was signed with `secret`, at the right time.
 ///
 /// # Errors
-/// It is not signed, or the signature cannot count.
+/// Returns a [`SignatureError`] if the request is not signed, or its signature is incomplete or cannot be valid.
 pub fn is_right(request: &Received<'_>, secret: &str, now: Timestamp) -> Result<bool, SignatureError> {
     let signature = Signature::read(request, now)?;
     let payload = Payload::read(&signature, request.headers)?;
@@ -125,22 +125,26 @@ pub fn is_right(request: &Received<'_>, secret: &str, now: Timestamp) -> Result<
 }
 
 impl Payload {
-    /// Reads what a request says of its body.
+    /// Reads the header that stands for the body.
+    ///
+    /// # Errors
+    /// Returns [`SignatureError::Invalid`] if the header is neither a hash nor a signed `UNSIGNED-PAYLOAD`, and
+    /// [`SignatureError::Incomplete`] if the header is repeated.
     pub(super) fn read(signature: &Signature, headers: &HeaderMap) -> Result<Self, SignatureError> {
         let is_digest = |hash: &str| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
         match only(headers, X_AMZ_CONTENT_SHA256)? {
             None => Ok(Payload::Body),
             Some(UNSIGNED_PAYLOAD) if signature.signs(X_AMZ_CONTENT_SHA256) => Ok(Payload::Unsigned),
             Some(hash) if is_digest(hash) => Ok(Payload::Hash(hash.to_owned())),
-            // The body may be left out only by who signs that it is.
+            // A body without a hash is accepted only if the signature covers the header that says so.
             Some(_) => Err(not_the_hash()),
         }
     }
 
-    /// Whether the body may be this one.
+    /// Checks that `body` has the hash that the header names, if it names one.
     ///
     /// # Errors
-    /// Its hash is another than the one that was named.
+    /// Returns [`SignatureError::Invalid`] if it has another hash.
     pub(super) fn check(&self, body: &[u8]) -> Result<(), SignatureError> {
         match self {
             Payload::Hash(hash) if !hash.eq_ignore_ascii_case(&hex(&Sha256::digest(body))) => Err(not_the_hash()),
@@ -148,7 +152,7 @@ impl Payload {
         }
     }
 
-    /// As a signer has it: by now a body that says nothing of itself must be there.
+    /// Returns the body as a signer signs it. `body` is used only if no header stands for it.
     pub(super) fn with(&self, body: &[u8]) -> SignableBody<'static> {
         match self {
             Payload::Unsigned => SignableBody::UnsignedPayload,
@@ -163,7 +167,7 @@ fn not_the_hash() -> SignatureError {
 }
 
 impl Signature {
-    /// Reads the signature of a request and looks at its time.
+    /// Reads the signature of a request, and checks its time and the headers that it covers.
     pub(super) fn read(request: &Received<'_>, now: Timestamp) -> Result<Self, SignatureError> {
         let presigned = is_presigned(request.uri.query());
         let mut authorizations = request.headers.get_all(AUTHORIZATION).iter();
@@ -196,16 +200,16 @@ impl Signature {
         for part in rest.split(',') {
             let part = part.trim_matches(' ');
             let (name, value) = part.split_once('=').ok_or_else(|| {
-                incomplete("Authorization header holds something that is not a key=value pair (missing equal-sign).")
+                incomplete("Authorization header contains something that is not a key=value pair (missing equal-sign).")
             })?;
             let place = match name {
                 "Credential" => &mut credential,
                 "SignedHeaders" => &mut signed_headers,
                 "Signature" => &mut signature,
-                _ => return Err(incomplete("Authorization header holds an unknown parameter.")),
+                _ => return Err(incomplete("Authorization header contains an unknown parameter.")),
             };
             if place.replace(value).is_some() {
-                return Err(incomplete("Authorization header holds a parameter twice."));
+                return Err(incomplete("Authorization header contains a parameter twice."));
             }
         }
         let required = |value: Option<&str>, message| {
@@ -226,7 +230,7 @@ impl Signature {
         let find = |wanted: &str| {
             let mut values = query_parameters(query).filter(|(name, _)| name == wanted).map(|(_, value)| value);
             match (values.next(), values.next()) {
-                (Some(_), Some(_)) => Err(incomplete("the query string holds a part of the signature twice")),
+                (Some(_), Some(_)) => Err(incomplete("the query string contains a part of the signature twice")),
                 (value, _) => Ok(value.map(Cow::into_owned)),
             }
         };
@@ -299,12 +303,13 @@ impl Signature {
         }
         let life = expires.map_or(skew, |seconds| seconds.saturating_mul(1000));
         if now > moment.saturating_add(life) {
-            return Err(invalid("Signature expired: it is older than it may be."));
+            return Err(invalid("Signature expired: its time is over."));
         }
         Ok(())
     }
 
-    /// The signed headers must be there, in order, each once; and those that decide something must be among them.
+    /// Checks that the signed headers are in the request, in order, each once, and that `Host` and a session token are
+    /// among them.
     fn check_headers(&self, headers: &HeaderMap) -> Result<(), SignatureError> {
         let names = &self.signed_headers;
         if names.len() > SIGNED_HEADERS_MAX || !names.is_sorted_by(|a, b| a < b) {
@@ -332,7 +337,7 @@ impl Signature {
     /// Checks that the signature covers a header.
     ///
     /// # Errors
-    /// Whoever passes the request on could have added or changed it.
+    /// Returns [`SignatureError::Invalid`] if it does not: an intermediary could have added or changed the header.
     pub(super) fn check_signs(&self, name: &HeaderName) -> Result<(), SignatureError> {
         match self.signs(name.as_str()) {
             true => Ok(()),
@@ -346,9 +351,9 @@ impl Signature {
         self.signed_headers.iter().any(|signed| signed == name)
     }
 
-    /// Whether the request was signed with this secret. Of its body only what `payload` says is looked at.
+    /// Returns true if the request was signed with `secret`. The request's own body is not used, only `payload`.
     ///
-    /// The cost depends on the request alone, not on the secret or on where two signatures differ.
+    /// The cost depends on the request alone, not on the secret or on where the two signatures differ.
     pub(super) fn is_of(
         &self,
         secret: &str,
@@ -381,8 +386,8 @@ impl Signature {
         let query = without_signature(request.uri.query())?;
         let separator = if query.is_empty() { "" } else { "?" };
         let uri = format!("http://{host}{}{separator}{query}", request.uri.path());
-        // The crate panics on a request without an authority; a host that is none gives a URI that does not parse, or
-        // one whose path begins elsewhere.
+        // The crate panics on a request without an authority. An invalid host gives a URI that does not parse, or one
+        // whose path begins elsewhere.
         let parsed: Uri = uri.parse().ok()?;
         parsed.authority().filter(|_| parsed.path() == request.uri.path())?;
         let signable = SignableRequest::new(request.method.as_str(), uri, headers.into_iter(), body).ok()?;
@@ -414,12 +419,15 @@ fn invalid(message: &'static str) -> SignatureError {
     SignatureError::Invalid(message.into())
 }
 
-/// The one value of a header, if it is there.
+/// Returns the value of a header, if the request has the header.
+///
+/// # Errors
+/// Returns [`SignatureError::Incomplete`] if the header is repeated or not ASCII.
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, SignatureError> {
     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return Ok(None) };
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(incomplete("a header that the signature needs is there twice")),
+        (_, Some(_)) => Err(incomplete("a header that the signature needs is repeated")),
         (Some(value), None) => {
             value.to_str().map(Some).map_err(|_| incomplete("a header of the signature is not ASCII"))
         }
@@ -431,7 +439,8 @@ fn query_parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, 
     url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
 }
 
-/// The raw query string without its signature. `None` if some of it is not UTF-8: that would have two spellings.
+/// Removes the signature from a raw query string. Returns `None` if the query string is not UTF-8, because then it has
+/// two spellings.
 fn without_signature(query: Option<&str>) -> Option<String> {
     let query = query.unwrap_or_default();
     percent_decode_str(query).decode_utf8().ok()?;
@@ -439,7 +448,7 @@ fn without_signature(query: Option<&str>) -> Option<String> {
     Some(query.split('&').filter(|pair| !is_signature(pair)).collect::<Vec<_>>().join("&"))
 }
 
-/// A moment in the form of `X-Amz-Date`: `20261120T120000Z`.
+/// Parses a time in the form of `X-Amz-Date`: `20261120T120000Z`.
 pub fn moment(date_time: &str) -> Option<Timestamp> {
     let moment = PrimitiveDateTime::parse(date_time, AMZ_DATE).ok()?.assume_utc().unix_timestamp();
     u64::try_from(moment).ok().and_then(|seconds| seconds.checked_mul(1000)).map(Timestamp)

@@ -1,4 +1,4 @@
-//! Recorded requests of AWS's SDKs verify; everything else does not.
+//! Recorded requests of AWS's SDKs pass verification; changed ones do not.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
-/// A request that can be changed before it is looked at.
+/// A request that a test changes before it is verified.
 #[derive(Clone, Debug)]
 struct Request {
     method: Method,
@@ -19,7 +19,7 @@ struct Request {
 }
 
 impl Request {
-    /// A recorded request, at the time when it was signed.
+    /// Parses a recorded request and takes the time when it was signed as the present.
     fn recorded(text: &[u8]) -> Self {
         let end = text.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
         let head = std::str::from_utf8(&text[..end]).expect("text");
@@ -143,7 +143,7 @@ fn recorded_requests_of_all_sdks_verify_with_their_key_and_no_other() {
     }
 }
 
-/// Why a request was not accepted, in short.
+/// Returns the reason why a request was refused, in one or two words.
 fn refused(request: &Request) -> &'static str {
     match request.verify(SECRET) {
         Ok(true) => "accepted",

@@ -1,7 +1,7 @@
-//! A JSON Web Token, from its text to its claims. Pure: keys and time come in.
+//! Parsing and verification of JSON Web Tokens. Pure code: the caller passes keys and time.
 //!
-//! Order matters: the form, then the signature with the key that the issuer names, then time, issuer and audience; no
-//! claim is used for anything before all of that is right.
+//! The order matters: first the form, then the signature with the issuer's key, then issuer, audience and time. No
+//! claim is used for anything else before all of these are right.
 //!
 //! Source: RFC 7515 (JWS), RFC 7519 (JWT), RFC 8725 (best practices); AWS, "Control access to HTTP APIs with JWT
 //! authorizers".
@@ -21,19 +21,19 @@ use super::key_set::{Algorithm, Key};
 use crate::clock::Timestamp;
 use crate::json;
 
-/// Longest token that is looked at, in bytes.
+/// Longest token, in bytes.
 pub(super) const TOKEN_MAX_BYTES: usize = 16 * 1024;
 
-/// How far an issuer's clock may be ahead of the gateway's, for `nbf` and `iat`.
+/// Largest lead of an issuer's clock over the gateway's, for `nbf` and `iat`.
 const LEEWAY_SECONDS: f64 = 30.0;
 
-/// The last second of the year 9999: a later `exp` is a mistake or a trick.
+/// The last second of the year 9999. A later `exp` is a mistake or an attack.
 const MOMENT_MAX: f64 = 253_402_300_799.0;
 
-/// Why a token does not count.
+/// The reason why a token is not valid.
 #[derive(Clone, Debug, Error)]
 pub enum TokenError {
-    #[error("the identity source holds no token")]
+    #[error("the identity source contains no token")]
     Missing,
     #[error("the token is malformed: {0}")]
     Malformed(&'static str),
@@ -45,7 +45,7 @@ pub enum TokenError {
     WrongAlgorithm,
     #[error("the token's signature is wrong")]
     Signature,
-    #[error("the token is of another issuer")]
+    #[error("the token is from another issuer")]
     Issuer,
     #[error("the token is for another audience")]
     Audience,
@@ -55,18 +55,18 @@ pub enum TokenError {
     NotYet,
     #[error("the claim `{0}` is missing or malformed")]
     Claim(&'static str),
-    #[error("the issuer's keys could not be had")]
+    #[error("the issuer's keys could not be fetched")]
     Issuers(#[source] Arc<IssuerError>),
 }
 
 impl TokenError {
-    /// Whether the issuer, not the token, is to blame.
+    /// Returns true if the issuer, not the token, is at fault.
     pub(super) fn is_issuers(&self) -> bool {
         matches!(self, TokenError::Issuers(_))
     }
 }
 
-/// A token whose form is right and of which nothing else is known.
+/// A well-formed token that has not been verified.
 #[derive(Debug)]
 pub(super) struct Unverified<'t> {
     pub(super) algorithm: Algorithm,
@@ -76,7 +76,7 @@ pub(super) struct Unverified<'t> {
     claims: &'t str,
 }
 
-/// Whom a token must be from, and for whom.
+/// The required issuer and audience of a token, and the present time.
 #[derive(Debug)]
 pub(super) struct Expected<'a> {
     pub(super) issuer: &'a str,
@@ -84,7 +84,7 @@ pub(super) struct Expected<'a> {
     pub(super) now: Timestamp,
 }
 
-/// The claims of a token that is genuine and of now.
+/// The claims of a verified token.
 #[derive(Debug)]
 pub(super) struct Claims {
     claims: Map<String, Value>,
@@ -97,7 +97,7 @@ struct Header {
     kid: Option<String>,
     cty: Option<String>,
     typ: Option<String>,
-    // Each of these changes what the rest means, and none is understood here.
+    // Each of these changes the meaning of the rest, and none is supported.
     crit: Option<Value>,
     enc: Option<Value>,
     zip: Option<Value>,
@@ -105,7 +105,11 @@ struct Header {
 }
 
 impl<'t> Unverified<'t> {
-    /// Reads the form. `jku`, `x5u`, `jwk` and `x5c` are not looked at: keys come from the configured issuer alone.
+    /// Parses a token. `jku`, `x5u`, `jwk` and `x5c` are ignored: keys come from the configured issuer alone.
+    ///
+    /// # Errors
+    /// Returns [`TokenError::Malformed`] if it is not an access token in three parts, and [`TokenError::Algorithm`] if
+    /// its algorithm is not allowed.
     pub(super) fn read(token: &'t str) -> Result<Self, TokenError> {
         if token.len() > TOKEN_MAX_BYTES {
             return Err(TokenError::Malformed("it is too long"));
@@ -115,32 +119,35 @@ impl<'t> Unverified<'t> {
             let found = [parts.next()?, parts.next()?, parts.next()?];
             parts.next().is_none().then_some(found)
         };
-        let [header, claims, signature] = parts().ok_or(TokenError::Malformed("it has not three parts"))?;
+        let [header, claims, signature] = parts().ok_or(TokenError::Malformed("it does not have three parts"))?;
         if signature.is_empty() {
             return Err(TokenError::Malformed("it is not signed"));
         }
         let header: Header = serde_json::from_value(Value::Object(object(header)?))
-            .map_err(|_| TokenError::Malformed("its header is not one of a signed token"))?;
+            .map_err(|_| TokenError::Malformed("its header is not that of a signed token"))?;
         if [&header.crit, &header.enc, &header.zip, &header.b64].into_iter().any(Option::is_some) {
-            return Err(TokenError::Malformed("its header asks for what is not supported"));
+            return Err(TokenError::Malformed("its header requires an unsupported extension"));
         }
         if header.cty.is_some_and(|cty| cty.eq_ignore_ascii_case("jwt")) {
-            return Err(TokenError::Malformed("it holds another token"));
+            return Err(TokenError::Malformed("it contains another token"));
         }
         if header.typ.is_some_and(|typ| !is_access_token(&typ)) {
-            return Err(TokenError::Malformed("its typ is that of a token for something else"));
+            return Err(TokenError::Malformed("its typ is not that of an access token"));
         }
         let algorithm = Algorithm::parse(&header.alg).ok_or(TokenError::Algorithm)?;
         let signing_input = &token[..token.len() - signature.len() - 1];
         Ok(Unverified { algorithm, kid: header.kid, signing_input, signature, claims })
     }
 
-    /// Checks the signature, and only then reads the claims and checks those that say whether they count.
+    /// Checks the signature with `key`, and only then reads the claims and checks issuer, audience and times.
+    ///
+    /// # Errors
+    /// Returns the [`TokenError`] of the first check that fails.
     pub(super) fn verify(&self, key: &Key, expected: &Expected<'_>) -> Result<Claims, TokenError> {
         if key.algorithm != self.algorithm {
             return Err(TokenError::WrongAlgorithm);
         }
-        // Base64 with unused bits that are not zero would be a second spelling of the same signature.
+        // Base64 whose unused bits are not zero would be a second spelling of the same signature.
         if URL_SAFE_NO_PAD.decode(self.signature).is_err() {
             return Err(TokenError::Malformed("its signature is not base64url"));
         }
@@ -169,15 +176,16 @@ impl<'t> Unverified<'t> {
     }
 }
 
-/// Returns `true` if a `typ` is that of an access token: `JWT`, or `at+jwt` of RFC 9068. An issuer signs other kinds
-/// with the same key, such as logout tokens and security events.
+/// Returns true if `typ` is that of an access token: `JWT`, or `at+jwt` of RFC 9068. An issuer signs other tokens with
+/// the same key, such as logout tokens and security events.
 fn is_access_token(typ: &str) -> bool {
-    // "application/" may be left out (RFC 7515, section 4.1.9), and media types have no case.
+    // "application/" may be left out (RFC 7515, section 4.1.9), and media types are compared without regard to case.
     let typ = typ.to_ascii_lowercase();
     matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
-/// `aud` is text or a list of texts; without it AWS looks at `client_id`.
+/// Checks that `aud`, a text or a list of texts, names one of `wanted`. Without `aud` it checks `client_id`, as AWS
+/// does.
 fn check_audience(claims: &Map<String, Value>, wanted: &[String]) -> Result<(), TokenError> {
     let is_wanted = |value: &Value| value.as_str().is_some_and(|value| wanted.iter().any(|wanted| wanted == value));
     let found = match claims.get("aud") {
@@ -189,7 +197,7 @@ fn check_audience(claims: &Map<String, Value>, wanted: &[String]) -> Result<(), 
     if found { Ok(()) } else { Err(TokenError::Audience) }
 }
 
-/// Seconds since 1970.
+/// Returns a claim that is a time, in seconds since 1970.
 fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, TokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_f64().filter(|seconds| (0.0..=MOMENT_MAX).contains(seconds));
@@ -197,7 +205,7 @@ fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>
 }
 
 impl Claims {
-    /// The scopes: `scope`, text with blanks between them, or `scp`, which may be a list.
+    /// Returns the scopes: from `scope`, separated by blanks, or from `scp`, which may be a list.
     pub(super) fn scopes(&self) -> Vec<&str> {
         match self.claims.get("scope").or_else(|| self.claims.get("scp")) {
             Some(Value::String(scopes)) => scopes.split(' ').filter(|scope| !scope.is_empty()).collect(),
@@ -210,7 +218,7 @@ impl Claims {
         self.claims.get("sub").and_then(Value::as_str)
     }
 
-    /// All claims as text, as AWS shows them: a list is `[a b]`, an object its JSON.
+    /// Returns all claims as text, as AWS shows them: a list is `[a b]`, an object its JSON.
     pub(super) fn as_text(&self) -> Box<[(Box<str>, Box<str>)]> {
         let text = |value: &Value| match value {
             Value::String(text) => text.clone(),
@@ -224,7 +232,7 @@ impl Claims {
     }
 }
 
-/// A part of a token: base64url of a JSON object in which no name stands twice.
+/// Decodes a part of a token: base64url of a JSON object without repeated names.
 fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("a part of it is not base64url"))?;
     let Unambiguous(object) =
@@ -232,7 +240,7 @@ fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     Ok(object)
 }
 
-/// A JSON object without repeated names: of two `aud`, others might read the other one.
+/// A JSON object without repeated names. Of two `aud`, another program might read the other one.
 struct Unambiguous(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -250,7 +258,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
                 let mut map = Map::new();
                 while let Some((name, value)) = members.next_entry::<String, Value>()? {
                     if map.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a name stands there twice"));
+                        return Err(A::Error::custom("a name is repeated"));
                     }
                 }
                 Ok(map)

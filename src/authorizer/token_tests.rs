@@ -1,4 +1,4 @@
-//! Genuine tokens count; everything else does not.
+//! Genuine tokens are accepted; all others are refused.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -30,7 +30,7 @@ fn signer(kid: &str) -> Signer {
     }
 }
 
-/// The public half of the RSA key: the first two integers of PKCS #1 behind the version.
+/// Returns the public half of the RSA key: the first two integers of PKCS #1 after the version.
 fn rsa_jwk(kid: &str, alg: Option<&str>) -> Value {
     // SEQUENCE (4), version (3), INTEGER (4) with 257 bytes, INTEGER (2) with 3 bytes.
     let modulus = URL_SAFE_NO_PAD.encode(&RSA[12..268]);
@@ -98,10 +98,10 @@ fn claims_are_checked_one_by_one() {
     with("aud", json!({ "chat": true }), "the claim `aud` is missing or malformed");
     with("aud", json!(null), "the claim `aud` is missing or malformed");
     without("aud", "the token is for another audience");
-    with("iss", json!("https://id.example.com/"), "the token is of another issuer");
-    with("iss", json!("https://evil.example.com"), "the token is of another issuer");
-    with("iss", json!([ISSUER]), "the token is of another issuer");
-    without("iss", "the token is of another issuer");
+    with("iss", json!("https://id.example.com/"), "the token is from another issuer");
+    with("iss", json!("https://evil.example.com"), "the token is from another issuer");
+    with("iss", json!([ISSUER]), "the token is from another issuer");
+    without("iss", "the token is from another issuer");
     with("exp", json!(1_790_000_000), "the token has expired");
     with("exp", json!(1_789_999_999), "the token has expired");
     with("exp", json!(1_790_000_000.5), "accepted");
@@ -137,7 +137,7 @@ fn claims_are_checked_one_by_one() {
     check(&format!("{text}{text}"), malformed);
     check("null", malformed);
     check("", malformed);
-    check("{}", "the token is of another issuer");
+    check("{}", "the token is from another issuer");
 }
 
 #[test]
@@ -164,23 +164,23 @@ fn headers_are_checked_before_anything_else() {
     check(r#"{"alg":"ES256","kid":"two"}"#, "the token's key is not among the issuer's keys");
     check(r#"{"alg":"ES256","kid":"ONE"}"#, "the token's key is not among the issuer's keys");
     check(r#"{"alg":"ES256","kid":""}"#, "the token's key is not among the issuer's keys");
-    let not_signed = "the token is malformed: its header is not one of a signed token";
+    let not_signed = "the token is malformed: its header is not that of a signed token";
     check(r#"{"kid":"one"}"#, not_signed);
     check(r#"{"alg":["ES256"],"kid":"one"}"#, not_signed);
     check(r#"{"alg":null,"kid":"one"}"#, not_signed);
     check(r#"{"alg":"ES256","kid":1}"#, not_signed);
-    let unsupported = "the token is malformed: its header asks for what is not supported";
+    let unsupported = "the token is malformed: its header requires an unsupported extension";
     check(r#"{"alg":"ES256","kid":"one","crit":["exp"]}"#, unsupported);
     check(r#"{"alg":"ES256","kid":"one","b64":false}"#, unsupported);
     check(r#"{"alg":"ES256","kid":"one","enc":"A256GCM"}"#, unsupported);
     check(r#"{"alg":"ES256","kid":"one","zip":"DEF"}"#, unsupported);
-    check(r#"{"alg":"ES256","kid":"one","cty":"JWT"}"#, "the token is malformed: it holds another token");
+    check(r#"{"alg":"ES256","kid":"one","cty":"JWT"}"#, "the token is malformed: it contains another token");
     let twice = "the token is malformed: a part of it is not one JSON object";
     check(r#"{"alg":"ES256","alg":"none","kid":"one"}"#, twice);
     check(r#"{"alg":"ES256","kid":"one","kid":"two"}"#, twice);
     check("{", twice);
 
-    // A key in the header is nobody's but the sender's.
+    // A key in the header is the sender's own and proves nothing.
     let evil = signer("one");
     let header = json!({ "alg": "ES256", "kid": "one", "jwk": evil.jwk }).to_string();
     let token = sign(&header, &claims().to_string(), &evil.key, Algorithm::ES256);
@@ -201,9 +201,9 @@ fn a_token_that_was_touched_does_not_count() {
     let spaced = HEADER.replace(':', ": ");
     check(&format!("{}.{body}.{signature}", encode(&spaced)), wrong);
     check(&format!("{header}.{body}."), "the token is malformed: it is not signed");
-    check(&format!("{header}.{body}"), "the token is malformed: it has not three parts");
-    check(&format!("{token}.x"), "the token is malformed: it has not three parts");
-    check("", "the token is malformed: it has not three parts");
+    check(&format!("{header}.{body}"), "the token is malformed: it does not have three parts");
+    check(&format!("{token}.x"), "the token is malformed: it does not have three parts");
+    check("", "the token is malformed: it does not have three parts");
     check("..", "the token is malformed: it is not signed");
     check(&format!("{header}.{body}.{}", &signature[..40]), wrong);
     check(&format!("{header}.{body}.{}", URL_SAFE_NO_PAD.encode([0; 64])), wrong);

@@ -11,24 +11,24 @@ use crate::clock::Timestamp;
 use crate::limits::Throttle;
 use crate::problem::Problem;
 
-/// What each API key may do on each stage.
+/// The usage plans of all API keys on all stages.
 #[derive(Debug, Default)]
 pub(super) struct UsagePlans {
-    /// By API, stage and the key's id.
+    /// Usages by API id, stage name and key id.
     apis: HashMap<Box<str>, HashMap<Box<str>, KeyUsages>>,
 }
 
-/// By the key's id.
+/// The usages of one stage by key id.
 type KeyUsages = HashMap<Box<str>, Arc<Usage>>;
 
-/// What one key may do by one plan, on all stages of the plan together.
+/// The limits and counts of one key under one plan, for all stages of the plan together.
 #[derive(Debug)]
 pub(super) struct Usage {
     plan: Box<str>,
     api_key: Box<str>,
     throttle: Option<Throttle>,
     quota: Option<QuotaSettings>,
-    /// Of the present period.
+    /// Key of the count of the present period.
     quota_key: ArcSwapOption<QuotaKey>,
 }
 
@@ -87,14 +87,14 @@ impl UsagePlans {
         UsagePlans { apis: usages }
     }
 
-    /// What a key may do on a stage; `None` if it has no plan there.
+    /// Returns the usage of a key on a stage, or `None` if the key has no plan there.
     pub(super) fn usage(&self, api_id: &str, stage: &str, api_key: &str) -> Option<&Arc<Usage>> {
         self.apis.get(api_id)?.get(stage)?.get(api_key)
     }
 }
 
 impl Usage {
-    /// Counts one connect, message or post. What the rate turns away does not count against the quota.
+    /// Counts one connect, message or post. A use that exceeds the rate is not counted against the quota.
     pub(super) fn take(&self, quotas: &dyn QuotaStore, now: Timestamp) -> Counted {
         if self.throttle.as_ref().is_some_and(|throttle| !throttle.admit()) {
             return Counted::Now(Err(UsageExceeded::Throttle));

@@ -1,11 +1,11 @@
-/// A text with `*` for any characters and `?` for exactly one.
+/// A pattern in which `*` stands for any characters and `?` for exactly one.
 ///
-/// Matching never goes back over a `*`: each piece between two of them is looked for once, from the left, where the
-/// piece before it ended. Without `?` the time is linear in the text, whatever the pattern; a piece with `?` costs at
-/// most the text times that piece.
+/// Matching never backtracks over a `*`: each piece between two stars is searched once, from the left, after the end of
+/// the previous piece. Without `?` the time is linear in the length of the text for every pattern. A piece with `?`
+/// takes at most the length of the text times the length of the piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wildcard {
-    /// The pieces between the stars; a pattern without a star is one piece.
+    /// Pieces between the stars. A pattern without a star is one piece.
     pieces: Box<[Piece]>,
 }
 
@@ -17,7 +17,7 @@ struct Piece {
 }
 
 impl Wildcard {
-    /// Reads a pattern. Every text is one.
+    /// Compiles a pattern. Every text is a valid pattern.
     pub fn new(pattern: &str) -> Self {
         let piece = |text: &str| Piece {
             text: text.into(),
@@ -27,7 +27,7 @@ impl Wildcard {
         Wildcard { pieces: pattern.split('*').map(piece).collect() }
     }
 
-    /// Whether the pattern covers the whole of `text`.
+    /// Returns true if the pattern matches the whole of `text`.
     pub fn matches(&self, text: &str) -> bool {
         let (first, rest) = match &*self.pieces {
             [] => return text.is_empty(),
@@ -50,7 +50,7 @@ impl Wildcard {
 }
 
 impl Piece {
-    /// How many bytes of `text` the piece covers from its start.
+    /// Returns the number of bytes that the piece matches at the start of `text`.
     fn at_start_of(&self, text: &str) -> Option<usize> {
         if !self.has_question_mark {
             return text.starts_with(&*self.text).then_some(self.text.len());
@@ -65,7 +65,7 @@ impl Piece {
         Some(text.len() - rest.as_str().len())
     }
 
-    /// The end of the first place in `text` that the piece covers.
+    /// Returns the end of the first match of the piece in `text`.
     fn find_in(&self, text: &str) -> Option<usize> {
         if !self.has_question_mark {
             return text.find(&*self.text).map(|at| at + self.text.len());
@@ -136,7 +136,7 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(2));
     }
 
-    /// The plain reading, by trying everything.
+    /// Matches by trying every possibility.
     fn tried(pattern: &[char], text: &[char]) -> bool {
         match pattern {
             [] => text.is_empty(),

@@ -53,7 +53,7 @@ fn authorizers_that_cannot_work() {
     changed(
         session,
         "authorizerUri: 'ftp://x/'",
-        &["5: apis.chat.authorizers.session.authorizerUri: `ftp://x/` is no `http://` or `https://` URL"],
+        &["5: apis.chat.authorizers.session.authorizerUri: `ftp://x/` is not an `http://` or `https://` URL"],
     );
     changed(
         session,
@@ -117,7 +117,7 @@ fn routes_that_ask_for_what_there_is_not() {
     changed(
         connect,
         "authorizationType: JWT, authorizerId: session",
-        &["9: apis.chat.routes.$connect.authorizerId: `session` is of another type"],
+        &["9: apis.chat.routes.$connect.authorizerId: `session` has another type"],
     );
     changed(
         connect,
@@ -156,7 +156,7 @@ fn keys_and_plans_that_do_not_fit() {
     );
     below(
         "credentials: { a: { accessKeyId: A, secretAccessKey: x, sessionToken: x, expiration: soon } }",
-        &["13: credentials.a.expiration: `soon` is no moment"],
+        &["13: credentials.a.expiration: `soon` is not an RFC 3339 time"],
     );
     below(
         "credentials: { a: { accessKeyId: A, secretAccessKey: x, expiration: 2026-12-31T00:00:00Z } }",

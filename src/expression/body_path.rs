@@ -5,17 +5,20 @@ use super::path::{self, Extent, Scanner, Step};
 use super::selection::Variables;
 use super::{EXPRESSION_MAX_BYTES, text};
 
-/// The path of one value in a message: what follows `route.request.body.` in a request parameter mapping, such as
+/// The path of one value in a message: the text after `route.request.body.` in a request parameter mapping, such as
 /// `user.id`, `items[0].name` or `['a b']`. A path that begins in an array begins with its index: `[0].name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyPath {
-    /// The one path, as variable 0.
+    /// Variables with the one path as variable 0.
     variables: Variables,
 }
 
 impl BodyPath {
     /// Compiles a path of at most [`EXPRESSION_MAX_BYTES`] bytes and [`super::PATH_STEPS_MAX`] steps. Names without
-    /// quotes hold letters, digits, `_`, `-` and `$`.
+    /// quotes consist of letters, digits, `_`, `-` and `$`.
+    ///
+    /// # Errors
+    /// Returns the first mistake in the path.
     pub fn parse(path: &str) -> Result<Self, ExpressionError> {
         if path.is_empty() {
             return Err(Problem::ExpectedPath.at(0));
@@ -40,8 +43,8 @@ impl BodyPath {
         Ok(BodyPath { variables })
     }
 
-    /// The value at the path as text, by the rules of [`super::SelectionExpression`]. `None` if the message has no
-    /// such value or is not JSON: then there is nothing to map.
+    /// Returns the value at the path as text, by the rules of [`super::SelectionExpression`]. Returns `None` if the
+    /// message has no such value or is not JSON: then there is nothing to map.
     pub fn evaluate<'m>(&self, message: &'m str) -> Option<Cow<'m, str>> {
         let mut values = [None];
         self.variables.select(message, &mut values).ok()?;

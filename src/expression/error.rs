@@ -1,19 +1,19 @@
 use super::{EXPRESSION_MAX_BYTES, PATH_STEPS_MAX};
 
-/// Why a text is not an expression, and where.
+/// The reason why a text is not an expression, and the place in the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {problem}")]
 pub struct ExpressionError {
-    /// The place, in bytes from the start of the text; the first byte is column 1.
+    /// Column of the place, in bytes; the first byte is column 1.
     pub column: usize,
-    /// What is wrong there, and what is allowed.
+    /// Mistake at the place, and the allowed forms.
     pub problem: ExpressionProblem,
 }
 
-/// What can be wrong in a selection expression or a body path.
+/// The mistakes in a selection expression or a body path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionProblem {
-    #[error("there is nothing here; write something like `$request.body.action`, or a fixed key")]
+    #[error("the expression is empty; write a variable such as `$request.body.action`, or a fixed key")]
     Empty,
     #[error("the text is longer than {EXPRESSION_MAX_BYTES} bytes")]
     TooLong,
@@ -38,7 +38,7 @@ pub enum ExpressionProblem {
     ExpectedBracket,
     #[error("the quoted name has no closing quote")]
     UnclosedQuote,
-    #[error("in a quoted name `\\` stands only before a quote or another `\\`")]
+    #[error("in a quoted name `\\` is allowed only before a quote or another `\\`")]
     UnknownEscape,
     #[error("an index is a number from 0 without leading zeros, such as `[0]`")]
     BadIndex,
@@ -47,7 +47,7 @@ pub enum ExpressionProblem {
 }
 
 impl ExpressionProblem {
-    /// This problem at the byte offset `offset`.
+    /// Builds the error of this problem at the byte offset `offset`.
     pub(super) fn at(self, offset: usize) -> ExpressionError {
         ExpressionError { column: offset + 1, problem: self }
     }

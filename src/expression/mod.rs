@@ -1,20 +1,22 @@
-//! The small languages that an API's author writes: what they select from a message, and what they put into a
-//! call. Pure: text is compiled once, when the configuration is loaded, and evaluated for each message.
+//! The expressions in the configuration of an API: they select values from messages, and map values into calls to
+//! backends. Pure code: an expression is compiled once, when the configuration is loaded, and evaluated for each
+//! message.
 //!
-//! - [`SelectionExpression`] turns a message into a key: `$request.body.action`.
-//! - [`BodyPath`] takes one value out of a message: the path after `route.request.body.`.
-//! - [`Destination`], [`Source`] and [`RouteParameter`] are the two sides of a request parameter mapping and what a
-//!   route declares; [`TakenNames`] are the names that a call has from them, so that no client's part has them too.
-//! - [`UriTemplate`] is an integration URI with `${stageVariables.name}` in it.
+//! - [`SelectionExpression`] selects a key from a message: `$request.body.action`.
+//! - [`BodyPath`] selects one value from a message: the path after `route.request.body.`.
+//! - [`Destination`] and [`Source`] are the two sides of a request parameter mapping, [`RouteParameter`] is a parameter
+//!   that a route declares. [`TakenNames`] are the names that the gateway sets in a call; a client's headers and query
+//!   parameters with these names are left out.
+//! - [`UriTemplate`] is an integration URI that contains `${stageVariables.name}`.
 //!
-//! Selecting reads a message once, as a stream, and goes into the values that the paths name and no others: time is
-//! linear in the message, and neither its depth nor its size costs stack. A message is JSON if serde_json can skip
-//! over it: a number of any size is fine (`1e999` keeps its spelling), and so is a byte order mark before the value;
-//! anything after it is not. So whether a message is JSON does not depend on the paths. Half of a surrogate pair
-//! (`"\ud800"`) is U+FFFD where it is selected.
+//! Selection reads a message once, as a stream, and decodes only the values that the paths name. Time is linear in the
+//! size of the message; neither its depth nor its size costs stack. A message is JSON if serde_json can skip over it. A
+//! number may have any size (`1e999` keeps its spelling), and a byte order mark may precede the value; nothing may
+//! follow it. So the paths have no influence on whether a message is JSON. Half of a surrogate pair (`"\ud800"`)
+//! becomes U+FFFD where it is selected.
 //!
-//! Differs from AWS: AWS documents neither the JSON path dialect nor how objects become text. Here a path is made of
-//! names and indexes alone, and an object, or a list inside a list, becomes its own JSON text without the blanks.
+//! Differs from AWS: AWS documents neither its JSON path dialect nor how objects become text. Here a path consists of
+//! names and indexes only, and an object, or a list inside a list, becomes its own JSON text without blanks.
 
 mod body_path;
 mod error;

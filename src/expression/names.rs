@@ -32,7 +32,7 @@ impl TakenNames {
         taken
     }
 
-    /// Tells whether a header has one of these names.
+    /// Returns true if a header has one of these names.
     pub fn has_header(&self, name: &HeaderName) -> bool {
         !self.headers.is_empty() && {
             let key = header_key(name.as_str());
@@ -52,7 +52,7 @@ impl TakenNames {
 }
 
 /// Folds the names of a header that some backend reads as one: WSGI, CGI, PHP and Rack turn both `X-User` and `x_user`
-/// into `HTTP_X_USER`, and some do so with every character that is no letter and no digit.
+/// into `HTTP_X_USER`, and some do so with every character that is neither a letter nor a digit.
 ///
 /// A name of small letters, digits and `-` alone is its own key.
 pub fn header_key(name: &str) -> Cow<'_, str> {
@@ -65,7 +65,7 @@ pub fn header_key(name: &str) -> Cow<'_, str> {
 }
 
 /// Folds the decoded names of a query parameter that some backend reads as one: PHP writes `.` and blanks as `_`, drops
-/// blanks before a name and ends it at a NUL; PHP, Rack and Node's `qs` end it at `[`; ASP.NET minds no case.
+/// blanks before a name and ends it at a NUL; PHP, Rack and Node's `qs` end it at `[`; ASP.NET ignores case.
 pub fn parameter_key(name: &str) -> String {
     let name = name.trim_start_matches(' ');
     let end = name.find(['[', '\0']).filter(|end| *end > 0).unwrap_or(name.len());
@@ -89,7 +89,7 @@ pub fn count_parameters(query: &str, name: &str) -> usize {
     parameters(query).filter(|(other, _)| *other == key).count()
 }
 
-/// Splits a query string into its parameters: the key of each, and its text with the separator behind it.
+/// Splits a query string into its parameters: the key of each, and its text with the separator after it.
 fn parameters(query: &str) -> impl Iterator<Item = (String, &str)> {
     query.split_inclusive(SEPARATORS).map(|text| {
         let name = text.trim_end_matches(SEPARATORS);

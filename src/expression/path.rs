@@ -1,9 +1,9 @@
 use super::error::{ExpressionError, ExpressionProblem as Problem};
 
-/// Most steps of one path: `a.b[0]` has three. It bounds the stack that selecting needs.
+/// Most steps of one path: `a.b[0]` has three. The number limits the stack that selection needs.
 pub const PATH_STEPS_MAX: usize = 32;
 
-/// One step from a value to a value inside it.
+/// A step from a value to a value inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The member of an object with this name.
@@ -12,12 +12,12 @@ pub(super) enum Step {
     Index(usize),
 }
 
-/// How the end of a path is known, which decides what a name without quotes may hold.
+/// The rule for the end of a path, which decides the characters of a name without quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// The path ends where something follows that cannot be part of it.
+    /// The path ends before the first character that cannot be part of it.
     Open,
-    /// The path is delimited from outside, so that a name may also hold `$`.
+    /// The path has a delimiter after it, so a name may also contain `$`.
     Delimited,
 }
 
@@ -27,7 +27,7 @@ impl Extent {
     }
 }
 
-/// A place in a text that is being parsed.
+/// A position in a text that is being parsed.
 #[derive(Clone, Debug)]
 pub(super) struct Scanner<'t> {
     text: &'t str,
@@ -39,7 +39,7 @@ impl<'t> Scanner<'t> {
         Scanner { text, offset: 0 }
     }
 
-    /// Bytes before the place.
+    /// Returns the position: the number of bytes before it.
     pub(super) fn offset(&self) -> usize {
         self.offset
     }
@@ -48,14 +48,14 @@ impl<'t> Scanner<'t> {
         self.rest().chars().next()
     }
 
-    /// The next character; the place moves behind it.
+    /// Returns the next character and moves past it.
     pub(super) fn next(&mut self) -> Option<char> {
         let character = self.peek()?;
         self.offset += character.len_utf8();
         Some(character)
     }
 
-    /// Whether `expected` was next; if so the place moves behind it.
+    /// Moves past `expected` if it is next. Returns true if it was.
     pub(super) fn eat(&mut self, expected: &str) -> bool {
         let found = self.rest().starts_with(expected);
         if found {
@@ -64,7 +64,7 @@ impl<'t> Scanner<'t> {
         found
     }
 
-    /// The characters up to the first that `is_wanted` refuses.
+    /// Returns the characters up to the first that `is_wanted` refuses, and moves past them.
     pub(super) fn take_while(&mut self, is_wanted: impl Fn(char) -> bool) -> &'t str {
         let rest = self.rest();
         let taken = &rest[..rest.find(|character| !is_wanted(character)).unwrap_or(rest.len())];
@@ -77,7 +77,7 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// Reads the steps at the scanner's place: `.a['b c'][0]`. There may be none.
+/// Parses the steps at the scanner's position: `.a['b c'][0]`. There may be none.
 pub(super) fn steps(scanner: &mut Scanner<'_>, extent: Extent) -> Result<Vec<Step>, ExpressionError> {
     let mut steps = Vec::new();
     loop {
@@ -95,7 +95,7 @@ pub(super) fn steps(scanner: &mut Scanner<'_>, extent: Extent) -> Result<Vec<Ste
     }
 }
 
-/// Reads a name without quotes.
+/// Parses a name without quotes.
 pub(super) fn name(scanner: &mut Scanner<'_>, extent: Extent) -> Result<Box<str>, ExpressionError> {
     let start = scanner.offset();
     let name = scanner.take_while(|character| extent.is_in_name(character));
@@ -110,7 +110,7 @@ pub(super) fn name(scanner: &mut Scanner<'_>, extent: Extent) -> Result<Box<str>
     Err(problem.at(start))
 }
 
-/// Reads what stands between brackets, and the closing one.
+/// Parses a name or index in brackets, up to and including the closing bracket.
 fn selector(scanner: &mut Scanner<'_>) -> Result<Step, ExpressionError> {
     let start = scanner.offset();
     let step = match scanner.peek() {

@@ -1,18 +1,18 @@
-//! What holds for every expression and every message, tried on generated ones.
+//! Properties that hold for every expression and every message, tested with generated ones.
 
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 
-/// A path as `Value` is walked.
+/// A step of a path through a `Value`.
 #[derive(Clone, Debug)]
 enum Step {
     Name(String),
     Index(usize),
 }
 
-/// Walks a document that is built in memory: the plain reading of what a path means.
+/// Follows `path` through a document in memory: the simplest implementation of a path.
 fn at<'v>(value: &'v Value, path: &[Step]) -> Option<&'v Value> {
     path.iter().try_fold(value, |value, step| match step {
         Step::Name(name) => value.as_object()?.get(name),
@@ -31,7 +31,7 @@ fn item_text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Whether `Value` keeps how the value was spelled: it drops equal names and rewrites escapes inside objects.
+/// Returns true if `Value` keeps the spelling of the value. It drops repeated names and rewrites escapes in objects.
 fn keeps_spelling(value: &Value) -> bool {
     match value {
         Value::Object(_) => false,
@@ -48,7 +48,7 @@ fn expression_of(path: &[Step]) -> String {
     format!("${{request.body{}}}", steps.collect::<String>())
 }
 
-/// Few names, so that paths hit and names repeat.
+/// Generates one of a few names, so that paths find values and names repeat.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof!["[abc]", Just("é".to_owned()), Just("'\\\"".to_owned()), Just(String::new())]
 }
@@ -57,7 +57,7 @@ fn path() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![name().prop_map(Step::Name), (0..4usize).prop_map(Step::Index)], 1..5)
 }
 
-/// A JSON string, some of its characters escaped although they need not be.
+/// Generates a JSON string, with or without unnecessary escapes.
 fn string(content: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     (content, any::<bool>()).prop_map(|(content, escaped)| {
         if !escaped {
@@ -68,7 +68,7 @@ fn string(content: impl Strategy<Value = String>) -> impl Strategy<Value = Strin
     })
 }
 
-/// JSON text with blanks, escapes and repeated names.
+/// Generates JSON text with blanks, escapes and repeated names.
 fn document() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         any::<i64>().prop_map(|number| number.to_string()),
@@ -89,7 +89,7 @@ fn document() -> impl Strategy<Value = String> {
     })
 }
 
-/// Text that often looks like an expression.
+/// Generates text that often looks like an expression.
 fn expression_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("$request.body".to_owned()),
@@ -163,7 +163,7 @@ proptest! {
     }
 }
 
-/// Runs `test` with so little stack that recursion over the depth of a message would overflow it.
+/// Runs `test` on a stack that recursion over the depth of a message would overflow.
 fn with_a_small_stack(test: fn()) {
     let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(test).expect("a thread starts");
     thread.join().expect("the test passes");

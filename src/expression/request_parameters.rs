@@ -6,7 +6,7 @@ use super::names::header_key;
 use super::uri_template::is_stage_variable_name;
 use super::{BodyPath, ExpressionError};
 
-/// Headers that a mapping may not set: they belong to the connection to the backend, or to the gateway.
+/// Headers that a mapping may not set, because they belong to the connection to the backend or to the gateway.
 const RESERVED_HEADERS: [&str; 12] = [
     "connection",
     "content-length",
@@ -22,10 +22,10 @@ const RESERVED_HEADERS: [&str; 12] = [
     "webhook-timestamp",
 ];
 
-/// Beginnings of names of headers that a mapping may not set.
+/// Prefixes of headers that a mapping may not set.
 const RESERVED_HEADER_PREFIXES: [&str; 2] = ["proxy-", "x-tidegate-"];
 
-/// What a request parameter mapping sets in the call to the backend.
+/// The left side of a request parameter mapping: the part of the call to the backend that it sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// `integration.request.header.NAME`
@@ -34,10 +34,10 @@ pub enum Destination {
     QueryString(String),
 }
 
-/// Where a request parameter mapping takes its value from.
+/// The right side of a request parameter mapping: the source of its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// `route.request.querystring.NAME`: the last value. Only `$connect` has query strings and headers.
+    /// `route.request.querystring.NAME`: the last value. Only `$connect` has a query string and headers.
     QueryString(String),
     /// `route.request.header.NAME`: the last value.
     Header(HeaderName),
@@ -45,17 +45,17 @@ pub enum Source {
     MultiValueQueryString(String),
     /// `route.request.multivalueheader.NAME`: all values.
     MultiValueHeader(HeaderName),
-    /// `route.request.body.PATH`: a value of the message. Only messages have bodies.
+    /// `route.request.body.PATH`: a value of the message. Only messages have a body.
     Body(BodyPath),
-    /// `context.NAME`: one of [`EVENT_VARIABLES`], or `authorizer.` and a name. Without `context.`.
+    /// `context.NAME`: one of [`CONTEXT_VARIABLES`], or `authorizer.` and a name. The text does not contain `context.`.
     Context(String),
     /// `stageVariables.NAME`
     StageVariable(String),
-    /// `'text'`: without the quotes, and without control characters.
+    /// `'text'`: the text without the quotes. It contains no control characters.
     Literal(String),
 }
 
-/// What a `$connect` route declares in its `requestParameters`.
+/// A parameter that a `$connect` route declares in its `requestParameters`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteParameter {
     /// `route.request.querystring.NAME`
@@ -64,11 +64,11 @@ pub enum RouteParameter {
     Header(HeaderName),
 }
 
-/// Why a text is not one side of a request parameter mapping, nor a parameter of a route.
+/// The reason why a text is neither a side of a request parameter mapping nor a parameter of a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParameterError {
     #[error(
-        "{0} is not a place in the integration's request; allowed are `integration.request.header.NAME` and \
+        "{0} is not a destination in the integration's request; allowed are `integration.request.header.NAME` and \
          `integration.request.querystring.NAME`"
     )]
     UnknownDestination(String),
@@ -101,12 +101,12 @@ pub enum ParameterError {
     UnknownContextVariable(String),
     #[error("{0:?} cannot be the name of a stage variable; allowed are 1 to 64 letters, digits and `_`")]
     InvalidStageVariable(String),
-    #[error("a literal stands between two single quotes and holds no control characters")]
+    #[error("a literal is enclosed in single quotes and contains no control characters")]
     InvalidLiteral,
 }
 
 impl Destination {
-    /// Reads the left side of a mapping.
+    /// Parses the left side of a mapping.
     pub fn parse(key: &str) -> Result<Self, ParameterError> {
         if let Some(name) = key.strip_prefix("integration.request.header.") {
             let header = header_name(name)?;
@@ -123,7 +123,7 @@ impl Destination {
 }
 
 impl Source {
-    /// Reads the right side of a mapping.
+    /// Parses the right side of a mapping.
     pub fn parse(source: &str) -> Result<Self, ParameterError> {
         if let Some(literal) = source.strip_prefix('\'') {
             return literal_text(literal).map(Source::Literal);
@@ -154,7 +154,7 @@ impl Source {
 }
 
 impl RouteParameter {
-    /// Reads a key of a route's `requestParameters`.
+    /// Parses a key of a route's `requestParameters`.
     pub fn parse(key: &str) -> Result<Self, ParameterError> {
         if let Some(name) = key.strip_prefix("route.request.querystring.") {
             return parameter_name(name).map(RouteParameter::QueryString);
@@ -182,7 +182,7 @@ fn header_name(name: &str) -> Result<HeaderName, ParameterError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| ParameterError::InvalidName(name))
 }
 
-/// Tells whether some backend reads the name as a reserved one: `x_tidegate_stage`.
+/// Returns true if some backend reads the name as a reserved one: `x_tidegate_stage`.
 fn is_reserved(header: &HeaderName) -> bool {
     let name = &*header_key(header.as_str());
     RESERVED_HEADERS.contains(&name) || RESERVED_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -203,7 +203,7 @@ fn stage_variable(name: &str) -> Result<String, ParameterError> {
     Ok(name.to_owned())
 }
 
-/// The text before the closing quote; quotes inside are part of the text.
+/// Returns the text before the closing quote. Quotes inside are part of the text.
 fn literal_text(literal: &str) -> Result<String, ParameterError> {
     let text = literal.strip_suffix('\'').ok_or(ParameterError::InvalidLiteral)?;
     if text.contains(|character: char| character.is_control()) {

@@ -1,12 +1,12 @@
-//! Finds the values at several paths of one message, in one pass over it.
+//! Selection of the values at several paths of one message, in one pass over the message.
 //!
-//! serde_json reads the message as a stream. Along the paths its `deserialize_map` and `deserialize_seq` recurse, at
-//! most [`super::PATH_STEPS_MAX`] deep; every other value is skipped as a [`RawValue`], which serde_json does with a
-//! loop and a heap-allocated stack of one byte per level, without its recursion limit.
+//! serde_json reads the message as a stream. Along the paths, `deserialize_map` and `deserialize_seq` recurse, at most
+//! [`super::PATH_STEPS_MAX`] deep. Every other value is skipped as a [`RawValue`]; for that serde_json uses a loop and
+//! a heap-allocated stack of one byte per level, without its recursion limit.
 //!
-//! A raw value is a slice of the message and so tells where it ends. Each visit hands that offset on, which gives the
-//! first byte of the next value before serde_json reads it: only what begins like an object is read as one. The
-//! obvious `deserialize_any` would decode numbers and strings that nobody asked for, and fail on `1e999`.
+//! A raw value is a slice of the message, so its end is known. Each visit returns that offset, from which the first
+//! byte of the next value is found before serde_json reads it: only a value that begins like an object is read as one.
+//! The obvious `deserialize_any` would decode numbers and strings that no path selects, and fail on `1e999`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use super::path::Step;
 use super::text;
 use crate::json;
 
-/// The paths of an expression's variables, merged where they begin alike.
+/// The paths of an expression's variables, as a tree: paths with the same beginning share nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Variables {
     root: Node,
@@ -27,19 +27,19 @@ pub(super) struct Variables {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Node {
-    /// The variable whose path ends here.
+    /// Variable whose path ends at this node.
     variable: Option<usize>,
     names: BTreeMap<Box<str>, Node>,
     indexes: BTreeMap<usize, Node>,
 }
 
 impl Variables {
-    /// How many different paths there are.
+    /// Returns the number of different paths.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// Adds a path and returns its variable: its place among the values that [`Variables::select`] finds.
+    /// Adds a path and returns its variable: its index in the values that [`Variables::select`] finds.
     pub(super) fn insert(&mut self, steps: &[Step]) -> usize {
         let end = steps.iter().fold(&mut self.root, |node, step| match step {
             Step::Name(name) => node.names.entry(name.clone()).or_default(),
@@ -51,9 +51,11 @@ impl Variables {
         })
     }
 
-    /// Sets in `values`, which has [`Variables::count`] places, the JSON text of each variable that the message has.
-    /// Of members with the same name the last one counts, and a byte order mark does not. An error means that the message
-    /// is not JSON.
+    /// Sets in `values`, which has [`Variables::count`] items, the JSON text of each variable that the message has. Of
+    /// members with the same name the last one is used. A byte order mark is ignored.
+    ///
+    /// # Errors
+    /// Returns the error of serde_json if the message is not JSON.
     pub(super) fn select<'m>(&self, message: &'m str, values: &mut [Option<&'m str>]) -> serde_json::Result<()> {
         let message = json::without_mark(message);
         let mut deserializer = serde_json::Deserializer::from_str(message);
@@ -64,12 +66,12 @@ impl Variables {
 }
 
 impl Node {
-    /// The node for a member, by its name as the message spells it, with quotes.
+    /// Returns the node of a member. `name` is spelled as in the message, with quotes.
     fn member(&self, name: &str) -> Option<&Node> {
         self.names.get(&*text::of_string(name)?)
     }
 
-    /// Takes back what an earlier member with the same name has set.
+    /// Clears the values that an earlier member with the same name has set.
     fn forget(&self, values: &mut [Option<&str>]) {
         if let Some(variable) = self.variable {
             values[variable] = None;
@@ -84,29 +86,30 @@ impl Node {
 struct Message<'m>(&'m str);
 
 impl<'m> Message<'m> {
-    /// The first offset from `offset` on that holds no blank.
+    /// Returns the first offset from `offset` on that is not a blank.
     fn skip_blanks(self, offset: usize) -> usize {
         let rest = self.0.as_bytes().get(offset..).unwrap_or_default();
         offset + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
     }
 
-    /// The offset of the value that follows what ends at `offset`, with one `:` or `,` between them.
+    /// Returns the offset of the value after `offset`, with one `:` or `,` between them.
     fn skip_separator(self, offset: usize) -> usize {
         self.skip_blanks(self.skip_blanks(offset) + 1)
     }
 
-    /// The offset behind the bracket that closes what holds no more than what ends at `offset`.
+    /// Returns the offset after the closing bracket that follows `offset`.
     fn skip_close(self, offset: usize) -> usize {
         self.skip_blanks(offset) + 1
     }
 
-    /// The offset behind a raw value, which is a slice of this message.
+    /// Returns the offset after a raw value, which is a slice of this message.
     fn end_of(self, value: &'m RawValue) -> usize {
         value.get().as_ptr().addr() - self.0.as_ptr().addr() + value.get().len()
     }
 }
 
-/// Reads the value that starts at `start` and sets what `node` selects from it. Gives the offset behind the value.
+/// A visit of the value that starts at `start`: it sets the values that `node` selects and returns the offset after the
+/// value.
 struct Visit<'n, 'm, 'v> {
     message: Message<'m>,
     start: usize,
@@ -142,7 +145,7 @@ impl<'m> Visitor<'m> for Visit<'_, 'm, '_> {
     fn visit_map<A: MapAccess<'m>>(self, mut members: A) -> Result<usize, A::Error> {
         let Visit { message, start, node, values } = self;
         let mut end = start + 1;
-        // A name is read raw too: as a string it would fail for half of a surrogate pair.
+        // A name is read as a raw value too: decoding it would fail for half of a surrogate pair.
         while let Some(name) = members.next_key::<&'m RawValue>()? {
             end = match node.member(name.get()) {
                 Some(node) => {

@@ -5,22 +5,22 @@ use super::path::{self, Extent, Scanner};
 use super::selection::Variables;
 use super::text;
 
-/// Longest selection expression, and longest body path, in bytes.
+/// Longest selection expression and longest body path, in bytes.
 pub const EXPRESSION_MAX_BYTES: usize = 1024;
 
-/// Variables whose values are found without allocating. Almost every expression has one or two.
+/// Number of variables that are evaluated without allocating. Almost every expression has one or two.
 const INLINE_VALUES: usize = 4;
 
-/// What a message is routed by: literal text and variables, such as `$request.body.action` or
+/// The expression by which messages are routed: literal text and variables, such as `$request.body.action` or
 /// `${request.body.service}/${request.body.action}`.
 ///
-/// - A variable is `$request.body` or `${request.body}` followed by a path: `.name`, `['any name']` and `[0]`, in any
-///   number. The path may begin with an index, for a message that is an array.
-/// - Without braces a variable ends at the first character that cannot continue it, and anything may follow: a name
-///   holds letters, digits, `_` and `-`, and `.` or `[` always continues the path. Inside braces a name may hold `$`
-///   too.
-/// - All else stands for itself. `\$` is a dollar sign and `\\` a backslash; before anything else `\` stands for
-///   itself. An expression without variables gives the same key for every JSON message.
+/// - A variable is `$request.body` followed by a path, or both in braces: `${request.body.action}`. A path consists of
+///   any number of `.name`, `['any name']` and `[0]`. It may begin with an index, for a message that is an array.
+/// - Without braces a variable ends before the first character that cannot continue it, and anything may follow. A name
+///   consists of letters, digits, `_` and `-`; `.` or `[` always continues the path. Inside braces a name may also
+///   contain `$`.
+/// - All other text is literal. `\$` is a dollar sign and `\\` a backslash; before anything else `\` is literal. An
+///   expression without variables selects the same key for every JSON message.
 ///
 /// Source: AWS, "Selection expressions in API Gateway" and "Creating routes for a WebSocket API in API Gateway".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ enum Part {
 impl SelectionExpression {
     /// Compiles an expression of at most [`EXPRESSION_MAX_BYTES`] bytes, whose paths have at most
     /// [`super::PATH_STEPS_MAX`] steps each.
+    ///
+    /// # Errors
+    /// Returns the first mistake in the expression.
     pub fn parse(expression: &str) -> Result<Self, ExpressionError> {
         if expression.is_empty() {
             return Err(Problem::Empty.at(0));
@@ -69,11 +72,12 @@ impl SelectionExpression {
         Ok(SelectionExpression { parts: parts.into(), variables })
     }
 
-    /// The key that the message selects; `None` if the message is not JSON, even when the expression has no variable.
+    /// Returns the key that `message` selects, or `None` if the message is not JSON, even if the expression has no
+    /// variable.
     ///
-    /// A path that the message does not have gives the empty string. A string gives its content; other values
-    /// become text: `1`, `true`, `null`, `[item1, item2]`, and for objects their JSON without blanks between tokens.
-    /// Of members with the same name the last one counts. The text is at most as long as the literals and, for each
+    /// A path without a value in the message becomes the empty string. A string becomes its content. Other values
+    /// become text: `1`, `true`, `null`, `[item1, item2]`, and objects their JSON without blanks between tokens. Of
+    /// members with the same name the last one is used. The key is at most as long as the literals and, for each
     /// variable, twice the message.
     pub fn evaluate<'a>(&'a self, message: &'a str) -> Option<Cow<'a, str>> {
         let mut inline = [None; INLINE_VALUES];
@@ -98,7 +102,7 @@ impl SelectionExpression {
     }
 }
 
-/// Reads `$request.body` with its path, or the same in braces.
+/// Parses `$request.body` with its path, or the same in braces.
 fn variable(scanner: &mut Scanner<'_>) -> Result<Vec<path::Step>, ExpressionError> {
     let start = scanner.offset();
     scanner.eat("$");

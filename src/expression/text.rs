@@ -1,8 +1,8 @@
-//! How a selected JSON value becomes text.
+//! Conversion of selected JSON values to text.
 //!
-//! A string is its own content, without quotes and escapes. An array is `[item1, item2]`, its items by the same
-//! rule, except that an array inside it is JSON text. A number keeps its spelling, an object is its JSON text; JSON
-//! text loses the blanks between its tokens and nothing else. Nothing here recurses.
+//! A string becomes its content, without quotes and escapes. An array becomes `[item1, item2]` with its items converted
+//! by the same rules, except that an array inside it becomes JSON text. A number keeps its spelling. An object becomes
+//! its JSON text. JSON text loses the blanks between its tokens and nothing else. No function here is recursive.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::json;
 
-/// The text of `value`, which is one JSON value without blanks around it; `None` if it is not.
+/// Converts `value`, one JSON value without blanks around it, to text. Returns `None` if `value` is not JSON.
 pub(super) fn of_value(value: &str) -> Option<Cow<'_, str>> {
     if value.starts_with('[') { of_array(value).map(Cow::Owned) } else { of_item(value) }
 }
@@ -21,7 +21,7 @@ fn of_item(item: &str) -> Option<Cow<'_, str>> {
     if item.starts_with('"') { of_string(item) } else { Some(without_blanks(item)) }
 }
 
-/// Decodes a JSON string with its quotes. Half of a surrogate pair is U+FFFD.
+/// Decodes a JSON string with its quotes. Half of a surrogate pair becomes U+FFFD.
 pub(super) fn of_string(string: &str) -> Option<Cow<'_, str>> {
     if string.contains('\\') {
         return json::from_str(string).ok().map(Cow::Owned);
@@ -54,7 +54,7 @@ impl<'m> Visitor<'m> for ArrayText {
     }
 }
 
-/// JSON text without the blanks between its tokens.
+/// Removes the blanks between the tokens of JSON text.
 fn without_blanks(json: &str) -> Cow<'_, str> {
     let mut kept = String::new();
     let mut copied = 0;

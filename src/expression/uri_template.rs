@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// An integration URI in which `${stageVariables.NAME}` stands for a variable of the stage.
+/// An integration URI in which `${stageVariables.NAME}` stands for the value of a stage variable.
 ///
 /// Source: AWS, "Using Amazon API Gateway stage variables".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,25 +15,25 @@ enum Part {
     StageVariable(Box<str>),
 }
 
-/// Why a text is not a URI template, and where: bytes from the start, the first byte is column 1.
+/// The reason why a text is not a URI template, and the column of the place in bytes; the first byte is column 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriTemplateError {
     #[error("column {column}: `${{` has no closing `}}`")]
     Unclosed { column: usize },
     #[error(
-        "column {column}: `${{{variable}}}` is not known in a URI; allowed is `${{stageVariables.NAME}}` with a name of \
+        "column {column}: `${{{variable}}}` is not known in a URI; allowed: `${{stageVariables.NAME}}` with a name of \
          1 to 64 letters, digits and `_`"
     )]
     UnknownVariable { column: usize, variable: String },
 }
 
-/// The stage has no variable with this name.
+/// The error of a stage that has no variable with this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stage has no variable named {0}")]
 pub struct MissingVariable(pub String);
 
 impl UriTemplate {
-    /// Compiles a URI. Only `${` is special; a `$` before anything else is part of the URI.
+    /// Compiles a URI. Only `${` is special; any other `$` is part of the URI.
     pub fn parse(uri: &str) -> Result<Self, UriTemplateError> {
         let mut parts = Vec::new();
         let mut rest = uri;
@@ -51,7 +51,7 @@ impl UriTemplate {
         Ok(UriTemplate { parts: parts.into() })
     }
 
-    /// The URI with the values of one stage, put in as they are: a value may hold a host, a path or a query.
+    /// Returns the URI with the values of one stage, inserted unchanged: a value may contain a host, a path or a query.
     pub fn resolve(&self, stage_variables: &BTreeMap<String, String>) -> Result<String, MissingVariable> {
         let values = self.parts.iter().map(|part| match part {
             Part::Literal(literal) => Ok(&**literal),
@@ -62,8 +62,11 @@ impl UriTemplate {
         values.collect()
     }
 
-    /// Checks that no value of a variable within the authority, the part between `//` and the next `/`, changes
-    /// anything but a host name or a port.
+    /// Checks that each variable in the authority, the part between `//` and the next `/`, changes only a host name or
+    /// a port.
+    ///
+    /// # Errors
+    /// Returns [`VariableInHost`] for the first variable whose value has other characters.
     pub fn check_host(&self, stage_variables: &BTreeMap<String, String>) -> Result<(), VariableInHost> {
         let mut authority = false;
         let mut seen = String::new();
@@ -90,11 +93,9 @@ impl UriTemplate {
     }
 }
 
-/// A variable within the host of a URI would change more than the host.
+/// The error of a variable in the host of a URI whose value would change more than the host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "variable `{0}` stands in the host of the URL: its value may have letters, digits, `-`, `.`, `_` and `:` alone"
-)]
+#[error("variable `{0}` is in the host of the URL; allowed in its value: letters, digits, `-`, `.`, `_` and `:`")]
 pub struct VariableInHost(pub String);
 
 impl fmt::Display for UriTemplate {
@@ -106,7 +107,7 @@ impl fmt::Display for UriTemplate {
     }
 }
 
-/// Whether a stage variable can have this name: `[A-Za-z0-9_]{1,64}`.
+/// Returns true if a stage variable may have the name `name`: `[A-Za-z0-9_]{1,64}`.
 ///
 /// Source: AWS, "Amazon API Gateway stage variables reference for REST APIs in API Gateway".
 pub(super) fn is_stage_variable_name(name: &str) -> bool {

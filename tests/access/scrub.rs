@@ -247,14 +247,14 @@ async fn no_secret_is_in_any_output_at_any_level() {
         for why in [
             "the authorizer failed: the answer cannot be used: a value in `context`",
             "the authorizer failed: the answer cannot be used: the policy cannot be evaluated",
-            "the authorizer failed: the answer cannot be used: the answer is no JSON object",
+            "the authorizer failed: the answer cannot be used: the answer is not a JSON object",
             "the authorizer failed: the answer cannot be used: the authorizer's function failed",
             "the authorizer failed: the authorizer answered with status 403",
             "no statement of the authorizer's policy allows execute-api:Invoke",
-            "the token does not count: the token has expired",
-            "the token does not count: the token's key is not among",
-            "the signature does not count: The request signature we calculated does not match",
-            "the signature is of an unknown key or has another key's session token",
+            "the token is not valid: the token has expired",
+            "the token is not valid: the token's key is not among",
+            "the signature is not valid: The request signature we calculated does not match",
+            "the signature names an unknown key or has another key's session token",
         ] {
             assert!(log.contains(why), "{why} in\n{log}");
         }

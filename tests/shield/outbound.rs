@@ -329,7 +329,7 @@ async fn a_stage_variable_cannot_change_more_than_a_host() {
         let text = settings.text().replace("stages: { prod: {}, beta: {} }", &variables);
         let problems = tidegate::config::load(&text, &|_| None).err().unwrap_or_default();
         let told: String = problems.iter().map(|problem| problem.message.clone()).collect();
-        assert_eq!(told.contains("stands in the host"), !expected.is_empty(), "{uri} {value}: {told}");
+        assert_eq!(told.contains("is in the host of the URL"), !expected.is_empty(), "{uri} {value}: {told}");
     };
     check("http://${stageVariables.v}.example.com/", "prod", "");
     check("http://${stageVariables.v}/", "backend:9000", "");
