@@ -10,21 +10,23 @@ use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 use crate::session::{DataFrame, PostRefused};
 
-/// How data go to the client.
+/// The kind of frame in which data are sent to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataType {
-    /// As on AWS: what is not UTF-8 becomes U+FFFD.
+    /// A text frame. Bytes that are not UTF-8 become U+FFFD, as on AWS.
     Text,
-    /// As they are.
+    /// A binary frame with the data unchanged.
     Binary,
 }
 
-/// `POST /{stage}/@connections/{connectionId}`: sends data to a client. 200 once the whole frame is written to its
-/// socket.
+/// Carries out `POST /{stage}/@connections/{connectionId}`: sends data to a client. Responds with 200 once the whole
+/// frame is written to the socket.
 ///
 /// # Errors
-/// The id is malformed or the connection gone, the data are too large, the send buffer is full, or the node that holds
-/// the connection did not answer.
+/// Returns `InvalidConnectionId` if the id is malformed, `Gone` if the connection is gone, `TooLarge` if the data are
+/// too large, `BufferFull` if the send buffer is full, `UsageExceeded` if the usage plan of the connection's API key is
+/// exhausted, `OwnerUnreachable` if the connection's node cannot be reached, or `DeliveryUnknown` if that node did not
+/// answer.
 pub async fn post_to_connection(
     plane: &DataPlane,
     call: &mut CallRecord,
@@ -56,7 +58,7 @@ async fn post(
         PostRefused::Gone => ConnectionsApiError::Gone,
         PostRefused::Full => ConnectionsApiError::BufferFull,
     })?;
-    // Bounded by the slow client timeout: a socket that takes nothing is closed.
+    // Bounded by the slow client timeout: a socket that accepts no data is closed.
     delivery.await.map_err(|_| ConnectionsApiError::Gone)
 }
 
@@ -74,7 +76,7 @@ async fn post_elsewhere(
     forward(plane, call, id, action).await.map(drop)
 }
 
-/// The frame that a client gets.
+/// Returns the frame for a client.
 pub(super) fn frame(data: Bytes, data_type: DataType) -> DataFrame {
     match data_type {
         DataType::Text => DataFrame::text_lossy(data),
