@@ -1,5 +1,5 @@
-//! When which `$disconnect` is sent: one queue for each integration, so that a backend that is away is asked by one
-//! event and not by all, and no other backend waits for it.
+//! The queues of `$disconnect` events, one for each integration. While a backend is unreachable, its queue tries one
+//! event at a time instead of all, and no other backend waits for it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -19,10 +19,10 @@ use crate::lock::lock;
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a queue with nothing to wait for sleeps.
+/// Time for which a queue sleeps when it has nothing to wait for.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
 
-/// apiId and integrationId.
+/// The `apiId` and the `integrationId` of a queue.
 type QueueKey = (Arc<str>, Arc<str>);
 
 /// The queues of all integrations. Their number is bounded by the configuration, their length by the registry: each id
@@ -33,7 +33,8 @@ pub(super) struct DisconnectQueues {
 }
 
 impl DisconnectQueues {
-    /// Puts an ended connection into a queue, not to be sent before `due`, and starts the queue's task if it is the first.
+    /// Adds the ended connection `id` to the queue `key`. Its event is not sent before `due`. The first connection
+    /// starts the queue's task.
     pub(super) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId, due: Instant) {
         let mut queues = lock(&self.queues);
         let queue = queues.entry(key).or_insert_with(|| {
@@ -41,22 +42,23 @@ impl DisconnectQueues {
             plane.lifecycle.spawn(run(Arc::clone(plane), receiver));
             sender
         });
-        // The task ends only when the process aborts; then nothing is delivered any more.
+        // The task ends only when the process aborts. After that nothing is delivered.
         let _ = queue.send((id, due));
     }
 }
 
-/// What one attempt came to.
+/// The result of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// The event is delivered, given up, or nobody wants it.
+    /// The event is delivered or given up, or no backend wants it.
     Settled,
-    /// It is not to be sent from here, or not now; then it comes again. Nothing was learnt of the backend.
+    /// This node may not send the event, or not now; in the second case it is queued again later. The attempt says
+    /// nothing about the backend.
     Dropped,
-    /// It is to be tried again, as attempt number `attempt`.
+    /// The event must be sent again, as attempt number `attempt`.
     Again {
         attempt: u32,
-        /// The backend as a whole seems to be away.
+        /// The backend as a whole seems to be unreachable.
         is_outage: bool,
     },
 }
@@ -77,7 +79,8 @@ async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<(Conne
             Some((id, attempt)) = in_flight.next(), if !in_flight.is_empty() => {
                 pacer.record(id, attempt, Instant::now(), rand::random());
                 if pacer.outage.is_some() {
-                    // Few of them are asked while the backend is away, and yet none waits for ever.
+                    // Few events are sent while the backend is unreachable, so those that wait are checked here. None
+                    // may wait forever.
                     pacer.remove_if(|id| disconnect::give_up_if_late(&plane, id));
                 }
             }
@@ -90,18 +93,20 @@ async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<(Conne
     }
 }
 
-/// Decides which event is sent next, and when. Pure: time comes in.
+/// The decision which event is sent next, and when. It has no clock: callers pass the time.
 #[derive(Debug, Default)]
 struct Pacer {
     ready: VecDeque<ConnectionId>,
     delayed: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
-    /// While the backend is away: how often in a row it was found so, and when to look again.
+    /// The outage of the backend, while there is one.
     outage: Option<Outage>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Outage {
+    /// Number of failed probes in a row.
     count: u32,
+    /// Time of the next probe.
     until: Instant,
 }
 
@@ -114,7 +119,8 @@ impl Pacer {
         }
     }
 
-    /// The next event to send, with this many in flight: while the backend is away one alone, after a pause.
+    /// Returns the next event to send while `in_flight` events are being sent. During an outage it is one event at a
+    /// time, after a pause.
     fn next(&mut self, now: Instant, in_flight: usize, concurrency: usize) -> Option<ConnectionId> {
         while let Some(Reverse((due, id))) = self.delayed.peek().copied().filter(|Reverse((due, _))| *due <= now) {
             debug_assert!(due <= now);
@@ -129,7 +135,7 @@ impl Pacer {
         if in_flight < allowed { self.ready.pop_front() } else { None }
     }
 
-    /// When [`Pacer::next`] may have more to give, if only time has to pass.
+    /// Returns the time from which [`Pacer::next`] may return another event, if it only has to wait for time to pass.
     fn wakes_at(&self) -> Option<Instant> {
         let due = self.delayed.peek().map(|Reverse((due, _))| *due);
         let probe = self.outage.map(|outage| outage.until);
@@ -145,7 +151,7 @@ impl Pacer {
         self.delayed.retain(|Reverse((_, id))| !gone(id));
     }
 
-    /// Notes how an attempt went. `jitter` is 0..1.
+    /// Notes the result of an attempt to deliver the event of `id`. `jitter` is 0..1.
     fn record(&mut self, id: ConnectionId, attempt: Attempt, now: Instant, jitter: f64) {
         let (attempt, is_outage) = match attempt {
             Attempt::Again { attempt, is_outage } => (attempt, is_outage),
@@ -155,7 +161,7 @@ impl Pacer {
         self.delayed.push(Reverse((now + jittered(pause_after(attempt - 1), jitter), id)));
         self.outage = match self.outage {
             _ if !is_outage => None,
-            // The calls that were in flight when the backend went away all fail; they count as one.
+            // All calls that were in flight when the outage began fail. They count as one failed probe.
             Some(outage) if outage.until > now => Some(outage),
             outage => {
                 let count = outage.map_or(1, |outage| outage.count.saturating_add(1));
@@ -165,17 +171,18 @@ impl Pacer {
     }
 }
 
-/// The pause after attempt `n`, from 1: 1, 2, 4, … at most 60 seconds.
+/// Returns the pause after attempt `n`, counted from 1: 1, 2, 4, … at most 60 seconds.
 fn pause_after(n: u32) -> Duration {
     Duration::from_secs(1_u64.checked_shl(n.saturating_sub(1)).unwrap_or(u64::MAX)).min(PAUSE_MAX)
 }
 
-/// All pauses before attempt `n`: how long an event has been tried by then, without a clock.
+/// Returns the sum of all pauses before attempt `n`. It is the time for which an event has been tried by then, even if
+/// earlier attempts were made by a node whose clock is unknown.
 pub(super) fn pauses_before(n: u32) -> Duration {
     (1..n.min(1_000_000)).map(pause_after).fold(Duration::ZERO, Duration::saturating_add)
 }
 
-/// ±20 %.
+/// Returns `pause` changed by up to ±20 %; a `jitter` of 0.5 leaves it as it is.
 fn jittered(pause: Duration, jitter: f64) -> Duration {
     pause.mul_f64(0.8 + 0.4 * jitter)
 }

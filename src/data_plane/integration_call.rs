@@ -11,11 +11,11 @@ use crate::integration::{Answer, Called, Handshake, IntegrationError, Integratio
 use crate::request_context::RequestContext;
 use crate::telemetry::{IntegrationRecord, Span, SpanKind, StageLabels};
 
-/// What backends call the request themselves, as AWS's services do.
+/// The header with a backend's own id of the request, as AWS's services send it.
 const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 
-/// Calls the backend of a route for an event: one span inside the event's, one latency, one record. The backend
-/// continues the trace of that span.
+/// Calls the backend of `route` for an event. The call has one span inside the span `event`, one latency and one
+/// record. The backend continues the trace of that span.
 pub(super) async fn call_integration(
     plane: &DataPlane,
     live: &Live,
@@ -76,7 +76,7 @@ pub(super) async fn call_integration(
     (outcome, record)
 }
 
-/// What the backend asks for beside its answer. One that says no asks for nothing.
+/// Returns `answer` with the actions that the backend requests in it. A status other than 2xx requests none.
 fn with_actions(
     mut answer: Answer,
     connection: ConnectionId,

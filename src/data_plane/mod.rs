@@ -1,10 +1,11 @@
-//! The flows: what happens to one event, from the first byte to the last. The only code that joins mechanisms.
+//! The flows: everything that happens to one event, from the first byte to the last. Only this code combines the other
+//! rooms.
 //!
 //! - [`websocket`]: [`websocket::connect`] admits a client, [`websocket::serve`] runs its session, each message goes
 //!   through `message.rs`, and `disconnect.rs` delivers the one `$disconnect`.
-//! - [`take_over`] sends the events of connections whose node is dead.
-//! - [`management`]: what backends do to connections.
-//! - [`gateway_response`]: what an error looks like to whom it concerns; the only such mapping.
+//! - [`take_over`] sends the `$disconnect` events of connections whose node is dead.
+//! - [`management`]: the operations of backends on connections.
+//! - [`gateway_response`]: the only mapping from errors to responses and error frames.
 //!
 //! Invariants: only the session's own task writes to a socket; an event uses one [`Live`] from start to end; a
 //! `$disconnect` is sent after the last dispatch of its connection has ended.

@@ -1,4 +1,4 @@
-//! Why an event went another way than asked for, as operators are told: the code of each error.
+//! The reason code of each error, for operators and metrics.
 
 use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
 use crate::authorizer::{Denial, SignatureError, UsageExceeded};
@@ -8,7 +8,7 @@ use crate::limits::ThrottleLevel;
 use crate::telemetry::{ConnectOutcome, PushOutcome, Reason};
 
 impl RoutingError {
-    /// The code of this error. `forbidden` is what is behind AWS's 403, which says nothing.
+    /// Returns the reason code of this error. `forbidden` is the code behind AWS's 403, which hides the reason.
     pub fn reason(&self, forbidden: Reason) -> Reason {
         match self {
             RoutingError::Forbidden => forbidden,
@@ -24,7 +24,7 @@ impl RoutingError {
 }
 
 impl ConnectError {
-    /// The code of this error.
+    /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
             ConnectError::MissingParameter(_) => Reason::MissingParameter,
@@ -38,7 +38,7 @@ impl ConnectError {
         }
     }
 
-    /// Whose bucket was empty.
+    /// Returns the level whose throttle was exceeded, if one was.
     pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
             ConnectError::Throttled { level } => Some(*level),
@@ -53,7 +53,7 @@ impl ConnectError {
         }
     }
 
-    /// The label of `tidegate_connects_total`.
+    /// Returns the label value of `tidegate_connects_total`.
     pub(super) fn outcome(&self) -> ConnectOutcome {
         match self {
             ConnectError::MissingParameter(_) => ConnectOutcome::BadRequest,
@@ -69,7 +69,7 @@ impl ConnectError {
 }
 
 impl MessageError {
-    /// The code of this error.
+    /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
             MessageError::NoRoute => Reason::NoRoute,
@@ -81,7 +81,7 @@ impl MessageError {
         }
     }
 
-    /// Whose bucket was empty.
+    /// Returns the level whose throttle was exceeded, if one was.
     pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
             MessageError::Throttled { level } => Some(*level),
@@ -95,7 +95,7 @@ impl MessageError {
 }
 
 impl ConnectionsApiError {
-    /// The code of this error.
+    /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
             ConnectionsApiError::Denied(denial) => of_denial(denial),
@@ -119,7 +119,7 @@ impl ConnectionsApiError {
         }
     }
 
-    /// The label of `tidegate_pushes_total`.
+    /// Returns the label value of `tidegate_pushes_total`.
     pub(super) fn outcome(&self) -> PushOutcome {
         match self {
             ConnectionsApiError::Gone => PushOutcome::Gone,
@@ -141,7 +141,7 @@ impl ConnectionsApiError {
         }
     }
 
-    /// Whose bucket was empty.
+    /// Returns the level whose throttle was exceeded, if one was.
     pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
             ConnectionsApiError::UsageExceeded(_) => Some(ThrottleLevel::UsagePlan),
@@ -151,7 +151,7 @@ impl ConnectionsApiError {
     }
 }
 
-/// The code of a failed call.
+/// Returns the reason code of a failed call of an integration.
 pub(super) fn of_integration(error: &IntegrationError) -> Reason {
     match error {
         IntegrationError::Call(CallError::Unreachable(_)) => Reason::BackendUnreachable,
@@ -166,7 +166,7 @@ pub(super) fn of_integration(error: &IntegrationError) -> Reason {
     }
 }
 
-/// The code of somebody who was turned away.
+/// Returns the reason code of a client or call that was refused access.
 fn of_denial(denial: &Denial) -> Reason {
     match denial {
         Denial::MissingIdentitySource(_) => Reason::IdentitySourceMissing,

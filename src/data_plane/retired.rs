@@ -1,8 +1,8 @@
-//! Configurations that are no longer in force, for the `$disconnect` events of connections whose stage or route a reload
-//! took away.
+//! Configurations that are no longer in force, for the `$disconnect` events of connections whose stage or route a
+//! reload removed.
 //!
-//! The configuration in force tells a backend of the end of a connection. Where its stage has no `$disconnect` route any
-//! more, the last configuration does that had one, for connections that were admitted by then.
+//! The configuration in force decides which backend gets a `$disconnect`. If it has no `$disconnect` route for the
+//! stage, the last configuration that had one decides, for connections that were admitted under it or earlier.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,11 +16,11 @@ use crate::lock::lock;
 use crate::request_context::Connection;
 use crate::telemetry::StageLabels;
 
-/// Stages of which no connection of this node is left and whose last configuration is kept all the same: a node that dies
-/// may leave some. The oldest goes first.
+/// Largest number of stages without a connection on this node whose last configuration is kept: a dead node may leave
+/// connections of them. The oldest is removed first.
 const KEPT_MAX: usize = 100;
 
-/// By what configuration a backend is told of the end of a connection, and by which route.
+/// The configuration and the route by which a `$disconnect` is sent.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) live: Arc<Live>,
@@ -29,28 +29,28 @@ pub(super) struct Way {
     pub(super) route: Arc<Route>,
 }
 
-/// What becomes of the end of a connection.
+/// The receiver of a connection's `$disconnect`.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
-    /// A backend is told.
+    /// A backend, by this route.
     By(Way),
-    /// Its stage has no `$disconnect` route, and had none while it was connected.
+    /// No backend: the stage has no `$disconnect` route, and had none while the connection existed.
     Nobody,
-    /// It is of another node, and no configuration of this one ever had its stage.
+    /// Unknown: the connection is of another node, and no configuration of this node ever had its stage.
     Unknown,
 }
 
-/// The last configuration of each stage that has lost its `$disconnect` route.
+/// The last configuration with a `$disconnect` route, for each stage that has lost its own.
 #[derive(Debug, Default)]
 pub(super) struct Retired {
     stages: Mutex<HashMap<StageLabels, Arc<Live>>>,
-    /// Stages that nobody knows, of which the operator was told since the last reload.
+    /// Unknown stages that were logged since the last reload.
     told: Mutex<HashSet<StageLabels>>,
 }
 
 impl Retired {
-    /// `new` takes the place of `old`. `connections` gives the stages of all connections of this node, and the number of
-    /// the oldest configuration that one of each was admitted by.
+    /// Notes that `new` replaces `old`. `connections` returns the stages of all connections of this node, each with the
+    /// number of the oldest configuration that admitted one of its connections.
     pub(super) fn replace(&self, old: &Arc<Live>, new: &Live, connections: impl FnOnce() -> HashMap<StageLabels, u32>) {
         lock(&self.told).clear();
         let mut stages = self.stages();
@@ -78,12 +78,14 @@ impl Retired {
         }
     }
 
-    /// The last configuration that had a `$disconnect` route for this connection's stage, if it was admitted by then.
+    /// Returns the last configuration that had a `$disconnect` route for the stage of `connection`, if the connection
+    /// was admitted under it or earlier.
     fn of(&self, connection: &Connection) -> Option<Arc<Live>> {
         self.stages().get(&labels(connection)).filter(|live| connection.configuration <= live.number).cloned()
     }
 
-    /// Whether the operator has not been told yet that this stage is unknown.
+    /// Returns true if it was not logged yet that `stage` is unknown, and notes that it is logged now. At most
+    /// [`KEPT_MAX`] stages are logged between two reloads.
     fn is_news(&self, stage: &StageLabels) -> bool {
         let mut told = lock(&self.told);
         told.len() < KEPT_MAX && told.insert(stage.clone())
@@ -95,7 +97,7 @@ impl Retired {
 }
 
 impl Live {
-    /// A stage and its API.
+    /// Returns the stage `stage` of the API `api_id`, with the API's deployment.
     pub(super) fn stage(&self, api_id: &str, stage: &str) -> Option<(&Arc<Deployment>, &Arc<Stage>)> {
         let deployment = self.deployments.api(api_id)?;
         Some((deployment, deployment.stage(stage)?))
@@ -103,7 +105,7 @@ impl Live {
 }
 
 impl DataPlane {
-    /// Who is told of the end of a connection.
+    /// Returns the receiver of the `$disconnect` of `connection`.
     pub(super) fn told_of(&self, connection: &Connection) -> Told {
         let live = self.live_owned();
         let is_known = live.stage(&connection.api_id, &connection.stage).is_some();
@@ -117,14 +119,15 @@ impl DataPlane {
         }
     }
 
-    /// A connection of another node has ended whose stage this node does not know: the event is lost.
+    /// Counts and logs that the `$disconnect` of another node's connection is lost, because this node does not know its
+    /// stage.
     pub(super) fn lost_unknown(&self, connection: &Connection) {
         let stage = labels(connection);
         if self.retired.is_news(&stage) {
             warn!(
                 connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage,
-                "the $disconnect of a dead node's connection is lost: the configuration of this node has no such API or \
-                 stage; give all nodes the same one. More of this stage are only counted in \
+                "the $disconnect of a dead node's connection is lost: the configuration of this node has no such API \
+                 or stage; give all nodes the same configuration. Further losses of this stage are only counted in \
                  tidegate_disconnect_events_lost_total"
             );
         }
@@ -153,7 +156,7 @@ mod tests {
     use crate::id::{ConnectionId, NodeId};
     use crate::limits::LimitSettings;
 
-    /// Configuration `number`, with stages of these names.
+    /// Returns the configuration with this `number` and these `stages`.
     fn live(number: u32, stages: &[String]) -> Arc<Live> {
         let stages: BTreeMap<&str, serde_json::Value> =
             stages.iter().map(|stage| (stage.as_str(), serde_json::json!({}))).collect();
@@ -179,11 +182,11 @@ mod tests {
         let retired = Retired::default();
         let number_of =
             |stage: &str, configuration| retired.of(&connection(stage, configuration)).map(|live| live.number);
-        // Each reload takes the only stage away, and brings another one.
+        // Each reload removes the only stage and adds another one.
         let names: Vec<String> = (0..150).map(|number| format!("stage-{number}")).collect();
         for (number, stage) in (1..).zip(&names) {
             let needed = |stage: &str, oldest| (StageLabels { api_id: "chat".into(), stage: stage.into() }, oldest);
-            // One client is on the first stage. Another came to the second when it had lost its route.
+            // One client is on the first stage. Another connected to the second after that had lost its route.
             let connections = || HashMap::from([needed("stage-0", 1), needed("stage-1", 99)]);
             retired.replace(&live(number, std::slice::from_ref(stage)), &live(number + 1, &[]), connections);
         }
@@ -192,7 +195,7 @@ mod tests {
         assert_eq!(number_of("stage-0", 2), None, "it was admitted when there was no such route");
         assert_eq!(number_of("stage-1", 2), None, "the oldest go");
         assert_eq!((number_of("stage-149", 0), number_of("stage-149", 150)), (Some(150), Some(150)));
-        // It is there again: the configuration in force tells.
+        // The stage exists again, so the configuration in force decides.
         retired.replace(&live(151, &[]), &live(152, &["stage-0".to_owned()]), HashMap::new);
         assert_eq!(number_of("stage-0", 1), None);
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How `$disconnect` events are delivered.
+/// The delivery of `$disconnect` events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DisconnectSettings {
@@ -11,7 +11,7 @@ pub struct DisconnectSettings {
     #[schemars(range(min = 1, max = 10_000))]
     pub concurrency: u16,
 
-    /// How long an event is tried; then it is given up: logged as an error and counted.
+    /// Time for which the delivery of an event is retried. Then the event is given up: logged as an error and counted.
     #[schemars(range(max = 604_800))]
     pub retry_seconds: u32,
 }
@@ -23,7 +23,7 @@ impl Default for DisconnectSettings {
 }
 
 impl DisconnectSettings {
-    /// How long an event is tried.
+    /// Returns the time for which the delivery of an event is retried.
     pub fn retry_time(&self) -> Duration {
         Duration::from_secs(self.retry_seconds.into())
     }

@@ -1,5 +1,5 @@
-//! Sends the `$disconnect` events of connections whose node is dead. Which these are is decided elsewhere
-//! ([`crate::cluster::Reaper`]): here each goes into the queue of its integration, among this node's own.
+//! Sends the `$disconnect` events of connections whose node is dead. The [`crate::cluster::Reaper`] decides which
+//! connections these are; here each event goes into the queue of its integration, among this node's own events.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::retired::Told;
 use super::websocket::disconnect;
 use crate::registry::claims::{ClaimedEvent, ClaimedEvents};
 
-/// Takes over connections of dead nodes until the process aborts.
+/// Queues the `events` of dead nodes' connections until the process aborts.
 pub async fn take_over(plane: Arc<DataPlane>, mut events: ClaimedEvents) {
     let aborting = plane.lifecycle.aborting().clone();
     while let Some(Some(event)) = aborting.run_until_cancelled(events.recv()).await {
@@ -23,7 +23,7 @@ fn queue(plane: &Arc<DataPlane>, ClaimedEvent { id, connecting }: ClaimedEvent) 
     let Some(ended) = plane.registry.get_ended(&id) else { return };
     plane.metrics.reaped(&labels(&ended.connection));
     let due = match plane.told_of(&ended.connection) {
-        // The backend may still be at the `$connect`, and must not hear of the end before it has answered.
+        // The backend may still work on the `$connect`. It must not get the `$disconnect` before it has answered.
         Told::By(way) if connecting => {
             way.stage.connect.as_ref().map_or(ended.since, |route| ended.since + route.integration.timeout)
         }

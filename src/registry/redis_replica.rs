@@ -1,5 +1,5 @@
-//! The Redis replica, seen from this node: the changes that are not written yet ([`RedisReplica`]), and the attachment,
-//! by which the heartbeat says where and under which epoch they are written. `writer.rs` is the only task that writes.
+//! The changes that are not yet written to the Redis replica ([`RedisReplica`]), and the attachment, by which the
+//! heartbeat sets where and under which epoch they are written. `writer.rs` is the only task that writes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ pub struct RedisReplica {
     /// Number of entries in each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
-    /// Redis does not take what is written.
+    /// The warning that Redis does not accept writes.
     degraded: RepeatedWarning,
     metrics: RegistryMetrics,
 }
@@ -188,7 +188,7 @@ impl RedisReplica {
         self.set_state(state);
     }
 
-    /// Detaches the replica, because a write failed. The heartbeat is told, and attaches it again if it can.
+    /// Detaches the replica, because a write failed. The heartbeat is notified, and attaches it again if it can.
     pub(super) fn fail(&self, failed: &Attachment, why: String) {
         if !self.is_current(failed) {
             // The heartbeat has attached or detached the replica since, so it knows already.

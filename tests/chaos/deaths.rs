@@ -50,7 +50,7 @@ async fn the_reaping_node_is_killed_midway() {
     let ids: HashSet<String> = dead.ids.union(&killed.ids).cloned().collect();
     all_told(&nodes.ledger, &ids).await;
     nodes.ledger.balances(&living.ids).await;
-    let line = nodes.all[last].line_with("this node has buried").await;
+    let line = nodes.all[last].line_with("this node has removed").await;
     assert!(line.contains("taken_over"), "{line}");
 }
 

@@ -137,7 +137,7 @@ async fn the_operator_is_told_when_it_begins_and_when_it_ends() {
     for _ in 0..2 {
         TestClient::connect(public, "/prod", &[]).await.unwrap().close(None).await;
     }
-    let begins = process.stderr.log("as many ended connections wait for their $disconnect").await;
+    let begins = process.stderr.log("the limit of ended connections that wait for their $disconnect is reached").await;
     assert_eq!((&begins["level"], &begins["limit"]), (&"ERROR".into(), &2.into()), "{begins}");
     for _ in 0..5 {
         let mut client = RawClient::connect(public).await;
@@ -145,7 +145,7 @@ async fn the_operator_is_told_when_it_begins_and_when_it_ends() {
         expect_refused(&client.response().await);
     }
     gate.open();
-    let ends = process.stderr.log("fewer ended connections wait for their $disconnect again").await;
+    let ends = process.stderr.log("fewer ended connections wait for their $disconnect").await;
     assert_eq!(ends["level"], "WARN", "{ends}");
     process.signal("TERM").await;
     process.exit().await;

@@ -14,8 +14,8 @@ use crate::groups::{GroupNames, GroupRequest};
 use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 
-/// Answers what a peer asks about this node's own connections. What is to be queued is queued when this returns, in the
-/// order of the questions; a task of its own waits for slow members.
+/// Answers the request `head` of a peer about this node's own connections. A message of the request is queued when this
+/// returns, so messages keep the order of their requests. A separate task waits for slow members.
 pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
     let Ok(ask) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
     plane.metrics.links().asked();
@@ -60,7 +60,7 @@ pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, call
         GroupRequest::Close { api_id, user, code, reason } => {
             close_here(plane, &api_id, user, &CloseRequest { code, reason: reason.to_string() }).encode()
         }
-        // Reading an ask finds none within another.
+        // Decoding never returns a request nested twice.
         GroupRequest::Within { .. } => return caller.answer(id, PeerOutcome::Unavailable),
     };
     caller.answer_info(id, said);

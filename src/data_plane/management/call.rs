@@ -21,21 +21,20 @@ use crate::telemetry::{
 };
 use crate::trace_context::TraceContext;
 
-/// A name that no stage has. A policy that allows a call there allows it in stages that are gone from the configuration
-/// as well, which may still have connections.
+/// A name that no stage can have. A policy that allows a call for this name also allows it for stages that were removed
+/// from the configuration and may still have connections.
 const NO_STAGE: &str = "~";
 
-/// Stands for any connection.
+/// The resource that stands for any connection.
 const CONNECTION: Resource = Resource::Connection(String::new());
 
-/// A call of `@connections` that is under way, from whichever listener it came: who calls, and what is recorded of it
-/// when it is over.
+/// A call of `@connections` in progress: its caller, and the values that are recorded when it ends.
 #[derive(Debug)]
 pub struct CallRecord {
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub resource: Resource,
-    /// What is to be done with it, if anything is.
+    /// The operation, if `method` has one on `resource`.
     pub operation: Option<Operation>,
     host: String,
     method: Method,
@@ -44,20 +43,21 @@ pub struct CallRecord {
     request_id: EventId,
     request_time: Timestamp,
     started: Instant,
-    /// Continues the trace that the caller is in. A post that goes to another node carries its context.
+    /// The span of the call, which continues the trace of the caller. A call that is forwarded to another node carries
+    /// its context.
     pub span: Span,
-    /// Bytes of its body, once they are read.
+    /// Size of the body in bytes, once it is read.
     pub request_bytes: usize,
     /// The way by which a push reached its connection.
     pub path: PushPath,
-    /// The right of the key that signed it, where calls have to be signed.
+    /// The right of the key that signed the call, if calls must be signed.
     pub grant: Option<Grant>,
-    /// What became of what was sent to many.
+    /// The result of a message to many.
     reached: Option<PushCounts>,
 }
 
 impl CallRecord {
-    /// A call that begins now.
+    /// Returns the record of a call that begins now.
     pub fn begin(
         plane: &DataPlane,
         (deployment, stage): (Arc<Deployment>, Arc<Stage>),
@@ -87,18 +87,18 @@ impl CallRecord {
         }
     }
 
-    /// The API and the stage, as metrics name them.
+    /// Returns the labels of the call's metrics.
     pub fn labels(&self) -> StageLabels {
         StageLabels { api_id: Arc::clone(&self.deployment.api_id), stage: Arc::clone(&self.stage.name) }
     }
 
-    /// Returns `true` if the call may name a connection of `stage`: the key that signed it may do the same there. The
-    /// call's own stage needs no look: without that right the call would not have been admitted.
+    /// Returns true if the call may name a connection of `stage`: the key that signed the call may make the same call
+    /// there. The call's own stage is not checked, because without that right the call would not have been admitted.
     pub(super) fn reaches(&self, stage: &str) -> bool {
         *self.stage.name == *stage || self.grant.as_ref().is_none_or(|grant| self.is_granted(grant, stage))
     }
 
-    /// The stages whose connections the call may name, or `None` for every stage.
+    /// Returns the stages whose connections the call may name, or `None` for every stage.
     pub(super) fn stages(&self) -> Option<StageNames<Bytes>> {
         let grant = self.grant.as_ref().filter(|grant| grant.is_limited())?;
         let (mut reached, mut is_everywhere) = (Vec::new(), self.is_granted(grant, NO_STAGE));
@@ -113,24 +113,24 @@ impl CallRecord {
 
     fn is_granted(&self, grant: &Grant, stage: &str) -> bool {
         let path = match self.operation {
-            // What a post to the connection alone would need.
+            // The right that a post to the connection alone would need.
             Some(Operation::Send) => PolicyPath { escaped: CONNECTION.path().into(), plain: None },
             _ => self.resource.policy_path(),
         };
         grant.check(&self.deployment.api_id, stage, &path, self.user_agent.as_deref()).is_ok()
     }
 
-    /// All is known of what was sent to many.
+    /// Notes the result of a message to many.
     pub(super) fn fanned_out(&mut self, outcome: &Reached) {
         self.reached = Some(outcome.counts);
     }
 
-    /// The id of the call, as its answer names it.
+    /// Returns the id of the call, which its response contains.
     pub fn request_id(&self) -> EventId {
         self.request_id
     }
 
-    /// The call is over: records it, and gives its answer.
+    /// Ends the call: records it and returns its response.
     pub fn end(self, plane: &DataPlane, result: Result<Response<Body>, ConnectionsApiError>) -> Response<Body> {
         let (response, error) = match result {
             Ok(response) => (response, None),
@@ -148,7 +148,7 @@ impl CallRecord {
             api_id: &self.deployment.api_id,
             stage: &self.stage.name,
             domain_name: &self.host,
-            // A method is free text: only those that there are get into logs.
+            // A method is free text. Only known methods are written to logs.
             method: if self.operation.is_some() { self.method.as_str() } else { "OTHER" },
             path: self.resource.path(),
             operation: self.operation.map(Operation::name),

@@ -9,15 +9,16 @@ use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
 use crate::telemetry::{Span, SpanKind};
 
-/// How much longer than `limits.slowClientTimeoutSeconds` the owner may take to answer: after that time a socket that
-/// takes nothing is closed there, and the call is answered.
+/// Time beyond `limits.slowClientTimeoutSeconds` in which the owner must answer. After that timeout the owner closes a
+/// socket that accepts no data, and answers the call.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
-/// Asks the node that holds a connection to carry out a call, which is forwarded once and never further. The trace that
-/// the call is in goes on there.
+/// Forwards a call to the node that holds `connection`. That node carries it out and never forwards it further. The
+/// trace of the call continues there.
 ///
 /// # Errors
-/// The owner's own answer, or what can be said without one: gone, unreachable (nothing was written), or unknown.
+/// Returns the error of the owner. Without an answer it returns `Gone` if the owner is gone for good,
+/// `OwnerUnreachable` if nothing was sent, or `DeliveryUnknown` if the owner may have carried out the call.
 pub(super) async fn forward(
     plane: &DataPlane,
     record: &CallRecord,
@@ -42,7 +43,7 @@ async fn ask(
     connection: ConnectionId,
     action: Action,
 ) -> Result<PeerAnswer, ConnectionsApiError> {
-    // A node without a cluster holds all connections that there are.
+    // Without a cluster this node holds all connections.
     let Some(cluster) = &plane.cluster else { return Err(ConnectionsApiError::Gone) };
     let link = match cluster.owner(&connection.node()).await {
         Owner::Linked(link) => link,
@@ -67,7 +68,7 @@ async fn ask(
             Err(ConnectionsApiError::OwnerUnreachable)
         }
         Ok(answer @ (PeerAnswer::Outcome(PeerOutcome::Done) | PeerAnswer::Info(_))) => Ok(answer),
-        // Asking changes nothing, so it may be asked again.
+        // A GET changes nothing, so the caller may repeat it.
         Err(PeerCallError::Unknown) if is_get => Err(ConnectionsApiError::OwnerUnreachable),
         Err(PeerCallError::Unknown) => Err(ConnectionsApiError::DeliveryUnknown),
     }

@@ -17,8 +17,8 @@ use crate::session::DataFrame;
 use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
 
-/// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
-/// it is gone. It counts against the usage plan here, where the connection's API key is known.
+/// The calls that peers forward to this node. A forwarded call is never forwarded again: a connection that is not on
+/// this node is gone. The call is counted against the usage plan here, because this node knows the connection's key.
 impl LocalConnections for Arc<DataPlane> {
     fn post(&self, to: Target<'_>, data: Bytes, data_type: DataType, caller: &Arc<dyn Caller>, id: u64) {
         let traced = traced(self, to, caller);
@@ -67,7 +67,7 @@ impl LocalConnections for Arc<DataPlane> {
     }
 }
 
-/// The span of a forwarded call, if its trace is made.
+/// Returns the span of a forwarded call, if its trace is recorded.
 fn span(plane: &DataPlane, to: Target<'_>) -> Option<Span> {
     let mut span = forwarded(plane, to.api_id, to.trace)?;
     span.set("tidegate.connection_id", to.connection);
@@ -80,14 +80,15 @@ fn end(mut span: Span, outcome: PeerOutcome) {
     }
 }
 
-/// Ends the span of a forwarded call when the call is answered.
+/// A caller that ends the span of a forwarded call when the call is answered.
 #[derive(Debug)]
 struct Traced {
     caller: Arc<dyn Caller>,
     span: Mutex<Option<Span>>,
 }
 
-/// Who is answered instead of `caller`, if the call's trace is made.
+/// Returns a caller that also ends the call's span, to be used instead of `caller`. Returns `None` if the call's trace
+/// is not recorded.
 fn traced(plane: &DataPlane, to: Target<'_>, caller: &Arc<dyn Caller>) -> Option<Arc<dyn Caller>> {
     let span = Mutex::new(Some(span(plane, to)?));
     Some(Arc::new(Traced { caller: Arc::clone(caller), span }))
@@ -127,8 +128,8 @@ fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<OpenConnection, Pe
     find_here(plane, to.api_id, &to.connection, reach).ok_or(PeerOutcome::Gone)
 }
 
-/// Does something for a peer if it is within the usage plan of the connection's API key: at once, or in a task of its
-/// own when the quota has to be asked for.
+/// Calls `then` if the usage plan of the connection's API key allows it; otherwise answers `caller` with the refusal.
+/// Does so at once, or in a separate task if the quota has to be read from Redis.
 fn counted(
     plane: &DataPlane,
     open: OpenConnection,

@@ -1,7 +1,7 @@
-//! The backend's side: `@connections`, and what stands beside it for many: `@groups`, `@users`, `@broadcast` and `@send`.
+//! The calls of backends: `@connections` for one connection; `@groups`, `@users`, `@broadcast` and `@send` for many.
 //!
-//! A call for a connection of another node is forwarded to it, once; a message to many goes to each node once, and is
-//! fanned out there (`push.rs`).
+//! A call for a connection of another node is forwarded to that node, once. A message to many goes to each node once,
+//! and each node fans it out to its own connections (`push.rs`).
 
 mod answer_peer;
 mod call;
@@ -45,8 +45,8 @@ pub use post_to_audience::post_to_audience;
 pub use post_to_connection::post_to_connection;
 pub use send::{Batch, send};
 
-/// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be
-/// closed, so [`delete_connection`] does not count.
+/// Counts a call against the usage plan of the connection's API key, on the node that holds the connection. Calls of
+/// [`delete_connection`] are not counted, because it must always be possible to close a connection.
 fn count(plane: &DataPlane, connection: &Connection) -> Counted {
     match &*connection.principal.load() {
         Some(principal) => {
@@ -57,10 +57,11 @@ fn count(plane: &DataPlane, connection: &Connection) -> Counted {
     }
 }
 
-/// Authenticates and authorizes a signed call of `@connections`; the operator learns of one that is refused.
+/// Authenticates a signed call of `@connections` as far as that is possible without its body. Logs a refused call. The
+/// signature must cover the headers `deciding`.
 ///
 /// # Errors
-/// [`ConnectionsApiError::Denied`]: it cannot be let in whatever its body is.
+/// Returns [`ConnectionsApiError::Denied`] if the call must be refused whatever its body is.
 pub fn claim_call<'h>(
     plane: &DataPlane,
     call: &ConnectionsCall<'_>,
@@ -69,18 +70,19 @@ pub fn claim_call<'h>(
     plane.live().access.claim_call(call, deciding, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
-/// Finds out who signed a call, now that its body is there; the operator learns of one that may not be made.
+/// Authenticates and authorizes a signed call whose body has arrived. Returns the right of its key. Logs a refused
+/// call.
 ///
 /// # Errors
-/// [`ConnectionsApiError::Denied`]: the signature is not valid, or its key may not make the call.
+/// Returns [`ConnectionsApiError::Denied`] if the signature is not valid, or if its key may not make the call.
 pub fn admit_call(plane: &DataPlane, claim: Claim, call: &ConnectionsCall<'_>) -> Result<Grant, ConnectionsApiError> {
     plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|denial| denied(call, denial))
 }
 
-/// Checks whether a signed call is worth reading its body. The signature must cover the headers of `deciding`.
+/// Checks that the key of a signed call may make the call on all of its paths, before its body is read.
 ///
 /// # Errors
-/// [`ConnectionsApiError::Denied`]: its key may not make the call on one of its paths.
+/// Returns [`ConnectionsApiError::Denied`] if the key may not make the call on one of the paths.
 pub fn permit(grant: &Grant, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
     grant.permit(call).map_err(|denial| denied(call, denial))
 }
@@ -90,21 +92,25 @@ fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
     ConnectionsApiError::Denied(denial)
 }
 
-/// Takes a token of the bucket of all APIs for a call.
+/// Takes a token for a call from the throttle that all APIs share.
 ///
 /// # Errors
-/// There is none.
+/// Returns [`ConnectionsApiError::Throttled`] if there is none.
 pub fn admit(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
     if plane.live().admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
 }
 
-/// Where the connection is that a call is about.
+/// The place of the connection that a call names: on this node, or on another one.
 enum Found {
     Here(OpenConnection),
     Elsewhere(ConnectionId),
 }
 
-/// Finds the connection that a call is about, once this node may serve it.
+/// Finds the connection `id` of a call. Waits, for a short time, until this node may serve.
+///
+/// # Errors
+/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if there is no such open connection, or
+/// `OwnerUnreachable` if this node may not serve.
 async fn find(plane: &DataPlane, call: &CallRecord, id: &str) -> Result<Found, ConnectionsApiError> {
     let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
     if plane.cluster.is_some() && parsed.node() != plane.registry.node() {
@@ -115,18 +121,19 @@ async fn find(plane: &DataPlane, call: &CallRecord, id: &str) -> Result<Found, C
     found.map(Found::Here).ok_or(ConnectionsApiError::Gone)
 }
 
-/// How long a call waits while this node must not serve. What was queued before waits for as long as clients are held.
+/// Longest time that a call waits while this node must not serve. Frames that were queued before wait for as long as
+/// clients are held.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// Whether a call may be carried out here and now, or soon.
+/// Returns true if this node may serve calls now, or has not been kept from it for longer than [`HOLD`].
 fn may_serve(plane: &DataPlane) -> bool {
     plane.registry.gate().shut_for().is_none_or(|shut| shut < HOLD)
 }
 
-/// Waits until a call may be carried out here.
+/// Waits until this node may carry out a call.
 ///
 /// # Errors
-/// Not soon; nothing was done.
+/// Returns `OwnerUnreachable` if it may not within [`HOLD`]. Nothing was done then.
 async fn served(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
     let gate = plane.registry.gate();
     let Some(shut) = gate.shut_for() else { return Ok(()) };
@@ -134,13 +141,13 @@ async fn served(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
     opened.map_err(|_| ConnectionsApiError::OwnerUnreachable)
 }
 
-/// Finds a connection of this node, if it is of the API and within `reach`.
+/// Returns the connection `id` if it is open on this node, belongs to the API `api_id` and is within `reach`.
 fn find_here(plane: &DataPlane, api_id: &str, id: &ConnectionId, reach: Reach<'_>) -> Option<OpenConnection> {
     let open = plane.registry.get_open(id).filter(|open| *open.connection.api_id == *api_id);
     open.filter(|open| open.outbox.is_open() && reach.has(&open.connection.stage))
 }
 
-/// The span of what another node asks for, if its trace is made.
+/// Returns the span of a request from another node, if its trace is recorded.
 fn forwarded(plane: &DataPlane, api_id: &str, trace: Option<TraceContext>) -> Option<Span> {
     let mut span = plane.telemetry.tracer.start("forwarded @connections", SpanKind::Server, Some(trace?));
     if !span.is_recording() {

@@ -1,5 +1,5 @@
-//! What is asked of other nodes about their own connections: each is asked once, all at the same time, and none asks
-//! another.
+//! Requests to other nodes about their own connections. Each node gets a request once, all at the same time, and none
+//! forwards it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,33 +19,34 @@ use crate::registry::MemberNodes;
 use crate::stage_names::StageNames;
 use crate::topic::TopicName;
 
-/// How much longer than slow members are waited for a node may take to answer.
+/// Time beyond [`PENDING_AFTER`] in which a node must answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(3);
 
-/// How long a node may take to answer.
+/// Longest time that a node may take to answer.
 const ANSWER_TIMEOUT: Duration = PENDING_AFTER.saturating_add(ANSWER_MARGIN);
 
-/// A question that is on its way.
+/// A request that was sent, or the reason why it was not.
 pub(super) type Asked = Result<PendingCall, PeerCallError>;
 
-/// What came of a question.
+/// The result of a request.
 pub(super) enum Reply {
+    /// The node's answer.
     Said(Bytes),
     /// The node is gone for good, and its connections with it.
     Gone,
-    /// It could not be asked, or did not answer: nothing is known.
+    /// The request could not be sent, or was not answered.
     Nothing,
 }
 
-/// What all other nodes said.
+/// The answers of all other nodes.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     pub(super) said: Vec<Bytes>,
-    /// Living nodes of which nothing is known.
+    /// Number of living nodes that did not answer.
     pub(super) unreachable: usize,
 }
 
-/// Waits for the answer to a question.
+/// Waits for the answer to a request.
 pub(super) async fn reply(asked: Asked) -> Reply {
     let answer = match asked {
         Ok(waiting) => waiting.within(ANSWER_TIMEOUT).await,
@@ -58,7 +59,7 @@ pub(super) async fn reply(asked: Asked) -> Reply {
     }
 }
 
-/// Asks all other nodes that may have members of a group or of a user the same.
+/// Sends the request `ask` to all other nodes that may have members of `name`.
 pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicName, ask: &GroupRequest) -> Replies {
     let Some(cluster) = &plane.cluster else { return Replies::default() };
     let mut others = cluster.others();
@@ -80,7 +81,7 @@ pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicNa
     replies
 }
 
-/// Which of the other nodes may have members of these groups and users. `None` if all may.
+/// Returns the nodes among `others` that may have members of the groups and users `names`, or `None` if all may.
 pub(super) async fn holders(
     plane: &DataPlane,
     api_id: &Arc<str>,
@@ -91,7 +92,7 @@ pub(super) async fn holders(
     group_index.find(api_id, names).await
 }
 
-/// Asks one node about connections that `ask` names; with `stages` those of others are gone.
+/// Sends one node the request `ask`, which names connections. With `stages`, connections of other stages are gone.
 pub(super) async fn ask_named(owner: Owner, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Reply {
     match owner {
         Owner::Linked(link) => {
@@ -103,8 +104,8 @@ pub(super) async fn ask_named(owner: Owner, ask: GroupRequest, stages: Option<&S
     }
 }
 
-/// Connections by the node that holds them: this node's own, and those of others with the way to each. A node that has
-/// no cluster holds all that there are.
+/// Returns `connections` by the node that holds them: this node's own, and those of each other node with the way to it.
+/// Without a cluster this node holds all of them.
 pub(super) async fn by_owner(
     plane: &DataPlane,
     connections: &[ConnectionId],

@@ -1,4 +1,5 @@
-//! One message to many: queued here and on every other node that may have somebody, counted when all is known.
+//! Messages to many connections. A message is queued on this node and on every other node that may have members, and
+//! counted when all results are known.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,20 +23,21 @@ use crate::stage_names::StageNames;
 use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
 
-/// How long a slow member is waited for; then it counts as pending, and gets the message all the same if it ever can.
+/// Longest time to wait for a slow member. After it the member is counted as pending. It still gets the message if its
+/// socket accepts data again.
 pub(super) const PENDING_AFTER: Duration = Duration::from_secs(2);
 
-/// What became of a message, on all nodes together.
+/// The result of a message on all nodes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::data_plane) struct Outcome {
     pub(in crate::data_plane) counts: PushCounts,
-    /// Nodes that may have had somebody to send it to, and did not say what became of it.
+    /// Number of nodes that may have members and did not answer.
     pub(super) unreachable_nodes: usize,
-    /// Of the connections that were named, those that are gone.
+    /// Named connections that are gone.
     pub(super) gone: Vec<ConnectionId>,
 }
 
-/// A message that is queued wherever it goes.
+/// A message that is queued on this node and was sent to all other nodes that may have members.
 pub(in crate::data_plane) struct Pushing {
     here: Here,
     elsewhere: Vec<Elsewhere>,
@@ -44,16 +46,16 @@ pub(in crate::data_plane) struct Pushing {
     unreachable: usize,
 }
 
-/// What another node was asked to queue.
+/// The part of a message that was sent to another node.
 struct Elsewhere {
     asked: Asked,
-    /// The connections there that were named.
+    /// The named connections of that node.
     connections: Vec<ConnectionId>,
-    /// Ends with its answer.
+    /// The span of the request. It ends when the node answers.
     span: Span,
 }
 
-/// What is queued on this node.
+/// The part of a message that is queued on this node.
 pub(super) struct Here {
     fan_out: FanOut,
     bytes: usize,
@@ -61,8 +63,8 @@ pub(super) struct Here {
     deadline: Instant,
 }
 
-/// Queues messages for their audiences, in their order, on this node and on all others that may have somebody. The trace
-/// of `span` goes on there.
+/// Queues `messages` for their audiences, in their order, on this node and on all others that may have members. Other
+/// nodes continue the trace of `span`.
 pub(in crate::data_plane) async fn begin(
     plane: &DataPlane,
     labels: &StageLabels,
@@ -70,7 +72,7 @@ pub(in crate::data_plane) async fn begin(
     reach: Reach<'_>,
     messages: Vec<(Audience, DataFrame)>,
 ) -> Vec<Pushing> {
-    // Found before anything is queued: from then on nothing waits, so that the order of the messages is kept.
+    // The nodes are found before anything is queued. From then on nothing waits, so the order of the messages is kept.
     let mut named: Vec<ConnectionId> = Vec::new();
     messages.iter().for_each(|(audience, _)| named.extend(&audience.connections));
     let ways = match &plane.cluster {
@@ -90,20 +92,20 @@ pub(in crate::data_plane) async fn begin(
     messages.into_iter().map(queue).collect()
 }
 
-/// The ways to other nodes, as they are when messages are queued.
+/// The ways to other nodes at the time when messages are queued.
 #[derive(Default)]
 struct Ways {
-    /// Nodes of connections that are named.
+    /// The nodes of named connections.
     owners: HashMap<NodeId, Owner>,
     others: OtherNodes,
-    /// Of the others, those that may have members. `None` if all may.
+    /// The other nodes that may have members, or `None` if all may.
     holders: Option<MemberNodes>,
-    /// The stages that named connections must be of, or `None` for every stage.
+    /// The stages to which named connections must belong, or `None` for every stage.
     stages: Option<StageNames<Bytes>>,
 }
 
 impl Ways {
-    /// Whether this node may have somebody for whom it takes more than ids.
+    /// Returns true if `node` may have members of the stage, groups or users of `audience`.
     fn may_lead_to(&self, audience: &Audience, node: &NodeId) -> bool {
         let holds = |holders: &MemberNodes| holders.may_have(node, &audience.topics);
         audience.stage.is_some() || self.holders.as_ref().is_none_or(holds)
@@ -128,7 +130,7 @@ fn queue(
     }
     let except = &audience.except;
     audience.connections.retain(|id| {
-        // Without a cluster, and for this node's own, there is no other way.
+        // Without a cluster, and for this node's own connections, `owners` has no entry.
         let Some(owner) = ways.owners.get(&id.node()) else { return true };
         match owner {
             _ if except.has(id) => {}
@@ -156,7 +158,8 @@ fn queue(
     Pushing { here, elsewhere, gone, unreachable: unreachable.len() }
 }
 
-/// Waits until all is known of a message, for as long as slow members and other nodes are waited for.
+/// Waits for the results of a message on all nodes. The wait is bounded by [`PENDING_AFTER`] for slow members, and by
+/// the time that other nodes have to answer.
 pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabels, pushing: Pushing) -> Outcome {
     let Pushing { here, elsewhere, gone, unreachable } = pushing;
     let asked = elsewhere.into_iter().map(|Elsewhere { asked, connections, mut span }| async move {
@@ -189,7 +192,7 @@ pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabel
     outcome
 }
 
-/// Queues a message for those of its audience who are on this node. Connections that are named must be within `reach`.
+/// Queues a message for the members of its audience on this node. Named connections must be within `reach`.
 pub(super) fn queue_here(
     plane: &DataPlane,
     labels: &StageLabels,
@@ -224,7 +227,7 @@ pub(super) fn queue_here(
     Here { fan_out, bytes: frame.len(), gone, deadline: Instant::now() + PENDING_AFTER }
 }
 
-/// Waits until all is known of what was queued on this node, and counts it.
+/// Waits for the results of a message that was queued on this node, and counts them.
 pub(super) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> PushResult {
     let Here { fan_out, bytes, gone, deadline } = here;
     let mut counts = fan_out.settled(deadline).await;

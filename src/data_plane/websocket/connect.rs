@@ -31,69 +31,69 @@ use crate::telemetry::{
 };
 use crate::trace_context::TraceContext;
 
-/// A client's upgrade request, once it is known which stage it is for.
+/// A client's upgrade request whose stage is known.
 #[derive(Debug)]
 pub struct UpgradeRequest {
-    /// The configuration that `deployment` and `stage` are of.
+    /// The configuration that contains `deployment` and `stage`.
     pub live: Arc<Live>,
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub handshake: Handshake,
-    /// The Host that the client used, with its port, if it is a name of this gateway; else the address that it connected
-    /// to.
+    /// The Host that the client used, with its port, if it is a name of this gateway; otherwise the address that the
+    /// client connected to.
     pub host: String,
-    /// A backend reaches that host by `https`.
+    /// True if backends reach `host` by `https`.
     pub callback_secure: bool,
     pub secure: bool,
     pub source_ip: IpAddr,
     /// The port that the client used.
     pub port: u16,
-    /// The addresses on its way, the source first, separated by commas.
+    /// The addresses on the client's way to the gateway, the source first, separated by commas.
     pub forwarded_for: String,
     pub user_agent: Option<String>,
-    /// The request before anything was added to it: what a signature is about.
+    /// The request before anything was added to it. A signature covers it.
     pub received: http::Request<()>,
     pub client_cert: Option<Arc<ClientCert>>,
-    /// The listener counts the connection for its client's address already.
+    /// True if the listener already counts the connection for its client's address.
     pub is_counted: bool,
-    /// Decides whether the trace that came along is made.
+    /// The kind of sender. It decides if the trace of the request is recorded.
     pub sender: Sender,
 }
 
-/// A client that the backend let in. Whoever holds it owes it a session: dropped without one, the connection ends as
-/// lost and its backend is told.
+/// An accepted client. Dropping it without running its session ends the connection with code 1006 and sends its
+/// `$disconnect`.
 pub struct Admitted {
     pub(super) plane: Arc<DataPlane>,
     pub(super) connection: Arc<Connection>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) live: Arc<Live>,
-    /// The registry has let go of it; nobody is to be told.
+    /// True if the connection was refused and removed from the registry. No `$disconnect` is sent then.
     forgotten: bool,
-    /// It was opened, and is not over.
+    /// True from the opening of the connection to its end.
     is_open: bool,
-    /// In a box: the task of a session is small.
+    /// State in a box, so that the task of a session is small.
     pub(super) particulars: Box<Particulars>,
 }
 
-/// What a session does not touch while it is idle.
+/// The state that an idle session does not need.
 pub(super) struct Particulars {
     subprotocol: Option<HeaderValue>,
-    /// Of its messages.
+    /// The rate limit of this connection's messages.
     pub(super) bucket: Bucket,
-    /// Its place among the connections of its address, if the listener does not count it.
+    /// The connection's place among those of its client's address, if the listener does not count it.
     _slot: Option<Slot>,
 }
 
-/// Admits one client: all that happens between its upgrade request and the 101.
+/// Admits one client: everything that happens between its upgrade request and the 101.
 ///
-/// 1. throttles of the address, of route or stage, and of all APIs, and room for its end  2. who it is
-/// 3. required parameters  4. registry, and its record  5. `$connect` integration  6. open  7. what operators see
+/// 1. throttles of the address, of the route or stage, and of all APIs, and the disconnect backlog  2. authorizer
+/// 3. required parameters  4. registry and record  5. `$connect` integration  6. open  7. logs, metrics and trace
 ///
-/// Run it in a task of its own: a client that leaves meanwhile does not stop it, and if the backend accepts, the
-/// backend gets its `$disconnect`.
+/// Run it in a task of its own. Then it goes on if the client leaves meanwhile, and a backend that accepts the client
+/// gets its `$disconnect`.
 ///
 /// # Errors
-/// The client is to be refused.
+/// Returns a [`Refusal`] if the client is not admitted.
 pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Result<Admitted, Refusal> {
     let started = Instant::now();
     let parent = request.handshake.trace();
@@ -158,7 +158,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
     outcome.map_err(|error| Refusal { error, connection_id: connection.id, request_id })
 }
 
-/// What admitting works with.
+/// The values that every step of an admission needs.
 struct Parts<'a> {
     request: &'a UpgradeRequest,
     connection: &'a Arc<Connection>,
@@ -167,16 +167,16 @@ struct Parts<'a> {
     span: &'a Span,
 }
 
-/// Who was asked about a client, and what they said.
+/// The results of the authorizer and the integration, for the record of the event.
 #[derive(Default)]
 struct Asked {
     authorizer: Option<AuthorizerRecord>,
     integration: Option<IntegrationRecord>,
-    /// The backend chose a subprotocol that the client did not offer, so it got none.
+    /// True if the backend chose a subprotocol that the client did not offer, so the client got none.
     subprotocol_left_out: bool,
 }
 
-/// Steps 1 to 6. Leaves in `asked` what others said.
+/// Carries out steps 1 to 6 of [`connect`], and notes the results of the authorizer and the integration in `asked`.
 async fn admit(
     plane: &Arc<DataPlane>,
     parts: &Parts<'_>,
@@ -218,7 +218,7 @@ async fn admit(
     if !plane.registry.connect(connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
         return Err(ConnectError::Full);
     }
-    // From here on the registry knows the connection, so every way out removes or ends it.
+    // From here on the registry knows the connection, so every return removes it or ends it.
     let mut admitted = Admitted {
         plane: Arc::clone(plane),
         outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
@@ -259,7 +259,7 @@ async fn admit(
                 error = %chain(&error), "a $connect call failed"
             );
             if error.is_indefinite() {
-                // The backend may have accepted: it learns that nothing came of it.
+                // The backend may have accepted the client, so it gets a `$disconnect`.
                 admitted.end(Closing::lost());
             } else {
                 admitted.refused();
@@ -269,7 +269,7 @@ async fn admit(
     }
 }
 
-/// Finds out who the client is, and keeps it on the connection. Says to the operator why not, and to nobody else.
+/// Authenticates and authorizes the client, and stores its principal on the connection. Logs a denial.
 async fn identify(
     plane: &DataPlane,
     Parts { request, connection, live, span, .. }: &Parts<'_>,
@@ -291,7 +291,7 @@ async fn identify(
             Ok(())
         }
         Err(denial) => {
-            log_denial(&denial, &connection.api_id, &connection.stage, "a client may not enter");
+            log_denial(&denial, &connection.api_id, &connection.stage, "a client was refused");
             Err(denial)
         }
     }
@@ -308,7 +308,8 @@ fn missing_parameter(route: &Route, handshake: &Handshake) -> Option<String> {
     })
 }
 
-/// A status below 200 is no answer to an upgrade: only the gateway may say 101.
+/// Returns the error for a client that the backend refused with `answer`. A status below 200 becomes 502: it cannot
+/// answer an upgrade, and only the gateway may send a 101.
 fn refused(mut answer: Answer) -> ConnectError {
     if answer.status.is_informational() {
         answer.status = StatusCode::BAD_GATEWAY;
@@ -317,20 +318,20 @@ fn refused(mut answer: Answer) -> ConnectError {
 }
 
 impl Admitted {
-    /// Takes what the backend chose, for the 101; the gateway never picks a subprotocol itself.
+    /// Takes the subprotocol that the backend chose, for the 101. The gateway never chooses one itself.
     pub fn take_subprotocol(&mut self) -> Option<HeaderValue> {
         self.particulars.subprotocol.take()
     }
 
-    /// What an operator wants to see of the connection.
+    /// Returns the level of the connection's execution log.
     pub(super) fn logging_level(&self) -> LoggingLevel {
         let deployment = self.live.deployments.api(&self.connection.api_id);
         let stage = deployment.and_then(|deployment| deployment.stage(&self.connection.stage));
         stage.map(|stage| stage.telemetry.default.logging_level).unwrap_or_default()
     }
 
-    /// From now on it is served, and in what its backend put it. `None` if the node may not serve it, now or at all: then
-    /// its backend is told that it is over.
+    /// Opens the connection: from now on posts reach it. Then carries out the `actions` of its backend. Returns `None`
+    /// if the node may not serve the connection; then the backend gets a `$disconnect`.
     async fn open(mut self, actions: Actions, trace: TraceContext) -> Option<Self> {
         let registry = &self.plane.registry;
         if !registry.gate().opened_in_time().await {
@@ -349,14 +350,14 @@ impl Admitted {
         Some(self)
     }
 
-    /// The backend said no: as if the connection had never been.
+    /// Removes the connection, because it was refused. No trace of it remains.
     fn refused(mut self) {
         self.plane.registry.refuse(&self.connection.id);
         self.forgotten = true;
     }
 
-    /// The connection is over: it is no longer served, and posts to it are gone. Its backend is told when this is
-    /// dropped.
+    /// Ends the connection: it is no longer served, and posts to it get 410. Its `$disconnect` is sent when this value
+    /// is dropped.
     pub(super) fn end(&mut self, closing: Closing) {
         if std::mem::take(&mut self.is_open) {
             self.plane.metrics.closed(&labels(&self.connection), closing.cause.name(), closing.code);
@@ -370,7 +371,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         if !self.forgotten {
             self.end(Closing::lost());
-            // After this node was fenced it may be with others.
+            // If this node was fenced, other nodes may have the connection now and send its event.
             if self.plane.registry.get_ended(&self.connection.id).is_some() {
                 report(&self.plane, &self.connection);
             }

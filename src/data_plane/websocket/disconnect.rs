@@ -23,12 +23,12 @@ use crate::request_context::{Connection, Event};
 use crate::route_key::DISCONNECT;
 use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, execution_log};
 
-/// Sees to it that the backend learns that a connection is over. The event waits in the queue of its integration.
+/// Queues the `$disconnect` of `connection` for its backend, in the queue of its integration.
 pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
     report_at(plane, connection, Instant::now());
 }
 
-/// As [`report`], and not before `due`.
+/// Does the same as [`report`], but the event is not sent before `due`.
 pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Connection, due: Instant) {
     match plane.told_of(connection) {
         Told::By(Way { route, .. }) => {
@@ -39,7 +39,7 @@ pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Conn
     }
 }
 
-/// The end of a connection of which nobody can be told: its stage never had a route for it, or is not known.
+/// Settles a connection whose `$disconnect` has no receiver: its stage has no route for it or is unknown.
 fn settle_untold(plane: &DataPlane, connection: &Connection, told: &Told) {
     let live = plane.live_owned();
     if let Some((deployment, stage)) = live.stage(&connection.api_id, &connection.stage) {
@@ -50,7 +50,7 @@ fn settle_untold(plane: &DataPlane, connection: &Connection, told: &Told) {
     }
 }
 
-/// Records a disconnect of which no backend is told.
+/// Records a disconnect without a call of a backend.
 fn record_without_call(
     plane: &DataPlane,
     (live, deployment, stage): (&Live, &Deployment, &Stage),
@@ -83,10 +83,11 @@ fn record_without_call(
     plane.telemetry.record(&plane.metrics, &record, span);
 }
 
-/// Tries once to deliver a `$disconnect`. The event's id is computed from the connection's, so every attempt, by
-/// whomever, has the same.
+/// Tries once to deliver the `$disconnect` of the connection `id`. The event's id is computed from the connection's, so
+/// every attempt has the same one, whichever node makes it.
 pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &ConnectionId) -> Attempt {
-    // A node that goes down may not know any more whether others tell the backend: it does so itself, by the same id.
+    // A node that drains does not wait: it may never learn if another node sends the event. Both send it with the same
+    // id.
     let _ = plane.lifecycle.draining().run_until_cancelled(plane.registry.gate().opened()).await;
     let Some(ended) = plane.registry.begin_attempt(id) else { return Attempt::Dropped };
     let EndedConnection { connection, closing, attempt, since } = ended;
@@ -126,14 +127,14 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
         trace: span.context(),
     };
     if is_final(&outcome) {
-        debug!(connection_id = %id, attempt, "the backend knows of the disconnect");
+        debug!(connection_id = %id, attempt, "$disconnect delivered");
         let trace = span.context();
         plane.telemetry.record(&plane.metrics, &record, span);
         settle(plane, &connection, false);
         if let Ok((_, actions)) = outcome
             && !actions.is_empty()
         {
-            // What the backend has to say to others.
+            // Messages of the backend to other clients.
             let (plane, live) = (Arc::clone(plane), Arc::clone(live));
             plane.lifecycle.clone().spawn(async move { act(&plane, &live, &connection, actions, trace).await });
         }
@@ -154,13 +155,14 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     if attempt == 1 {
         warn!(
             connection_id = %id, api_id = &*connection.api_id, stage = &*connection.stage, error = why,
-            "the backend did not take a $disconnect; it is tried again"
+            "a backend did not accept a $disconnect; retrying"
         );
     }
     Attempt::Again { attempt: next, is_outage }
 }
 
-/// Any 2xx is final whatever its body, but for a function error; so is every refusal that trying again cannot change.
+/// Returns true if the event must not be sent again: the backend answered 2xx, whatever the body, or refused the event
+/// with a status that a retry cannot change. A function error is not final.
 fn is_final(outcome: &Result<(Answer, Actions), IntegrationError>) -> bool {
     let again = |status: StatusCode| {
         status.is_server_error()
@@ -174,7 +176,7 @@ fn is_final(outcome: &Result<(Answer, Actions), IntegrationError>) -> bool {
     }
 }
 
-/// Gives up an event that waited for as long as it may, without another call. `false` if it has time left.
+/// Gives up the event of `id` without another call if its retry time is over. Returns false if it has time left.
 pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionId) -> bool {
     let retry = plane.live().disconnect.retry_time();
     match plane.registry.get_ended(id) {
@@ -183,7 +185,7 @@ pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionI
                 let (status, reason) = (StatusCode::BAD_GATEWAY, Some(Reason::BackendUnreachable));
                 record_without_call(plane, (&live, &deployment, &stage), id, status, reason);
             }
-            give_up(plane, &ended.connection, ended.attempt - 1, "the backend is away");
+            give_up(plane, &ended.connection, ended.attempt - 1, "the backend is unreachable");
             true
         }
         Some(_) => false,
@@ -195,7 +197,7 @@ fn give_up(plane: &DataPlane, connection: &Connection, attempts: u32, why: &str)
     error!(
         connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage,
         event_id = %connection.id.disconnect_event(), attempts, error = why,
-        "a $disconnect was given up: its backend does not know that the connection is gone"
+        "gave up a $disconnect: the backend does not know that the connection has ended"
     );
     settle(plane, connection, true);
 }

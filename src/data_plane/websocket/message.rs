@@ -26,32 +26,33 @@ use crate::telemetry::{
     execution_log,
 };
 
-/// A message on its way: resolves to what its client gets.
+/// The call for one message. It resolves to the reply for the client.
 pub(super) type Dispatch = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
-/// What came of a message.
+/// The result of a message.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
-    /// The frame that the client gets, if it gets one.
+    /// The frame for the client, if it gets one.
     pub(super) frame: Option<DataFrame>,
-    /// The message brought a fresh token: the connection has another end now.
+    /// True if the message brought a fresh token, so that the connection expires at another time.
     pub(super) refreshed: bool,
-    /// The backend had no room for it.
+    /// True if the message was refused because the backend is saturated.
     pub(super) refused: bool,
 }
 
-/// What becomes of a message at once.
+/// The immediate result of dispatching a message.
 pub(super) enum Dispatched {
-    /// It is on its way to the backend.
+    /// The call, which has begun.
     Calling(Dispatch),
-    /// It goes nowhere, and the client is told.
+    /// The error frame for the client of a message that is not sent to a backend.
     Failed(DataFrame),
 }
 
-/// Sends one message to the backend of its route, if it `has_room` among the dispatches of its connection.
+/// Sends one message to the backend of its route. Without `has_room` the connection has as many dispatches as it may,
+/// and the message is refused.
 ///
-/// 1. throttles of the connection and its address  2. select the route  3. throttles of route or stage, and of all APIs
-/// 4. usage plan  5. integration  6. route response  7. record
+/// 1. throttles of the connection and its address  2. select the route  3. throttles of the route or stage, and of all
+/// APIs  4. usage plan  5. integration  6. route response  7. record
 pub(super) fn dispatch(
     plane: &Arc<DataPlane>,
     connection: &Arc<Connection>,
@@ -73,7 +74,7 @@ pub(super) fn dispatch(
     let deployment = live.deployments.api(&connection.api_id).cloned();
     let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
     let (Some(deployment), Some(stage)) = (deployment, stage) else {
-        // An API or a stage that a reload took away has no routes, and nobody who wants to see anything.
+        // An API or a stage that a reload removed has no routes and no logs.
         let error = throttled.err().unwrap_or(MessageError::NoRoute);
         let reason = match error {
             MessageError::NoRoute => Reason::ApiRemoved,
@@ -145,7 +146,7 @@ pub(super) fn dispatch(
     }
 }
 
-/// Where a message is, by the configuration that it met.
+/// The connection of a message, with the configuration, API and stage in which it is handled.
 struct Place {
     plane: Arc<DataPlane>,
     connection: Arc<Connection>,
@@ -154,29 +155,30 @@ struct Place {
     stage: Arc<Stage>,
 }
 
-/// A message, and what happened to it so far.
+/// A message, with the results so far.
 struct Message {
     payload: Payload,
     request_id: EventId,
     labels: StageLabels,
     started: Instant,
     span: Span,
-    /// Why it takes another route than it asked for.
+    /// The reason why the message takes `$default`, if it does not select that route itself.
     reason: Option<Reason>,
     integration: Option<IntegrationRecord>,
 }
 
-/// Who takes a message.
+/// The receiver of a message.
 enum Way {
+    /// The backend of a route.
     Route(Arc<Route>),
-    /// The gateway takes the message itself, by this key: it brings a fresh token.
+    /// The gateway itself: the message has this route key and brings a fresh token.
     Refresh(String),
 }
 
-/// What is recorded of the way that a message took.
+/// The values that the record of a message needs about its receiver.
 struct Taken<'a> {
     telemetry: &'a RouteTelemetry,
-    /// Its payload is in no log: it is a token.
+    /// True if the payload must not be logged, because it is a token.
     is_secret: bool,
 }
 
@@ -190,7 +192,7 @@ impl<'a> Taken<'a> {
     }
 }
 
-/// The throttles of the connection and its address.
+/// Applies the throttles of the connection and its address to one message.
 fn throttle_client(
     plane: &DataPlane,
     live: &Live,
@@ -211,7 +213,7 @@ fn is_refusal(error: &MessageError) -> bool {
     matches!(error, MessageError::Integration(IntegrationError::Call(CallError::Overloaded)))
 }
 
-/// Why a message takes `$default`, unless it asked for it.
+/// Returns the reason why a message takes `$default`, or `None` if it takes another route or selects `$default` itself.
 pub fn fallback(route: &Route, selected: Option<&str>, payload: &Payload) -> Option<Reason> {
     match (selected, payload) {
         _ if route.key != RouteKey::Default => None,
@@ -247,24 +249,27 @@ async fn call(
     if body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
-    // AWS knows no binary messages; here who sends one is answered in kind.
+    // AWS has no binary messages. Here the reply to a binary message is binary too.
     Ok(Some(DataFrame::new(body, message.payload.data_type())))
 }
 
 impl Place {
-    /// Where a message goes; with the error its way, if it has one.
+    /// Selects the receiver of a message and applies its throttles.
+    ///
+    /// # Errors
+    /// Returns `NoRoute` if no route matches, or `Throttled` with the receiver if a throttle is exceeded.
     fn route(&self, message: &mut Message) -> Result<Way, (MessageError, Option<Way>)> {
         let Place { live, connection, deployment, stage, .. } = self;
         let selected = match &message.payload {
             Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
             Payload::Empty | Payload::Binary(_) => None,
         };
-        // Only who came with a token can bring another one.
+        // Only a client that connected with a token can send a new one.
         let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
         let refresh_key = selected.as_deref().filter(|_| can_refresh);
         let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
         let (way, throttle) = match refresh_key {
-            // A token costs what a connect costs: it takes from the same bucket.
+            // A fresh token is checked as at a connect, so it uses the throttle of `$connect`.
             Some(key) => (Way::Refresh(key.to_owned()), stage.connect.as_ref().and_then(|c| c.throttle.clone())),
             None => {
                 let route = stage.route(selected.as_deref()).cloned().ok_or((MessageError::NoRoute, None))?;
@@ -289,7 +294,7 @@ impl Place {
         self.live.context(&self.plane, &self.deployment, &self.connection, event, route_key, message.request_id)
     }
 
-    /// Records a message that is over, and gives why it did not go as asked for.
+    /// Records a message that is finished. Returns the reason if it failed or took `$default` without selecting it.
     fn record(
         &self,
         outcome: Result<Option<&DataFrame>, &MessageError>,

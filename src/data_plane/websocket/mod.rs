@@ -1,4 +1,4 @@
-//! The client's side: connect, messages, disconnect.
+//! The flows of the client's side: connect, message, disconnect.
 
 mod connect;
 pub(super) mod disconnect;
