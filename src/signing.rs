@@ -1,9 +1,10 @@
-//! Signatures of calls to backends, by Standard Webhooks: a backend that knows the secret can tell the gateway's calls
-//! from everybody else's, and from old ones.
+//! Signatures of calls to backends, as Standard Webhooks defines them. A backend that knows the secret can tell the
+//! gateway's calls from forged and from replayed ones.
 //!
-//! `webhook-signature` covers the event's id, the time and the body, as the standard says. `x-tidegate-signature` is our
-//! own and covers the id, the time and every other `x-tidegate-*` header: an `HTTP_PROXY` backend learns from those whose
-//! message it is and what happened. Neither covers the path, the query string or other headers.
+//! `webhook-signature` covers the event's id, the time and the body, as the standard says. `x-tidegate-signature` is
+//! tidegate's addition and covers the id, the time and every other `x-tidegate-*` header: these headers tell an
+//! `HTTP_PROXY` backend which connection an event is about and what happened. Neither signature covers the path, the
+//! query string or other headers.
 //!
 //! Source: Standard Webhooks, "Specification", version 1.0.0.
 
@@ -23,23 +24,23 @@ const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const TIDEGATE_SIGNATURE: HeaderName = HeaderName::from_static("x-tidegate-signature");
 
-/// Begins the names of the headers in which the gateway says what an event is.
+/// Prefix of the headers that describe an event.
 const TIDEGATE_PREFIX: &str = "x-tidegate-";
 
-/// Begins a secret in its usual form.
+/// Prefix of a secret in its usual form.
 const PREFIX: &str = "whsec_";
 
 const SECRET_MIN_BYTES: usize = 24;
 const SECRET_MAX_BYTES: usize = 64;
 
-/// Signs calls with one or more secrets.
+/// A signer of calls, with one or more secrets.
 #[derive(Clone)]
 pub struct Signer {
-    /// Keyed, nothing hashed yet.
+    /// Hash states with their keys, one for each secret, before any input.
     keys: Vec<Hmac<Sha256>>,
 }
 
-/// A secret that cannot sign. Its text is not in the message.
+/// The error for a secret that cannot be used. The message does not contain the secret.
 #[derive(Debug, Error)]
 #[error(
     "secret {number} cannot be used; allowed: 24 to 64 bytes in base64, with or without `whsec_` before it, as \
@@ -50,10 +51,10 @@ pub struct SecretError {
 }
 
 impl Signer {
-    /// A signer with these secrets.
+    /// Creates a signer with `secrets`.
     ///
     /// # Errors
-    /// One of them is not base64 of 24 to 64 bytes.
+    /// Returns [`SecretError`] for the first secret that is not base64 of 24 to 64 bytes.
     pub fn new(secrets: &[Secret]) -> Result<Self, SecretError> {
         let key = |(index, secret): (usize, &Secret)| {
             let text = secret.expose();
@@ -65,8 +66,8 @@ impl Signer {
         Ok(Signer { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Puts the four headers of a signed call in place of any that are there. All other `x-tidegate-*` headers of the call
-    /// must be in `headers` already.
+    /// Sets the four signature headers in `headers`, in place of any that are there. All other `x-tidegate-*` headers
+    /// of the call must be in `headers` already.
     pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
         let seconds = (now.millis() / 1000).to_string();
         let prefix = format!("{id}.{seconds}.");
@@ -90,7 +91,7 @@ impl Signer {
         }
     }
 
-    /// Signs these bytes with each key; the signatures are separated by blanks.
+    /// Signs `parts`, joined together, with each key. Returns the signatures, separated by spaces.
     fn signatures(&self, parts: &[&[u8]]) -> String {
         let signatures = self.keys.iter().map(|key| {
             let mut mac = key.clone();
@@ -111,7 +112,7 @@ impl std::fmt::Debug for Signer {
 mod tests {
     use super::*;
 
-    /// The specification's own example.
+    /// The example in the specification.
     #[test]
     fn a_call_is_signed_as_the_specification_says() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
