@@ -1,8 +1,8 @@
 //! tidegate: a self-hosted, WebSocket-first messaging gateway with the contract of Amazon API Gateway's WebSocket APIs.
 //!
 //! The gateway holds clients' connections, so that a backend can stay plain stateless HTTP. A client's connect, its
-//! messages and its disconnect become HTTP calls to the backend, and the backend pushes with `POST
-//! /{stage}/@connections/{id}`.
+//! messages and its disconnect become HTTP calls to the backend, and the backend pushes with
+//! `POST /{stage}/@connections/{id}`.
 //!
 //! This file is the map. Modules are declared from low to high; a module imports only modules declared above it.
 //!

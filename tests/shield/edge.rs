@@ -77,7 +77,7 @@ async fn hostile_requests_are_refused_each_with_its_reason() {
     let post = |headers: &str, body: &str| {
         format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
     };
-    let both = "a request has Content-Length or Transfer-Encoding, not both";
+    let both = "a request must have Content-Length or Transfer-Encoding, not both";
     let chunked = "2\r\nhi\r\n0\r\n\r\n";
     check(post("Content-Length: 12\r\nTransfer-Encoding: chunked\r\n", chunked), "400", both).await;
     check(post("Transfer-Encoding: chunked\r\ncontent-length: 12\r\n", chunked), "400", both).await;
