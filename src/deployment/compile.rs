@@ -14,10 +14,10 @@ use crate::limits::{LimitSettings, Throttle};
 use crate::problem::Problem;
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
-/// Routes that AWS reserves; no other key may begin with `$`.
+/// Route keys that AWS reserves; no other key may begin with `$`.
 const RESERVED_ROUTE_KEYS: [&str; 3] = ["$connect", "$disconnect", "$default"];
 
-/// The one value that makes a route two-way.
+/// The only value of `routeResponseSelectionExpression`, which makes a route two-way.
 const TWO_WAY: &str = "$default";
 
 const STAGE_NAME_MAX_CHARS: usize = 128;
@@ -26,10 +26,10 @@ const VARIABLE_VALUE_MAX_CHARS: usize = 512;
 const ROUTE_KEY_MAX_BYTES: usize = 1024;
 
 impl Deployments {
-    /// Compiles every API. Connection pools are `http_client`'s, so they outlive a reload.
+    /// Compiles every API. The connection pools belong to `http_client`, so they outlive a reload.
     ///
     /// # Errors
-    /// Everything that is wrong, not only the first.
+    /// Returns all problems, not only the first.
     pub fn compile(
         apis: &BTreeMap<String, apigatewayv2::Api>,
         domain_names: &BTreeMap<String, apigatewayv2::DomainName>,
@@ -144,7 +144,7 @@ impl Compiler<'_> {
         if key.starts_with('$') && !RESERVED_ROUTE_KEYS.contains(&key) {
             self.problem(
                 ["apis", api_id, "routes", key],
-                "a route key that begins with `$` is one of `$connect`, `$disconnect`, `$default`",
+                "a route key that begins with `$` must be one of `$connect`, `$disconnect`, `$default`",
             );
         }
         if let Some(expression) = &route.route_response_selection_expression
@@ -280,7 +280,7 @@ fn throttle(settings: apigatewayv2::RouteSettings) -> Option<Throttle> {
     Throttle::new(settings.throttling_rate_limit, settings.throttling_burst_limit)
 }
 
-/// A host with an optional port, as a Host header holds it.
+/// Returns true if `text` is a host with an optional port, as in a Host header.
 fn is_host(text: &str) -> bool {
     HeaderValue::from_str(text).is_ok()
         && text.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'))

@@ -15,8 +15,8 @@ async fn pages_that_are_not_listed_may_not_connect_and_hear_why() {
     check("Origin: https://example.com\r\n", "101", "").await;
     check("Origin: https://a.example.com\r\n", "101", "").await;
     check("Origin: null\r\n", "403", "the Origin is `null`").await;
-    check("Origin: https://example.com.evil.test\r\n", "403", "none that this API allows").await;
-    check("Origin: https://example.com:8443\r\n", "403", "none that this API allows").await;
+    check("Origin: https://example.com.evil.test\r\n", "403", "not one that this API allows").await;
+    check("Origin: https://example.com:8443\r\n", "403", "not one that this API allows").await;
     check("Origin: HTTPS://EXAMPLE.COM\r\n", "403", "not written as browsers write it").await;
     check("Origin: https://example.com\r\nOrigin: https://example.com\r\n", "403", "several Origin").await;
     assert_eq!(backend.calls("CONNECT").len(), 3);
