@@ -39,9 +39,7 @@ pub(super) fn is_for(path: &str) -> bool {
 /// With a Redis replica the answer covers all nodes, as recorded in Redis; without one only this node.
 pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
-        (_, method) if *method != Method::GET => {
-            Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed".to_owned()))
-        }
+        (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "use GET".to_owned())),
         (NODES, _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
         _ => match Asked::parse(uri.query()) {
             Ok(asked) => connections(plane, &asked).await.map(|page| json_of(&page)),
