@@ -85,9 +85,9 @@ pub enum StartError {
     Config(Vec<Problem>),
     #[error("could not use the endpoint of the trace collector")]
     Collector(#[source] InvalidEndpoint),
-    #[error("a listener could not be opened")]
+    #[error("could not open a listener")]
     Bind(#[source] BindError),
-    #[error("TLS of the {listener} listener could not be set up")]
+    #[error("could not set up TLS of the {listener} listener")]
     Tls {
         listener: &'static str,
         #[source]

@@ -139,7 +139,7 @@ impl Compiler<'_> {
     ) -> Option<RouteDraft<'a>> {
         let at = |field| ["apis", api_id, "routes", key, field];
         if key.is_empty() || key.len() > ROUTE_KEY_MAX_BYTES {
-            self.problem(["apis", api_id, "routes", key], "a route key has 1 to 1024 bytes");
+            self.problem(["apis", api_id, "routes", key], "a route key must have 1 to 1024 bytes");
         }
         if key.starts_with('$') && !RESERVED_ROUTE_KEYS.contains(&key) {
             self.problem(
@@ -159,7 +159,7 @@ impl Compiler<'_> {
         for (name, constraints) in &route.request_parameters {
             let path = ["apis", api_id, "routes", key, "requestParameters", name.as_str()];
             if key != "$connect" {
-                self.problem(path, "only `$connect` has request parameters");
+                self.problem(path, "only `$connect` may have request parameters");
             }
             match RouteParameter::parse(name) {
                 Ok(parameter) if constraints.required => required_parameters.push(parameter),
@@ -196,7 +196,7 @@ impl Compiler<'_> {
         if name.is_empty() || name.len() > STAGE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
             self.problem(
                 ["apis", api_id, "stages", name],
-                "a stage name has 1 to 128 of the characters A-Z a-z 0-9 _ -",
+                "a stage name must have 1 to 128 of the characters A-Z a-z 0-9 _ -",
             );
         }
         self.check_variables(api_id, name, &stage.stage_variables);
@@ -263,13 +263,13 @@ impl Compiler<'_> {
             let path = ["apis", api_id, "stages", stage, "stageVariables", name.as_str()];
             let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
             if name.is_empty() || name.len() > VARIABLE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
-                self.problem(path, "a variable's name has 1 to 64 of the characters A-Z a-z 0-9 _");
+                self.problem(path, "a variable's name must have 1 to 64 of the characters A-Z a-z 0-9 _");
             }
             let is_value_char = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(c);
             if value.len() > VARIABLE_VALUE_MAX_CHARS || !value.chars().all(is_value_char) {
                 self.problem(
                     path,
-                    "a variable's value has at most 512 of the characters A-Z a-z 0-9 - . _ ~ : / ? # & = ,",
+                    "a variable's value may have at most 512 of the characters A-Z a-z 0-9 - . _ ~ : / ? # & = ,",
                 );
             }
         }

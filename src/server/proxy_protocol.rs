@@ -122,7 +122,7 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
             let addresses = address(source, source_port).zip(address(destination, destination_port));
             Some(addresses.ok_or(malformed("the addresses do not parse"))?)
         }
-        _ => return Err(malformed("the line has other fields than it must")),
+        _ => return Err(malformed("the line has the wrong fields")),
     };
     Ok(Parsed::Header(ProxyHeader { addresses, secure: false }, end + 1))
 }
