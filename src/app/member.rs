@@ -21,7 +21,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Settles what Redis has to know, and takes this node out of the cluster.
+    /// Writes to Redis what is not written yet, and takes this node out of the cluster.
     pub(super) async fn leave(&self) {
         if let Some(quotas) = &self.quotas {
             quotas.leave().await;
@@ -33,7 +33,7 @@ impl Member {
     }
 }
 
-/// Where quotas are counted: where the registry is.
+/// The store in which quotas are counted: in memory or in Redis, as the registry.
 #[derive(Clone, Debug)]
 pub(super) enum Quotas {
     Memory(Arc<MemoryQuotaStore>),
@@ -56,7 +56,7 @@ impl Quotas {
     }
 }
 
-/// The registry as the configuration wants it: in memory alone, or with a Redis replica.
+/// Creates the registry as configured: in memory alone, or with a Redis replica.
 pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     let settings = &config.registry;
     if settings.redis().is_none() {
@@ -72,8 +72,9 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     Registry::replicated(NodeId::random(), Times::new(lease).hold(), Arc::new(replica))
 }
 
-/// Takes part in a cluster, if the registry has a Redis replica: writes records, heartbeats and counts, reaps what dead
-/// nodes left, helps peers, and closes its clients when it may not serve them, until the process aborts.
+/// Starts the tasks of a member of a cluster, if the registry has a Redis replica. Until the process aborts, the tasks
+/// write records, heartbeats and quotas, take over the connections of dead nodes, renew the leases of peers, and close
+/// this node's clients when it may not serve them.
 pub(super) fn start(
     config: &Config,
     plane: &Arc<DataPlane>,

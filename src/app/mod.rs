@@ -1,4 +1,4 @@
-//! The process: everything built from one [`crate::config::Config`], its signals, its end.
+//! The process: it is built from one [`crate::config::Config`], handles signals, and drains before it ends.
 
 mod demo;
 mod gateway;

@@ -11,7 +11,7 @@ use crate::cluster::link::{Links, LocalConnections};
 use crate::data_plane::DataPlane;
 
 impl Listener {
-    /// Accepts other nodes' links until `stop`. Whoever does not know the cluster's secret is turned away.
+    /// Accepts other nodes' links until `stop`. A link of a node that does not know the cluster's secret is refused.
     pub async fn serve_peers(self, plane: Arc<DataPlane>, links: Arc<Links>, stop: CancellationToken) {
         let start = |stream: TcpStream, peer: Peer, _file| {
             if let Err(error) = stream.set_nodelay(true) {

@@ -175,9 +175,9 @@ fn mistakes_in_the_files_of_a_node_have_their_place() {
     let missing = PeerTlsSettings { ca: "/not/there.pem".into(), ..tls.clone() };
     check(&missing, "", "cluster.tls: could not read `/not/there.pem`");
     authority.renew(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ServerAuth]);
-    check(&tls, "", "is not for clientAuth");
+    check(&tls, "", "does not name clientAuth");
     authority.renew(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ClientAuth]);
-    check(&tls, "", "is not for serverAuth");
+    check(&tls, "", "does not name serverAuth");
     authority.renew(&tls, "127.0.0.1", &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]);
     check(&tls, "", "");
 }

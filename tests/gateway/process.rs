@@ -35,7 +35,7 @@ async fn sighup_puts_a_good_file_in_force_and_a_bad_one_changes_nothing() {
 
     std::fs::write(&path, "limits: { messageBytes: none }\nnonsense: 1\n").unwrap();
     process.signal("HUP").await;
-    let line = process.stderr.log("the configuration was not reloaded").await;
+    let line = process.stderr.log("could not reload the configuration").await;
     assert_eq!(line["level"], "ERROR");
     let message = line.to_string();
     assert!(message.contains(":1: limits.messageBytes") && message.contains(":2: nonsense"), "{message}");
@@ -127,7 +127,7 @@ async fn sigterm_drains_and_exits_with_0() {
         gate.open();
         assert_eq!(process.exit().await.code(), Some(0));
         let lines = process.stderr.all().await;
-        assert!(!lines.iter().any(|line| line.contains("not delivered")), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("could not deliver")), "{lines:#?}");
     }
 }
 
@@ -145,7 +145,7 @@ async fn what_could_not_be_delivered_is_named_and_the_exit_is_in_time() {
     process.signal("TERM").await;
     assert_eq!(process.exit().await.code(), Some(0));
     assert!(start.elapsed().as_millis() < 1500 + 1000, "{:?}", start.elapsed());
-    let line = process.stderr.log("not delivered").await;
+    let line = process.stderr.log("could not deliver").await;
     assert_eq!((&line["level"], &line["connection_ids"]), (&"ERROR".into(), &id.into()));
 }
 

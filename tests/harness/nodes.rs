@@ -215,7 +215,7 @@ impl Node {
     pub(crate) async fn launch(&mut self) {
         assert!(self.running.is_none(), "it runs");
         let mut process = Tidegate::launch(&self.config, &[]);
-        let line: Value = serde_json::from_str(&process.line_with("waits for Redis").await).unwrap();
+        let line: Value = serde_json::from_str(&process.line_with("waiting for Redis").await).unwrap();
         if let Some(proxy) = &self.peer_proxy {
             proxy.lead_to(address(&line, "peers"));
         }

@@ -41,7 +41,7 @@ async fn each_way_a_certificate_can_be_wrong_has_its_message() {
     check(&early.certificate, &early.key, "is not valid before");
     check(&good.certificate, &elsewhere.key, "is not the one of the certificate");
     check(&[&*good.certificate, &other.certificate].concat(), &good.key, "the chain in");
-    check(&intermediate.certificate, &intermediate.key, "is missing: it ends with a certificate of `CN=test`");
+    check(&intermediate.certificate, &intermediate.key, "is incomplete: its last certificate was issued by `CN=test`");
     check(&elsewhere.certificate, &elsewhere.key, "domainNames[\"chat.test\"]: no certificate of");
     check(&nameless.certificate, &nameless.key, "has no host name");
     check("", &good.key, "has no certificate");
@@ -143,7 +143,7 @@ async fn an_authority_that_has_expired_is_warned_of_when_it_is_read_and_when_it_
     assert!(!output.contains("expire"), "{output}");
 
     let mut gateway = Tidegate::serve(&config, &[]).await;
-    let told = "and certificates that come from it are still accepted";
+    let told = "and certificates that it issued are still accepted";
     authority.write("partners.pem", &[partners.certificate.as_str(), &expired_authority("old partner")].concat());
     let line = gateway.process.line_with(told).await;
     assert!(line.contains("CN=old partner") && line.contains("partners.pem"), "{line}");

@@ -61,10 +61,10 @@ async fn mistakes_in_domains_have_their_place() {
     let mapping = |mapping: &str| format!("domainNames: {{ chat.test: {{ apiMappings: [ {mapping} ] }} }}");
     check(&mapping("{ apiId: other, stage: prod }"), "apiMappings[0].apiId: there is no API `other`");
     check(&mapping("{ apiId: chat, stage: other }"), "apiMappings[0].stage: API `chat` has no stage `other`");
-    check(&mapping("{ apiMappingKey: /a, apiId: chat, stage: prod }"), "`/a` is no base path");
+    check(&mapping("{ apiMappingKey: /a, apiId: chat, stage: prod }"), "`/a` is not a base path");
     check(
         &mapping("{ apiId: chat, stage: prod }, { apiId: chat, stage: beta }"),
-        "apiMappings[1].apiMappingKey: the key `` is there twice",
+        "apiMappings[1].apiMappingKey: the key `` is used twice",
     );
     check("domainNames: { \"Chat.test:80\": { apiMappings: [] } }", "not a domain name");
 }

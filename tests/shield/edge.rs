@@ -15,8 +15,8 @@ async fn pages_that_are_not_listed_may_not_connect_and_hear_why() {
     check("Origin: https://example.com\r\n", "101", "").await;
     check("Origin: https://a.example.com\r\n", "101", "").await;
     check("Origin: null\r\n", "403", "the Origin is `null`").await;
-    check("Origin: https://example.com.evil.test\r\n", "403", "none that this API allows").await;
-    check("Origin: https://example.com:8443\r\n", "403", "none that this API allows").await;
+    check("Origin: https://example.com.evil.test\r\n", "403", "not one that this API allows").await;
+    check("Origin: https://example.com:8443\r\n", "403", "not one that this API allows").await;
     check("Origin: HTTPS://EXAMPLE.COM\r\n", "403", "not written as browsers write it").await;
     check("Origin: https://example.com\r\nOrigin: https://example.com\r\n", "403", "several Origin").await;
     assert_eq!(backend.calls("CONNECT").len(), 3);
@@ -77,7 +77,7 @@ async fn hostile_requests_are_refused_each_with_its_reason() {
     let post = |headers: &str, body: &str| {
         format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
     };
-    let both = "a request has Content-Length or Transfer-Encoding, not both";
+    let both = "a request must have Content-Length or Transfer-Encoding, not both";
     let chunked = "2\r\nhi\r\n0\r\n\r\n";
     check(post("Content-Length: 12\r\nTransfer-Encoding: chunked\r\n", chunked), "400", both).await;
     check(post("Transfer-Encoding: chunked\r\ncontent-length: 12\r\n", chunked), "400", both).await;
