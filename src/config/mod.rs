@@ -14,7 +14,7 @@
 //! A file that is being written may be empty or incomplete. So these are mistakes, although each part is valid: no API,
 //! an API without a route or a stage, a secret or a certificate without content.
 //!
-//! Invariants: all mistakes are reported, not only the first, but `check.rs` runs only once the values fit the schema
+//! Invariants: all mistakes are reported, not only the first, but `check.rs` runs only after the values fit the schema
 //! and the formats. No [`Problem`] prints a value from the environment, since it may be a secret.
 
 mod settings;

@@ -9,7 +9,7 @@
 //!
 //! - Idle HTTP/1.1 connections are kept in a last-in, first-out list. A caller that finds none waits in a first-in,
 //!   first-out queue. The pool opens connections, not the callers, and each connection that becomes free, new or used,
-//!   goes to the caller that has waited longest. A caller that gives up does not close a connection.
+//!   goes to the caller that has waited longest. A caller that gives up while it waits closes no connection.
 //! - New connections are opened a few at a time, and a connection counts as new until its first answer. This keeps a
 //!   burst from overrunning the listen backlog of a small server. `window.rs` has the rules.
 //! - With HTTP/2 there is one shared connection per backend.

@@ -139,7 +139,7 @@ pub struct IntegrationRecord {
     pub latency: Duration,
     /// Id that the backend gave to the request.
     pub request_id: Option<String>,
-    /// Set when a request parameter had no value and was left out.
+    /// True if a request parameter had no value and was left out.
     pub left_out: bool,
 }
 
