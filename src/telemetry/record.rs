@@ -26,10 +26,10 @@ impl Telemetry {
         }
     }
 
-    /// Counts and logs a request that leads nowhere, because it belongs to no stage.
+    /// Counts and logs a request that was refused and belongs to no stage.
     pub fn refused(&self, metrics: &Metrics, reason: Reason) {
         metrics.reason(&StageLabels::none(), "REQUEST", reason);
-        debug!(reason = reason.code(), "a request leads nowhere: {}", reason.meaning());
+        debug!(reason = reason.code(), "a request was refused: {}", reason.meaning());
     }
 }
 
@@ -60,7 +60,7 @@ fn count(metrics: &Metrics, record: &EventRecord<'_>) {
         Outcome::Disconnect | Outcome::Call => {}
     }
     if let Some(authorizer) = &record.authorizer {
-        // Nobody waited for an answer that was known.
+        // An answer from the cache took no time.
         let is_known = authorizer.kind == AuthorizerKind::Request && authorizer.call.is_none();
         metrics.authorizer(record.labels, authorizer.outcome, Some(authorizer.latency).filter(|_| !is_known));
     }

@@ -152,9 +152,9 @@ async fn backends_with_an_authority_of_their_own_and_client_certificates() {
         integration: format!("tlsConfig: {{ clientCertificate: {ca} }}"),
         ..settings(&ca, None, "backend.internal")
     };
-    assert!(half.problems().contains("`clientCertificate` and `clientKey` go together"));
+    assert!(half.problems().contains("`clientCertificate` and `clientKey` must be set together"));
     let plain = Settings { uri: format!("http://{}/", backend.address), ..settings(&ca, None, "backend.internal") };
-    assert!(plain.problems().contains("`tlsConfig` is for `https://` URLs alone"));
+    assert!(plain.problems().contains("`tlsConfig` is allowed only for `https://` URLs"));
 }
 
 /// A certificate of its own for `name`, and its key.
