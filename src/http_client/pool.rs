@@ -304,7 +304,7 @@ impl Pool {
                 return;
             }
             if let Some(waiter) = self.waiters.pop_front() {
-                // A caller that has just left does not count as the failed one.
+                // A caller that has just left is not the one that failed.
                 let left = waiter.reply.send(Err(Arc::clone(&error))).is_err();
                 if !down && !left {
                     return;

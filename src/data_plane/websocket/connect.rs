@@ -80,7 +80,7 @@ pub(super) struct Particulars {
     subprotocol: Option<HeaderValue>,
     /// The rate limit of this connection's messages.
     pub(super) bucket: Bucket,
-    /// The connection's place among those of its client's address, if the listener does not count it.
+    /// The connection's place among those of its client's address, if the listener has not counted it.
     _slot: Option<Slot>,
 }
 
