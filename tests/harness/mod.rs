@@ -7,11 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod audit;
+mod authority;
 mod crowd;
 mod ledger;
 mod nodes;
 mod proxy;
 mod redis;
+mod signature;
 mod visitor;
 
 use std::time::Duration;
@@ -19,11 +21,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use authority::{Authority, Issued};
 pub(crate) use crowd::{Crowd, Session};
 pub(crate) use ledger::{Answer, Call, EventType, Ledger, Push};
 pub(crate) use nodes::{Entrance, Entrances, Node, Nodes, Plan};
 pub(crate) use proxy::{Mode, TestProxy};
 pub(crate) use redis::{RedisServer, free_port};
+pub(crate) use signature::signed;
 pub(crate) use visitor::Visitor;
 
 /// How long a test waits for what has to happen. Generous: it is only reached by a test that fails.

@@ -1,0 +1,131 @@
+//! Who is slow on purpose: each wait of a connection has its end, and a connection is idle only for as long as its last
+//! request has earned.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::shield::support::{Authority, Backend, Settings, connect, handshake, raw_on, tls_stream, within};
+
+const IMPATIENT: &str = "limits: { slowClientTimeoutSeconds: 1, handshakeTimeoutSeconds: 2 }";
+
+/// A connection that holds little of what it is sent.
+async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    within("a TCP connection", socket.connect(address)).await.unwrap()
+}
+
+/// Sends requests and reads no answer, until the gateway has closed.
+async fn never_reads<S: AsyncWrite + Unpin>(what: &str, stream: &mut S, request: &[u8]) {
+    let requests = request.repeat(100);
+    within(what, async {
+        // The end of a connection with answers in it is a reset.
+        while stream.write_all(&requests).await.is_ok() && stream.flush().await.is_ok() {}
+    })
+    .await;
+}
+
+/// Waits for the end of the connection.
+async fn end<S: AsyncRead + Unpin>(what: &str, stream: &mut S) {
+    let mut rest = Vec::new();
+    let _ = within(what, stream.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_close_their_connection() {
+    let authority = Authority::new("test");
+    let backend = Backend::start().await;
+    let pair = authority.write_pair("it", &authority.issue(&["chat.test"]));
+    let tls = format!("tls: {{ certificates: [ {pair} ] }}");
+    let plain = Settings { top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
+    let guarded = Settings { public: tls, top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
+    let (public, internal) = (plain.public_address(), plain.internal_address());
+    let mut bystander = connect(public).await;
+    let refused = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (mut a, mut b, mut c) = (narrow(public).await, narrow(internal).await, narrow(internal).await);
+    let mut d = tls_stream(guarded.public_address(), authority.client(None), "chat.test").await.unwrap();
+    tokio::join!(
+        never_reads("refusals", &mut a, refused),
+        never_reads("refusals of the internal listener", &mut b, refused),
+        never_reads("pages", &mut c, page),
+        never_reads("refusals over TLS", &mut d, refused),
+    );
+    bystander.echo("still here").await;
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut_off_whatever_came_before_it() {
+    let backend = Backend::start().await;
+    let gateway = Settings { top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
+    let mut bystander = connect(gateway.public_address()).await;
+    for address in [gateway.public_address(), gateway.internal_address()] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // A callback that is valid, so that the connection is kept for long.
+        let call = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let answer = raw_on(&mut stream, call).await;
+        assert!(answer.starts_with("HTTP/1.1 410"), "{answer}");
+        stream.write_all(b"GET /prod HTTP/1.1\r\nHos").await.unwrap();
+        end("a second head that trickles", &mut stream).await;
+    }
+    bystander.echo("still here").await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_408() {
+    let backend = Backend::start().await;
+    let gateway = Settings { top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
+    for address in [gateway.public_address(), gateway.internal_address()] {
+        for body in
+            ["Content-Length: 3\r\n\r\nhi", "Content-Length: 3\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n2\r\nhi"]
+        {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let post = format!("POST /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n{body}");
+            let answer = raw_on(&mut stream, post.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 408"), "{body}: {answer}");
+            end("a body that stood still", &mut stream).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_kept_for_seconds_and_everybody_else_for_a_minute() {
+    let backend = Backend::start().await;
+    let gateway = Settings::new(&backend).start().await;
+    let trusting =
+        Settings { public: "trustedProxies: [ 127.0.0.1 ]".to_owned(), ..Settings::new(&backend) }.start().await;
+    let refusing = Settings::new(&Backend::start_redirecting().await).start().await;
+    let upgrade = handshake("a", "");
+    let nope = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice();
+    let callback = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice();
+    let (public, internal) = (gateway.public_address(), gateway.internal_address());
+    let mut kept = Vec::new();
+    for (what, address, request, status) in [
+        ("a callback that met a route", public, callback, "410"),
+        ("the internal listener", internal, nope, "403"),
+        ("a trusted proxy", trusting.public_address(), nope, "403"),
+        ("a client that its backend refused", refusing.public_address(), &upgrade, "502"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(raw_on(&mut stream, request).await.starts_with(&format!("HTTP/1.1 {status}")), "{what}");
+        kept.push((what, stream, request, status));
+    }
+    let mut strangers = Vec::new();
+    for request in [nope.to_vec(), handshake("a b", ""), handshake("a", "Origin: x\r\nSec-WebSocket-Key: y\r\n")] {
+        let mut stream = TcpStream::connect(public).await.unwrap();
+        let answer = raw_on(&mut stream, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+        // The last request counts: what came before it has earned nothing.
+        assert!(raw_on(&mut stream, callback).await.starts_with("HTTP/1.1 410"));
+        assert!(raw_on(&mut stream, &request).await.starts_with("HTTP/1.1 4"));
+        strangers.push(stream);
+    }
+    for stream in &mut strangers {
+        end("a stranger's connection", stream).await;
+    }
+    for (what, mut stream, request, status) in kept {
+        assert!(raw_on(&mut stream, request).await.starts_with(&format!("HTTP/1.1 {status}")), "{what}");
+    }
+}
