@@ -1,20 +1,18 @@
 //! What a message to many costs a node while nobody takes it, in a process of its own: its memory is what is measured.
 
-mod memory;
-
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memory::resident_bytes;
 use tidegate::clock::Timestamp;
 use tidegate::groups::{FanOut, Groups, PushCounts};
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::{DataFrame, Outbox, Socket, SocketSettings};
 use tidegate::topic::{Topic, TopicName};
+use tidegate_testing::resident_bytes;
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::time::Instant;
 

@@ -1,16 +1,14 @@
 //! What being in a group costs a node, in a process of its own: its memory is what is measured.
 
-mod memory;
-
 use std::sync::Arc;
 
-use memory::resident_bytes;
 use tidegate::clock::Timestamp;
 use tidegate::groups::Groups;
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::topic::TopicName;
+use tidegate_testing::resident_bytes;
 
 const CONNECTIONS: usize = 100_000;
 const GROUPS: usize = 100;

@@ -4,8 +4,8 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::process::{Tidegate, run};
 use tempfile::NamedTempFile;
+use tidegate_testing::{Tidegate, run, tidegate_path};
 
 /// The health check of the Dockerfile, for another internal port.
 async fn is_healthy(port: u16) -> bool {
@@ -90,13 +90,13 @@ async fn nodes_take_the_configurations_of_compose_and_kubernetes() {
     }
     let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     for file in [concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster.yaml").to_owned(), path("tidegate.yaml")] {
-        let (_, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", &file], &environment).await;
+        let (_, output) = run(tidegate_path(), &["check", "--config", &file], &environment).await;
         assert_eq!(output, format!("{file}: fine\n"));
     }
 }
 
 async fn check(name: &str) -> (String, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string();
-    let (_, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", &path], &[]).await;
+    let (_, output) = run(tidegate_path(), &["check", "--config", &path], &[]).await;
     (path, output)
 }

@@ -1,14 +1,25 @@
 //! The chat page of `tidegate demo` in a real browser: two people, the panel of calls, the shell command, lost
 //! connections.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use crate::browser::Browser;
-use crate::process::{Process, run};
 use fantoccini::Locator;
 use fantoccini::wd::WindowHandle;
+use tidegate_testing::{Browser, Process, run, tidegate_path};
 
-impl Browser {
+/// A browser, for what there is on the chat page.
+struct Page(Browser);
+
+impl Deref for Page {
+    type Target = Browser;
+
+    fn deref(&self) -> &Browser {
+        &self.0
+    }
+}
+
+impl Page {
     /// Waits for an entry of the log with this kind and text.
     async fn see_entry(&self, kind: &str, text: &str) {
         let path = format!("//*[@id='log']//li[@data-kind='{kind}' and contains(., '{text}')]");
@@ -65,14 +76,15 @@ impl Browser {
 #[tokio::test]
 async fn pages_of_three_nodes_chat_on_when_one_is_killed_and_redis_is_stopped() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local-cluster");
-    let mut cluster = Process::start(script, &["0"], &[("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))]);
+    let mut cluster =
+        Process::start(script, &["0"], &[("TIDEGATE", tidegate_path().to_str().expect("a path in UTF-8"))]);
     let node = cluster.line_with("node 2 ").await;
     let second_node = node.split_whitespace().last().expect("a process id").to_owned();
     let line = cluster.line_with("stop it: kill").await;
     let redis = line.split_whitespace().nth(3).expect("a process id").to_owned();
     cluster.line_with("chat page").await;
     let pages = [cluster.url().await, cluster.url().await, cluster.url().await];
-    let browser = Browser::start().await;
+    let browser = Page(Browser::start().await);
     browser.client.goto(&format!("{}&name=Ada", pages[0])).await.expect("the page opens");
     let ada = browser.client.window().await.expect("a window");
     let adas_connection = browser.see_connected("").await;
@@ -130,10 +142,10 @@ async fn pages_of_three_nodes_chat_on_when_one_is_killed_and_redis_is_stopped() 
 
 #[tokio::test]
 async fn two_people_chat_and_see_every_call_and_every_close() {
-    let mut demo = Process::start(env!("CARGO_BIN_EXE_tidegate"), &["demo", "--port", "0"], &[]);
+    let mut demo = Process::tidegate(&["demo", "--port", "0"], &[]);
     demo.line_with("chat page").await;
     let page = demo.url().await;
-    let browser = Browser::start().await;
+    let browser = Page(Browser::start().await);
 
     // Ada is asked for her name.
     browser.client.goto(&page).await.expect("the page opens");

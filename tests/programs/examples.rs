@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::process::{LIMIT, Process, Tidegate};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
+use tidegate_testing::{LIMIT, Process, Tidegate};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::Message;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::process::{Process, Tidegate, exists, run};
+use tidegate_testing::{Process, Tidegate, exists, run};
 
 #[tokio::test]
 async fn the_javascript_sdk_posts_gets_deletes_and_understands_every_error() {

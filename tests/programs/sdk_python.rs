@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::process::{Process, Tidegate, run};
+use tidegate_testing::{Process, Tidegate, run};
 
 /// Debian's own: it has boto3 and websockets from Debian's packages.
 const PYTHON: &str = "/usr/bin/python3";

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::access::support::{Answer, Server, TestGateway, connect, raw, refused};
+use tidegate_testing::{Reply, TestBackend, TestGateway, connect, raw, refused};
 
 fn yaml(backend: &str, plan: &str) -> String {
     format!(
@@ -34,15 +34,15 @@ async fn post(gateway: &TestGateway, method: &str, id: &str) -> String {
     let path = format!("/prod/@connections/{}", id.replace('=', "%3D"));
     let request =
         format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
-    raw(gateway.internal, request.as_bytes()).await[9..12].to_owned()
+    raw(gateway.internal(), request.as_bytes()).await[9..12].to_owned()
 }
 
 #[tokio::test]
 async fn a_client_needs_a_key_with_a_plan_for_its_stage() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&backend.url(), "throttle: { rateLimit: 100 }")).await;
     connect(&gateway.url("/prod"), &key("key-of-mobile")).await;
-    let identity = backend.next().await.json()["requestContext"]["identity"].clone();
+    let identity = backend.next_call().await.event()["requestContext"]["identity"].clone();
     assert_eq!((&identity["apiKey"], &identity["apiKeyId"]), (&json!("key-of-mobile"), &json!("mobile")));
     let forbidden = (403, "Forbidden".to_owned());
     for value in ["", "key-of-nobody", "KEY-OF-MOBILE", "key-of-retired", "key-of-planless", "mobile"] {
@@ -58,22 +58,22 @@ async fn a_client_needs_a_key_with_a_plan_for_its_stage() {
 
 #[tokio::test]
 async fn connects_messages_and_posts_count_against_the_quota_and_closing_does_not() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&backend.url(), "quota: { limit: 4, period: MONTH }")).await;
     let mut client = connect(&gateway.url("/prod"), &key("key-of-mobile")).await;
-    let id = backend.next().await.json()["requestContext"]["connectionId"].as_str().expect("an id").to_owned();
+    let id = backend.next_call().await.event()["requestContext"]["connectionId"].as_str().expect("an id").to_owned();
     client.send("one").await;
-    assert_eq!(client.text().await, "hello");
+    assert_eq!(client.next_text().await, "hello");
     assert_eq!(post(&gateway, "POST", &id).await, "200");
-    assert_eq!(client.text().await, "hi");
+    assert_eq!(client.next_text().await, "hi");
     assert_eq!(post(&gateway, "GET", &id).await, "200");
     assert_eq!(post(&gateway, "POST", &id).await, "429");
     client.send("two").await;
-    assert!(client.text().await.starts_with(r#"{"message": "Limit Exceeded""#));
+    assert!(client.next_text().await.starts_with(r#"{"message": "Limit Exceeded""#));
     assert_eq!(refused(&gateway.url("/prod"), &key("key-of-mobile")).await, (429, "Limit Exceeded".to_owned()));
     connect(&gateway.url("/prod"), &key("key-of-web")).await;
     assert_eq!(post(&gateway, "DELETE", &id).await, "204");
-    assert_eq!(client.closed().await.0, 1000);
+    assert_eq!(client.next_close().await.0, 1000);
     let metrics = gateway.metrics().await;
     assert!(
         metrics.contains(r#"tidegate_throttled_total{api_id="chat",stage="prod",level="usagePlan"} 3"#),
@@ -83,12 +83,12 @@ async fn connects_messages_and_posts_count_against_the_quota_and_closing_does_no
 
 #[tokio::test]
 async fn a_reload_keeps_what_is_used_up_and_a_rate_turns_away() {
-    let backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let mut gateway = TestGateway::start(&yaml(&backend.url(), "quota: { limit: 1, period: MONTH }")).await;
     connect(&gateway.url("/prod"), &key("key-of-mobile")).await;
-    gateway.reload(&yaml(&backend.url(), "quota: { limit: 1, period: MONTH }, throttle: { rateLimit: 100 }"));
+    gateway.reload_text(&yaml(&backend.url(), "quota: { limit: 1, period: MONTH }, throttle: { rateLimit: 100 }"));
     assert_eq!(refused(&gateway.url("/prod"), &key("key-of-mobile")).await, (429, "Limit Exceeded".to_owned()));
-    gateway.reload(&yaml(&backend.url(), "throttle: { rateLimit: 0.001, burstLimit: 1 }"));
+    gateway.reload_text(&yaml(&backend.url(), "throttle: { rateLimit: 0.001, burstLimit: 1 }"));
     connect(&gateway.url("/prod"), &key("key-of-mobile")).await;
     assert_eq!(refused(&gateway.url("/prod"), &key("key-of-mobile")).await, (429, "Too Many Requests".to_owned()));
 }
@@ -97,13 +97,13 @@ async fn a_reload_keeps_what_is_used_up_and_a_rate_turns_away() {
 async fn an_authorizer_can_find_the_key() {
     let answer = |key: Option<&str>| {
         let statement = json!({ "Effect": "Allow", "Action": "*", "Resource": "*" });
-        Answer::json(&json!({
+        Reply::json(&json!({
             "principalId": "ann", "usageIdentifierKey": key,
             "policyDocument": { "Version": "2012-10-17", "Statement": [statement] },
         }))
     };
-    let authorizer = Server::start(move |_| answer(Some("key-of-web"))).await;
-    let mut backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(move |_| answer(Some("key-of-web"))).await;
+    let backend = TestBackend::saying_hello().await;
     let yaml = yaml(&backend.url(), "throttle: { rateLimit: 100 }")
         .replace(
             "    integrations:\n",
@@ -116,11 +116,11 @@ async fn an_authorizer_can_find_the_key() {
         .replace("apiKeyRequired: true", "apiKeyRequired: true, authorizationType: CUSTOM, authorizerId: session");
     let gateway = TestGateway::start(&yaml).await;
     connect(&gateway.url("/prod"), &[]).await;
-    let context = backend.next().await.json()["requestContext"].clone();
+    let context = backend.next_call().await.event()["requestContext"].clone();
     assert_eq!(
         (&context["identity"]["apiKeyId"], &context["authorizer"]["principalId"]),
         (&json!("web"), &json!("ann"))
     );
-    authorizer.answer(move |_| answer(None));
+    authorizer.answer_with(move |_| answer(None));
     assert_eq!(refused(&gateway.url("/prod"), &key("key-of-web")).await, (403, "Forbidden".to_owned()));
 }

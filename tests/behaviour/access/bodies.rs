@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::access::support::{Server, TestGateway, connect, eventually};
+use tidegate_testing::{TestBackend, TestGateway, connect, eventually};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const WRONG: &str = "another secret";
@@ -23,7 +23,7 @@ const UNVERIFIED_BYTES: usize = 32 * 1024 * 1024;
 /// `limits.bulkBytes`.
 const BULK_BYTES: usize = 1024 * 1024;
 
-async fn start(backend: &Server) -> TestGateway {
+async fn start(backend: &TestBackend) -> TestGateway {
     TestGateway::start(&format!(
         "
 credentials:
@@ -102,9 +102,9 @@ async fn status(address: SocketAddr, bytes: &[u8]) -> (u16, String) {
 
 #[tokio::test]
 async fn who_cannot_have_signed_a_call_is_refused_before_its_body_is_there() {
-    let backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = start(&backend).await;
-    let host = gateway.address.to_string();
+    let host = gateway.public().to_string();
     let body = vec![b'x'; 1000];
     for (key, secret, names_hash, error) in [
         ("AKIDNOBODY", SECRET, false, "unrecognizedclientexception"),
@@ -114,71 +114,71 @@ async fn who_cannot_have_signed_a_call_is_refused_before_its_body_is_there() {
         let call = Call { host: &host, path: "/prod/@send", key, secret, body: &body, names_hash };
         let bytes = call.bytes(call.path, &host);
         // The last byte is never sent.
-        let (status, found) = status(gateway.address, &bytes[..bytes.len() - 1]).await;
+        let (status, found) = status(gateway.public(), &bytes[..bytes.len() - 1]).await;
         assert_eq!((status, &*found), (403, error), "{key} {names_hash}");
         // Nor is anything, if the caller waits to be asked for it.
         let waits =
             String::from_utf8(bytes).unwrap().replacen("content-length", "expect: 100-continue\r\ncontent-length", 1);
-        let (_, status, head) = sent(gateway.address, &waits.as_bytes()[..waits.len() - body.len()]).await;
+        let (_, status, head) = sent(gateway.public(), &waits.as_bytes()[..waits.len() - body.len()]).await;
         assert!(status == 403 && head.contains(error), "{key} {names_hash}: {head}");
     }
 }
 
 #[tokio::test]
 async fn a_named_hash_is_compared_with_the_body_that_came() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = start(&backend).await;
     let mut client = connect(&gateway.url("/prod"), &[]).await;
-    let event = backend.next().await.json();
+    let event = backend.next_call().await.event();
     let id = event["requestContext"]["connectionId"].as_str().expect("an id").replace('=', "%3D");
-    let (host, path) = (gateway.address.to_string(), format!("/prod/@connections/{id}"));
+    let (host, path) = (gateway.public().to_string(), format!("/prod/@connections/{id}"));
     for names_hash in [true, false] {
         let call = Call { host: &host, path: &path, key: "AKIDALL", secret: SECRET, body: b"hello", names_hash };
         let bytes = call.bytes(&path, &host);
-        assert_eq!(status(gateway.address, &bytes).await, (200, String::new()));
-        assert_eq!(client.text().await, "hello");
+        assert_eq!(status(gateway.public(), &bytes).await, (200, String::new()));
+        assert_eq!(client.next_text().await, "hello");
         let forged = [&bytes[..bytes.len() - 5], b"hullo"].concat();
-        assert_eq!(status(gateway.address, &forged).await, (403, "invalidsignatureexception".to_owned()));
+        assert_eq!(status(gateway.public(), &forged).await, (403, "invalidsignatureexception".to_owned()));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_are_not_verified_are_bounded_together_and_others_pass() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = start(&backend).await;
     let mut client = connect(&gateway.url("/prod"), &[]).await;
-    let event = backend.next().await.json();
+    let event = backend.next_call().await.event();
     let id = event["requestContext"]["connectionId"].as_str().expect("an id").replace('=', "%3D");
-    let (host, path) = (gateway.address.to_string(), format!("/prod/@connections/{id}"));
+    let (host, path) = (gateway.public().to_string(), format!("/prod/@connections/{id}"));
     let large = vec![b'x'; BULK_BYTES];
     let flood =
         Call { host: &host, path: "/prod/@send", key: "AKIDALL", secret: WRONG, body: &large, names_hash: false };
     let bytes = flood.bytes(flood.path, &host);
     let but_one = &bytes[..bytes.len() - 1];
     let mut flooding: FuturesUnordered<_> =
-        (0..UNVERIFIED_BYTES / BULK_BYTES + 8).map(|_| sent(gateway.address, but_one)).collect();
+        (0..UNVERIFIED_BYTES / BULK_BYTES + 8).map(|_| sent(gateway.public(), but_one)).collect();
     let (_stream, status_of_one, head) = flooding.next().await.expect("an answer");
     assert_eq!(status_of_one, 503, "{head}");
     assert!(head.contains("retry-after: 1") && head.contains("serviceunavailableexception"), "{head}");
 
     let call = Call { host: &host, path: &path, key: "AKIDALL", secret: SECRET, body: b"hello", names_hash: true };
-    assert_eq!(status(gateway.address, &call.bytes(&path, &host)).await, (200, String::new()));
-    assert_eq!(client.text().await, "hello");
-    let unsigned = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 2\r\n\r\nhi", gateway.internal);
-    assert_eq!(status(gateway.internal, unsigned.as_bytes()).await, (200, String::new()));
-    assert_eq!(client.text().await, "hi");
+    assert_eq!(status(gateway.public(), &call.bytes(&path, &host)).await, (200, String::new()));
+    assert_eq!(client.next_text().await, "hello");
+    let unsigned = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 2\r\n\r\nhi", gateway.internal());
+    assert_eq!(status(gateway.internal(), unsigned.as_bytes()).await, (200, String::new()));
+    assert_eq!(client.next_text().await, "hi");
 
     drop(flooding);
     let call = Call { names_hash: false, ..call };
     eventually("a call that names no hash", async || {
-        status(gateway.address, &call.bytes(&path, &host)).await == (200, String::new())
+        status(gateway.public(), &call.bytes(&path, &host)).await == (200, String::new())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_call_with_a_whole_url_as_its_target_is_signed_for_the_host_in_it() {
-    let backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = start(&backend).await;
     let path = "/prod/@connections/AAAAAAAAAAAAAAAAAAA%3D";
     let call = |host| Call { host, path, key: "AKIDALL", secret: SECRET, body: b"hi", names_hash: false };
@@ -192,7 +192,7 @@ async fn a_call_with_a_whole_url_as_its_target_is_signed_for_the_host_in_it() {
         ("another target than the signed one", "gw.test", format!("http://other.test{path}"), "gw.test", 403),
         ("another port than the signed one", "gw.test", format!("http://gw.test:443{path}"), "gw.test", 403),
     ] {
-        let (status, error) = status(gateway.address, &call(signed).bytes(&target, host)).await;
+        let (status, error) = status(gateway.public(), &call(signed).bytes(&target, host)).await;
         assert_eq!(status, expected, "{what}: {error}");
     }
 }

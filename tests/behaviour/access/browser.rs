@@ -6,8 +6,7 @@ use fantoccini::Locator;
 use serde_json::json;
 
 use crate::access::jwt::yaml;
-use crate::access::support::{Answer, Issuer, Key, Server, TestGateway, connect, eventually, raw};
-use crate::browser::Browser;
+use tidegate_testing::{Browser, Issuer, Key, Reply, TestBackend, TestGateway, connect, eventually, raw};
 
 /// Connects to what its own URL says, sends a message, and shows what comes.
 const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>page</title><ol id="log"></ol><script>
@@ -27,10 +26,10 @@ socket.onclose = event => log(`closed ${event.code} ${event.reason}`);
 async fn a_page_connects_with_a_token_in_the_url_or_among_the_subprotocols() {
     let key = Key::new("one");
     let issuer = Issuer::start(&[&key]).await;
-    let pages = Server::start(|_| Answer::Body(200, PAGE.to_owned())).await;
-    let mut backend = Server::start(|got| match got.event() {
-        "CONNECT" => Answer::json(&json!({ "statusCode": 200, "headers": { "Sec-WebSocket-Protocol": "chat.v1" } })),
-        _ => Answer::json(&json!({ "statusCode": 200, "body": "hello" })),
+    let pages = TestBackend::start_with(|_| Reply::http(200, PAGE.to_owned())).await;
+    let backend = TestBackend::start_with(|got| match got.event_type() {
+        "CONNECT" => Reply::json(&json!({ "statusCode": 200, "headers": { "Sec-WebSocket-Protocol": "chat.v1" } })),
+        _ => Reply::json(&json!({ "statusCode": 200, "body": "hello" })),
     })
     .await;
     let mut gateway = TestGateway::start(&yaml(&issuer.url(), &backend.url(), "querystring.token", "")).await;
@@ -51,7 +50,7 @@ async fn a_page_connects_with_a_token_in_the_url_or_among_the_subprotocols() {
     browser.client.goto(&page(&socket, &["chat.v1"])).await.expect("the page opens");
     see("open chat.v1").await;
     see("hello").await;
-    let claims = backend.next().await.json()["requestContext"]["authorizer"]["jwt"]["claims"].clone();
+    let claims = backend.next_call().await.event()["requestContext"]["authorizer"]["jwt"]["claims"].clone();
     assert_eq!((&claims["sub"], &claims["iss"]), (&json!("ann"), &json!(issuer.url())));
 
     // A page sees of a refusal only that there was one.
@@ -67,7 +66,7 @@ async fn a_page_connects_with_a_token_in_the_url_or_among_the_subprotocols() {
     see("hello").await;
     see("closed 4401 Token expired").await;
 
-    gateway.reload(&yaml(&issuer.url(), &backend.url(), "header.Sec-WebSocket-Protocol", ""));
+    gateway.reload_text(&yaml(&issuer.url(), &backend.url(), "header.Sec-WebSocket-Protocol", ""));
     let protocols = ["chat.v1", &format!("bearer.{token}")];
     browser.client.goto(&page(&gateway.url("/prod"), &protocols)).await.expect("the page opens");
     see("open chat.v1").await;
@@ -110,8 +109,8 @@ async fn refused_pages(gateway: &TestGateway) -> u64 {
 
 #[tokio::test]
 async fn a_page_of_another_loopback_port_cannot_post_to_everybody() {
-    let pages = Server::start(|_| Answer::Body(200, POSTING_PAGE.to_owned())).await;
-    let backend = Server::backend().await;
+    let pages = TestBackend::start_with(|_| Reply::http(200, POSTING_PAGE.to_owned())).await;
+    let backend = TestBackend::saying_hello().await;
     let yaml = format!(
         "apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    integrations: {{ backend: {{ \
          integrationType: AWS_PROXY, integrationUri: \"{}\" }} }}\n    routes: {{ $connect: {{ target: \
@@ -121,7 +120,7 @@ async fn a_page_of_another_loopback_port_cannot_post_to_everybody() {
     let gateway = TestGateway::start(&yaml).await;
     let mut client = connect(&gateway.url("/prod"), &[]).await;
     let browser = Browser::start().await;
-    let internal: SocketAddr = gateway.internal;
+    let internal: SocketAddr = gateway.internal();
     for host in ["127.0.0.1", "localhost"] {
         let before = refused_pages(&gateway).await;
         let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -135,6 +134,6 @@ async fn a_page_of_another_loopback_port_cannot_post_to_everybody() {
     let post =
         b"POST /prod/@broadcast HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 9\r\n\r\na program";
     assert!(raw(internal, post).await.contains("\"delivered\":1"));
-    assert_eq!(client.text().await, "a program");
+    assert_eq!(client.next_text().await, "a program");
     browser.client.clone().close().await.expect("the browser closes");
 }

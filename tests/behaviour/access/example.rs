@@ -2,20 +2,20 @@ use serde_json::json;
 use tidegate::app::Gateway;
 use tidegate::config::{self, ACCESS_YAML};
 
-use crate::access::support::{Answer, Issuer, Key, Server, connect, refused};
+use tidegate_testing::{Issuer, Key, Reply, TestBackend, connect, refused};
 
 #[tokio::test]
 async fn the_example_of_access_runs() {
     let key = Key::new("one");
     let issuer = Issuer::start(&[&key]).await;
-    let mut backend = Server::start(|got| {
-        if got.path == "/auth" {
-            let arn = got.json()["methodArn"].clone();
+    let backend = TestBackend::start_with(|got| {
+        if got.uri.path() == "/auth" {
+            let arn = got.event()["methodArn"].clone();
             let statement = json!({ "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": arn });
             let policy = json!({ "Version": "2012-10-17", "Statement": [statement] });
-            return Answer::json(&json!({ "principalId": "ann", "policyDocument": policy }));
+            return Reply::json(&json!({ "principalId": "ann", "policyDocument": policy }));
         }
-        Answer::json(&json!({ "statusCode": 200, "body": "hello" }))
+        Reply::json(&json!({ "statusCode": 200, "body": "hello" }))
     })
     .await;
     let (backend_url, issuer_url) = (backend.url(), issuer.url());
@@ -32,10 +32,10 @@ async fn the_example_of_access_runs() {
 
     let mobile = [("x-api-key", "only-for-trying-it-out-mobile")];
     let mut client = connect(&url("chat", "?token=t"), &mobile).await;
-    assert_eq!(backend.next().await.event(), "AUTHORIZER");
-    assert_eq!(backend.next().await.event(), "CONNECT");
+    assert_eq!(backend.next_call().await.event_type(), "AUTHORIZER");
+    assert_eq!(backend.next_call().await.event_type(), "CONNECT");
     client.send(r#"{"action":"x"}"#).await;
-    assert_eq!(client.text().await, "hello");
+    assert_eq!(client.next_text().await, "hello");
     assert_eq!(refused(&url("chat", ""), &mobile).await.0, 401);
     assert_eq!(refused(&url("chat", "?token=t"), &[]).await.0, 403);
 
@@ -43,7 +43,7 @@ async fn the_example_of_access_runs() {
     let token = key.sign(&issuer.claims(600));
     let mut client = connect(&url("browser", &format!("?token={token}")), &[]).await;
     client.send(&json!({ "action": "refresh", "token": key.sign(&issuer.claims(900)) }).to_string()).await;
-    assert!(client.text().await.contains("Token refreshed"));
+    assert!(client.next_text().await.contains("Token refreshed"));
     assert_eq!(refused(&url("browser", "?token=x"), &[]).await.0, 401);
 
     assert_eq!(refused(&url("signed", ""), &[]).await, (403, "Missing Authentication Token".to_owned()));

@@ -8,7 +8,7 @@ use aws_sdk_apigatewaymanagement::primitives::Blob;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 
-use crate::access::support::{Client, Server, TestGateway, connect, eventually, raw, refused};
+use tidegate_testing::{TestBackend, TestClient, TestGateway, connect, eventually, raw, refused};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
@@ -58,7 +58,7 @@ fn sdk(gateway: &TestGateway, stage: &str, key: &str, secret: &str, token: Optio
     let config = aws_sdk_apigatewaymanagement::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-central-1"))
-        .endpoint_url(format!("http://{}/{stage}", gateway.address))
+        .endpoint_url(format!("http://{}/{stage}", gateway.public()))
         .retry_config(aws_sdk_apigatewaymanagement::config::retry::RetryConfig::disabled())
         .credentials_provider(credentials)
         .build();
@@ -73,20 +73,20 @@ async fn post(client: &ManagementClient, id: &str) -> Result<(), (String, String
     })
 }
 
-async fn connected(gateway: &TestGateway, backend: &mut Server) -> (Client, String) {
+async fn connected(gateway: &TestGateway, backend: &TestBackend) -> (TestClient, String) {
     let client = connect(&gateway.url("/prod"), &[]).await;
-    let event = backend.next().await.json();
+    let event = backend.next_call().await.event();
     (client, event["requestContext"]["connectionId"].as_str().expect("an id").to_owned())
 }
 
 #[tokio::test]
 async fn the_rust_sdk_posts_with_its_key_and_gets_awss_codes_otherwise() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&backend.url(), "NONE")).await;
-    let (mut client, id) = connected(&gateway, &mut backend).await;
+    let (mut client, id) = connected(&gateway, &backend).await;
     let all = sdk(&gateway, "prod", "AKIDALL", SECRET, None);
     assert_eq!(post(&all, &id).await, Ok(()));
-    assert_eq!(client.text().await, "hi");
+    assert_eq!(client.next_text().await, "hi");
     all.get_connection().connection_id(&id).send().await.expect("a connection");
     let code = |result: Result<(), (String, String)>| result.map_err(|(code, _)| code);
     let refused = |code: &str| Err(code.to_owned());
@@ -129,10 +129,10 @@ async fn the_rust_sdk_posts_with_its_key_and_gets_awss_codes_otherwise() {
 
 #[tokio::test]
 async fn who_may_not_call_takes_nothing_from_the_throttle() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let throttle = "throttle: { rateLimit: 0.001, burstLimit: 2 }\n";
     let gateway = TestGateway::start(&format!("{throttle}{}", yaml(&backend.url(), "NONE"))).await;
-    let (_client, id) = connected(&gateway, &mut backend).await;
+    let (_client, id) = connected(&gateway, &backend).await;
     let code = |result: Result<(), (String, String)>| result.map_err(|(code, _)| code);
     let wrong = sdk(&gateway, "prod", "AKIDALL", "another secret", None);
     for _ in 0..5 {
@@ -146,10 +146,10 @@ async fn who_may_not_call_takes_nothing_from_the_throttle() {
 
 #[tokio::test]
 async fn a_reload_replaces_the_keys() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let mut gateway = TestGateway::start(&yaml(&backend.url(), "NONE")).await;
-    let (_client, id) = connected(&gateway, &mut backend).await;
-    gateway.reload(&yaml(&backend.url(), "NONE").replace("AKIDALL", "AKIDNEW"));
+    let (_client, id) = connected(&gateway, &backend).await;
+    gateway.reload_text(&yaml(&backend.url(), "NONE").replace("AKIDALL", "AKIDNEW"));
     let code = |result: Result<(), (String, String)>| result.map_err(|(code, _)| code);
     let old = sdk(&gateway, "prod", "AKIDALL", SECRET, None);
     assert_eq!(code(post(&old, &id).await), Err("UnrecognizedClientException".to_owned()));
@@ -158,14 +158,14 @@ async fn a_reload_replaces_the_keys() {
 
 #[tokio::test]
 async fn unsigned_and_half_signed_calls_get_awss_codes() {
-    let backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&backend.url(), "NONE")).await;
     let call = async |path: &str, headers: &str| {
         let path = format!("/prod/@connections/R0oXAdfD0kwCH6w%3D{path}");
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\nhi"
         );
-        let answer = raw(gateway.address, request.as_bytes()).await;
+        let answer = raw(gateway.public(), request.as_bytes()).await;
         let error = answer.lines().find_map(|line| line.strip_prefix("x-amzn-errortype: ")).unwrap_or_default();
         (answer[9..12].to_owned(), error.to_owned())
     };
@@ -206,17 +206,17 @@ fn presigned(host: &str, path: &str, key: &str, secret: &str, token: Option<&str
 
 #[tokio::test]
 async fn a_client_signs_its_handshake_in_the_url() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&backend.url(), "AWS_IAM")).await;
-    let host = gateway.address.to_string();
+    let host = gateway.public().to_string();
     let signed = |key: &str, secret: &str, token| presigned(&host, "/prod", key, secret, token);
     let url = |query: &str| gateway.url(&format!("/prod?{query}"));
     connect(&url(&signed("AKIDCLIENT", SECRET, None)), &[]).await;
-    let identity = backend.next().await.json()["requestContext"]["identity"].clone();
+    let identity = backend.next_call().await.event()["requestContext"]["identity"].clone();
     assert_eq!(identity["userArn"], "arn:aws:iam::000000000000:user/client");
     assert_eq!((&identity["accessKey"], &identity["user"]), (&"AKIDCLIENT".into(), &"client".into()));
     connect(&url(&signed("AKIDTEMP", SECRET, Some("example-session-token"))), &[]).await;
-    assert_eq!(backend.next().await.event(), "CONNECT");
+    assert_eq!(backend.next_call().await.event_type(), "CONNECT");
 
     let (status, message) = refused(&gateway.url("/prod"), &[]).await;
     assert_eq!((status, message.as_str()), (403, "Missing Authentication Token"));
@@ -235,7 +235,7 @@ async fn a_client_signs_its_handshake_in_the_url() {
 
 #[tokio::test]
 async fn the_access_log_says_who_signed_and_which_step_refused_whom() {
-    let mut backend = Server::backend().await;
+    let backend = TestBackend::saying_hello().await;
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("access.log");
     let format = "$context.eventType $context.status $context.identity.caller $context.identity.user \
@@ -243,10 +243,10 @@ async fn the_access_log_says_who_signed_and_which_step_refused_whom() {
                   $context.authorize.status authorizer $context.authorizer.status";
     let stage = format!("prod: {{ accessLogSettings: {{ destination: '{}', format: '{format}' }} }}", log.display());
     let gateway = TestGateway::start(&yaml(&backend.url(), "AWS_IAM").replace("prod: {}", &stage)).await;
-    let host = gateway.address.to_string();
+    let host = gateway.public().to_string();
     let url = |key: &str, secret: &str| gateway.url(&format!("/prod?{}", presigned(&host, "/prod", key, secret, None)));
     let _client = connect(&url("AKIDCLIENT", SECRET), &[]).await;
-    let event = backend.next().await.json();
+    let event = backend.next_call().await.event();
     let id = event["requestContext"]["connectionId"].as_str().expect("an id");
     refused(&url("AKIDCLIENT", "wrong"), &[]).await;
     refused(&url("AKIDPOSTER", SECRET), &[]).await;

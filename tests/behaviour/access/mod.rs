@@ -9,4 +9,3 @@ mod jwt;
 mod quota;
 mod request_authorizer;
 mod scrub;
-pub(crate) mod support;

@@ -14,8 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::access::support::{Client, RedisServer, Server, connect, eventually, raw, refused};
-use crate::process::Tidegate;
+use tidegate_testing::{RedisServer, TestBackend, TestClient, Tidegate, connect, eventually, raw, refused};
 
 /// The store of one node, without the rest of it.
 struct Node {
@@ -109,7 +108,7 @@ async fn far_from_its_end_a_quota_is_taken_ahead_and_what_is_left_is_given_back(
     assert!(calls < 600, "{calls} questions for 6000 uses");
     assert!(count(&server).await > 6000, "some are taken ahead");
     other.store.leave().await;
-    eventually("what lies unused is given back", || async { count(&server).await == 6000 }).await;
+    eventually("what lies unused is given back", async || count(&server).await == 6000).await;
     one.store.leave().await;
     assert_eq!(count(&server).await, 6000);
 }
@@ -128,7 +127,7 @@ async fn without_redis_nodes_go_on_and_the_difference_is_written_when_it_is_back
     // It comes back without its data.
     server.restart().await;
     node.attach(&server, 2).await;
-    eventually("the count is written back", || async { count(&server).await == 100 }).await;
+    eventually("the count is written back", async || count(&server).await == 100).await;
     let other = Node::start(&server).await;
     assert_eq!(other.take(5, 100).await, 0);
     assert_eq!(node.take(5, 103).await, 3);
@@ -147,7 +146,7 @@ async fn a_redis_that_hangs_holds_nobody_up_for_long_and_nothing_is_counted_twic
         taken
     });
     assert_eq!(taken, 90);
-    eventually("all is counted", || async { count(&server).await == 100 }).await;
+    eventually("all is counted", async || count(&server).await == 100).await;
     assert_eq!(node.take(5, 100).await, 0);
 }
 
@@ -176,12 +175,12 @@ apis:
 
 const KEY: [(&str, &str); 1] = [("x-api-key", "key-of-mobile")];
 
-async fn join(node: &Tidegate, backend: &mut Server) -> (Client, String) {
+async fn join(node: &Tidegate, backend: &TestBackend) -> (TestClient, String) {
     let client = connect(&format!("ws://{}/prod", node.public), &KEY).await;
     let connected = loop {
-        let got = backend.next().await;
-        if got.event() == "CONNECT" {
-            break got.json();
+        let got = backend.next_call().await;
+        if got.event_type() == "CONNECT" {
+            break got.event();
         }
     };
     (client, connected["requestContext"]["connectionId"].as_str().expect("an id").to_owned())
@@ -196,30 +195,30 @@ async fn call(node: &Tidegate, method: &str, id: &str) -> String {
 
 #[tokio::test]
 async fn every_use_counts_once_wherever_it_lands_and_a_restart_forgets_none() {
-    let (mut redis, mut backend) = (RedisServer::start().await, Server::backend().await);
+    let (mut redis, backend) = (RedisServer::start().await, TestBackend::saying_hello().await);
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tidegate.yaml");
     std::fs::write(&file, yaml(&backend.url(), &redis.url())).expect("a file");
     let serve = async || Tidegate::serve(&file, &[]).await;
     let (one, other) = (serve().await, serve().await);
     // 1 and 2: two clients connect.
-    let (mut first, first_id) = join(&one, &mut backend).await;
-    let (mut second, second_id) = join(&other, &mut backend).await;
+    let (mut first, first_id) = join(&one, &backend).await;
+    let (mut second, second_id) = join(&other, &backend).await;
     // 3 and 4: each sends.
     for client in [&mut first, &mut second] {
         client.send("x").await;
-        assert_eq!(client.text().await, "hello");
+        assert_eq!(client.next_text().await, "hello");
     }
     // 5 and 6: a post on the node that holds the connection, and one that is forwarded, as soon as the nodes are linked.
     assert!(call(&one, "POST", &first_id).await.starts_with("HTTP/1.1 200"));
-    eventually("a post is forwarded", || async {
+    eventually("a post is forwarded", async || {
         let answer = call(&one, "POST", &second_id).await;
         assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"), "{answer}");
         answer.starts_with("HTTP/1.1 200")
     })
     .await;
     for client in [&mut first, &mut second] {
-        assert_eq!(client.text().await, "hi");
+        assert_eq!(client.next_text().await, "hi");
     }
     // 7: a description that is forwarded.
     assert!(call(&one, "GET", &second_id).await.starts_with("HTTP/1.1 200"));
@@ -227,24 +226,24 @@ async fn every_use_counts_once_wherever_it_lands_and_a_restart_forgets_none() {
     drop((one, other));
     let (one, other) = (serve().await, serve().await);
     // 8 to 12, and no further.
-    let (mut third, third_id) = join(&one, &mut backend).await;
-    let (mut fourth, _) = join(&other, &mut backend).await;
+    let (mut third, third_id) = join(&one, &backend).await;
+    let (mut fourth, _) = join(&other, &backend).await;
     for _ in 0..2 {
         third.send("x").await;
-        assert_eq!(third.text().await, "hello");
+        assert_eq!(third.next_text().await, "hello");
     }
     fourth.send("x").await;
-    assert_eq!(fourth.text().await, "hello");
+    assert_eq!(fourth.next_text().await, "hello");
     for client in [&mut third, &mut fourth] {
         client.send("x").await;
-        assert!(client.text().await.starts_with(r#"{"message": "Limit Exceeded""#));
+        assert!(client.next_text().await.starts_with(r#"{"message": "Limit Exceeded""#));
     }
     for node in [&one, &other] {
         let url = format!("ws://{}/prod", node.public);
         assert_eq!(refused(&url, &KEY).await, (429, "Limit Exceeded".to_owned()));
     }
     for method in ["POST", "GET"] {
-        eventually("a forwarded call is refused as the owner would", || async {
+        eventually("a forwarded call is refused as the owner would", async || {
             let answer = call(&other, method, &third_id).await;
             assert!(answer.starts_with("HTTP/1.1 429") || answer.starts_with("HTTP/1.1 503"), "{answer}");
             answer.starts_with("HTTP/1.1 429") && answer.contains("LimitExceededException")

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::access::support::{Answer, Server, TestGateway, connect, refused};
+use tidegate_testing::{Reply, TestBackend, TestGateway, connect, refused};
 
 fn yaml(authorizer: &str, backend: &str, more: &str) -> String {
     format!(
@@ -49,14 +49,14 @@ fn allow() -> Value {
 
 #[tokio::test]
 async fn the_authorizer_gets_the_handshake_and_what_it_says_is_in_every_event() {
-    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
-    let mut backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(|_| Reply::json(&allow())).await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&authorizer.url(), &backend.url(), "")).await;
     let mut client = connect(&gateway.url("/prod?token=t1&room=a&room=b"), &[("x-many", "1"), ("x-many", "2")]).await;
 
-    let asked = authorizer.next().await;
-    assert_eq!((asked.path.as_str(), asked.event()), ("/auth?kind=ws", "AUTHORIZER"));
-    let event = asked.json();
+    let asked = authorizer.next_call().await;
+    assert_eq!((asked.uri.to_string().as_str(), asked.event_type()), ("/auth?kind=ws", "AUTHORIZER"));
+    let event = asked.event();
     assert_eq!(event["type"], "REQUEST");
     assert_eq!(event["methodArn"], "arn:aws:execute-api:us-east-1:000000000000:chat/prod/$connect");
     assert_eq!(event["queryStringParameters"], json!({ "token": "t1", "room": "b" }));
@@ -73,7 +73,7 @@ async fn the_authorizer_gets_the_handshake_and_what_it_says_is_in_every_event() 
     }
     assert!(event["requestContext"].get("authorizer").is_none());
 
-    let mut connected = backend.next().await.json();
+    let mut connected = backend.next_call().await.event();
     assert_eq!(connected["requestContext"]["connectionId"], event["requestContext"]["connectionId"]);
     let said = connected["requestContext"]["authorizer"].as_object_mut().expect("an authorizer");
     assert!(said.remove("integrationLatency").is_some_and(|latency| latency.is_u64()));
@@ -81,29 +81,29 @@ async fn the_authorizer_gets_the_handshake_and_what_it_says_is_in_every_event() 
     assert_eq!(said, json!({ "principalId": "ann", "tier": "gold", "level": "3", "beta": "true" }));
 
     client.send(r#"{"action":"x"}"#).await;
-    assert_eq!(client.text().await, "hello");
-    assert_eq!(backend.next().await.json()["requestContext"]["authorizer"], said);
+    assert_eq!(client.next_text().await, "hello");
+    assert_eq!(backend.next_call().await.event()["requestContext"]["authorizer"], said);
     client.send(r#"{"action":"plain"}"#).await;
-    let plain = backend.next().await;
+    let plain = backend.next_call().await;
     assert_eq!(
         (&plain.headers["x-user"], &plain.headers["x-tier"]),
         (&"ann".parse().unwrap(), &"gold".parse().unwrap())
     );
     drop(client);
-    let disconnected = backend.next().await;
-    assert_eq!(disconnected.event(), "DISCONNECT");
-    assert_eq!(disconnected.json()["requestContext"]["authorizer"], said);
+    let disconnected = backend.next_call().await;
+    assert_eq!(disconnected.event_type(), "DISCONNECT");
+    assert_eq!(disconnected.event()["requestContext"]["authorizer"], said);
 }
 
 #[tokio::test]
 async fn without_its_identity_source_a_client_is_refused_and_nobody_is_asked() {
-    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
-    let backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(|_| Reply::json(&allow())).await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&authorizer.url(), &backend.url(), "")).await;
     for path in ["/prod", "/prod?token=", "/prod?Token=x"] {
         assert_eq!(refused(&gateway.url(path), &[]).await, (401, "Unauthorized".to_owned()), "{path}");
     }
-    assert_eq!(authorizer.count(), 0);
+    assert_eq!(authorizer.count_new(), 0);
     assert!(
         gateway
             .metrics()
@@ -114,8 +114,8 @@ async fn without_its_identity_source_a_client_is_refused_and_nobody_is_asked() {
 
 #[tokio::test]
 async fn an_identity_source_that_is_there_twice_is_refused_and_nobody_is_asked() {
-    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
-    let mut backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(|_| Reply::json(&allow())).await;
+    let backend = TestBackend::saying_hello().await;
     let by_query = yaml(&authorizer.url(), &backend.url(), "");
     let mut gateway = TestGateway::start(&by_query).await;
     let unauthorized = (401, "Unauthorized".to_owned());
@@ -133,7 +133,7 @@ async fn an_identity_source_that_is_there_twice_is_refused_and_nobody_is_asked()
     ] {
         assert_eq!(refused(&gateway.url(&format!("/prod?{query}")), &[]).await, unauthorized, "{query}");
     }
-    gateway.reload(&by_query.replace("querystring.token", "header.X-Token"));
+    gateway.reload_text(&by_query.replace("querystring.token", "header.X-Token"));
     for headers in [
         [("x-token", "a"), ("x-token", "b")],
         [("x-token", "a"), ("x-token", "")],
@@ -143,9 +143,9 @@ async fn an_identity_source_that_is_there_twice_is_refused_and_nobody_is_asked()
     ] {
         assert_eq!(refused(&gateway.url("/prod"), &headers).await, unauthorized, "{headers:?}");
     }
-    assert_eq!((authorizer.count(), backend.count()), (0, 0));
+    assert_eq!((authorizer.count_new(), backend.count_new()), (0, 0));
     connect(&gateway.url("/prod?token=a&token=b"), &[("x-token", "a"), ("x-tokens", "b")]).await;
-    assert_eq!((authorizer.count(), backend.count()), (1, 1));
+    assert_eq!((authorizer.count_new(), backend.count_new()), (1, 1));
     let reasons = r#"event_type="CONNECT",reason="identitySourceRepeated"} 15"#;
     let metrics = gateway.metrics().await;
     assert!(metrics.contains(reasons), "{metrics}");
@@ -153,15 +153,15 @@ async fn an_identity_source_that_is_there_twice_is_refused_and_nobody_is_asked()
 
 #[tokio::test]
 async fn an_authorizer_sees_the_headers_that_backends_see_and_those_that_it_judges() {
-    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
-    let mut backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(|_| Reply::json(&allow())).await;
+    let backend = TestBackend::saying_hello().await;
     let yaml = yaml(&authorizer.url(), &backend.url(), "").replace("querystring.token", "header.X-Client-Cert");
     let gateway = TestGateway::start(&yaml).await;
     let headers = [("x-client-cert", "of-a-proxy"), ("x-forwarded-host", "forged"), ("x-real-ip", "forged")];
     connect(&gateway.url("/prod"), &headers).await;
-    let asked = authorizer.next().await.json();
+    let asked = authorizer.next_call().await.event();
     assert_eq!(asked["headers"]["X-Client-Cert"], "of-a-proxy");
-    let told = backend.next().await.json();
+    let told = backend.next_call().await.event();
     for event in [&asked, &told] {
         assert!(!event.to_string().contains("forged"), "{event}");
     }
@@ -170,8 +170,8 @@ async fn an_authorizer_sees_the_headers_that_backends_see_and_those_that_it_judg
 
 #[tokio::test]
 async fn what_an_authorizer_says_and_how_it_fails_is_answered_as_on_aws() {
-    let authorizer = Server::start(|_| Answer::Never).await;
-    let mut backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(|_| Reply::hang()).await;
+    let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&authorizer.url(), &backend.url(), "authorizerTimeoutInMillis: 200")).await;
     let explicit = "User is not authorized to access this resource with an explicit deny in an identity-based policy";
     let no_allow = "User is not authorized to access this resource because no identity-based policy allows the \
@@ -181,52 +181,47 @@ async fn what_an_authorizer_says_and_how_it_fails_is_answered_as_on_aws() {
     let condition = |operator: &str| {
         let mut statement = statement("Allow", "*");
         statement["Condition"] = json!({ operator: { "aws:SourceIp": "127.0.0.1" } });
-        Answer::json(&answer(&[statement], &json!({})))
+        Reply::json(&answer(&[statement], &json!({})))
     };
     let large = json!({ "x": "a".repeat(8 * 1024 + 1 - answer(&[statement("Allow", "*")], &json!({ "x": "" })).to_string().len()) });
     let cases = [
-        ("nothing", Answer::Never, 500, internal),
-        ("Unauthorized", Answer::json(&json!({ "errorMessage": "Unauthorized" })), 401, "Unauthorized"),
-        ("another error", Answer::json(&json!({ "errorMessage": "boom" })), 500, ""),
-        ("a status", Answer::Body(500, "{}".to_owned()), 500, internal),
-        ("a refusal of its own", Answer::Body(403, allow().to_string()), 500, internal),
-        ("a redirect", Answer::Redirect("/elsewhere".to_owned()), 500, internal),
-        ("no JSON", Answer::Body(200, "yes".to_owned()), 500, ""),
-        ("no policy", Answer::json(&json!({ "principalId": "ann" })), 500, ""),
-        ("8 KB and a byte", Answer::json(&answer(&[statement("Allow", "*")], &large)), 500, ""),
-        ("nested context", Answer::json(&answer(&[statement("Allow", "*")], &json!({ "a": { "b": 1 } }))), 500, ""),
+        ("nothing", Reply::hang(), 500, internal),
+        ("Unauthorized", Reply::json(&json!({ "errorMessage": "Unauthorized" })), 401, "Unauthorized"),
+        ("another error", Reply::json(&json!({ "errorMessage": "boom" })), 500, ""),
+        ("a status", Reply::http(500, "{}".to_owned()), 500, internal),
+        ("a refusal of its own", Reply::http(403, allow().to_string()), 500, internal),
+        ("a redirect", Reply::redirect("/elsewhere"), 500, internal),
+        ("no JSON", Reply::http(200, "yes".to_owned()), 500, ""),
+        ("no policy", Reply::json(&json!({ "principalId": "ann" })), 500, ""),
+        ("8 KB and a byte", Reply::json(&answer(&[statement("Allow", "*")], &large)), 500, ""),
+        ("nested context", Reply::json(&answer(&[statement("Allow", "*")], &json!({ "a": { "b": 1 } }))), 500, ""),
         ("an unknown operator", condition("IpAddressInHouse"), 500, ""),
-        ("deny", Answer::json(&answer(&[statement("Allow", "*"), statement("Deny", "*")], &none)), 403, explicit),
-        (
-            "another stage",
-            Answer::json(&answer(&[statement("Allow", "arn:*:chat/dev/$connect")], &none)),
-            403,
-            no_allow,
-        ),
-        ("no statement", Answer::json(&answer(&[], &none)), 403, no_allow),
+        ("deny", Reply::json(&answer(&[statement("Allow", "*"), statement("Deny", "*")], &none)), 403, explicit),
+        ("another stage", Reply::json(&answer(&[statement("Allow", "arn:*:chat/dev/$connect")], &none)), 403, no_allow),
+        ("no statement", Reply::json(&answer(&[], &none)), 403, no_allow),
     ];
     for (what, answer, status, message) in cases {
-        authorizer.answer(move |_| answer.clone());
+        authorizer.answer_with(move |_| answer.clone());
         assert_eq!(refused(&gateway.url("/prod?token=x"), &[]).await, (status, message.to_owned()), "{what}");
     }
-    assert_eq!(backend.count(), 0, "the backend learns of nobody who was refused");
+    assert_eq!(backend.count_new(), 0, "the backend learns of nobody who was refused");
     let conditional = condition("IpAddress");
-    authorizer.answer(move |_| conditional.clone());
+    authorizer.answer_with(move |_| conditional.clone());
     connect(&gateway.url("/prod?token=x"), &[]).await;
 }
 
 #[tokio::test]
 async fn answers_are_kept_only_when_asked_to_and_for_the_same_identity() {
-    let mut authorizer = Server::start(|_| Answer::json(&allow())).await;
-    let backend = Server::backend().await;
+    let authorizer = TestBackend::start_with(|_| Reply::json(&allow())).await;
+    let backend = TestBackend::saying_hello().await;
     let mut gateway = TestGateway::start(&yaml(&authorizer.url(), &backend.url(), "")).await;
     for _ in 0..2 {
         connect(&gateway.url("/prod?token=a"), &[]).await;
     }
-    assert_eq!(authorizer.count(), 2, "not kept by default");
-    gateway.reload(&yaml(&authorizer.url(), &backend.url(), "authorizerResultTtlInSeconds: 300"));
+    assert_eq!(authorizer.count_new(), 2, "not kept by default");
+    gateway.reload_text(&yaml(&authorizer.url(), &backend.url(), "authorizerResultTtlInSeconds: 300"));
     for token in ["a", "a", "b", "a"] {
         connect(&gateway.url(&format!("/prod?token={token}")), &[]).await;
     }
-    assert_eq!(authorizer.count(), 2);
+    assert_eq!(authorizer.count_new(), 2);
 }

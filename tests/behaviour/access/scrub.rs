@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use crate::access::support::{Answer, Issuer, Key, Server, connect, eventually, raw, refused};
+use tidegate_testing::{Issuer, Key, Reply, TestBackend, connect, eventually, raw, refused};
 
 /// Each stands for a secret of its own, by the place that it is put into.
 const SECRETS: [&str; 14] = [
@@ -102,7 +102,7 @@ impl Gateway {
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             lines.into_iter().find(|line| line["message"] == "ready")
         };
-        eventually("it is ready", || async { ready().is_some() }).await;
+        eventually("it is ready", async || ready().is_some()).await;
         let ready = ready().expect("found above");
         let address = |key: &str| ready[key].as_str().and_then(|text| text.parse().ok()).expect("an address");
         Gateway { public: address("public"), internal: address("internal"), child }
@@ -119,15 +119,15 @@ impl Gateway {
     }
 }
 
-fn authorizer_answer(resource: &str, context: &Value) -> Answer {
+fn authorizer_answer(resource: &str, context: &Value) -> Reply {
     let statement = json!({ "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": resource });
-    Answer::json(&json!({
+    Reply::json(&json!({
         "principalId": "ann", "context": context, "usageIdentifierKey": "hidden-usage-identifier-key",
         "policyDocument": { "Version": "2012-10-17", "Statement": [statement] },
     }))
 }
 
-async fn use_all_secrets(gateway: &Gateway, authorizer: &Server, issuer: &Issuer, key: &Key) -> Vec<String> {
+async fn use_all_secrets(gateway: &Gateway, authorizer: &TestBackend, issuer: &Issuer, key: &Key) -> Vec<String> {
     // A REQUEST authorizer, and an API key.
     let headers = [
         ("x-api-key", "hidden-api-key"),
@@ -138,7 +138,7 @@ async fn use_all_secrets(gateway: &Gateway, authorizer: &Server, issuer: &Issuer
     let mut client = connect(&asked, &headers).await;
     for expected in ["hello", "hello", "Limit Exceeded"] {
         client.send(r#"{"action":"x"}"#).await;
-        assert!(client.text().await.contains(expected));
+        assert!(client.next_text().await.contains(expected));
     }
     assert_eq!(refused(&asked, &headers).await.0, 429);
     assert_eq!(refused(&asked, &[("x-api-key", "hidden-wrong-api-key")]).await.0, 403);
@@ -147,11 +147,11 @@ async fn use_all_secrets(gateway: &Gateway, authorizer: &Server, issuer: &Issuer
         (authorizer_answer("*", &context), 500),
         (authorizer_answer("arn:hidden-policy", &json!({})), 403),
         (authorizer_answer("${hidden-policy}", &json!({})), 500),
-        (Answer::Body(200, "hidden-policy".to_owned()), 500),
-        (Answer::json(&json!({ "errorMessage": "hidden-policy" })), 500),
-        (Answer::Body(403, "hidden-policy".to_owned()), 500),
+        (Reply::http(200, "hidden-policy".to_owned()), 500),
+        (Reply::json(&json!({ "errorMessage": "hidden-policy" })), 500),
+        (Reply::http(403, "hidden-policy".to_owned()), 500),
     ] {
-        authorizer.answer(move |_| answer.clone());
+        authorizer.answer_with(move |_| answer.clone());
         assert_eq!(refused(&asked, &headers).await.0, status);
     }
     // Tokens that count and tokens that do not.
@@ -162,7 +162,7 @@ async fn use_all_secrets(gateway: &Gateway, authorizer: &Server, issuer: &Issuer
     for (token, expected) in [(&*fresh, "Token refreshed"), ("hidden-refresh-token", "Unauthorized"), (&expired, "Una")]
     {
         client.send(&json!({ "action": "refresh", "token": token }).to_string()).await;
-        assert!(client.text().await.contains(expected));
+        assert!(client.next_text().await.contains(expected));
     }
     for token in [&expired, &forged] {
         assert_eq!(refused(&gateway.url("tokens", &format!("token={token}")), &[]).await.0, 401);
@@ -219,10 +219,10 @@ fn signed_post(host: SocketAddr, secret: &str, token: &str) -> String {
 #[tokio::test]
 async fn no_secret_is_in_any_output_at_any_level() {
     let key = Key::new("one");
-    let (issuer, backend) = (Issuer::start(&[&key]).await, Server::backend().await);
+    let (issuer, backend) = (Issuer::start(&[&key]).await, TestBackend::saying_hello().await);
     for level in ["info", "debug", "trace"] {
         let authorizer =
-            Server::start(|_| authorizer_answer("*", &json!({ "tier": "hidden-authorizer-context" }))).await;
+            TestBackend::start_with(|_| authorizer_answer("*", &json!({ "tier": "hidden-authorizer-context" }))).await;
         let folder = tempfile::tempdir().expect("a folder");
         let [config, log, access_log] = ["tidegate.yaml", "log", "access.log"].map(|name| folder.path().join(name));
         std::fs::write(&config, yaml(&authorizer.url(), &issuer.url(), &backend.url(), &access_log)).expect("a file");

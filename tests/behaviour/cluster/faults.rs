@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::support::{Authority, LEASE, Mode, TestCluster, TestProxy, eventually};
+use tidegate_testing::{Authority, LEASE, Mode, TestCluster, TestProxy, eventually};
 
 const UNREACHABLE: (u16, &str, bool) = (503, "ServiceUnavailableException", true);
 const UNKNOWN: (u16, &str, bool) = (424, "DeliveryUnknownException", false);
@@ -29,7 +29,7 @@ async fn link_through(cluster: TestCluster, proxy: Arc<TestProxy>) -> (TestClust
     third.knows([owner.member(), caller.member()]);
     // The owner waits to be dialled.
     let ids = [owner.id(), caller.id(), third.id()];
-    eventually("linked", || {
+    eventually("linked", async || {
         cluster.nodes.iter().all(|node| ids.iter().all(|id| *id == node.id() || node.is_linked(*id)))
     })
     .await;
@@ -40,17 +40,17 @@ async fn link_through(cluster: TestCluster, proxy: Arc<TestProxy>) -> (TestClust
 async fn a_node_behind_a_cut_is_unreachable_never_gone_and_comes_back() {
     let (cluster, proxy) = start_with_proxy().await;
     let [owner, caller, third] = &cluster.nodes[..] else { panic!() };
-    let (mut client, mut http) = (owner.connect().await, caller.http().await);
+    let (mut client, http) = (owner.connect().await, caller.http());
     for round in 0..3 {
         proxy.set(Mode::Cut);
-        eventually("cut", || !caller.is_linked(owner.id())).await;
-        assert_eq!(http.post(&client.id, "lost").await.error(), UNREACHABLE);
-        assert_eq!(http.get(&client.id).await.error(), UNREACHABLE);
-        assert_eq!(http.delete(&client.id).await.error(), UNREACHABLE);
-        assert_eq!(third.http().await.post(&client.id, format!("third {round}")).await.status, 200);
+        eventually("cut", async || !caller.is_linked(owner.id())).await;
+        assert_eq!(http.post(client.id(), "lost").await.error(), UNREACHABLE);
+        assert_eq!(http.get(client.id()).await.error(), UNREACHABLE);
+        assert_eq!(http.delete(client.id()).await.error(), UNREACHABLE);
+        assert_eq!(third.http().post(client.id(), format!("third {round}")).await.status, 200);
         proxy.set(Mode::Pass);
-        eventually("linked again", || caller.is_linked(owner.id())).await;
-        assert_eq!(http.post(&client.id, format!("back {round}")).await.status, 200);
+        eventually("linked again", async || caller.is_linked(owner.id())).await;
+        assert_eq!(http.post(client.id(), format!("back {round}")).await.status, 200);
         assert_eq!(client.next_text().await, format!("third {round}"));
         assert_eq!(client.next_text().await, format!("back {round}"), "nothing that was answered 503 arrives");
     }
@@ -60,8 +60,8 @@ async fn a_node_behind_a_cut_is_unreachable_never_gone_and_comes_back() {
 async fn a_post_whose_answer_is_lost_with_the_link_is_unknown() {
     let (cluster, proxy) = start_with_proxy().await;
     let [owner, caller, _] = &cluster.nodes[..] else { panic!() };
-    let (mut client, mut http) = (owner.connect().await, caller.http().await);
-    let (mut getting, id) = (caller.http().await, client.id.clone());
+    let (mut client, http) = (owner.connect().await, caller.http());
+    let (getting, id) = (caller.http(), client.id().to_owned());
     proxy.set(Mode::HoldAnswers);
     let cut = async {
         assert_eq!(client.next_text().await, "hi");
@@ -77,24 +77,24 @@ async fn a_peer_that_hangs_is_noticed_and_disturbs_nobody_else() {
     let (cluster, proxy) = start_with_proxy().await;
     let [owner, caller, third] = &cluster.nodes[..] else { panic!() };
     let (mut client, mut other) = (owner.connect().await, third.connect().await);
-    let (mut http, mut undisturbed) = (caller.http().await, caller.http().await);
+    let (http, undisturbed) = (caller.http(), caller.http());
     proxy.set(Mode::Hang);
     let started = Instant::now();
     let others = async {
         for number in 0..50 {
-            assert_eq!(undisturbed.post(&other.id, number.to_string()).await.status, 200);
+            assert_eq!(undisturbed.post(other.id(), number.to_string()).await.status, 200);
             assert_eq!(other.next_text().await, number.to_string());
         }
     };
-    let (reply, ()) = tokio::join!(http.post(&client.id, "left"), others);
+    let (reply, ()) = tokio::join!(http.post(client.id(), "left"), others);
     assert_eq!(reply.error(), UNKNOWN);
     assert!(started.elapsed() < LEASE * 2, "{:?}", started.elapsed());
-    assert_eq!(http.post(&client.id, "not sent").await.error(), UNREACHABLE);
+    assert_eq!(http.post(client.id(), "not sent").await.error(), UNREACHABLE);
     proxy.set(Mode::Pass);
-    eventually("linked again", || caller.is_linked(owner.id()) && owner.is_linked(caller.id())).await;
-    let mut answered = http.post(&client.id, "again").await;
+    eventually("linked again", async || caller.is_linked(owner.id()) && owner.is_linked(caller.id())).await;
+    let mut answered = http.post(client.id(), "again").await;
     while answered.status == 503 {
-        answered = http.post(&client.id, "again").await;
+        answered = http.post(client.id(), "again").await;
     }
     assert_eq!(answered.status, 200);
     // What was unknown may have arrived, before what was sent later.
@@ -116,18 +116,18 @@ async fn a_large_post_over_a_slow_network(cluster: TestCluster) {
     let proxy = TestProxy::start_narrow(cluster.nodes[0].gateway.peer_address().unwrap(), &cluster.tasks).await;
     let (cluster, proxy) = link_through(cluster, proxy).await;
     let [owner, caller, _] = &cluster.nodes[..] else { panic!() };
-    let (mut client, mut http) = (owner.connect().await, caller.http().await);
+    let (mut client, http) = (owner.connect().await, caller.http());
     proxy.set(Mode::Slow);
     // It is on its way for longer than a peer may be silent, and the question whether that is there lies behind it.
     let large = "x".repeat(1_000_000);
-    assert_eq!(http.post(&client.id, large.clone()).await.status, 200);
+    assert_eq!(http.post(client.id(), large.clone()).await.status, 200);
     assert!(client.next_text().await == large);
-    assert_eq!(http.post(&client.id, "next").await.status, 200);
+    assert_eq!(http.post(client.id(), "next").await.status, 200);
     assert_eq!(client.next_text().await, "next");
     assert!(!caller.metrics().await.contains(SILENT));
     // A peer that hangs is noticed all the same, though a kernel takes what is sent to it.
     proxy.set(Mode::Hang);
-    eventually("the link is over", || !caller.is_linked(owner.id())).await;
+    eventually("the link is over", async || !caller.is_linked(owner.id())).await;
     assert!(caller.metrics().await.contains(SILENT));
 }
 
@@ -151,10 +151,10 @@ async fn start_tls() -> TestCluster {
 async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {
     let [owner, caller, _] = &cluster.nodes[..] else { panic!() };
     let posting = async || {
-        let (mut client, mut http) = (owner.connect().await, caller.http().await);
+        let (mut client, http) = (owner.connect().await, caller.http());
         let (mut certain, mut possible) = (Vec::new(), Vec::new());
         for number in 0..150 {
-            match http.post(&client.id, number.to_string()).await.error() {
+            match http.post(client.id(), number.to_string()).await.error() {
                 (200, ..) => certain.push(number),
                 UNKNOWN => possible.push(number),
                 UNREACHABLE => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -162,7 +162,7 @@ async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {
             }
         }
         // Behind everything else, from where no link is needed.
-        assert_eq!(owner.http().await.post(&client.id, "end").await.status, 200);
+        assert_eq!(owner.http().post(client.id(), "end").await.status, 200);
         let mut seen = Vec::new();
         loop {
             match client.next_text().await.as_str() {
@@ -192,17 +192,17 @@ async fn a_node_that_said_goodbye_is_gone_whatever_the_table_says() {
     let mut cluster = TestCluster::start(3).await;
     let leaving = cluster.nodes.remove(0);
     let mut client = leaving.connect().await;
-    let (id, node) = (client.id.clone(), leaving.id());
+    let (id, node) = (client.id().to_owned(), leaving.id());
     tokio::join!(leaving.drain(), async { assert_eq!(client.next_close().await.0, 1001) });
     for node_left in &cluster.nodes {
-        eventually("heard", || !node_left.is_linked(node)).await;
-        let mut http = node_left.http().await;
+        eventually("heard", async || !node_left.is_linked(node)).await;
+        let http = node_left.http();
         assert_eq!(http.post(&id, "x").await.error(), GONE);
         assert_eq!(http.get(&id).await.error(), GONE);
         assert_eq!(http.delete(&id).await.error(), GONE);
     }
     let mut client = cluster.nodes[0].connect().await;
-    assert_eq!(cluster.nodes[1].http().await.post(&client.id, "hi").await.status, 200);
+    assert_eq!(cluster.nodes[1].http().post(client.id(), "hi").await.status, 200);
     assert_eq!(client.next_text().await, "hi");
 }
 
@@ -210,7 +210,7 @@ async fn a_node_that_said_goodbye_is_gone_whatever_the_table_says() {
 async fn strangers_on_the_port_are_turned_away_and_hurt_nobody() {
     let cluster = TestCluster::start(2).await;
     let [owner, caller] = &cluster.nodes[..] else { panic!() };
-    let (mut client, mut http) = (owner.connect().await, caller.http().await);
+    let (mut client, http) = (owner.connect().await, caller.http());
     let port = owner.gateway.peer_address().unwrap();
     let mut half_open = TcpStream::connect(port).await.unwrap();
     for bytes in [&[0xff; 64][..], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0\0\0\x01H", b"\x16\x03\x01\x02\0\x01\0"] {
@@ -226,7 +226,7 @@ async fn strangers_on_the_port_are_turned_away_and_hurt_nobody() {
     // A node of another cluster.
     let other = cluster.start_node("another secret, as long").await;
     other.knows([owner.member()]);
-    eventually("refused", || {
+    eventually("refused", async || {
         other.gateway.peers().iter().any(|peer| format!("{:?}", peer.link).contains("does not know the secret"))
     })
     .await;
@@ -234,6 +234,6 @@ async fn strangers_on_the_port_are_turned_away_and_hurt_nobody() {
     assert!(metrics.contains(r#"tidegate_link_refusals_total{reason="malformed"}"#), "{metrics}");
     assert!(metrics.contains(r#"tidegate_link_refusals_total{reason="timeout"}"#), "{metrics}");
     assert!(metrics.contains(r#"tidegate_link_refusals_total{reason="secret"}"#), "{metrics}");
-    assert_eq!(http.post(&client.id, "hi").await.status, 200);
+    assert_eq!(http.post(client.id(), "hi").await.status, 200);
     assert_eq!(client.next_text().await, "hi");
 }

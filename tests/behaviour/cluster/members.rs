@@ -7,7 +7,7 @@ use tidegate::id::{ConnectionId, NodeId};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::cluster::support::{LEASE, TestCluster, eventually};
+use tidegate_testing::{LEASE, TestCluster, eventually};
 
 const UNREACHABLE: (u16, &str, bool) = (503, "ServiceUnavailableException", true);
 const GONE: (u16, &str, bool) = (410, "GoneException", false);
@@ -28,13 +28,13 @@ async fn a_node_that_nobody_has_heard_of_is_gone_only_if_that_is_certain() {
     let [unasked, unsettled, settled] = &mut cluster.nodes[..] else { panic!() };
     // Redis cannot be asked.
     unasked.refreshes.take();
-    assert_eq!(unasked.http().await.post(&id_of(NodeId::random()), "x").await.error(), UNREACHABLE);
+    assert_eq!(unasked.http().post(&id_of(NodeId::random()), "x").await.error(), UNREACHABLE);
     // It can, but this node was not attached for long enough to be sure.
     unsettled.refreshes_to(unsettled.table([], Some(Duration::ZERO)));
-    assert_eq!(unsettled.http().await.post(&id_of(NodeId::random()), "x").await.error(), UNREACHABLE);
+    assert_eq!(unsettled.http().post(&id_of(NodeId::random()), "x").await.error(), UNREACHABLE);
     let id = id_of(NodeId::random());
     settled.refreshes_to(settled.table([], Some(LEASE * 2)));
-    let mut http = settled.http().await;
+    let http = settled.http();
     for _ in 0..2 {
         assert_eq!(http.post(&id, "x").await.error(), GONE);
         assert_eq!(http.get(&id).await.error(), GONE);
@@ -49,11 +49,11 @@ async fn a_new_node_is_found_by_the_first_push_to_it() {
     let (new, old) = (&new[0], &mut old[0]);
     let mut client = new.connect().await;
     old.refreshes_to(old.table([new.member()], Some(LEASE * 2)));
-    assert_eq!(old.http().await.post(&client.id, "first").await.status, 200);
+    assert_eq!(old.http().post(client.id(), "first").await.status, 200);
     assert_eq!(client.next_text().await, "first");
     // The other side is linked too, although its own table is empty.
     let mut client = old.connect().await;
-    assert_eq!(new.http().await.post(&client.id, "back").await.status, 200);
+    assert_eq!(new.http().post(client.id(), "back").await.status, 200);
     assert_eq!(client.next_text().await, "back");
 }
 
@@ -73,7 +73,7 @@ async fn what_the_table_says_of_a_node_without_a_link_is_answered() {
         departed: [(departed, Instant::now())].into(),
         ..node.table([alive.clone(), lapsed.clone(), missing.clone(), dead.clone()], Some(LEASE * 2))
     });
-    let mut http = node.http().await;
+    let http = node.http();
     let expected = [
         (alive.node, UNREACHABLE),
         (lapsed.node, UNREACHABLE),
@@ -87,7 +87,7 @@ async fn what_the_table_says_of_a_node_without_a_link_is_answered() {
         assert_eq!(http.get(&id).await.error(), expected);
         assert_eq!(http.delete(&id).await.error(), expected);
     }
-    eventually("dialled", || {
+    eventually("dialled", async || {
         node.gateway.peers().iter().any(|peer| {
             peer.node == alive.node
                 && matches!(&peer.link, PeerLink::NotLinked { dials_failed: 2.., error: Some(error) } if error.contains("connect"))
@@ -104,8 +104,8 @@ async fn a_condemned_node_is_gone_although_it_is_linked() {
     let [condemned, node] = &cluster.nodes[..] else { panic!() };
     let client = condemned.connect().await;
     node.knows([ClusterMember { key: NodeKey::Dead { epoch: 1 }, lease_alive: false, ..condemned.member() }]);
-    eventually("its link is closed", || !node.is_linked(condemned.id())).await;
-    assert_eq!(node.http().await.post(&client.id, "x").await.error(), GONE);
+    eventually("its link is closed", async || !node.is_linked(condemned.id())).await;
+    assert_eq!(node.http().post(client.id(), "x").await.error(), GONE);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn two_nodes_with_one_address_are_told_apart() {
     let [node, first, second] = &cluster.nodes[..] else { panic!() };
     let address = first.gateway.peer_address().unwrap();
     node.knows([first.member(), second.member_at(address)]);
-    eventually("said", || {
+    eventually("said", async || {
         let expected = format!("another node, {}, answers at the address", first.id());
         node.gateway.peers().iter().any(|peer| {
             let PeerLink::NotLinked { error: Some(error), .. } = &peer.link else { return false };
@@ -122,9 +122,9 @@ async fn two_nodes_with_one_address_are_told_apart() {
         })
     })
     .await;
-    eventually("linked", || node.is_linked(first.id())).await;
-    let (mut client, mut http) = (first.connect().await, node.http().await);
-    assert_eq!(http.post(&client.id, "hi").await.status, 200);
+    eventually("linked", async || node.is_linked(first.id())).await;
+    let (mut client, http) = (first.connect().await, node.http());
+    assert_eq!(http.post(client.id(), "hi").await.status, 200);
     assert_eq!(client.next_text().await, "hi");
-    assert_eq!(http.post(&second.connect().await.id, "x").await.error(), UNREACHABLE);
+    assert_eq!(http.post(second.connect().await.id(), "x").await.error(), UNREACHABLE);
 }

@@ -8,5 +8,4 @@ mod groups;
 mod members;
 mod stages;
 mod strangers;
-mod support;
 mod tls;

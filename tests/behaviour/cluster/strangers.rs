@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::support::{Authority, SECRET, TestCluster, TestNode, eventually};
+use tidegate_testing::{Authority, SECRET, TestCluster, TestNode, eventually};
 
 /// The lease: strangers may take so long for a handshake as any.
 const LEASE: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ async fn nodes_get_in(tls: impl Fn(&str) -> Option<PeerTlsSettings>) {
         nodes.push(node);
     }
     for node in &nodes {
-        eventually("linked", || node.is_linked(flooded.id()) && flooded.is_linked(node.id())).await;
+        eventually("linked", async || node.is_linked(flooded.id()) && flooded.is_linked(node.id())).await;
     }
     stop.cancel();
     flood.await.unwrap();

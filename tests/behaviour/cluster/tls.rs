@@ -4,23 +4,23 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use tidegate::config;
 use tidegate::tls::PeerTlsSettings;
 
-use crate::cluster::support::{Authority, SECRET, TestCluster, TestNode, eventually};
+use tidegate_testing::{Authority, SECRET, TestCluster, TestNode, eventually};
 
 /// A push each way, one of them larger than what TLS sends in one record or keeps in memory.
 async fn push_both_ways(nodes: &[TestNode]) {
     for (owner, caller) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
-        let (mut client, mut http) = (owner.connect().await, caller.http().await);
+        let (mut client, http) = (owner.connect().await, caller.http());
         for text in ["hi", &"x".repeat(600_000), "bye"] {
-            assert_eq!(http.post(&client.id, text.to_owned()).await.status, 200);
+            assert_eq!(http.post(client.id(), text.to_owned()).await.status, 200);
             assert!(client.next_text().await == text);
         }
-        assert_eq!(http.get(&client.id).await.status, 200);
+        assert_eq!(http.get(client.id()).await.status, 200);
     }
 }
 
 async fn says(node: &TestNode, other: &TestNode, what: &str) {
     let said = || node.link_error(other.id()).is_some_and(|error| error.contains(what));
-    eventually(what, || said() || node.is_linked(other.id())).await;
+    eventually(what, async || said() || node.is_linked(other.id())).await;
     assert!(said(), "{:?}", node.link_error(other.id()));
 }
 
@@ -54,7 +54,7 @@ async fn a_node_with_a_certificate_of_another_authority_gets_no_link_and_hears_w
     }
     says(stranger, node, "UnknownIssuer").await;
     says(node, stranger, "UnknownIssuer").await;
-    eventually("friends are linked", || node.is_linked(friend.id()) && friend.is_linked(node.id())).await;
+    eventually("friends are linked", async || node.is_linked(friend.id()) && friend.is_linked(node.id())).await;
     // One that trusts us but whom we do not.
     let half = PeerTlsSettings { ca: authority.issue_to_node("d", "127.0.0.1").ca, ..strange };
     let half = cluster.start_node_with(SECRET, Some(half)).await;
@@ -109,7 +109,7 @@ async fn certificates_change_under_open_links() {
     // It dials one with what the files say now, and is dialled by another.
     node.knows(members.into_iter().chain([newcomer.member()]));
     another.knows([node.member()]);
-    eventually("it has linked with its new certificate", || {
+    eventually("it has linked with its new certificate", async || {
         node.is_linked(newcomer.id()) && another.is_linked(node.id())
     })
     .await;
@@ -143,7 +143,7 @@ async fn nodes_with_self_signed_certificates_trust_those_that_stand_in_their_fil
     for known in &cluster.nodes {
         known.knows(cluster.nodes.iter().map(TestNode::member));
     }
-    eventually("friends are linked", || node.is_linked(friend.id()) && friend.is_linked(node.id())).await;
+    eventually("friends are linked", async || node.is_linked(friend.id()) && friend.is_linked(node.id())).await;
     says(node, stranger, "invalid peer certificate").await;
     assert!(!node.is_linked(stranger.id()) && !stranger.is_linked(node.id()));
     push_both_ways(&cluster.nodes[..2]).await;

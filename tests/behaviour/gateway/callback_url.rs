@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tidegate::app::Gateway;
 use tidegate::config;
 
-use crate::gateway::support::{RawClient, Settings, TestBackend, handshake, http};
+use tidegate_testing::{RawClient, Settings, TestBackend, handshake, http};
 
 /// A client that connects to `address` and says that it is for `host`.
 async fn connect(address: SocketAddr, target: &str, host: &str, headers: &[(&str, &str)]) -> RawClient {
@@ -42,9 +42,9 @@ async fn a_host_that_is_no_name_of_the_gateway_gets_into_no_event() {
         let call = backend.next("CONNECT").await;
         let expected = format!("http://{address}/prod/@connections/{}", call.connection_id());
         assert_eq!(call.event()["headers"]["Host"], *host, "what the client sent is still there to be seen");
-        client.send(&crate::gateway::support::frame(0x81, br#"{"action":"tell"}"#)).await;
+        client.send(&tidegate_testing::frame(0x81, br#"{"action":"tell"}"#)).await;
         let message = backend.next("MESSAGE").await;
-        client.send(&crate::gateway::support::frame(0x88, b"\x03\xe8")).await;
+        client.send(&tidegate_testing::frame(0x88, b"\x03\xe8")).await;
         let disconnect = backend.next("DISCONNECT").await;
         for call in [&call, &message, &disconnect] {
             let context = call.context();
@@ -114,7 +114,7 @@ async fn of_all_addresses_the_one_that_the_client_connected_to_begins_callback_u
     let backend = TestBackend::start().await;
     let settings = Settings::aws_proxy(&backend);
     let text = settings.text().replacen("public: { address: 127.0.0.1:0", "public: { address: 0.0.0.0:0", 1);
-    let config = config::load(&text, &|name| settings.environment(name)).expect("no problems");
+    let config = config::load(&text, &|_| None).expect("no problems");
     let gateway = Gateway::start(config).await.expect("the gateway starts");
     let port = gateway.public_address().port();
     assert!(gateway.public_address().ip().is_unspecified());

@@ -2,7 +2,7 @@
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway::support::{Gate, RawClient, Reply, Settings, TestBackend, frame, spawn, within};
+use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, frame, spawn, within};
 
 #[tokio::test]
 async fn the_clients_own_code_and_reason_are_echoed_and_reported() {

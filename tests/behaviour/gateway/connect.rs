@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::gateway::support::{Gate, HttpResponse, RawClient, Reply, Settings, TestBackend, handshake, http};
+use tidegate_testing::{Gate, HttpResponse, RawClient, Reply, Settings, TestBackend, handshake, http};
 
 /// The answer that the gateway makes for a client that it refuses.
 fn expect_three_keys(response: &HttpResponse, message: &str, connection_id: &str) {
@@ -283,7 +283,7 @@ async fn frames_that_come_right_behind_the_handshake_are_not_lost() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
     let mut client = RawClient::connect(gateway.public()).await;
-    let frame = crate::gateway::support::frame(0x81, b"early");
+    let frame = tidegate_testing::frame(0x81, b"early");
     client.send(&[handshake(gateway.public(), "/prod", &[]), frame].concat()).await;
     assert_eq!(client.response().await.status, 101);
     assert_eq!(backend.next("MESSAGE").await.event()["body"], "early");
@@ -293,11 +293,11 @@ async fn frames_that_come_right_behind_the_handshake_are_not_lost() {
 async fn the_body_of_a_handshake_is_not_taken_for_frames() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
-    let hidden = crate::gateway::support::frame(0x81, b"hidden");
+    let hidden = tidegate_testing::frame(0x81, b"hidden");
     let length = hidden.len().to_string();
     let mut client = RawClient::connect(gateway.public()).await;
     client.send(&handshake(gateway.public(), "/prod", &[("Content-Length", &length)])).await;
-    client.send(&[hidden, crate::gateway::support::frame(0x81, b"open")].concat()).await;
+    client.send(&[hidden, tidegate_testing::frame(0x81, b"open")].concat()).await;
     assert_eq!(client.response().await.status, 101);
     assert_eq!(backend.next("MESSAGE").await.event()["body"], "open");
 }

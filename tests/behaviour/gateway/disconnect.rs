@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::gateway::support::{Call, Gate, LIMIT, Reply, Settings, TestBackend, TestGateway, eventually};
+use tidegate_testing::{Call, Gate, Reply, Settings, TestBackend, TestGateway, eventually};
 
 /// All attempts have one id and are counted from 1.
 fn expect_one_event(calls: &[Arc<Call>], attempts: usize) {
@@ -134,8 +134,7 @@ async fn a_backend_that_was_away_learns_of_every_connection_when_it_comes_back()
     for client in clients {
         client.close(Some((1000, ""))).await;
     }
-    eventually(LIMIT, "all events wait", async || gateway.metric("tidegate_disconnect_events_pending").await == 20)
-        .await;
+    eventually("all events wait", async || gateway.metric("tidegate_disconnect_events_pending").await == 20).await;
     let backend = TestBackend::start_at(address).await;
     gateway.settled().await;
     gateway.drain().await;
@@ -206,6 +205,5 @@ async fn a_backend_that_is_away_keeps_no_other_backend_waiting() {
         gateway.connect("/_aws/execute-api/news/prod").await.close(None).await;
         assert_eq!(backend.next("DISCONNECT").await.header("x-tidegate-api-id"), "news");
     }
-    eventually(LIMIT, "one event is left", async || gateway.metric("tidegate_disconnect_events_pending").await == 1)
-        .await;
+    eventually("one event is left", async || gateway.metric("tidegate_disconnect_events_pending").await == 1).await;
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::gateway::support::{
-    Gate, HttpResponse, LIMIT, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, handshake,
-    http, tidegate,
+use tidegate_testing::{
+    Gate, HttpResponse, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually,
+    handshake, http,
 };
 
 /// A backend that answers no `$disconnect` until the gate is open.
@@ -31,7 +31,7 @@ async fn come_and_go(gateway: &TestGateway, backend: &TestBackend, count: usize)
 
 async fn waiting(gateway: &TestGateway, count: i64) {
     let pending = async || gateway.metric("tidegate_disconnect_events_pending").await == count;
-    eventually(LIMIT, "so many events wait", pending).await;
+    eventually("so many events wait", pending).await;
 }
 
 fn expect_refused(response: &HttpResponse) {
@@ -130,9 +130,7 @@ async fn the_operator_is_told_when_it_begins_and_when_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.yaml");
     std::fs::write(&path, settings.text()).unwrap();
-    let mut command = tidegate(&["serve", "--config", path.to_str().unwrap(), "--log-format", "json"]);
-    command.env("BACKEND", settings.environment("BACKEND").unwrap());
-    let mut process = crate::gateway::support::Process::start(command);
+    let mut process = Process::tidegate(&["serve", "--config", path.to_str().unwrap(), "--log-format", "json"], &[]);
     let (public, _) = process.addresses().await;
     for _ in 0..2 {
         TestClient::connect(public, "/prod", &[]).await.unwrap().close(None).await;
@@ -147,7 +145,7 @@ async fn the_operator_is_told_when_it_begins_and_when_it_ends() {
     gate.open();
     let ends = process.stderr.log("fewer ended connections wait for their $disconnect again").await;
     assert_eq!(ends["level"], "WARN", "{ends}");
-    process.signal("TERM").await;
+    process.signal("TERM");
     process.exit().await;
     let lines = process.stderr.all().await;
     assert_eq!(lines.iter().filter(|line| line.contains("limits.disconnectBacklog")).count(), 1, "{lines:#?}");
@@ -168,7 +166,7 @@ async fn a_long_user_agent_is_kept_in_part_and_connect_has_all_of_it() {
         assert_eq!(client.response().await.status, 101);
         let connect = backend.next("CONNECT").await;
         assert_eq!(connect.event()["headers"]["User-Agent"], agent);
-        client.send(&crate::gateway::support::frame(0x81, b"hi")).await;
+        client.send(&tidegate_testing::frame(0x81, b"hi")).await;
         let message = backend.next("MESSAGE").await;
         assert_eq!(message.context()["identity"]["userAgent"], kept);
         let shown = gateway.call("GET", connect.connection_id(), b"").await;
@@ -187,7 +185,7 @@ async fn a_plain_backend_gets_a_long_user_agent_whole_once_and_then_its_begin() 
     client.send(&handshake(gateway.public(), "/prod", &[("User-Agent", &agent)])).await;
     assert_eq!(client.response().await.status, 101);
     assert_eq!(backend.next("CONNECT").await.header("user-agent"), agent);
-    client.send(&crate::gateway::support::frame(0x81, b"hi")).await;
+    client.send(&tidegate_testing::frame(0x81, b"hi")).await;
     assert_eq!(backend.next("MESSAGE").await.header("user-agent"), &agent[..512]);
     client.reset();
     assert_eq!(backend.next("DISCONNECT").await.header("user-agent"), &agent[..512]);

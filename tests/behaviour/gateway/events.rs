@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway::support::{Call, RawClient, Settings, TestBackend, handshake, http};
+use tidegate_testing::{Call, RawClient, Settings, TestBackend, handshake, http};
 
 fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
@@ -127,7 +127,7 @@ async fn the_three_events_of_a_connection_have_the_shapes_of_aws() {
     let id = connect["connectionId"].as_str().unwrap();
     assert_eq!(connect["callbackUrl"], format!("http://{address}/prod/@connections/{id}"));
 
-    client.send(&crate::gateway::support::frame(0x81, "{\"action\":\"tell\",\"text\":\"\u{e9}\"}".as_bytes())).await;
+    client.send(&tidegate_testing::frame(0x81, "{\"action\":\"tell\",\"text\":\"\u{e9}\"}".as_bytes())).await;
     let call = backend.next("MESSAGE").await;
     let message = expect_context(&call, "tell", "MESSAGE", &["messageId"]);
     let event = call.event();
@@ -139,7 +139,7 @@ async fn the_three_events_of_a_connection_have_the_shapes_of_aws() {
     assert_ne!(message["requestId"], connect["requestId"]);
     assert_ne!(message["messageId"], message["requestId"]);
 
-    client.send(&crate::gateway::support::frame(0x88, b"\x03\xe8bye")).await;
+    client.send(&tidegate_testing::frame(0x88, b"\x03\xe8bye")).await;
     let call = backend.next("DISCONNECT").await;
     let more = ["disconnectStatusCode", "disconnectReason"];
     let disconnect = expect_context(&call, "$disconnect", "DISCONNECT", &more);

@@ -1,6 +1,6 @@
 //! Bad handshakes: each gets its answer, and the gateway serves the next client.
 
-use crate::gateway::support::{HttpResponse, RawClient, Settings, TestBackend, handshake, http};
+use tidegate_testing::{HttpResponse, RawClient, Settings, TestBackend, handshake, http};
 
 fn expect_error(what: &str, response: &HttpResponse, status: u16, error_type: &str) {
     assert_eq!(response.status, status, "{what}: {response:?}");

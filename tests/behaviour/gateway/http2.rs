@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::gateway::support::{Impostor, Relay, Reply, Settings, TestBackend};
+use tidegate_testing::{Impostor, Relay, Reply, Settings, TestBackend};
 
 const TWO_WAY: &str = "$default: { target: integrations/backend, routeResponseSelectionExpression: $default }";
 

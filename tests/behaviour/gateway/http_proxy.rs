@@ -2,7 +2,7 @@
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway::support::{RawClient, Reply, Settings, TestBackend, frame, handshake};
+use tidegate_testing::{RawClient, Reply, Settings, TestBackend, frame, handshake};
 
 #[tokio::test]
 async fn a_plain_http_backend_gets_the_clients_handshake_its_messages_and_its_end() {

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
-use crate::gateway::support::{
+use tidegate_testing::{
     Authority, LIMIT, RawClient, Settings, TestBackend, TestGateway, connect_narrow, frame, handshake, spawn, within,
 };
 

@@ -7,7 +7,10 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway::support::{HttpResponse, RawClient, Settings, TestBackend, http, spawn, within};
+use tidegate::config;
+use tidegate_testing::{
+    HttpResponse, RawClient, Settings, TestBackend, TestGateway, eventually, http, spawn, within,
+};
 
 fn expect_ids(response: &HttpResponse) {
     let request_id = response.header("x-amzn-requestid").unwrap();
@@ -164,7 +167,7 @@ async fn a_get_says_since_when_a_client_is_connected_and_from_where() {
 
     let again = gateway.call("GET", call.connection_id(), b"").await.json();
     assert_eq!(again, info, "to ask is no activity");
-    crate::gateway::support::eventually(crate::gateway::support::LIMIT, "a post counts as activity", async || {
+    eventually("a post counts as activity", async || {
         gateway.post(call.connection_id(), "").await;
         client.next_text().await;
         let later = gateway.call("GET", call.connection_id(), b"").await.json();
@@ -265,7 +268,8 @@ async fn a_listener_that_serves_nobody_answers_403() {
         let message = "Authorization header requires existence of an 'X-Amz-Date' header.";
         expect_error(&response, 403, "IncompleteSignatureException", message);
     }
-    let gateway = Settings::aws_proxy(&backend).public("").start().await;
+    let text = Settings::aws_proxy(&backend).text().replacen("connectionsApi: NONE, ", "", 1);
+    let gateway = TestGateway::start_with(config::load(&text, &|_| None).unwrap()).await;
     assert_eq!(http(gateway.public(), "GET", &target, &[], b"").await.status, 403, "AWS_IAM is the default");
 }
 
@@ -318,9 +322,9 @@ async fn posts_of_one_http_connection_arrive_in_their_order() {
 }
 
 /// A client whose socket takes little and that reads nothing.
-async fn deaf_client(gateway: &crate::gateway::support::TestGateway, backend: &TestBackend) -> (RawClient, String) {
-    let mut client = RawClient::of(crate::gateway::support::connect_narrow(gateway.public()).await);
-    client.send(&crate::gateway::support::handshake(gateway.public(), "/prod", &[])).await;
+async fn deaf_client(gateway: &tidegate_testing::TestGateway, backend: &TestBackend) -> (RawClient, String) {
+    let mut client = RawClient::of(tidegate_testing::connect_narrow(gateway.public()).await);
+    client.send(&tidegate_testing::handshake(gateway.public(), "/prod", &[])).await;
     assert_eq!(client.response().await.status, 101);
     (client, backend.next("CONNECT").await.connection_id().to_owned())
 }

@@ -1,13 +1,11 @@
 //! Messages from clients: which route they take, and what comes back.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway::support::{Gate, RawClient, Reply, Settings, TestBackend, TestClient, eventually, frame};
+use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, TestClient, eventually, frame};
 
 /// The frame for a message that failed.
 fn expect_error(frame: &Value, message: &str, connection_id: &str) {
@@ -413,12 +411,12 @@ async fn a_flood_of_failing_messages_from_a_client_that_does_not_read_ends_that_
     let mut flooding = RawClient::upgrade(gateway.public(), "/prod").await;
     let id = backend.next("CONNECT").await.connection_id().to_owned();
     let many = frame(0x81, b"x").repeat(10_000);
-    let flood = crate::gateway::support::spawn(async move {
+    let flood = tidegate_testing::spawn(async move {
         use tokio::io::AsyncWriteExt as _;
         while flooding.stream.write_all(&many).await.is_ok() {}
     });
     let disconnect = backend.next("DISCONNECT").await;
     assert_eq!((disconnect.connection_id(), disconnect.closing().0), (&*id, 1008));
-    eventually(Duration::from_secs(20), "the flood ends", async || flood.is_finished()).await;
+    eventually("the flood ends", async || flood.is_finished()).await;
     gateway.expect_alive(&backend).await;
 }

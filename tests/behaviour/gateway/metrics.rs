@@ -1,6 +1,6 @@
 //! The metrics whose names operators rely on.
 
-use crate::gateway::support::{Reply, Settings, TestBackend, http};
+use tidegate_testing::{Reply, Settings, TestBackend, http};
 
 #[tokio::test]
 async fn every_metric_with_a_fixed_name_is_there_with_its_labels() {

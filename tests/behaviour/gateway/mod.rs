@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-pub(crate) mod support;
-
 mod connect;
 mod events;
 mod http_proxy;

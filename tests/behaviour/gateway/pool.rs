@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Version;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -13,10 +12,7 @@ use tidegate::app::Gateway;
 use tidegate::http_client::HttpClient;
 use tokio::net::TcpListener;
 
-use crate::gateway::support::{Gate, Relay, Reply, Settings, TestBackend, TestGateway, eventually};
-
-/// How long a thousand calls on one connection may take.
-const CROWD_TIMEOUT: Duration = Duration::from_secs(30);
+use tidegate_testing::{Gate, Relay, Reply, Settings, TestBackend, TestGateway, eventually};
 
 /// Serves one connection after the other with a backlog of 5, as `python -m http.server` does, and answers each message
 /// with its own body.
@@ -161,7 +157,7 @@ async fn while_a_crowd_waits_for_the_backend_a_client_with_no_room_left_is_told_
     }
     gate.open();
     assert_eq!(client.next_text().await, "first");
-    eventually(CROWD_TIMEOUT, "the crowd is served", async || backend.calls("MESSAGE").len() == 1024).await;
+    eventually("the crowd is served", async || backend.calls("MESSAGE").len() == 1024).await;
     backend.answer("MESSAGE", Reply::body("again"));
     client.send(r#"{"action":"ask"}"#).await;
     assert_eq!(client.next_text().await, "again");

@@ -3,7 +3,7 @@
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::gateway::support::{RawClient, Settings, TestBackend, TestClient, TestGateway};
+use tidegate_testing::{RawClient, Settings, TestBackend, TestClient, TestGateway};
 
 /// A post in chunks, from the headers on.
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";

@@ -1,6 +1,6 @@
 //! A new configuration under open connections, in this process.
 
-use crate::gateway::support::{Gate, Reply, Settings, TestBackend, TestClient, TestGateway};
+use tidegate_testing::{Gate, Reply, Settings, TestBackend, TestClient, TestGateway};
 
 /// A client of the stage `test`, with its id.
 async fn client_of_test(gateway: &TestGateway, backend: &TestBackend) -> (TestClient, String) {
@@ -50,7 +50,7 @@ async fn a_stage_that_is_taken_away_leaves_its_sockets_open_and_serves_nobody() 
     let mut gateway = settings.start().await;
     let mut client = gateway.connect("/test").await;
     let id = backend.next("CONNECT").await.connection_id().to_owned();
-    gateway.reload(&settings.clone().without_stage("test"));
+    gateway.reload(&settings.clone().stages(&["prod"]));
     client.send("x").await;
     assert_eq!(client.next_json().await["message"], "Forbidden");
     assert_eq!(gateway.handshake("/test", &[]).await.status, 403);
@@ -69,7 +69,7 @@ async fn a_client_whose_stage_api_or_route_was_taken_away_is_told_of_where_it_wa
     let before = Settings::aws_proxy(&old).another_api("news");
     let without_route = "$connect: { target: integrations/backend }, $default: { target: integrations/backend }";
     for (what, target, after) in [
-        ("stage", "/_aws/execute-api/chat/test", Settings::aws_proxy(&new).without_stage("test").another_api("news")),
+        ("stage", "/_aws/execute-api/chat/test", Settings::aws_proxy(&new).stages(&["prod"]).another_api("news")),
         ("API", "/_aws/execute-api/news/test", Settings::aws_proxy(&new)),
         ("route", "/_aws/execute-api/chat/test", Settings::aws_proxy(&new).routes(without_route).another_api("news")),
     ] {
@@ -102,7 +102,7 @@ async fn a_stage_that_is_put_back_tells_of_all_its_clients() {
     let (old, new) = (TestBackend::start().await, TestBackend::start().await);
     let mut gateway = Settings::aws_proxy(&old).start().await;
     let (client, id) = client_of_test(&gateway, &old).await;
-    gateway.reload(&Settings::aws_proxy(&old).without_stage("test"));
+    gateway.reload(&Settings::aws_proxy(&old).stages(&["prod"]));
     gateway.reload(&Settings::aws_proxy(&new));
     client.close(None).await;
     assert_eq!(new.next("DISCONNECT").await.connection_id(), id);
@@ -117,13 +117,13 @@ async fn a_stage_that_is_put_back_without_a_route_tells_of_those_alone_who_came_
     let untold = settings.clone().routes("$connect: { target: integrations/backend }");
     let mut gateway = settings.start().await;
     let (early, early_id) = client_of_test(&gateway, &backend).await;
-    gateway.reload(&settings.clone().without_stage("test"));
+    gateway.reload(&settings.clone().stages(&["prod"]));
     gateway.reload(&untold);
     let (late, _) = client_of_test(&gateway, &backend).await;
     late.close(None).await;
     gateway.settled().await;
     assert!(backend.calls("DISCONNECT").is_empty(), "it never had a route");
-    gateway.reload(&untold.clone().without_stage("test"));
+    gateway.reload(&untold.clone().stages(&["prod"]));
     early.close(None).await;
     assert_eq!(backend.next("DISCONNECT").await.connection_id(), early_id);
     gateway.settled().await;
@@ -140,7 +140,7 @@ async fn an_event_that_waits_while_its_stage_is_taken_away_is_sent_on_to_the_sam
     backend.answer("DISCONNECT", Reply::http(503, "").held(&gate));
     client.close(None).await;
     let first = backend.next("DISCONNECT").await;
-    gateway.reload(&settings.clone().without_stage("test"));
+    gateway.reload(&settings.clone().stages(&["prod"]));
     gate.open();
     let second = backend.next("DISCONNECT").await;
     assert_eq!((first.connection_id(), second.connection_id()), (&*id, &*id));

@@ -5,7 +5,7 @@ use aws_sdk_apigatewaymanagement::config::retry::RetryConfig;
 use aws_sdk_apigatewaymanagement::config::{Config, Credentials, Region};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 
-use crate::gateway::support::{Settings, TestBackend};
+use tidegate_testing::{Settings, TestBackend};
 
 fn client(endpoint: &str) -> Client {
     let config = Config::builder()

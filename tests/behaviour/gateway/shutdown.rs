@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::support::{
-    Gate, RawClient, Reply, Settings, TestBackend, eventually, handshake, http, spawn, within,
-};
+use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, handshake, http, spawn, within};
 
 #[tokio::test]
 async fn a_drain_tells_clients_and_backends_and_then_ends() {
@@ -53,10 +51,7 @@ async fn while_a_node_drains_it_is_alive_but_not_ready_and_takes_no_clients() {
     let response = late.response().await;
     assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
     assert_eq!(response.error_type(), Some("ServiceUnavailableException"));
-    eventually(Duration::from_secs(5), "the public listener is closed", async || {
-        tokio::net::TcpStream::connect(public).await.is_err()
-    })
-    .await;
+    eventually("the public listener is closed", async || tokio::net::TcpStream::connect(public).await.is_err()).await;
     assert!(!drain.is_finished(), "it waits for the backend");
     gate.open();
     within("the drain", drain).await.unwrap();
@@ -74,10 +69,7 @@ async fn a_client_that_is_let_in_during_a_drain_is_closed_and_reported() {
     backend.next("CONNECT").await;
     let internal = gateway.internal();
     let drain = spawn(gateway.drain());
-    eventually(Duration::from_secs(5), "it drains", async || {
-        http(internal, "GET", "/readyz", &[], b"").await.status == 503
-    })
-    .await;
+    eventually("it drains", async || http(internal, "GET", "/readyz", &[], b"").await.status == 503).await;
     gate.open();
     within("the drain", drain).await.unwrap();
     assert_eq!(backend.order(), ["CONNECT", "DISCONNECT"]);

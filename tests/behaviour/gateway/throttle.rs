@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::gateway::support::{Settings, TestBackend};
+use tidegate_testing::{Settings, TestBackend};
 
 #[tokio::test]
 async fn a_connect_beyond_the_rate_is_429() {

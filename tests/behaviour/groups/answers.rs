@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::support::{LIMIT, Reply, Settings, TestBackend, eventually, http};
 use crate::groups::room::{Room, delivered};
+use tidegate_testing::{Reply, Settings, TestBackend, eventually, http};
 
 fn tidegate(actions: &Value) -> Reply {
     Reply::json(&json!({ "statusCode": 200, "tidegate": actions }))
@@ -97,8 +97,7 @@ async fn an_answer_that_asks_for_what_cannot_be_is_a_failed_call() {
     room.backend.answer("CONNECT", tidegate(&json!({ "join": [""] })));
     let refused = room.gateway.handshake("/prod", &[]).await;
     assert_eq!(refused.status, 502);
-    eventually(LIMIT, "it is counted", async || room.gateway.metric("tidegate_integration_errors_total").await == 6)
-        .await;
+    eventually("it is counted", async || room.gateway.metric("tidegate_integration_errors_total").await == 6).await;
     room.gateway.drain().await;
 }
 

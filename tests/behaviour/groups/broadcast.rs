@@ -14,7 +14,7 @@ async fn a_broadcast_reaches_everybody_of_its_stage_and_of_no_other() {
     let response = room.call_with("POST", "@broadcast", &headers, b"but ann").await;
     assert_eq!(response.json(), delivered(1));
     assert_eq!(bob.next_text().await, "but ann");
-    let other = crate::gateway::support::http(room.gateway.internal(), "POST", "/test/@broadcast", &[], b"test").await;
+    let other = tidegate_testing::http(room.gateway.internal(), "POST", "/test/@broadcast", &[], b"test").await;
     assert_eq!(other.json(), delivered(1));
     assert_eq!(elsewhere.next_text().await, "test");
     room.gateway.drain().await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::gateway::support::{LIMIT, RawClient, eventually, within};
 use crate::groups::room::{Room, delivered};
+use tidegate_testing::{RawClient, eventually, within};
 
 #[tokio::test]
 async fn posts_on_one_http_connection_reach_every_member_in_their_order() {
@@ -108,7 +108,7 @@ async fn a_message_to_many_is_counted_by_what_became_of_it() {
     assert_eq!(room.gateway.metric("tidegate_group_memberships").await, 3);
     assert_eq!(room.gateway.metric("tidegate_message_bytes_total").await, 15);
     drop(members);
-    eventually(LIMIT, "all have left", async || room.gateway.metric("tidegate_group_memberships").await == 0).await;
+    eventually("all have left", async || room.gateway.metric("tidegate_group_memberships").await == 0).await;
     room.gateway.drain().await;
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::gateway::support::{LIMIT, eventually};
 use crate::groups::room::{Room, delivered};
+use tidegate_testing::eventually;
 
 /// An id of this gateway's shape that nobody has.
 pub(crate) const NOBODY: &str = "AAAAAAAAAAAAAAAAAAA=";
@@ -40,7 +40,7 @@ async fn a_group_begins_with_its_first_member_and_ends_with_its_last() {
     assert_eq!(room.get("@groups/a").await, json!({ "connections": 0 }));
     room.join("a", &id).await;
     client.close(Some((1000, ""))).await;
-    eventually(LIMIT, "the group is gone", async || room.gateway.metric("tidegate_groups").await == 0).await;
+    eventually("the group is gone", async || room.gateway.metric("tidegate_groups").await == 0).await;
     assert_eq!(room.gateway.metric("tidegate_group_memberships").await, 0);
     room.gateway.drain().await;
 }
@@ -145,7 +145,7 @@ async fn groups_belong_to_an_api_and_all_of_its_stages() {
     let mut client = room.gateway.connect("/_aws/execute-api/chat/prod").await;
     let id = room.backend.next("CONNECT").await.connection_id().to_owned();
     let call = async |method: &'static str, path: String, body: &'static str| {
-        crate::gateway::support::http(room.gateway.internal(), method, &path, &[], body.as_bytes()).await
+        tidegate_testing::http(room.gateway.internal(), method, &path, &[], body.as_bytes()).await
     };
     let member = format!("@groups/a/connections/{id}");
     assert_eq!(call("PUT", format!("/_aws/execute-api/other/prod/{member}"), "").await.status, 410);

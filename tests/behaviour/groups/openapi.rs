@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tidegate::data_plane::management::OPERATIONS;
 
-use crate::gateway::support::http;
 use crate::groups::groups::NOBODY;
 use crate::groups::room::Room;
+use tidegate_testing::http;
 
 async fn description(room: &Room) -> Value {
     let response = http(room.gateway.internal(), "GET", "/openapi.json", &[], b"").await;

@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use crate::gateway::support::{HttpResponse, Settings, http};
 use crate::groups::groups::NOBODY;
 use crate::groups::room::Room;
-use crate::harness::signed;
+use tidegate_testing::{HttpResponse, Settings, http, signed};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::support::{HttpResponse, Settings, TestBackend, TestClient, TestGateway, http};
+use tidegate_testing::{HttpResponse, Settings, TestBackend, TestClient, TestGateway, http};
 
 /// A gateway, its backend, and clients with their ids.
 pub(crate) struct Room {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::support::{HttpResponse, Reply};
 use crate::groups::groups::NOBODY;
 use crate::groups::room::Room;
+use tidegate_testing::{HttpResponse, Reply};
 
 fn lines(response: &HttpResponse) -> Vec<Value> {
     response.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::gateway::support::{LIMIT, Reply, eventually};
 use crate::groups::room::{Room, delivered};
+use tidegate_testing::{Reply, eventually};
 
 fn named(user: &str) -> Reply {
     Reply::json(&json!({ "statusCode": 200, "tidegate": { "user": user } }))
@@ -27,7 +27,7 @@ async fn a_user_is_reached_on_all_connections_and_all_are_closed_at_once() {
     assert_eq!((closed.status, closed.json()), (200, json!({ "connections": 2 })));
     assert_eq!(phone.next_close().await, (4001, "kicked".to_owned()));
     assert_eq!(laptop.next_close().await, (4001, "kicked".to_owned()));
-    eventually(LIMIT, "ann is gone", async || room.get("@users/ann").await == json!({ "connections": 0 })).await;
+    eventually("ann is gone", async || room.get("@users/ann").await == json!({ "connections": 0 })).await;
     assert_eq!(room.post("@users/ann", "still there?").await, delivered(0));
     assert_eq!(room.post("@users/bob", "you stay").await, delivered(1));
     assert_eq!(bob.next_text().await, "you stay");
@@ -75,7 +75,7 @@ async fn a_later_answer_says_who_it_is_now() {
 
 #[tokio::test]
 async fn an_authorizer_says_who_it_is() {
-    let authorizer = crate::gateway::support::TestBackend::start().await;
+    let authorizer = tidegate_testing::TestBackend::start().await;
     authorizer.answer_with(|_| {
         Reply::json(&json!({
             "principalId": "ann@example.com",

@@ -2,8 +2,7 @@
 
 use http::Method;
 
-use crate::harness::{Crowd, Entrance, Entrances, Nodes, Plan, eventually, free_port};
-use crate::process::Process;
+use tidegate_testing::{Crowd, Entrance, Entrances, Nodes, Plan, Process, eventually, free_port};
 
 /// The configuration with real addresses in place of Docker's names.
 fn configuration(nodes: &Nodes, balancer: Entrance) -> String {
@@ -41,7 +40,7 @@ async fn clients_behind_the_load_balancer_move_to_other_nodes_when_theirs_goes_d
     }
     nodes.all[0].stop().await;
     nodes.ledger.more_messages(100).await;
-    eventually("@connections answers through the load balancer", || async {
+    eventually("@connections answers through the load balancer", async || {
         let known = nodes.ledger.connection_of("client-0").unwrap();
         nodes.ledger.call(balancer.internal, Method::GET, &known, "").await == Some(200)
     })

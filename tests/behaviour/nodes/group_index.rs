@@ -8,8 +8,8 @@ use http::Method;
 use serde_json::json;
 use tidegate::redis_client::{Value, read};
 
-use crate::harness::{Mode, Nodes, Plan, RedisServer, Visitor, eventually};
 use crate::nodes::groups::{Caller, reached, room};
+use tidegate_testing::{Mode, Nodes, Plan, RedisServer, Visitor, eventually};
 
 /// Which node has how many members of a group, as Redis says.
 async fn holders(redis: &RedisServer, key: &'static str) -> BTreeMap<String, usize> {

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-use crate::harness::{Mode, Node, Nodes, Plan, Visitor, eventually};
+use tidegate_testing::{Mode, Node, Nodes, Plan, Visitor, eventually};
 
 /// Calls of a backend, each to the node that a test chooses.
 pub(crate) struct Caller(Client<HttpConnector, Full<Bytes>>);

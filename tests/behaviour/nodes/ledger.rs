@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 
-use crate::harness::{Answer, Entrances, EventType, Ledger};
+use tidegate_testing::{Answer, Entrances, EventType, Ledger};
 
 /// Tells a ledger events `TYPE CONNECTION EVENT ATTEMPT`; what it finds wrong, if `living` live.
 async fn problems(events: &[&str], living: &[&str]) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::sleep;
 
-use crate::harness::{Crowd, Mode, Nodes, Plan, Visitor, eventually};
+use tidegate_testing::{Crowd, Mode, Nodes, Plan, Visitor, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn across_a_cut_between_all_nodes_pushes_are_503_and_all_else_goes_on() {
@@ -15,7 +15,7 @@ async fn across_a_cut_between_all_nodes_pushes_are_503_and_all_else_goes_on() {
     let visitor = Visitor::enter(there.public(), "visitor", &nodes.ledger).await;
     for mode in [Mode::Cut, Mode::Hang, Mode::Cut] {
         nodes.set(|node| &node.peer_proxy, mode);
-        eventually("the links are over", || async { here.metric("tidegate_links_open").await == Some(0.0) }).await;
+        eventually("the links are over", async || here.metric("tidegate_links_open").await == Some(0.0)).await;
         for method in [Method::POST, Method::GET, Method::DELETE] {
             let far = nodes.ledger.call(here.internal(), method, &visitor.id, "lost").await;
             assert_eq!(far, Some(503), "{mode:?}");

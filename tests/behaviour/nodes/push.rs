@@ -5,7 +5,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::harness::{Nodes, Plan, Visitor};
+use tidegate_testing::{Nodes, Plan, Visitor};
 
 /// Paths that SDKs and people make of one connection.
 fn paths(id: &str) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate::redis_client::RedisCommand;
 use tokio::time::sleep;
 
-use crate::harness::{Crowd, Nodes, Plan, Session, Visitor};
+use tidegate_testing::{Crowd, Nodes, Plan, Session, Visitor};
 
 /// How long Redis is away, in seconds: several leases, or as long as one likes.
 const OUTAGE_VARIABLE: &str = "TIDEGATE_TEST_OUTAGE_SECONDS";

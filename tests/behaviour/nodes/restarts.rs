@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use crate::harness::{Crowd, EventType, Nodes, Plan};
+use tidegate_testing::{Crowd, EventType, Nodes, Plan};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_restart_one_after_the_other_lose_no_push_and_no_disconnect() {

@@ -8,9 +8,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tidegate::redis_client::{self, RedisCommand, RedisConnection, read};
 
-use crate::harness::{EventType, Nodes, Plan, RedisServer, Visitor, eventually};
 use crate::nodes::groups::{Caller, reached, room};
-use crate::process::{Process, Tidegate, run};
+use tidegate_testing::{
+    EventType, Nodes, Plan, Process, RedisServer, Tidegate, Visitor, eventually, run, tidegate_path,
+};
 
 /// The rights of a user as `redis-server` takes them, on the keys of the tests.
 type Rights = &'static [&'static str];
@@ -27,7 +28,7 @@ async fn works(rights: Rights) -> Nodes {
     for visitor in &mut visitors {
         assert_eq!(visitor.next_text().await, "hi");
     }
-    eventually("Redis knows who has members", || async {
+    eventually("Redis knows who has members", async || {
         nodes.redis.keys().await.contains(&"t:g:{chat/room-1}".to_owned())
     })
     .await;
@@ -39,8 +40,7 @@ async fn works(rights: Rights) -> Nodes {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let listed = listed["nodes"].as_array().unwrap().iter().map(|node| node["node"].as_str().unwrap().to_owned());
     assert_eq!((status, listed.collect::<BTreeSet<_>>()), (200, ids.clone()));
-    let (succeeded, table) =
-        run(env!("CARGO_BIN_EXE_tidegate"), &["nodes", "--config", &nodes.all[0].config()], &[]).await;
+    let (succeeded, table) = run(tidegate_path(), &["nodes", "--config", &nodes.all[0].config()], &[]).await;
     assert!(succeeded && ids.iter().all(|id| table.contains(id.as_str())), "{table}");
 
     // A node dies, and others take over its clients.
@@ -54,18 +54,18 @@ async fn works(rights: Rights) -> Nodes {
     };
     nodes.all[2].kill().await;
     drop(third);
-    eventually("the clients of the dead node are known to be gone", || async {
+    eventually("the clients of the dead node are known to be gone", async || {
         nodes.ledger.count(EventType::Disconnect) == 3
     })
     .await;
-    eventually("the dead node is buried", || async {
+    eventually("the dead node is buried", async || {
         caller.post(&nodes.all[0], "@groups/room-1", "again").await == reached(6, 0)
     })
     .await;
 
     // Redis forgets everything, and everything is written back.
     nodes.redis.run(&["FLUSHALL", "SYNC"]).await;
-    eventually("all records are back", || async { nodes.recorded().await == 6 }).await;
+    eventually("all records are back", async || nodes.recorded().await == 6).await;
     join_all(others.into_iter().map(Visitor::leave)).await;
     nodes
 }
@@ -148,7 +148,7 @@ async fn a_node_that_waits_for_redis_says_why_at_once_and_again_when_the_cause_c
     let mut admin = redis.settings();
     admin.password = Some("right".to_owned().into());
     let admin = RedisConnection::open(&admin, Duration::from_secs(10)).await.unwrap();
-    eventually("it has tried some times", || async { denied(&admin).await >= 5 }).await;
+    eventually("it has tried some times", async || denied(&admin).await >= 5).await;
     // It is let in, without the right to do anything.
     let set = |words: &[&str]| {
         let call = RedisCommand::new("ACL", "SETUSER".to_owned());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::gateway::support::{LIMIT, Process, Reply, Settings, TestBackend, eventually, http, tidegate};
+use tidegate_testing::{Process, Reply, Settings, TestBackend, eventually, http};
 
 /// The variables that every line of an event has a value for, and some that only some have.
 const FORMAT: &str = r#"{"api":"$context.apiId","stage":"$context.stage","type":"$context.eventType","route":"$context.routeKey","connection":"$context.connectionId","at":"$context.connectedAt","request":"$context.requestId","extended":"$context.extendedRequestId","time":"$context.requestTime","epoch":"$context.requestTimeEpoch","message":"$context.messageId","status":"$context.status","ip":"$context.identity.sourceIp","agent":"$context.identity.userAgent","domain":"$context.domainName","error":"$context.error.message","kind":"$context.error.responseType","backend":"$context.integration.status","latency":"$context.integrationLatency","length":"$context.responseLength","principal":"$context.authorizer.principalId","code":"$context.tidegate.closeCode","reason":"$context.tidegate.reason","trace":"$context.xrayTraceId"}"#;
@@ -19,7 +19,7 @@ fn settings(destination: &str, format: &str) -> String {
 
 async fn lines(path: &Path, count: usize) -> Vec<String> {
     let read = || std::fs::read_to_string(path).unwrap_or_default();
-    eventually(LIMIT, "lines", async || read().lines().count() >= count).await;
+    eventually("lines", async || read().lines().count() >= count).await;
     read().lines().map(str::to_owned).collect()
 }
 
@@ -129,7 +129,7 @@ async fn a_full_disk_delays_no_message_and_its_loss_is_counted() {
         client.send(r#"{"action":"ask"}"#).await;
         assert_eq!(client.next_text().await, "pong");
     }
-    eventually(LIMIT, "every line is counted as lost", async || {
+    eventually("every line is counted as lost", async || {
         let page = http(gateway.internal(), "GET", "/metrics", &[], b"").await;
         page.text().contains("tidegate_access_log_lines_lost_total{cause=\"failed\"} 101")
     })
@@ -144,17 +144,15 @@ async fn on_hangup_the_file_is_opened_anew() {
     let text = Settings::aws_proxy(&backend).stage(&settings(log.to_str().unwrap(), CLF)).text();
     let file = folder.path().join("tidegate.yaml");
     std::fs::write(&file, text).unwrap();
-    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
-    command.env("BACKEND", backend.url());
-    let mut process = Process::start(command);
+    let mut process = Process::tidegate(&["serve", "--config", file.to_str().unwrap()], &[]);
     let (public, _) = process.addresses().await;
-    let _first = crate::gateway::support::TestClient::connect(public, "/prod", &[]).await.unwrap();
+    let _first = tidegate_testing::TestClient::connect(public, "/prod", &[]).await.unwrap();
     lines(&log, 1).await;
     std::fs::rename(&log, &moved).unwrap();
-    process.signal("HUP").await;
+    process.signal("HUP");
     process.stderr.log("the configuration was reloaded").await;
-    eventually(LIMIT, "the new file", async || {
-        let _ = crate::gateway::support::TestClient::connect(public, "/prod", &[]).await.unwrap();
+    eventually("the new file", async || {
+        let _ = tidegate_testing::TestClient::connect(public, "/prod", &[]).await.unwrap();
         log.exists()
     })
     .await;

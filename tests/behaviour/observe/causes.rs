@@ -12,11 +12,11 @@ use tidegate::telemetry::Metrics;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::gateway::support::{
-    Gate, LIMIT, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, http, tidegate,
-};
 use crate::observe::cluster::TwoNodes;
 use crate::observe::collector::Collector;
+use tidegate_testing::{
+    Gate, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, http,
+};
 
 /// Metrics of the process itself and of its version, which are there without a cause.
 const WITHOUT_CAUSE: [&str; 8] = [
@@ -55,7 +55,7 @@ impl Moved {
     async fn expect(&mut self, gateway: &TestGateway, before: &BTreeMap<String, f64>, names: &[&'static str]) {
         let value = |values: &BTreeMap<String, f64>, name: &str| values.get(name).copied().unwrap_or_default();
         for name in names {
-            eventually(LIMIT, name, async || value(&values(gateway).await, name) != value(before, name)).await;
+            eventually(name, async || value(&values(gateway).await, name) != value(before, name)).await;
             self.0.insert(name);
         }
     }
@@ -245,12 +245,10 @@ async fn telemetry_itself(moved: &mut Moved) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tidegate.yaml");
     std::fs::write(&file, Settings::aws_proxy(&backend).text()).unwrap();
-    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
-    command.env("BACKEND", backend.url());
-    let mut process = Process::start(command);
+    let mut process = Process::tidegate(&["serve", "--config", file.to_str().unwrap()], &[]);
     let (_, internal) = process.addresses().await;
     let name = "tidegate_log_lines_lost_total";
-    eventually(LIMIT, name, async || {
+    eventually(name, async || {
         join_all((0..100).map(|_| http(internal, "GET", "/prod/@connections/none", &[], b""))).await;
         values_at(internal).await[name] > 0.0
     })
@@ -284,15 +282,13 @@ async fn other_nodes(moved: &mut Moved) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tidegate.yaml");
     std::fs::write(&file, settings.text()).unwrap();
-    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
-    command.env("BACKEND", backend.url());
-    let mut doomed = Process::start(command);
+    let mut doomed = Process::tidegate(&["serve", "--config", file.to_str().unwrap()], &[]);
     let (public, _) = doomed.addresses().await;
     let _client = TestClient::connect(public, "/prod", &[]).await.unwrap();
     let gate = Gate::default();
     backend.answer("DISCONNECT", Reply::Held(gate.clone(), Box::new(Reply::ok())));
     let before = values(&node).await;
-    doomed.signal("KILL").await;
+    doomed.signal("KILL");
     let names = ["tidegate_reaping_connections", "tidegate_reaped_connections_total"];
     moved.expect(&node, &before, &names).await;
     gate.open();

@@ -2,8 +2,7 @@
 
 use tidegate::cluster::link::PeerLink;
 
-use crate::gateway::support::{LIMIT, Settings, TestGateway, within};
-use crate::harness::RedisServer;
+use tidegate_testing::{RedisServer, Settings, TestGateway, eventually, within};
 
 /// Two nodes of one cluster that reach each other.
 pub(crate) struct TwoNodes {
@@ -31,8 +30,4 @@ impl TwoNodes {
         eventually("the nodes are linked", || async { nodes.iter().all(is_linked) }).await;
         TwoNodes { nodes, settings, redis }
     }
-}
-
-async fn eventually<F: AsyncFnMut() -> bool>(what: &str, check: F) {
-    crate::gateway::support::eventually(LIMIT, what, check).await;
 }

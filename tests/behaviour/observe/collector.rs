@@ -3,7 +3,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 
-use crate::gateway::support::{LIMIT, TestBackend, eventually};
+use tidegate_testing::{TestBackend, eventually};
 
 /// A collector of traces: takes OTLP over HTTP.
 pub(crate) struct Collector {
@@ -35,7 +35,7 @@ impl Collector {
 
     /// The first span for which this holds, once it has come.
     pub(crate) async fn span(&self, what: &str, holds: impl Fn(&Span) -> bool) -> Span {
-        eventually(LIMIT, what, async || self.spans().iter().any(&holds)).await;
+        eventually(what, async || self.spans().iter().any(&holds)).await;
         self.spans().into_iter().find(holds).unwrap()
     }
 }

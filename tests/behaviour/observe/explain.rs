@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::gateway::support::{Process, Reply, Settings, TestBackend};
+use tidegate_testing::{Reply, Settings, TestBackend, run_tidegate};
 
 #[tokio::test]
 async fn refused_handshakes_and_error_frames_say_why_if_they_are_to() {
@@ -35,7 +35,7 @@ async fn refused_handshakes_and_error_frames_say_why_if_they_are_to() {
 #[tokio::test]
 async fn the_route_command_tells_what_a_message_would_do() {
     let arguments = ["route", "--config", "config/tidegate.yaml", "--api", "chat", "--message", r#"{"action":"x"}"#];
-    let output = Process::run(&arguments).await;
+    let output = run_tidegate(&arguments).await;
     let text = String::from_utf8(output.stdout).unwrap();
     println!("{text}");
     assert!(output.status.success());
@@ -49,7 +49,7 @@ async fn the_route_command_tells_what_a_message_would_do() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let output = Process::run(&["route", "--config", "config/tidegate.yaml", "--api", "x", "--message", "{}"]).await;
+    let output = run_tidegate(&["route", "--config", "config/tidegate.yaml", "--api", "x", "--message", "{}"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("there is no API `x`; there are: chat"));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::gateway::support::{Process, Settings, TestBackend, http, tidegate};
+use tidegate_testing::{Process, Settings, TestBackend, http};
 
 #[tokio::test]
 async fn a_node_says_what_it_is_and_how_full() {
@@ -32,15 +32,13 @@ async fn what_is_logged_changes_while_the_process_runs() {
     let backend = TestBackend::start().await;
     let file = folder.path().join("tidegate.yaml");
     std::fs::write(&file, Settings::aws_proxy(&backend).text()).unwrap();
-    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
-    command.env("BACKEND", backend.url());
-    let mut process = Process::start(command);
+    let mut process = Process::tidegate(&["serve", "--config", file.to_str().unwrap()], &[]);
     let (public, internal) = process.addresses().await;
     let put = async |body: &[u8]| http(internal, "PUT", "/log-level", &[], body).await;
     assert_eq!(http(internal, "GET", "/log-level", &[], b"").await.json(), json!({ "filter": "info" }));
     assert_eq!(put(b"not=a=filter").await.status, 400);
     assert_eq!(put(&[b'x'; 5000]).await.status, 400);
     assert_eq!(put(b"info,tidegate=debug").await.status, 200);
-    let _client = crate::gateway::support::TestClient::connect(public, "/prod", &[]).await.unwrap();
+    let _client = tidegate_testing::TestClient::connect(public, "/prod", &[]).await.unwrap();
     process.stderr.log("connected").await;
 }

@@ -14,8 +14,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Duration, Instant};
 
-use crate::gateway::support::{
-    LIMIT, Process, RawClient, Reply, Settings, TestBackend, TestClient, eventually, handshake, http, tidegate, within,
+use tidegate_testing::{
+    Process, RawClient, Reply, Settings, TestBackend, TestClient, Tidegate, eventually, handshake, http, tidegate,
+    within,
 };
 
 /// Lines of one kind that are written in a second.
@@ -35,12 +36,18 @@ fn settings(backend: &TestBackend) -> Settings {
         .section(&format!("drain: {{ graceMillis: {} }}", GRACE.as_millis()))
 }
 
-fn command(folder: &TempDir, settings: &Settings) -> Command {
-    let file: PathBuf = folder.path().join("tidegate.yaml");
+fn write(folder: &TempDir, settings: &Settings) -> PathBuf {
+    let file = folder.path().join("tidegate.yaml");
     std::fs::write(&file, settings.text()).unwrap();
-    let mut command = tidegate(&["serve", "--log-format", "json", "--config", file.to_str().unwrap()]);
-    command.env("BACKEND", settings.environment("BACKEND").unwrap());
-    command
+    file
+}
+
+fn command(folder: &TempDir, settings: &Settings) -> Command {
+    tidegate(&["serve", "--log-format", "json", "--config", write(folder, settings).to_str().unwrap()])
+}
+
+fn serve(folder: &TempDir, settings: &Settings) -> Process {
+    Tidegate::launch(&write(folder, settings), &[])
 }
 
 /// Sends a request `count` times, one after the other; each has to get this status.
@@ -195,7 +202,7 @@ fn count(lines: &[String], target: &str, message: &str) -> Count {
 async fn of_a_flood_of_refused_calls_some_have_a_line_and_the_rest_are_counted() {
     const CALLS: usize = 2000;
     let (folder, backend) = (tempfile::tempdir().unwrap(), TestBackend::start().await);
-    let mut process = Process::start(command(&folder, &settings(&backend)));
+    let mut process = serve(&folder, &settings(&backend));
     let (public, internal) = process.addresses().await;
     let began = Instant::now();
     let refused = call("POST", &public.to_string(), "");
@@ -210,7 +217,7 @@ async fn of_a_flood_of_refused_calls_some_have_a_line_and_the_rest_are_counted()
             written + left_out == CALLS
         })
     };
-    eventually(LIMIT, "each line is there or counted", async || all_counted(&process.stderr.so_far())).await;
+    eventually("each line is there or counted", async || all_counted(&process.stderr.so_far())).await;
     let lines = process.stderr.so_far();
     for (kind, Count { written, .. }) in kinds(&lines) {
         assert!(written <= seconds * BUDGET, "{written} lines of {kind:?} in {seconds} s");
@@ -221,8 +228,8 @@ async fn of_a_flood_of_refused_calls_some_have_a_line_and_the_rest_are_counted()
     let metric =
         page.text().lines().find_map(|line| line.strip_prefix("tidegate_log_lines_lost_total{cause=\"budget\"} "));
     assert_eq!(metric.unwrap().parse::<usize>().unwrap(), left_out);
-    process.signal("TERM").await;
-    assert_eq!(process.exit().await.code(), Some(0));
+    process.signal("TERM");
+    assert_eq!(process.exit().await, 0);
     let lines = process.stderr.all().await;
     assert!(lines.last().unwrap().contains("\"stopped\""), "the last line is written too");
 }
@@ -231,10 +238,10 @@ async fn of_a_flood_of_refused_calls_some_have_a_line_and_the_rest_are_counted()
 async fn calls_that_were_let_in_have_their_audit_line_whatever_is_refused_meanwhile() {
     const DELETES: usize = 400;
     let (folder, backend) = (tempfile::tempdir().unwrap(), TestBackend::start().await);
-    let mut process = Process::start(command(&folder, &settings(&backend)));
+    let mut process = serve(&folder, &settings(&backend));
     let (public, internal) = process.addresses().await;
     tokio::join!(repeat(internal, call("DELETE", "localhost", ""), DELETES, 410), knock(public, 400));
-    eventually(LIMIT, "all deletes", async || {
+    eventually("all deletes", async || {
         let lines = process.stderr.so_far();
         let deleted = lines.iter().filter(|line| line.contains("\"DELETE\"") && line.contains("\"audit\"")).count();
         assert!(deleted <= DELETES);
@@ -248,7 +255,7 @@ async fn an_execution_log_has_every_event_that_went_well_and_some_of_those_that_
     const EVENTS: usize = 300;
     let (folder, backend) = (tempfile::tempdir().unwrap(), TestBackend::start().await);
     let settings = settings(&backend).stage("defaultRouteSettings: { loggingLevel: INFO }");
-    let mut process = Process::start(command(&folder, &settings));
+    let mut process = serve(&folder, &settings);
     let (public, internal) = process.addresses().await;
     let mut client = TestClient::connect(public, "/prod", &[]).await.unwrap();
     for _ in 0..EVENTS {
@@ -256,7 +263,7 @@ async fn an_execution_log_has_every_event_that_went_well_and_some_of_those_that_
         client.next_text().await;
     }
     repeat(internal, call("POST", "localhost", ""), EVENTS, 410).await;
-    eventually(LIMIT, "all events", async || {
+    eventually("all events", async || {
         let lines = process.stderr.so_far();
         let [done, failed] = ["an event is done", "an event failed"];
         let [done, failed] = [done, failed].map(|message| count(&lines, "tidegate::execution", message));
@@ -321,7 +328,7 @@ async fn a_demo_whose_output_nobody_takes_serves_and_ends() {
     let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
     let public = SocketAddr::from(([127, 0, 0, 1], port));
     let mut client = None;
-    eventually(LIMIT, "a client is let in", async || {
+    eventually("a client is let in", async || {
         client = TestClient::connect(public, "/prod", &[]).await.ok();
         client.is_some()
     })
@@ -340,7 +347,7 @@ async fn a_key_of_an_answer_that_aws_does_not_know_is_said_once_and_the_answer_i
     let odd = "x".repeat(100);
     let answer = serde_json::json!({ "statusCode": 200, "body": "pong", "cookies": [], &odd: 1 });
     backend.answer_with(move |_| Reply::json(&answer));
-    let mut process = Process::start(command(&folder, &settings));
+    let mut process = serve(&folder, &settings);
     let (public, internal) = process.addresses().await;
     let mut client = TestClient::connect(public, "/prod", &[]).await.unwrap();
     for _ in 0..20 {

@@ -1,7 +1,7 @@
 //! Every metric is moved by its cause.
 
-use crate::gateway::support::{LIMIT, RawClient, Reply, Settings, TestBackend, TestGateway, eventually, http};
 use crate::observe::programs::promtool;
+use tidegate_testing::{RawClient, Reply, Settings, TestBackend, TestGateway, eventually, http};
 
 async fn page(gateway: &TestGateway) -> String {
     http(gateway.internal(), "GET", "/metrics", &[], b"").await.text().to_owned()
@@ -110,15 +110,15 @@ async fn what_waits_is_shown_while_it_waits() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).start().await;
     let (mut client, _) = gateway.client(&backend).await;
-    let gate = crate::gateway::support::Gate::default();
+    let gate = tidegate_testing::Gate::default();
     backend.answer("MESSAGE", Reply::Held(gate.clone(), Box::new(Reply::ok())));
     client.send(r#"{"action":"tell"}"#).await;
-    eventually(LIMIT, "a dispatch in flight", async || {
+    eventually("a dispatch in flight", async || {
         value(&page(&gateway).await, "tidegate_dispatches_in_flight", &["prod"]) == Some(1.0)
     })
     .await;
     gate.open();
-    eventually(LIMIT, "no dispatch in flight", async || {
+    eventually("no dispatch in flight", async || {
         value(&page(&gateway).await, "tidegate_dispatches_in_flight", &["prod"]) == Some(0.0)
     })
     .await;
@@ -130,7 +130,7 @@ async fn what_waits_is_shown_while_it_waits() {
     let posts = async { futures_util::future::join_all((0..64).map(|_| gateway.call("POST", &id, &data))).await };
     tokio::select! {
         _ = posts => {}
-        () = eventually(LIMIT, "bytes that wait", async || {
+        () = eventually("bytes that wait", async || {
             value(&page(&gateway).await, "tidegate_send_buffer_largest_bytes", &[]).is_some_and(|bytes| bytes > 100_000.0)
         }) => {}
     }
@@ -156,7 +156,7 @@ async fn a_scrape_during_a_reload_is_whole() {
     let mut gateway = settings.start().await;
     for _ in 0..20 {
         let internal = gateway.internal();
-        let scrape = crate::gateway::support::spawn(async move { http(internal, "GET", "/metrics", &[], b"").await });
+        let scrape = tidegate_testing::spawn(async move { http(internal, "GET", "/metrics", &[], b"").await });
         gateway.reload(&settings);
         assert!(scrape.await.unwrap().text().contains("tidegate_registry_state{state=\"memory\"} 1"));
     }

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::gateway::support::{Settings, TestBackend, TestGateway, http, within};
+use tidegate_testing::{Settings, TestBackend, TestGateway, http, within};
 
 /// Distinct names of each kind.
 const COUNT: usize = 10_000;
@@ -39,7 +39,7 @@ async fn ten_thousand_bogus_names_of_each_kind_make_no_series() {
     let backend = TestBackend::start().await;
     let stage = "defaultRouteSettings: { detailedMetricsEnabled: true }";
     let routes = "$connect: { target: integrations/backend }, ask: { target: integrations/backend }";
-    let gateway = Settings::aws_proxy(&backend).routes(routes).stage(stage).without_stage("test").start().await;
+    let gateway = Settings::aws_proxy(&backend).routes(routes).stage(stage).stages(&["prod"]).start().await;
     let (mut client, _) = gateway.client(&backend).await;
     let mut message = async |n: usize| {
         client.send(&format!(r#"{{"action":"bogus{n}"}}"#)).await;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::gateway::support::{LIMIT, Process, Reply, Settings, TestBackend, TestClient, eventually, http, tidegate};
 use crate::observe::collector::Collector;
+use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, eventually, http};
 
 const SECRET: &str = "s3cr3t-do-not-print";
 
@@ -24,9 +24,7 @@ async fn a_secret_is_in_no_log_metric_or_trace() {
     );
     let settings = Settings::aws_proxy(&backend).stage(&stage).section("explain: true").section(&collector.section(""));
     std::fs::write(&file, settings.text()).unwrap();
-    let mut command = tidegate(&["serve", "--config", file.to_str().unwrap()]);
-    command.env("BACKEND", backend.url());
-    let mut process = Process::start(command);
+    let mut process = Process::tidegate(&["serve", "--config", file.to_str().unwrap()], &[]);
     let (public, internal) = process.addresses().await;
 
     // In every place of a handshake.
@@ -83,12 +81,12 @@ async fn a_secret_is_in_no_log_metric_or_trace() {
     client.close(Some((4000, SECRET))).await;
     backend.next("DISCONNECT").await;
     // A machine without time may end a process before its last lines are out.
-    eventually(LIMIT, "lines and spans are out", async || {
+    eventually("lines and spans are out", async || {
         let lines = std::fs::read_to_string(&log).unwrap_or_default();
         lines.contains("MESSAGE ask") && format!("{:?}", collector.spans()).contains("message")
     })
     .await;
-    process.signal("TERM").await;
+    process.signal("TERM");
     process.exit().await;
 
     let stderr = process.stderr.all().await.join("\n");

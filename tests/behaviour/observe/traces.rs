@@ -5,10 +5,9 @@ use std::time::Instant;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 
-use crate::gateway::support::{Gate, LIMIT, RawClient, Reply, Settings, TestBackend, eventually, http};
-use crate::harness::signed;
 use crate::observe::cluster::TwoNodes;
 use crate::observe::collector::{Collector, attribute, hex};
+use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, http, signed};
 
 const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -104,7 +103,7 @@ async fn a_collector_that_hangs_or_is_not_there_delays_no_message_and_its_loss_i
         let pace = started.elapsed() / 100;
         assert!(pace.as_millis() < 200, "{pace:?} for a message");
         let lost = format!("tidegate_trace_spans_lost_total{{cause=\"{cause}\"}}");
-        eventually(LIMIT, &lost, async || {
+        eventually(&lost, async || {
             let page = http(gateway.internal(), "GET", "/metrics", &[], b"").await;
             page.text().lines().any(|line| line.starts_with(&lost) && !line.ends_with(" 0"))
         })
@@ -132,7 +131,7 @@ async fn a_trace_goes_on_where_a_post_is_forwarded_to_another_node() {
     let message = collector.span("the message", |span| span.name == "message").await;
     let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
     // The message, the call of its backend, and for each of four calls: what the other node made of it, and the owner.
-    eventually(LIMIT, "every span", async || trace().len() == 2 + 4 * 3).await;
+    eventually("every span", async || trace().len() == 2 + 4 * 3).await;
     let trace = trace();
     for span in trace.iter().filter(|span| span.name == "forwarded @connections") {
         assert_eq!(attribute(span, "tidegate.connection_id").as_deref(), Some(&*id));
@@ -183,7 +182,7 @@ async fn a_trace_goes_on_on_every_node_that_a_push_to_a_group_goes_to() {
     let message = collector.span("the message", |span| span.name == "message").await;
     let trace = || collector.spans().into_iter().filter(|span| span.trace_id == message.trace_id).collect::<Vec<_>>();
     // The message and the call of its backend; for each push what this node made of it, its way, and the other node.
-    eventually(LIMIT, "every span", async || trace().len() == 2 + 2 * 3).await;
+    eventually("every span", async || trace().len() == 2 + 2 * 3).await;
     let mut chains = chains(&trace(), "forwarded @connections");
     chains.sort_unstable();
     assert_eq!(
@@ -251,7 +250,7 @@ async fn backends_trusted_proxies_and_signed_calls_have_their_traces_made() {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
     let made = async |what: &str, count: usize| {
         let all = || collector.spans().iter().filter(|span| span.name == "@connections").count();
-        eventually(LIMIT, what, async || all() >= count).await;
+        eventually(what, async || all() >= count).await;
         assert_eq!(all(), count, "{what}");
     };
     let public = "connectionsApi: NONE, trustedProxies: [ 127.0.0.1 ]";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::support::{LIMIT, Reply, Settings, TestBackend, TestGateway, eventually};
+use tidegate_testing::{Reply, Settings, TestBackend, TestGateway, eventually};
 
 /// What a variable has to be in a line.
 #[derive(Clone, Copy)]
@@ -108,7 +108,7 @@ async fn gateway(backend: &TestBackend, log: &str) -> TestGateway {
     Settings::aws_proxy(backend)
         .api(authorizer)
         .routes(&format!("{connect}, {others}"))
-        .without_stage("test")
+        .stages(&["prod"])
         .stage(&format!("accessLogSettings: {{ destination: '{log}', format: '{format}' }}"))
         .section("apiKeys: { phone: { value: key-of-the-phone } }")
         .section("usagePlans: { all: { apiStages: [ 'chat:prod' ], apiKeys: [ phone ] } }")
@@ -139,7 +139,7 @@ async fn every_variable_of_aws_is_what_the_table_says_in_a_line_of_each_kind() {
     assert!(gateway.try_connect("/prod?token=t", &headers).await.is_err());
 
     let read = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually(LIMIT, "five lines", async || read().lines().count() >= 5).await;
+    eventually("five lines", async || read().lines().count() >= 5).await;
     let lines: Vec<Value> = read().lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null)).collect();
     // A value that is not there has no quotes where the variable brings its own, so that only two lines are JSON.
     let quoted: Vec<&Value> = lines.iter().filter_map(|line| line.get("quoted")).collect();

@@ -7,7 +7,9 @@ use tidegate::redis_client::{RedisCommand, RedisConnection, RedisSettings, Redis
 use tidegate::registry::Query;
 use tidegate::session::Closing;
 
-use crate::registry::support::{LEASE, Node, NodeOptions, RedisServer, SOON, eventually, free_port};
+use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, eventually, free_port};
+
+use crate::registry::SOON;
 
 /// Two servers, each with half of the slots, and further `arguments`.
 async fn cluster(arguments: &[&str]) -> ([RedisServer; 2], RedisSettings) {
@@ -30,7 +32,7 @@ async fn cluster(arguments: &[&str]) -> ([RedisServer; 2], RedisSettings) {
         .arg(bus[1].to_string());
     first.connection().await.run_one(meet).await.expect("they meet");
     for server in &servers {
-        eventually("the cluster is whole", || async {
+        eventually("the cluster is whole", async || {
             let info: String = read(server.run(&["CLUSTER", "INFO"]).await).expect("text");
             info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
         })
@@ -45,8 +47,8 @@ async fn cluster(arguments: &[&str]) -> ([RedisServer; 2], RedisSettings) {
 async fn nodes_live_in_a_redis_cluster() {
     let (servers, redis) = cluster(&[]).await;
     let launch = |advertise: &str| {
-        let options = NodeOptions::new(&servers[0]);
-        Node::launch(NodeOptions { redis: redis.clone(), advertise: advertise.to_owned(), ..options })
+        let options = RegistryNodeOptions::new(&servers[0]);
+        RegistryNode::launch(RegistryNodeOptions { redis: redis.clone(), advertise: advertise.to_owned(), ..options })
     };
     // With several nodes, both servers most likely hold keys of some; whichever do, all is found.
     let nodes = ["a:1", "a:2", "a:3", "a:4"].map(launch);
@@ -73,7 +75,7 @@ async fn nodes_live_in_a_redis_cluster() {
     assert_eq!(shown, 200);
     assert!(nodes[0].membership.refresh().await);
     for other in &nodes[1..] {
-        let standing = nodes[0].membership.standing(&other.id(), LEASE);
+        let standing = nodes[0].membership.standing(&other.id(), REGISTRY_LEASE);
         assert!(matches!(&standing, Standing::Known(member) if member.lease_alive), "{standing:?}");
     }
     for node in &nodes {
@@ -101,8 +103,8 @@ async fn the_rights_that_the_documentation_names_are_enough_in_a_redis_cluster()
     redis.username = Some("tidegate".to_owned());
     redis.password = Some("right".to_owned().into());
     let nodes = ["a:1", "a:2", "a:3", "a:4"].map(|advertise: &str| {
-        let options = NodeOptions::new(&servers[0]);
-        Node::launch(NodeOptions { redis: redis.clone(), advertise: advertise.to_owned(), ..options })
+        let options = RegistryNodeOptions::new(&servers[0]);
+        RegistryNode::launch(RegistryNodeOptions { redis: redis.clone(), advertise: advertise.to_owned(), ..options })
     });
     for node in &nodes {
         node.is("attached").await;

@@ -9,18 +9,18 @@ use tidegate::registry::{Query, Registry};
 use tidegate::request_context::Connection;
 use tidegate::session::Closing;
 
-use crate::registry::support::{Node, RedisServer, connection, outbox};
+use tidegate_testing::{RedisServer, RegistryNode, connection, outbox};
 
 /// The registry under test, and how to see that it is replicated.
 enum Subject {
     Memory(Arc<Registry>),
-    Mirrored(RedisServer, Box<Node>),
+    Mirrored(RedisServer, Box<RegistryNode>),
 }
 
 impl Subject {
     async fn all() -> [Subject; 2] {
         let server = RedisServer::start().await;
-        let node = Node::start(&server).await;
+        let node = RegistryNode::start(&server).await;
         [Subject::Memory(Arc::new(Registry::new())), Subject::Mirrored(server, Box::new(node))]
     }
 

@@ -3,10 +3,10 @@
 use tidegate::redis_client::{RedisCommand, read};
 use tidegate::registry::record::RecordState;
 
-use crate::registry::support::{Node, RedisServer, connection, eventually, outbox};
+use tidegate_testing::{RedisServer, RegistryNode, connection, eventually, outbox};
 
 /// Writes a tombstone for a node, of its own registration or of another.
-async fn condemn(server: &RedisServer, node: &Node, own_epoch: bool) {
+async fn condemn(server: &RedisServer, node: &RegistryNode, own_epoch: bool) {
     let (redis, key) = (server.connection().await, node.replica.keys().node(node.id()));
     let live: String =
         read(redis.run_one(RedisCommand::new("GET", key.clone())).await.expect("an answer")).expect("text");
@@ -17,7 +17,7 @@ async fn condemn(server: &RedisServer, node: &Node, own_epoch: bool) {
 #[tokio::test]
 async fn a_condemned_node_closes_its_sessions_and_goes_on_under_a_new_id() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let open = node.open().await;
     let connecting = connection(&node.registry, None);
     node.registry.connect(&connecting, None);
@@ -26,7 +26,7 @@ async fn a_condemned_node_closes_its_sessions_and_goes_on_under_a_new_id() {
     let fenced = node.id();
     condemn(&server, &node, false).await;
 
-    eventually("another id", || async { node.id() != fenced }).await;
+    eventually("another id", async || node.id() != fenced).await;
     node.is("attached").await;
     assert!(!session.is_open(), "the session was told to close");
     assert!(!node.registry.open(&connecting.id, outbox()), "its client is refused");
@@ -44,7 +44,7 @@ async fn a_condemned_node_closes_its_sessions_and_goes_on_under_a_new_id() {
 #[tokio::test]
 async fn a_condemned_node_leaves_to_others_what_they_have_and_keeps_what_nobody_knows() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let recorded = [node.open().await, node.open().await];
     let sessions = recorded.each_ref().map(|open| node.registry.get_open(&open.id).expect("it is open").outbox);
     assert!(node.registry.end(&recorded[1].id, tidegate::session::Closing::lost()));
@@ -53,7 +53,7 @@ async fn a_condemned_node_leaves_to_others_what_they_have_and_keeps_what_nobody_
     let fenced = node.id();
     condemn(&server, &node, true).await;
 
-    eventually("another id", || async { node.id() != fenced }).await;
+    eventually("another id", async || node.id() != fenced).await;
     node.is("attached").await;
     assert!(!sessions[0].is_open());
     assert!(node.registry.get_open(&recorded[0].id).is_none());

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-use crate::registry::support::{Node, RedisServer, eventually};
+use tidegate_testing::{RedisServer, RegistryNode, eventually};
 
 /// A route for messages, which no test sends: connecting needs no backend.
 const NOWHERE: &str = "\
@@ -57,7 +57,7 @@ async fn readiness_tells_how_it_stands_with_redis() {
     let gateway = Gateway::start(configuration(&server, "accept")).await.expect("a gateway");
     let internal = gateway.internal_address();
     let ready = |wanted: u16, part: &'static str| {
-        eventually(part, move || async move {
+        eventually(part, async move || {
             let (status, body) = get(internal, "/readyz").await;
             status == wanted && body.contains(part)
         })
@@ -100,11 +100,11 @@ async fn with_refuse_new_clients_and_the_load_balancer_are_turned_away() {
     let internal = gateway.internal_address();
     let _client = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     server.kill();
-    eventually("not ready", || async { get(internal, "/readyz").await.0 == 503 }).await;
+    eventually("not ready", async || get(internal, "/readyz").await.0 == 503).await;
     assert_eq!(connect(&gateway).await.err(), Some(503));
     assert_eq!(gateway.registry().live(), 1, "who is there stays");
     server.restart().await;
-    eventually("ready", || async { get(internal, "/readyz").await.0 == 200 }).await;
+    eventually("ready", async || get(internal, "/readyz").await.0 == 200).await;
     let _second = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     gateway.drain(CancellationToken::new()).await;
     assert_eq!(server.keys().await, Vec::<String>::new());
@@ -113,7 +113,7 @@ async fn with_refuse_new_clients_and_the_load_balancer_are_turned_away() {
 #[tokio::test]
 async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and_counted() {
     let server = RedisServer::start().await;
-    let dead = Node::start(&server).await;
+    let dead = RegistryNode::start(&server).await;
     // The first two are of an API and a stage that nobody has here; the stage of the third has no `$disconnect` route.
     for (api_id, stage) in [("gone", "prod"), ("chat", "gone"), ("chat", "prod")] {
         let sample = Connection::sample(ConnectionId::random(dead.id()));
@@ -125,7 +125,7 @@ async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and
     gateway.ready().await;
     dead.kill().await;
     let (tombstone, id) = (dead.replica.keys().node(dead.id()), dead.id().to_string());
-    eventually("the records go", || async {
+    eventually("the records go", async || {
         server.keys().await.iter().all(|key| !key.contains(&id) || *key == tombstone)
     })
     .await;

@@ -2,14 +2,14 @@
 
 use tidegate::redis_client::{BUCKETS, RedisCommand, read};
 
-use crate::registry::support::{BROWSER, Node, RedisServer, connection, outbox};
+use tidegate_testing::{BROWSER, RedisServer, RegistryNode, connection, outbox};
 
 const CONNECTIONS: usize = 20_000;
 
 #[tokio::test]
 async fn a_connection_costs_less_than_250_bytes_with_a_browsers_user_agent() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let agents: Vec<String> = (0..50).map(|version| BROWSER.replace("142", &version.to_string())).collect();
     for chunk in (0..CONNECTIONS).collect::<Vec<_>>().chunks(2000) {
         let connections: Vec<_> = chunk

@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use tidegate::cluster::{Directory, DirectoryError};
 use tidegate::registry::Query;
 
-use crate::registry::support::{API, Node, NodeOptions, RedisServer};
+use tidegate_testing::{RedisServer, RegistryNode, RegistryNodeOptions, tidegate_path};
+
+use crate::registry::API;
 
 #[tokio::test]
 async fn nodes_and_connections_of_all_nodes_are_shown_a_page_at_a_time() {
     let server = RedisServer::start().await;
-    let first = Node::start(&server).await;
-    let second = Node::launch(NodeOptions { advertise: "127.0.0.1:2".to_owned(), ..NodeOptions::new(&server) });
+    let first = RegistryNode::start(&server).await;
+    let second = RegistryNode::launch(RegistryNodeOptions {
+        advertise: "127.0.0.1:2".to_owned(),
+        ..RegistryNodeOptions::new(&server)
+    });
     second.is("attached").await;
     let mut expected = BTreeSet::new();
     for _ in 0..400 {
@@ -43,7 +48,7 @@ async fn nodes_and_connections_of_all_nodes_are_shown_a_page_at_a_time() {
 #[tokio::test]
 async fn the_command_line_shows_the_same() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     for _ in 0..3 {
         node.open().await;
     }
@@ -55,7 +60,7 @@ async fn the_command_line_shows_the_same() {
     );
     std::fs::write(file.path(), text).expect("written");
     let run = |words: &'static [&'static str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut command = tokio::process::Command::new(tidegate_path());
         command.args(words).arg("--config").arg(file.path());
         async move {
             let output = command.output().await.expect("it runs");

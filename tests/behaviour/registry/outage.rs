@@ -7,12 +7,15 @@ use tidegate::registry::{NotRecorded, WhenUnavailable};
 use tidegate::session::Closing;
 use tokio::time::{Instant, timeout};
 
-use crate::registry::support::{LEASE, Node, NodeOptions, RedisServer, SOON, connection, eventually};
+use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, connection, eventually};
+
+use crate::registry::SOON;
 
 #[tokio::test]
 async fn redis_killed_and_restarted_empty_is_written_back() {
     let mut server = RedisServer::start().await;
-    let node = Node::launch(NodeOptions { rebuild_per_second: 5000, ..NodeOptions::new(&server) });
+    let node =
+        RegistryNode::launch(RegistryNodeOptions { rebuild_per_second: 5000, ..RegistryNodeOptions::new(&server) });
     node.is("attached").await;
     let mut connections = Vec::new();
     for _ in 0..1500 {
@@ -47,7 +50,7 @@ async fn redis_killed_and_restarted_empty_is_written_back() {
 #[tokio::test]
 async fn redis_emptied_under_our_feet_is_written_back() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     for _ in 0..50 {
         node.open().await;
     }
@@ -69,7 +72,7 @@ async fn redis_emptied_under_our_feet_is_written_back() {
 #[tokio::test]
 async fn a_broken_connection_alone_is_replaced() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     node.open().await;
     node.is_replicated(&server).await;
     for _ in 0..3 {
@@ -84,7 +87,7 @@ async fn a_broken_connection_alone_is_replaced() {
 #[tokio::test]
 async fn a_slow_redis_holds_nobody_up_for_long() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     for _ in 0..20 {
         node.open().await;
     }
@@ -95,9 +98,9 @@ async fn a_slow_redis_holds_nobody_up_for_long() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let begun = Instant::now();
         node.open().await;
-        assert!(begun.elapsed() < LEASE / 6 + Duration::from_millis(400), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < REGISTRY_LEASE / 6 + Duration::from_millis(400), "{:?}", begun.elapsed());
         // The writer notices first, then the heartbeat.
-        eventually("the state says so", || async { matches!(node.state().name(), "degraded" | "detached") }).await;
+        eventually("the state says so", async || matches!(node.state().name(), "degraded" | "detached")).await;
     };
     tokio::join!(sleep, life);
     node.is("attached").await;
@@ -108,8 +111,9 @@ async fn a_slow_redis_holds_nobody_up_for_long() {
 #[tokio::test]
 async fn with_refuse_a_connection_needs_its_record() {
     let mut server = RedisServer::start().await;
-    let options = NodeOptions { when_unavailable: WhenUnavailable::Refuse, ..NodeOptions::new(&server) };
-    let node = Node::launch(options);
+    let options =
+        RegistryNodeOptions { when_unavailable: WhenUnavailable::Refuse, ..RegistryNodeOptions::new(&server) };
+    let node = RegistryNode::launch(options);
     node.is("attached").await;
     node.open().await;
     server.kill();
@@ -127,7 +131,7 @@ async fn with_refuse_a_connection_needs_its_record() {
 #[tokio::test]
 async fn a_full_redis_keeps_the_node_and_takes_deletes() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "noeviction"]).await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let mut connections = Vec::new();
     for _ in 0..500 {
         connections.push(node.open().await);
@@ -142,10 +146,10 @@ async fn a_full_redis_keeps_the_node_and_takes_deletes() {
         node.registry.end(&connection.id, Closing::lost());
         node.registry.settle(&connection.id);
     }
-    eventually("deletes go through", || async { node.records(&server).await.is_empty() }).await;
+    eventually("deletes go through", async || node.records(&server).await.is_empty()).await;
     assert_eq!(node.state().name(), "degraded");
     // The lease is renewed all the while.
-    tokio::time::sleep(LEASE + LEASE / 3).await;
+    tokio::time::sleep(REGISTRY_LEASE + REGISTRY_LEASE / 3).await;
     assert!(server.keys().await.contains(&node.replica.keys().lease(node.id())));
     server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     node.is("attached").await;
@@ -157,14 +161,14 @@ async fn a_full_redis_keeps_the_node_and_takes_deletes() {
 async fn a_read_only_replica_is_told_and_got_over() {
     let server = RedisServer::start().await;
     let primary = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     node.open().await;
     node.is_replicated(&server).await;
     // Without data of its own it empties itself: as a failover to a replica that knew nothing.
     let port = primary.port().to_string().leak();
     server.run(&["REPLICAOF", "127.0.0.1", port]).await;
     node.open().await;
-    eventually("the state says so", || async { node.state().to_string().contains("read-only") }).await;
+    eventually("the state says so", async || node.state().to_string().contains("read-only")).await;
     server.run(&["REPLICAOF", "NO", "ONE"]).await;
     node.is("attached").await;
     node.is_replicated(&server).await;
@@ -174,10 +178,10 @@ async fn a_read_only_replica_is_told_and_got_over() {
 #[tokio::test]
 async fn a_wrong_password_is_told_and_never_shown() {
     let server = RedisServer::start_with(&["--requirepass", "right one"]).await;
-    let mut options = NodeOptions::new(&server);
+    let mut options = RegistryNodeOptions::new(&server);
     options.redis.password = Some(Password::from("hunter2".to_owned()));
-    let node = Node::launch(options);
-    eventually("the state says so", || async { node.state().to_string().contains("the password") }).await;
+    let node = RegistryNode::launch(options);
+    eventually("the state says so", async || node.state().to_string().contains("the password")).await;
     assert_eq!(node.state().name(), "starting");
     assert!(!node.state().to_string().contains("hunter2"));
     let refused = connection(&node.registry, None);
@@ -198,10 +202,10 @@ async fn a_wrong_password_is_told_and_never_shown() {
 async fn where_info_is_denied_a_new_connection_counts_as_a_restart_of_redis() {
     let rights = ["--user", "tidegate", "on", ">right", "~t:*", "+@all", "-@dangerous"];
     let server = RedisServer::start_with(&rights).await;
-    let mut options = NodeOptions::new(&server);
+    let mut options = RegistryNodeOptions::new(&server);
     options.redis.username = Some("tidegate".to_owned());
     options.redis.password = Some(Password::from("right".to_owned()));
-    let node = Node::launch(options);
+    let node = RegistryNode::launch(options);
     node.is("attached").await;
     let id = node.open().await.id;
     node.is_replicated(&server).await;
@@ -215,14 +219,14 @@ async fn where_info_is_denied_a_new_connection_counts_as_a_restart_of_redis() {
     let good = record().await;
     redis.run_one(RedisCommand::new("HSET", bucket()).arg(id.to_string()).arg("older")).await.expect("an answer");
     redis.run_one(RedisCommand::new("CLIENT", "KILL".into()).arg("USER").arg("tidegate")).await.expect("an answer");
-    eventually("the record is written anew", || async { record().await == good }).await;
+    eventually("the record is written anew", async || record().await == good).await;
 }
 
 #[tokio::test]
 async fn a_node_that_starts_while_redis_is_away_waits_and_says_so() {
     let mut server = RedisServer::stopped(&[]);
-    let node = Node::launch(NodeOptions::new(&server));
-    eventually("the state says so", || async { node.state().to_string().contains("nothing listens") }).await;
+    let node = RegistryNode::launch(RegistryNodeOptions::new(&server));
+    eventually("the state says so", async || node.state().to_string().contains("nothing listens")).await;
     assert_eq!(node.state().name(), "starting");
     server.restart().await;
     node.is("attached").await;
@@ -233,7 +237,8 @@ async fn a_node_that_starts_while_redis_is_away_waits_and_says_so() {
 #[tokio::test]
 async fn writing_back_is_paced_and_new_connections_do_not_wait_for_it() {
     let mut server = RedisServer::start().await;
-    let node = Node::launch(NodeOptions { rebuild_per_second: 500, ..NodeOptions::new(&server) });
+    let node =
+        RegistryNode::launch(RegistryNodeOptions { rebuild_per_second: 500, ..RegistryNodeOptions::new(&server) });
     node.is("attached").await;
     for _ in 0..1500 {
         node.open().await;

@@ -12,10 +12,14 @@ use tidegate::registry::claims::ClaimedEvent;
 use tidegate::session::Closing;
 use tokio::time::timeout;
 
-use crate::registry::support::{BROWSER, LEASE, Node, NodeOptions, RedisServer, SOON, connection, eventually};
+use tidegate_testing::{
+    BROWSER, REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, connection, eventually,
+};
+
+use crate::registry::SOON;
 
 /// Sends the events of all that `node` takes over, until these are done.
-async fn deliver(node: &mut Node, mut expected: BTreeSet<ConnectionId>) -> Vec<(ClaimedEvent, Closing)> {
+async fn deliver(node: &mut RegistryNode, mut expected: BTreeSet<ConnectionId>) -> Vec<(ClaimedEvent, Closing)> {
     let mut sent = Vec::new();
     while !expected.is_empty() {
         let event = timeout(SOON * 3, node.events.recv()).await.expect("in time").expect("it reaps");
@@ -28,21 +32,21 @@ async fn deliver(node: &mut Node, mut expected: BTreeSet<ConnectionId>) -> Vec<(
     sent
 }
 
-async fn is_buried(server: &RedisServer, dead: &Node) {
+async fn is_buried(server: &RedisServer, dead: &RegistryNode) {
     is_buried_but_for(server, dead, &[]).await;
 }
 
 /// Nothing is left of a dead node but a tombstone and these keys.
-async fn is_buried_but_for(server: &RedisServer, dead: &Node, rest: &[String]) {
+async fn is_buried_but_for(server: &RedisServer, dead: &RegistryNode, rest: &[String]) {
     let (tombstone, id) = (dead.replica.keys().node(dead.id()), dead.id().to_string());
-    eventually("nothing else is left of it", || async {
+    eventually("nothing else is left of it", async || {
         let keys = server.keys().await;
         rest.iter().all(|key| keys.contains(key))
             && keys.iter().all(|key| !key.contains(&id) || *key == tombstone || rest.contains(key))
     })
     .await;
     let index = RedisCommand::new("HEXISTS", dead.replica.keys().index()).arg(&id);
-    eventually("the index has forgotten it", || async {
+    eventually("the index has forgotten it", async || {
         !read::<bool>(server.connection().await.run_one(index.clone()).await.expect("an answer")).expect("0 or 1")
     })
     .await;
@@ -51,7 +55,7 @@ async fn is_buried_but_for(server: &RedisServer, dead: &Node, rest: &[String]) {
 #[tokio::test]
 async fn a_killed_nodes_connections_are_taken_over_each_once_and_it_is_buried() {
     let server = RedisServer::start().await;
-    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, mut reaper) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let living = reaper.open().await;
     let mut expected = BTreeSet::new();
     for _ in 0..40 {
@@ -74,7 +78,7 @@ async fn a_killed_nodes_connections_are_taken_over_each_once_and_it_is_buried() 
         assert_eq!((closing.code, &*closing.reason), expected);
     }
     is_buried(&server, &dead).await;
-    assert!(matches!(reaper.membership.standing(&dead.id(), LEASE), Standing::Gone));
+    assert!(matches!(reaper.membership.standing(&dead.id(), REGISTRY_LEASE), Standing::Gone));
     assert!(reaper.registry.get_open(&living.id).is_some());
     assert_eq!(reaper.records(&server).await.len(), 1, "the living are left alone");
 }
@@ -82,19 +86,19 @@ async fn a_killed_nodes_connections_are_taken_over_each_once_and_it_is_buried() 
 #[tokio::test]
 async fn two_reapers_share_a_dead_node_and_no_more_is_held_than_there_is_room_for() {
     let server = RedisServer::start().await;
-    let dead = Node::start(&server).await;
+    let dead = RegistryNode::start(&server).await;
     let mut expected = BTreeSet::new();
     for _ in 0..300 {
         expected.insert(dead.open().await.id);
     }
     assert!(dead.replica.flush().await);
-    let options = || NodeOptions { held_max: 60, ..NodeOptions::new(&server) };
-    let mut reapers = [Node::launch(options()), Node::launch(options())];
+    let options = || RegistryNodeOptions { held_max: 60, ..RegistryNodeOptions::new(&server) };
+    let mut reapers = [RegistryNode::launch(options()), RegistryNode::launch(options())];
     for reaper in &reapers {
         reaper.is("attached").await;
     }
     dead.kill().await;
-    eventually("both take part", || async { reapers.iter().all(|reaper| !reaper.registry.claims().is_empty()) }).await;
+    eventually("both take part", async || reapers.iter().all(|reaper| !reaper.registry.claims().is_empty())).await;
     let mut sent = BTreeSet::new();
     while sent.len() < expected.len() {
         for reaper in &mut reapers {
@@ -114,7 +118,7 @@ async fn two_reapers_share_a_dead_node_and_no_more_is_held_than_there_is_room_fo
 #[tokio::test]
 async fn a_reaper_that_dies_midway_is_followed_by_another() {
     let server = RedisServer::start().await;
-    let (dead, mut first) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, mut first) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let mut expected = BTreeSet::new();
     for _ in 0..20 {
         expected.insert(dead.open().await.id);
@@ -125,11 +129,11 @@ async fn a_reaper_that_dies_midway_is_followed_by_another() {
     expected.remove(&some);
     let bucket = dead.replica.keys().bucket(dead.id(), usize::from(some.bucket()));
     let exists = RedisCommand::new("HEXISTS", bucket).arg(some.to_string());
-    eventually("it is noted", || async {
+    eventually("it is noted", async || {
         !read::<bool>(server.connection().await.run_one(exists.clone()).await.expect("an answer")).expect("0 or 1")
     })
     .await;
-    let mut second = Node::start(&server).await;
+    let mut second = RegistryNode::start(&server).await;
     first.kill().await;
     deliver(&mut second, expected).await;
     is_buried(&server, &dead).await;
@@ -139,15 +143,15 @@ async fn a_reaper_that_dies_midway_is_followed_by_another() {
 #[tokio::test]
 async fn what_is_held_survives_that_redis_forgets_it() {
     let mut server = RedisServer::start().await;
-    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, mut reaper) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let mut expected = BTreeSet::new();
     for _ in 0..20 {
         expected.insert(dead.open().await.id);
     }
     dead.kill().await;
-    eventually("all are held", || async { reaper.registry.claims().len() == 20 }).await;
+    eventually("all are held", async || reaper.registry.claims().len() == 20).await;
     server.restart().await;
-    eventually("all are written back", || async { dead.records(&server).await.len() == 20 }).await;
+    eventually("all are written back", async || dead.records(&server).await.len() == 20).await;
     deliver(&mut reaper, expected).await;
     is_buried(&server, &dead).await;
 }
@@ -155,7 +159,7 @@ async fn what_is_held_survives_that_redis_forgets_it() {
 #[tokio::test]
 async fn a_node_that_left_with_pending_events_is_taken_over_at_once() {
     let server = RedisServer::start().await;
-    let (left, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let (left, mut reaper) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let id = left.open().await.id;
     left.registry.end(&id, Closing::drained());
     left.leave().await;
@@ -169,7 +173,7 @@ const DAMAGED: [u8; 3] = [7, 1, 2];
 
 /// Puts records that nobody can read among those of a dead node: of an unknown format, cut short, without an id, and
 /// without a name that is text.
-async fn damage(server: &RedisServer, dead: &Node) -> usize {
+async fn damage(server: &RedisServer, dead: &RegistryNode) -> usize {
     let bucket = |bucket| dead.replica.keys().bucket(dead.id(), bucket);
     let id = ConnectionId::random(dead.id());
     let own = bucket(usize::from(id.bucket()));
@@ -185,7 +189,7 @@ async fn damage(server: &RedisServer, dead: &Node) -> usize {
 }
 
 /// The value of a metric without labels.
-fn metric(node: &Node, name: &str) -> usize {
+fn metric(node: &RegistryNode, name: &str) -> usize {
     let text = node.metrics.encode();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
@@ -194,7 +198,7 @@ fn metric(node: &Node, name: &str) -> usize {
 #[tokio::test]
 async fn damaged_records_keep_no_other_from_being_told_and_are_lost_when_their_day_is_over() {
     let server = RedisServer::start().await;
-    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, mut reaper) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let mut expected = BTreeSet::new();
     for _ in 0..40 {
         expected.insert(dead.open().await.id);
@@ -206,29 +210,31 @@ async fn damaged_records_keep_no_other_from_being_told_and_are_lost_when_their_d
     let keys = dead.replica.keys();
     let kept = [keys.unreadable(dead.id()), keys.strings(dead.id())];
     is_buried_but_for(&server, &dead, &kept).await;
-    eventually("they are counted", || async { metric(&reaper, "tidegate_unreadable_records") == damaged }).await;
+    eventually("they are counted", async || metric(&reaper, "tidegate_unreadable_records") == damaged).await;
     assert_eq!(metric(&reaper, "tidegate_unreadable_records_lost_total"), 0);
-    assert!(matches!(reaper.membership.standing(&dead.id(), LEASE), Standing::Gone));
+    assert!(matches!(reaper.membership.standing(&dead.id(), REGISTRY_LEASE), Standing::Gone));
 
     // Another node finds them after the first has died, and is no better at reading them.
     reaper.kill().await;
-    let next = Node::start(&server).await;
-    eventually("it has found them", || async { metric(&next, "tidegate_unreadable_records") == damaged }).await;
+    let next = RegistryNode::start(&server).await;
+    eventually("it has found them", async || metric(&next, "tidegate_unreadable_records") == damaged).await;
     is_buried(&server, &reaper).await;
     is_buried_but_for(&server, &dead, &kept).await;
     next.kill().await;
-    let last = Node::launch(NodeOptions { unreadable_kept: Duration::ZERO, ..NodeOptions::new(&server) });
-    eventually("they are lost", || async { metric(&last, "tidegate_unreadable_records_lost_total") == damaged }).await;
+    let last = RegistryNode::launch(RegistryNodeOptions {
+        unreadable_kept: Duration::ZERO,
+        ..RegistryNodeOptions::new(&server)
+    });
+    eventually("they are lost", async || metric(&last, "tidegate_unreadable_records_lost_total") == damaged).await;
     is_buried(&server, &dead).await;
-    eventually("the index has forgotten them", || async { !server.keys().await.contains(&keys.unreadable_index()) })
-        .await;
+    eventually("the index has forgotten them", async || !server.keys().await.contains(&keys.unreadable_index())).await;
     assert_eq!(metric(&last, "tidegate_unreadable_records"), 0);
 }
 
 #[tokio::test]
 async fn a_record_that_was_set_aside_is_taken_over_by_a_version_that_reads_it() {
     let server = RedisServer::start().await;
-    let (dead, old) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, old) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let id = dead.open().await.id;
     assert!(dead.replica.flush().await);
     let keys = dead.replica.keys();
@@ -243,18 +249,17 @@ async fn a_record_that_was_set_aside_is_taken_over_by_a_version_that_reads_it() 
     old.kill().await;
     // What the next one finds is what its version reads.
     redis.run_one(RedisCommand::new("HSET", unreadable).arg(id.to_string()).arg(record)).await.expect("written");
-    let mut new = Node::start(&server).await;
+    let mut new = RegistryNode::start(&server).await;
     deliver(&mut new, BTreeSet::from([id])).await;
     is_buried(&server, &dead).await;
-    eventually("the index has forgotten it", || async { !server.keys().await.contains(&keys.unreadable_index()) })
-        .await;
+    eventually("the index has forgotten it", async || !server.keys().await.contains(&keys.unreadable_index())).await;
     assert_eq!(metric(&new, "tidegate_unreadable_records_lost_total"), 0);
 }
 
 #[tokio::test]
 async fn a_dead_node_of_a_later_format_is_left_to_its_like_as_long_as_there_is_one() {
     let server = RedisServer::start().await;
-    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, mut reaper) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let id = dead.open().await.id;
     assert!(dead.replica.flush().await);
     let (keys, redis, newer) = (dead.replica.keys(), server.connection().await, NodeId::random());
@@ -267,10 +272,10 @@ async fn a_dead_node_of_a_later_format_is_left_to_its_like_as_long_as_there_is_o
     ];
     redis.run(&calls).await.expect("answers");
     dead.kill().await;
-    let is_dead = || async { matches!(reaper.membership.standing(&dead.id(), LEASE), Standing::Gone) };
+    let is_dead = || async { matches!(reaper.membership.standing(&dead.id(), REGISTRY_LEASE), Standing::Gone) };
     eventually("it is dead", is_dead).await;
     // Another one that dies later is taken over and removed: passes went by.
-    let other = Node::start(&server).await;
+    let other = RegistryNode::start(&server).await;
     other.kill().await;
     is_buried(&server, &other).await;
     assert!(reaper.registry.claims().is_empty());
@@ -284,7 +289,7 @@ async fn a_dead_node_of_a_later_format_is_left_to_its_like_as_long_as_there_is_o
 async fn whatever_else_is_damaged_keeps_nobody_from_being_told() {
     let server = RedisServer::start().await;
     let (dead, worse, mut reaper) =
-        (Node::start(&server).await, Node::start(&server).await, Node::start(&server).await);
+        (RegistryNode::start(&server).await, RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let mut expected = BTreeSet::new();
     for _ in 0..10 {
         expected.insert(dead.open().await.id);
@@ -309,29 +314,28 @@ async fn whatever_else_is_damaged_keeps_nobody_from_being_told() {
     dead.kill().await;
     deliver(&mut reaper, expected).await;
     is_buried(&server, &dead).await;
-    eventually("the index has forgotten them", || async { !server.keys().await.contains(&keys.unreadable_index()) })
-        .await;
+    eventually("the index has forgotten them", async || !server.keys().await.contains(&keys.unreadable_index())).await;
     assert_eq!(reaper.state().name(), "attached");
 }
 
 #[tokio::test]
 async fn a_bucket_that_is_larger_than_there_is_room_is_read_bit_by_bit() {
     let server = RedisServer::start().await;
-    let dead = Node::start(&server).await;
+    let dead = RegistryNode::start(&server).await;
     let mut expected = BTreeSet::new();
     for _ in 0..200 {
         expected.insert(dead.open().await.id);
     }
     assert!(dead.replica.flush().await);
     dead.kill().await;
-    let mut first = Node::launch(NodeOptions { held_max: 5, ..NodeOptions::new(&server) });
+    let mut first = RegistryNode::launch(RegistryNodeOptions { held_max: 5, ..RegistryNodeOptions::new(&server) });
     while expected.len() > 100 {
         let id = timeout(SOON * 3, deliver_one(&mut first)).await.expect("in time");
         assert!(expected.remove(&id), "once");
     }
     first.kill().await;
     // The second goes on where the first died; its bound is that of its own ended connections.
-    let mut second = Node::launch(NodeOptions::new(&server));
+    let mut second = RegistryNode::launch(RegistryNodeOptions::new(&server));
     second.registry.set_limits(&LimitSettings { disconnect_backlog: 5, ..LimitSettings::default() });
     while !expected.is_empty() {
         // What the first did last it may not have noted.
@@ -349,7 +353,7 @@ async fn a_bucket_that_is_larger_than_there_is_room_is_read_bit_by_bit() {
 }
 
 /// Sends the event of one that `node` takes over, which never holds more than five.
-async fn deliver_one(node: &mut Node) -> ConnectionId {
+async fn deliver_one(node: &mut RegistryNode) -> ConnectionId {
     loop {
         let event = node.events.recv().await.expect("it reaps");
         assert!(node.registry.claims().len() <= 5, "{}", node.registry.claims().len());
@@ -363,7 +367,7 @@ async fn deliver_one(node: &mut Node) -> ConnectionId {
 #[tokio::test]
 async fn of_a_header_that_another_node_kept_whole_only_the_begin_is_held() {
     let server = RedisServer::start().await;
-    let (dead, mut reaper) = (Node::start(&server).await, Node::start(&server).await);
+    let (dead, mut reaper) = (RegistryNode::start(&server).await, RegistryNode::start(&server).await);
     let agent = "é".repeat(16_000);
     let connection = connection(&dead.registry, Some(&agent));
     dead.registry.connect(&connection, None);

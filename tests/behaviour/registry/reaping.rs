@@ -7,9 +7,9 @@ use redis::FromRedisValue;
 use tidegate::id::NodeId;
 use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read, reaping, scripts};
 
-use crate::registry::support::RedisServer;
+use tidegate_testing::RedisServer;
 
-const LEASE: Duration = Duration::from_secs(60);
+const REGISTRY_LEASE: Duration = Duration::from_secs(60);
 const LATER: u64 = u64::MAX >> 16;
 
 struct Test {
@@ -73,11 +73,11 @@ impl Test {
     }
 
     async fn claim(&self, by: NodeId) -> (String, Vec<String>) {
-        self.ask(reaping::claim(&self.keys, self.node, 3, by, LEASE)).await
+        self.ask(reaping::claim(&self.keys, self.node, 3, by, REGISTRY_LEASE)).await
     }
 
     async fn keep(&self, by: NodeId) -> (String, String) {
-        self.ask(reaping::keep(&self.keys, self.node, 3, by, LEASE)).await
+        self.ask(reaping::keep(&self.keys, self.node, 3, by, REGISTRY_LEASE)).await
     }
 
     fn node_key(&self) -> String {
@@ -93,7 +93,7 @@ fn records(all: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
 async fn a_node_is_condemned_as_it_was_seen_and_in_time_or_not_at_all() {
     let test = Test::start().await;
     let condemn = |seen: &str, not_after| reaping::condemn(&test.keys, test.node, seen, not_after);
-    test.check(scripts::register(&test.keys, test.node, 7, LEASE), "OK").await;
+    test.check(scripts::register(&test.keys, test.node, 7, REGISTRY_LEASE), "OK").await;
     test.check(condemn("live 7", LATER), "ALIVE").await;
     test.run(RedisCommand::new("DEL", test.keys.lease(test.node))).await;
     test.check(condemn("live 7", 1), "LATE").await;
@@ -104,9 +104,9 @@ async fn a_node_is_condemned_as_it_was_seen_and_in_time_or_not_at_all() {
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 7"));
     test.check(condemn("dead 7", LATER), "CHANGED").await;
     // It cannot come back, and nothing is written for it.
-    test.check(scripts::renew(&test.keys, test.node, 7, LEASE), "dead 7").await;
+    test.check(scripts::renew(&test.keys, test.node, 7, REGISTRY_LEASE), "dead 7").await;
     test.check(scripts::write(&test.keys, test.node, 7, &[], Vec::new()), "dead 7").await;
-    test.check(scripts::register(&test.keys, test.node, 8, LEASE), "dead 7").await;
+    test.check(scripts::register(&test.keys, test.node, 8, REGISTRY_LEASE), "dead 7").await;
     test.check(scripts::leave(&test.keys, test.node, 7), "dead 7").await;
 }
 
@@ -141,7 +141,8 @@ async fn one_node_claims_a_bucket_and_only_of_a_dead_node() {
 #[tokio::test]
 async fn what_was_lost_is_written_back_and_what_is_there_stays() {
     let test = Test::start().await;
-    let restore = |by, all: &[(&str, &str)]| reaping::restore(&test.keys, (test.node, 3), by, LEASE, records(all));
+    let restore =
+        |by, all: &[(&str, &str)]| reaping::restore(&test.keys, (test.node, 3), by, REGISTRY_LEASE, records(all));
     test.check(restore(test.reaper, &[("a", "1"), ("b", "2")]), "MINE").await;
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 0"));
     assert_eq!(test.bucket(3).await, BTreeMap::from([("a", "1"), ("b", "2")].map(|(k, v)| (k.into(), v.into()))));
@@ -262,7 +263,7 @@ async fn what_was_set_aside_is_lost_when_its_time_is_over_and_not_before() {
     test.run(RedisCommand::new("HSET", test.keys.strings(test.node)).arg("0").arg("Mozilla/5.0")).await;
     test.claim(test.reaper).await;
     test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["a"])), "OK").await;
-    let (word, kept) = test.overdue(LEASE).await;
+    let (word, kept) = test.overdue(REGISTRY_LEASE).await;
     assert_eq!((word.as_str(), kept.contains(&"1".to_owned())), ("KEPT", true), "{kept:?}");
     assert_eq!(test.overdue(Duration::ZERO).await, ("LOST".to_owned(), vec![String::new(), "a".to_owned()]));
     assert!(test.unreadable().await.is_empty());
@@ -284,7 +285,7 @@ async fn what_can_be_read_after_all_goes_back_to_its_bucket_and_is_claimed() {
     test.run(RedisCommand::new("DEL", test.keys.claim(test.node, 3))).await;
     // Its tombstone is gone.
     test.run(RedisCommand::new("DEL", test.node_key())).await;
-    let revive = |by, all: &[&str]| reaping::revive(&test.keys, (test.node, 3), by, LEASE, &names(all));
+    let revive = |by, all: &[&str]| reaping::revive(&test.keys, (test.node, 3), by, REGISTRY_LEASE, &names(all));
     test.check(revive(test.reaper, &["a", "gone"]), "MINE").await;
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 0"));
     assert_eq!(test.bucket(3).await, BTreeMap::from([("a".to_owned(), "record".to_owned())]));
@@ -314,10 +315,10 @@ async fn a_dead_node_is_taken_over_although_redis_has_no_memory_left() {
     let finish =
         |failed: &[(&str, &str)]| reaping::finish(&test.keys, (test.node, 3), test.reaper, false, &[], records(failed));
     test.check(finish(&[("b", "2")]), "OK").await;
-    let restore = reaping::restore(&test.keys, (test.node, 3), test.reaper, LEASE, records(&[("c", "1")]));
+    let restore = reaping::restore(&test.keys, (test.node, 3), test.reaper, REGISTRY_LEASE, records(&[("c", "1")]));
     test.check(restore, "MINE").await;
     assert_eq!(test.bucket(3).await.len(), 3);
     test.check(reaping::set_aside(&test.keys, (test.node, 3), test.reaper, &names(&["c"])), "OK").await;
-    test.check(reaping::revive(&test.keys, (test.node, 3), test.reaper, LEASE, &names(&["c"])), "MINE").await;
+    test.check(reaping::revive(&test.keys, (test.node, 3), test.reaper, REGISTRY_LEASE, &names(&["c"])), "MINE").await;
     assert_eq!(test.bucket(3).await.len(), 3);
 }

@@ -11,12 +11,12 @@ use tidegate::registry::{Query, RegistryState};
 use tidegate::request_context::Connection;
 use tidegate::session::Closing;
 
-use crate::registry::support::{BROWSER, Node, RedisServer, connection, eventually, outbox};
+use tidegate_testing::{BROWSER, RedisServer, RegistryNode, connection, eventually, outbox};
 
 #[tokio::test]
 async fn a_connection_is_recorded_before_its_connect_is_sent_and_gone_after_its_disconnect() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let connection = connection(&node.registry, Some(BROWSER));
     node.registry.connect(&connection, None);
     node.registry.record(&connection.id).await.expect("a record");
@@ -44,7 +44,7 @@ async fn a_connection_is_recorded_before_its_connect_is_sent_and_gone_after_its_
 #[tokio::test]
 async fn who_is_on_a_connection_is_written_anew_when_it_changes() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let connection = node.open().await;
     assert!(node.replica.flush().await);
     let claims = |exp: &str| AuthorizerContext::Jwt { claims: Box::new([("exp".into(), exp.into())]), scopes: None };
@@ -61,7 +61,7 @@ async fn who_is_on_a_connection_is_written_anew_when_it_changes() {
 #[tokio::test]
 async fn many_connections_at_once_share_their_writes() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let before = commands(&server).await;
     let connections: Vec<_> = (0..2000)
         .map(|_| {
@@ -81,7 +81,7 @@ async fn many_connections_at_once_share_their_writes() {
 #[tokio::test]
 async fn one_connection_at_a_time_costs_one_awaited_round_trip() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let (mut times, before) = (Vec::new(), commands(&server).await);
     for _ in 0..300 {
         let connection = connection(&node.registry, Some(BROWSER));
@@ -113,7 +113,7 @@ async fn commands(server: &RedisServer) -> u64 {
 #[tokio::test]
 async fn a_record_that_cannot_be_read_takes_no_other_with_it() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let (first, second, third) = (node.open().await, node.open().await, node.open().await);
     assert!(node.replica.flush().await);
     let redis = server.connection().await;
@@ -131,7 +131,7 @@ async fn a_record_that_cannot_be_read_takes_no_other_with_it() {
 #[tokio::test]
 async fn a_clients_certificate_is_recorded_once_for_all_its_connections() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let issued = rcgen::generate_simple_self_signed(["partner.test".to_owned()]).expect("a certificate");
     let client_cert = tidegate::tls::client_cert(issued.cert.der()).map(Arc::new);
     assert!(client_cert.is_some());
@@ -153,7 +153,7 @@ async fn a_clients_certificate_is_recorded_once_for_all_its_connections() {
 #[tokio::test]
 async fn where_a_client_came_from_is_recorded_with_its_connection() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     let connection = Arc::into_inner(connection(&node.registry, Some(BROWSER))).expect("nobody else has it");
     let connection = Arc::new(Connection { forwarded_for: Some("203.0.113.7, 10.0.0.1".into()), ..connection });
     assert!(node.registry.connect(&connection, None));
@@ -167,7 +167,7 @@ async fn where_a_client_came_from_is_recorded_with_its_connection() {
 #[tokio::test]
 async fn records_that_appear_or_vanish_behind_the_nodes_back_are_put_right() {
     let server = RedisServer::start().await;
-    let node = Node::start(&server).await;
+    let node = RegistryNode::start(&server).await;
     // Each change in a bucket of its own: buckets are compared when their number of records is wrong.
     let kept = node.open().await;
     let lost = loop {
@@ -196,7 +196,7 @@ async fn records_that_appear_or_vanish_behind_the_nodes_back_are_put_right() {
         let redis = redis.clone();
         async move { read::<Vec<String>>(redis.run_one(call).await.expect("an answer")).expect("names") }
     };
-    eventually("all is as it should be", || async {
+    eventually("all is as it should be", async || {
         fields(bucket("HKEYS", &stranger)).await.is_empty()
             && fields(bucket("HKEYS", &lost.id)).await.contains(&lost.id.to_string())
             && !fields(bucket("HKEYS", &kept.id)).await.contains(&"no id at all".to_owned())

@@ -2,7 +2,9 @@
 
 use tidegate::redis_client::{RedisConnection, RedisSettings, RedisUrl, RedisUrls};
 
-use crate::registry::support::{API, RedisServer, SOON, free_port};
+use tidegate_testing::{RedisServer, free_port, tidegate_path};
+
+use crate::registry::{API, SOON};
 
 #[tokio::test]
 async fn redis_is_reached_over_tls_if_its_certificate_is_trusted() {
@@ -39,7 +41,7 @@ async fn redis_is_reached_over_tls_if_its_certificate_is_trusted() {
     );
     std::fs::write(&file, text).expect("written");
     let nodes = |trusted: bool| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut command = tokio::process::Command::new(tidegate_path());
         command.args(["nodes", "--json", "--config", &file]);
         if trusted {
             command.env("SSL_CERT_FILE", &certificate);

@@ -2,8 +2,9 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::process::Tidegate;
-use crate::shield::support::{Backend, Settings, connect, connect_from, handshake, raw_on};
+use tidegate_testing::{Settings, TestBackend, TestClient, Tidegate, connect_from, raw_on};
+
+use crate::shield::handshake;
 
 /// The next line of the audit log.
 async fn next(gateway: &mut Tidegate) -> Value {
@@ -20,21 +21,17 @@ async fn ask(number: u8, address: SocketAddr, bytes: &[u8], status: u16) {
 
 #[tokio::test]
 async fn deletes_and_all_that_is_refused_have_their_lines() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("tidegate.yaml");
-    let settings = Settings {
-        public: "allowedHosts: [ chat.test, 127.0.0.1 ]".to_owned(),
-        top: "limits: { perAddress: { connections: 1 } }".to_owned(),
-        api: "allowOrigins: [ \"https://example.com\" ]".to_owned(),
-        ..Settings::new(&backend)
-    };
     // `$connect` lets one client in.
-    let text = settings.text().replace(
-        "stages: { prod: {}, beta: {} }",
-        "stages: { prod: { routeSettings: { $connect: { throttlingRateLimit: 0.001, throttlingBurstLimit: 1 } } } }",
-    );
-    std::fs::write(&config, text).unwrap();
+    let settings = Settings::aws_proxy(&backend)
+        .stages(&["prod"])
+        .stage("routeSettings: { $connect: { throttlingRateLimit: 0.001, throttlingBurstLimit: 1 } }")
+        .public("allowedHosts: [ chat.test, 127.0.0.1 ]")
+        .section("limits: { perAddress: { connections: 1 } }")
+        .api("allowOrigins: [ \"https://example.com\" ]");
+    std::fs::write(&config, settings.text()).unwrap();
     let mut gateway = Tidegate::serve(&config, &[]).await;
     let public = gateway.public;
 
@@ -46,7 +43,7 @@ async fn deletes_and_all_that_is_refused_have_their_lines() {
     let line = next(&mut gateway).await;
     assert_eq!((&line["message"], &line["remote"]), (&"client refused".into(), &"127.0.1.2".into()));
 
-    let client = connect(public).await;
+    let client = TestClient::enter(public).await;
     let id = backend.last("CONNECT").await.context()["connectionId"].as_str().unwrap().to_owned();
     ask(3, public, &handshake("chat.test", ""), 429).await;
     let line = next(&mut gateway).await;

@@ -1,22 +1,19 @@
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::process::Tidegate;
-use crate::shield::support::{Authority, Backend, Settings, run};
+use tidegate_testing::{Authority, Settings, TestBackend, Tidegate, run, tidegate_path};
 
 #[tokio::test]
 async fn each_way_a_certificate_can_be_wrong_has_its_message() {
     let (authority, other) = (Authority::new("test"), Authority::new("other"));
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let good = authority.issue(&["chat.test"]);
     let check = |certificate: &str, key: &str, expected: &str| {
         let certificate = authority.write("it.pem", certificate);
         let key = authority.write("it.key", key);
         let (certificate, key) = (certificate.display(), key.display());
-        let settings = Settings {
-            public: format!("tls: {{ certificates: [ {{ certificate: {certificate}, privateKey: {key} }} ] }}"),
-            top: "domainNames: { chat.test: { apiMappings: [ { apiId: chat, stage: prod } ] } }".to_owned(),
-            ..Settings::new(&backend)
-        };
+        let settings = Settings::aws_proxy(&backend)
+            .public(format!("tls: {{ certificates: [ {{ certificate: {certificate}, privateKey: {key} }} ] }}"))
+            .section("domainNames: { chat.test: { apiMappings: [ { apiId: chat, stage: prod } ] } }");
         let problems = settings.problems();
         match expected {
             "" => assert_eq!(problems, ""),
@@ -54,17 +51,15 @@ async fn each_way_a_certificate_can_be_wrong_has_its_message() {
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
         "is encrypted",
     );
-    let missing = Settings {
-        public: "tls: { certificates: [ { certificate: /not/there.pem, privateKey: /not/there.key } ] }".to_owned(),
-        ..Settings::new(&backend)
-    };
+    let missing = Settings::aws_proxy(&backend)
+        .public("tls: { certificates: [ { certificate: /not/there.pem, privateKey: /not/there.key } ] }");
     assert!(missing.problems().contains("listeners.public.tls: could not read `/not/there.pem`"));
 }
 
 #[tokio::test]
 async fn keys_of_every_form_are_read() {
     let authority = Authority::new("test");
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let path = |name: &str| authority.path(name).display().to_string();
     let key = path("form.key");
     let forms: [(&str, &[&str]); 3] = [
@@ -73,7 +68,7 @@ async fn keys_of_every_form_are_read() {
         ("SEC1", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]),
     ];
     for (form, arguments) in forms {
-        let (succeeded, output) = run("openssl", arguments, &[], b"").await;
+        let (succeeded, output) = run("openssl", arguments, &[]).await;
         assert!(succeeded, "{form}: {output}");
         let certificate = path("form.pem");
         let arguments = [
@@ -90,20 +85,18 @@ async fn keys_of_every_form_are_read() {
             "-addext",
             "subjectAltName=DNS:chat.test",
         ];
-        let (succeeded, output) = run("openssl", &arguments, &[], b"").await;
+        let (succeeded, output) = run("openssl", &arguments, &[]).await;
         assert!(succeeded, "{form}: {output}");
-        let settings = Settings {
-            public: format!("tls: {{ certificates: [ {{ certificate: {certificate}, privateKey: {key} }} ] }}"),
-            ..Settings::new(&backend)
-        };
+        let settings = Settings::aws_proxy(&backend)
+            .public(format!("tls: {{ certificates: [ {{ certificate: {certificate}, privateKey: {key} }} ] }}"));
         assert_eq!(settings.problems(), "", "{form}");
     }
     // A certificate that signs itself needs no chain.
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["chat.test".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let pair = crate::shield::support::Issued { certificate: certificate.pem(), key: key.serialize_pem() };
+    let pair = tidegate_testing::Issued { certificate: certificate.pem(), key: key.serialize_pem() };
     let pair = authority.write_pair("self", &pair);
-    let settings = Settings { public: format!("tls: {{ certificates: [ {pair} ] }}"), ..Settings::new(&backend) };
+    let settings = Settings::aws_proxy(&backend).public(format!("tls: {{ certificates: [ {pair} ] }}"));
     assert_eq!(settings.problems(), "");
 }
 
@@ -120,22 +113,20 @@ fn expired_authority(name: &str) -> String {
 #[tokio::test]
 async fn an_authority_that_has_expired_is_warned_of_when_it_is_read_and_when_it_changes() {
     let (authority, partners) = (Authority::new("test"), Authority::new("partners"));
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let pair = authority.write_pair("first", &authority.issue(&["chat.test"]));
     let ca = authority.write("partners.pem", &partners.certificate);
-    let settings = Settings {
-        public: format!("tls: {{ certificates: [ {pair} ], clientCa: {} }}", ca.display()),
-        integration: format!(
+    let settings = Settings::aws_proxy(&backend)
+        .public(format!("tls: {{ certificates: [ {pair} ], clientCa: {} }}", ca.display()))
+        .integration(format!(
             "tlsConfig: {{ caFile: {} }}",
             authority.write("backend.pem", &authority.certificate).display()
-        ),
-        uri: "https://backend.test/".to_owned(),
-        ..Settings::new(&backend)
-    };
+        ))
+        .uri("https://backend.test/");
     let config = authority.write("tidegate.yaml", &settings.text());
     let check = async || {
         let arguments = ["check", "--config", config.to_str().unwrap()];
-        let (succeeded, output) = run(env!("CARGO_BIN_EXE_tidegate"), &arguments, &[], b"").await;
+        let (succeeded, output) = run(tidegate_path(), &arguments, &[]).await;
         assert!(succeeded, "{output}");
         output
     };

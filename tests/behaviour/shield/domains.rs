@@ -1,6 +1,8 @@
 use tokio::net::TcpStream;
 
-use crate::shield::support::{Backend, Client, Settings, handshake, raw};
+use tidegate_testing::{Settings, TestBackend, TestClient, raw};
+
+use crate::shield::handshake;
 
 const DOMAINS: &str = "domainNames:\n  chat.test: { apiMappings: [ { apiMappingKey: \"\", apiId: chat, stage: prod }, { \
                        apiMappingKey: beta/v1, apiId: chat, stage: beta } ] }\n  \"*.wild.test\": { apiMappings: [ { \
@@ -8,9 +10,9 @@ const DOMAINS: &str = "domainNames:\n  chat.test: { apiMappings: [ { apiMappingK
 
 #[tokio::test]
 async fn a_domains_paths_lead_to_its_stages_and_callbacks_come_back_the_same_way() {
-    let backend = Backend::start().await;
-    let gateway = Settings { top: DOMAINS.to_owned(), ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).stages(&["prod", "beta"]).section(DOMAINS).start().await;
+    let address = gateway.public();
     let port = address.port();
     for (url, stage, callback) in [
         ("ws://chat.test/", "prod", "http://chat.test/@connections/"),
@@ -22,7 +24,7 @@ async fn a_domains_paths_lead_to_its_stages_and_callbacks_come_back_the_same_way
         ("ws://chat.test/_aws/execute-api/chat/beta", "beta", "http://chat.test/beta/v1/@connections/"),
     ] {
         let stream = TcpStream::connect(address).await.unwrap();
-        let mut client = Client::on(stream, url, &[]).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        let mut client = TestClient::on(stream, url, &[]).await.unwrap_or_else(|error| panic!("{url}: {error}"));
         client.echo("hello").await;
         let context = backend.last("CONNECT").await.context();
         assert_eq!(context["stage"], stage, "{url}");
@@ -35,7 +37,7 @@ async fn a_domains_paths_lead_to_its_stages_and_callbacks_come_back_the_same_way
         let post = format!("POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 2\r\n\r\nhi");
         let answer = raw(address, post.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{url}: {answer}");
-        assert_eq!(client.next().await, "hi");
+        assert_eq!(client.next_text().await, "hi");
     }
     for (host, path) in [
         ("chat.test", "/prod"),
@@ -53,9 +55,9 @@ async fn a_domains_paths_lead_to_its_stages_and_callbacks_come_back_the_same_way
 
 #[tokio::test]
 async fn mistakes_in_domains_have_their_place() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let check = |top: &str, expected: &str| {
-        let problems = Settings { top: top.to_owned(), ..Settings::new(&backend) }.problems();
+        let problems = Settings::aws_proxy(&backend).stages(&["prod", "beta"]).section(top).problems();
         assert!(problems.contains(expected), "{problems}");
     };
     let mapping = |mapping: &str| format!("domainNames: {{ chat.test: {{ apiMappings: [ {mapping} ] }} }}");

@@ -1,12 +1,13 @@
-use crate::process::{Process, Tidegate};
-use crate::shield::support::{Backend, Settings, connect, handshake, raw};
+use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, TestGateway, Tidegate, raw};
+
+use crate::shield::handshake;
 
 #[tokio::test]
 async fn pages_that_are_not_listed_may_not_connect_and_hear_why() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let api = "allowOrigins: [ \"https://example.com\", \"https://*.example.com\" ]".to_owned();
-    let gateway = Settings { api, ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let gateway = Settings::aws_proxy(&backend).api(api).start().await;
+    let address = gateway.public();
     let check = async |headers: &str, status: &str, why: &str| {
         let answer = raw(address, &handshake("a", headers)).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(why), "{headers}: {answer}");
@@ -24,10 +25,10 @@ async fn pages_that_are_not_listed_may_not_connect_and_hear_why() {
 
 #[tokio::test]
 async fn hosts_that_are_not_listed_are_not_answered_for() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let public = "allowedHosts: [ chat.test, \"*.example.com\" ]".to_owned();
-    let gateway = Settings { public, ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let gateway = Settings::aws_proxy(&backend).public(public).start().await;
+    let address = gateway.public();
     for (host, status) in [
         ("chat.test", "101"),
         ("CHAT.test:8443", "101"),
@@ -46,10 +47,10 @@ async fn hosts_that_are_not_listed_are_not_answered_for() {
 
 #[tokio::test]
 async fn a_whole_url_as_the_target_cannot_name_a_host_that_is_not_listed() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let public = "allowedHosts: [ chat.test ]".to_owned();
-    let gateway = Settings { public, ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let gateway = Settings::aws_proxy(&backend).public(public).start().await;
+    let address = gateway.public();
     for (target, host, status) in [
         ("http://chat.test/prod", "chat.test", "101"),
         ("http://chat.test/prod", "evil.test", "101"),
@@ -64,10 +65,10 @@ async fn a_whole_url_as_the_target_cannot_name_a_host_that_is_not_listed() {
 
 #[tokio::test]
 async fn hostile_requests_are_refused_each_with_its_reason() {
-    let backend = Backend::start().await;
-    let gateway = Settings::new(&backend).start().await;
-    let address = gateway.public_address();
-    let mut bystander = connect(address).await;
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let address = gateway.public();
+    let mut bystander = TestClient::enter(address).await;
     let id = backend.last("CONNECT").await.context()["connectionId"].as_str().unwrap().to_owned();
     let check = async |bytes: Vec<u8>, status: &str, why: &str| {
         let answer = raw(address, &bytes).await;
@@ -94,32 +95,29 @@ async fn hostile_requests_are_refused_each_with_its_reason() {
     // A length alone and chunks alone are fine.
     let answer = raw(address, &post("Transfer-Encoding: chunked\r\n", chunked)).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(bystander.next().await, "hi");
+    assert_eq!(bystander.next_text().await, "hi");
     bystander.echo("still here").await;
 }
 
 #[tokio::test]
 async fn a_redirect_of_a_backend_is_not_followed() {
-    use futures_util::SinkExt as _;
-    let backend = Backend::start_redirecting().await;
-    let settings = Settings::new(&backend);
+    let backend = TestBackend::start_with(|_| Reply::redirect("http://127.0.0.1:1/")).await;
+    let settings = Settings::aws_proxy(&backend);
     let gateway = settings.start().await;
-    let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+    let answer = raw(gateway.public(), &handshake("a", "")).await;
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
-    let config = settings.text().replace("      $connect: { target: integrations/backend }\n", "");
-    let config = tidegate::config::load(&config, &|_| None).unwrap();
-    let gateway = tidegate::app::Gateway::start(config).await.unwrap();
-    let mut client = connect(gateway.public_address()).await;
-    client.0.send(tokio_tungstenite::tungstenite::Message::text("hello")).await.unwrap();
-    assert!(client.next().await.contains("Internal server error"));
+    let gateway = settings.routes("$default: { target: integrations/backend }").start().await;
+    let mut client = TestClient::enter(gateway.public()).await;
+    client.send("hello").await;
+    assert!(client.next_text().await.contains("Internal server error"));
 }
 
 #[tokio::test]
 async fn a_start_warns_of_pages_and_hosts_in_a_line_each_though_the_listener_is_loopback_and_the_demo_does_not() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("tidegate.yaml");
-    std::fs::write(&config, Settings::new(&backend).text()).unwrap();
+    std::fs::write(&config, Settings::aws_proxy(&backend).text()).unwrap();
     let mut gateway = Tidegate::launch(&config, &[]);
     let lines = gateway.lines_until("\"ready\"").await;
     let warnings: Vec<&String> = lines.iter().filter(|line| line.contains("\"WARN\"")).collect();
@@ -129,7 +127,7 @@ async fn a_start_warns_of_pages_and_hosts_in_a_line_each_though_the_listener_is_
     drop(gateway);
 
     let arguments = ["--log-format", "json", "demo", "--port", "0"];
-    let mut demo = Process::start(env!("CARGO_BIN_EXE_tidegate"), &arguments, &[]);
+    let mut demo = Process::tidegate(&arguments, &[]);
     let lines = demo.lines_until("chat page").await;
     assert!(lines.iter().any(|line| line.contains("\"ready\"")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("\"WARN\"")), "{lines:#?}");

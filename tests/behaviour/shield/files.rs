@@ -7,8 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::process::{self, Process};
-use crate::shield::support::{Backend, Client, LAST, Settings, connect, eventually, spawn, within};
+use tidegate_testing::{LAST, Process, Settings, TestBackend, TestClient, eventually, spawn, tidegate_path, within};
 
 /// Files that the gateway may open. Of these it keeps 64 from strangers.
 const FILES: usize = 200;
@@ -22,19 +21,19 @@ struct Gateway {
 }
 
 /// Starts the binary with few files.
-async fn start(backend: &Backend) -> Gateway {
+async fn start(backend: &TestBackend) -> Gateway {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.yaml");
-    std::fs::write(&path, Settings::new(backend).text()).unwrap();
+    std::fs::write(&path, Settings::aws_proxy(backend).text()).unwrap();
     let mut process = launch(&path);
     let ready: Value = serde_json::from_str(&process.line_with("\"ready\"").await).unwrap();
-    let address = |key| process::address(&ready, key);
+    let address = |key| tidegate_testing::address(&ready, key);
     Gateway { public: address("public"), internal: address("internal"), process, _folder: folder }
 }
 
 fn launch(config: &Path) -> Process {
-    let few = format!("ulimit -n {FILES} && exec \"$0\" \"$@\"");
-    let arguments = ["-c", &few, env!("CARGO_BIN_EXE_tidegate"), "serve", "--log-format", "json", "--config"];
+    let (few, tidegate) = (format!("ulimit -n {FILES} && exec \"$0\" \"$@\""), tidegate_path());
+    let arguments = ["-c", &few, tidegate.to_str().unwrap(), "serve", "--log-format", "json", "--config"];
     Process::start("sh", &[&arguments[..], &[config.to_str().unwrap()]].concat(), &[])
 }
 
@@ -64,9 +63,9 @@ async fn said(gateway: &mut Gateway) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_that_ask_once_and_stay_cannot_take_the_last_files() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let gateway = start(&backend).await;
-    let mut client = connect(gateway.public).await;
+    let mut client = TestClient::enter(gateway.public).await;
     let id = backend.last("CONNECT").await.context()["connectionId"].as_str().unwrap().to_owned();
     let mut strangers = Vec::new();
     for _ in 0..240 {
@@ -82,9 +81,9 @@ async fn strangers_that_ask_once_and_stay_cannot_take_the_last_files() {
     let mut post = TcpStream::connect(gateway.internal).await.unwrap();
     let call = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi");
     post.write_all(call.as_bytes()).await.unwrap();
-    assert_eq!(client.next().await, "hi");
+    assert_eq!(client.next_text().await, "hi");
     // None of the strangers goes by itself, and yet the next client is let in.
-    connect(gateway.public).await.echo("let in").await;
+    TestClient::enter(gateway.public).await.echo("let in").await;
     eventually("all are accepted", async || !is_paused(&gateway, "public").await).await;
     for mut stranger in strangers {
         let mut answer = String::new();
@@ -95,15 +94,15 @@ async fn strangers_that_ask_once_and_stay_cannot_take_the_last_files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_beyond_the_files_wait_until_one_is_free_and_the_log_says_so_once() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let mut gateway = start(&backend).await;
-    let mut clients: Vec<Client<TcpStream>> = Vec::new();
+    let mut clients: Vec<TestClient<TcpStream>> = Vec::new();
     for _ in 0..OF_STRANGERS {
-        clients.push(connect(gateway.public).await);
+        clients.push(TestClient::enter(gateway.public).await);
     }
     let public = gateway.public;
     let waiting = spawn(async move {
-        let mut client = connect(public).await;
+        let mut client = TestClient::enter(public).await;
         client.echo("at last").await;
         client
     });
@@ -124,7 +123,7 @@ async fn clients_beyond_the_files_wait_until_one_is_free_and_the_log_says_so_onc
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_file_at_all_is_said_once_however_often_it_fails() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let mut gateway = start(&backend).await;
     let mut callers = Vec::new();
     for _ in 0..FILES + 50 {

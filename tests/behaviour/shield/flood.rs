@@ -4,9 +4,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::shield::support::{
-    Authority, Backend, Client, Settings, connect, connect_from, eventually, handshake, metric, raw_on, spawn,
-};
+use tidegate_testing::{Authority, Settings, TestBackend, TestClient, connect_from, eventually, raw_on, spawn};
+
+use crate::shield::handshake;
 
 /// Clients that chat while something happens.
 const CHATTING: usize = 100;
@@ -16,7 +16,7 @@ async fn chat(address: std::net::SocketAddr, until: tokio_util::sync::Cancellati
     let mut chats = Vec::new();
     for number in 0..CHATTING {
         let stream = connect_from("127.0.0.9", address).await.unwrap();
-        let mut client = Client::on(stream, &format!("ws://{address}/prod"), &[]).await.unwrap();
+        let mut client = TestClient::on(stream, &format!("ws://{address}/prod"), &[]).await.unwrap();
         let until = until.clone();
         chats.push(spawn(async move {
             let mut latencies = Vec::new();
@@ -48,9 +48,9 @@ const LIMITS: &str = "limits: { handshakeTimeoutSeconds: 3, perAddress: { connec
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_handshakes_of_several_addresses_disturb_nobody() {
-    let backend = Backend::start().await;
-    let gateway = Settings { top: LIMITS.to_owned(), ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).section(LIMITS).start().await;
+    let address = gateway.public();
     let stop = tokio_util::sync::CancellationToken::new();
     let chatting = spawn(chat(address, stop.clone()));
     eventually("the chat", async || backend.calls("MESSAGE").len() > CHATTING).await;
@@ -62,7 +62,7 @@ async fn half_open_handshakes_of_several_addresses_disturb_nobody() {
         }
     }
     let refused = "tidegate_throttled_total{api_id=\"-\",stage=\"-\",level=\"handshakes\"}";
-    eventually("refusals", async || metric(&gateway, refused).await >= 1000.0).await;
+    eventually("refusals", async || gateway.metric(refused).await >= 1000).await;
     // All of them are gone when the handshake timeout is over.
     for stream in &mut half_open {
         let ended = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 16])).await;
@@ -74,9 +74,9 @@ async fn half_open_handshakes_of_several_addresses_disturb_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_connects_from_one_address_disturbs_nobody() {
-    let backend = Backend::start().await;
-    let gateway = Settings { top: LIMITS.to_owned(), ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).section(LIMITS).start().await;
+    let address = gateway.public();
     let stop = tokio_util::sync::CancellationToken::new();
     let chatting = spawn(chat(address, stop.clone()));
     eventually("the chat", async || backend.calls("MESSAGE").len() > CHATTING).await;
@@ -118,11 +118,11 @@ async fn a_burst_of_connects_from_one_address_disturbs_nobody() {
 
 #[tokio::test]
 async fn one_connection_more_than_an_address_may_have_is_told_so() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let top = "limits: { perAddress: { connections: 2, handshakesInFlight: 5 } }".to_owned();
-    let gateway = Settings { top, ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
-    let (mut first, second) = (connect(address).await, connect(address).await);
+    let gateway = Settings::aws_proxy(&backend).section(top).start().await;
+    let address = gateway.public();
+    let (mut first, second) = (TestClient::enter(address).await, TestClient::enter(address).await);
     let mut third = TcpStream::connect(address).await.unwrap();
     let answer = raw_on(&mut third, &handshake("a", "")).await;
     assert!(answer.starts_with("HTTP/1.1 429") && answer.to_ascii_lowercase().contains("retry-after: 1"), "{answer}");
@@ -139,18 +139,17 @@ async fn one_connection_more_than_an_address_may_have_is_told_so() {
 
 #[tokio::test]
 async fn a_flooding_connection_is_told_and_stays_while_others_are_served() {
-    use futures_util::SinkExt as _;
-    use tokio_tungstenite::tungstenite::Message;
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let top = "limits: { perConnection: { messagesPerSecond: 1, messageBurst: 5 } }".to_owned();
-    let gateway = Settings { top, ..Settings::new(&backend) }.start().await;
-    let (mut flooding, mut quiet) = (connect(gateway.public_address()).await, connect(gateway.public_address()).await);
+    let gateway = Settings::aws_proxy(&backend).section(top).start().await;
+    let (mut flooding, mut quiet) =
+        (TestClient::enter(gateway.public()).await, TestClient::enter(gateway.public()).await);
     for number in 0..20 {
-        flooding.0.send(Message::text(format!("m{number}"))).await.unwrap();
+        flooding.send(&format!("m{number}")).await;
     }
     let mut throttled = 0;
     for _ in 0..20 {
-        let text = flooding.next().await;
+        let text = flooding.next_text().await;
         if !text.starts_with('m') {
             assert!(text.starts_with("{\"message\": \"Too Many Requests\", \"connectionId\":\""), "{text}");
             throttled += 1;
@@ -159,25 +158,24 @@ async fn a_flooding_connection_is_told_and_stays_while_others_are_served() {
     assert!((14..=15).contains(&throttled), "{throttled}");
     quiet.echo("hello").await;
     let name = "tidegate_throttled_total{api_id=\"chat\",stage=\"prod\",level=\"connection\"}";
-    assert!(metric(&gateway, name).await >= 14.0);
+    assert!(gateway.metric(name).await >= 14);
 }
 
 #[tokio::test]
 async fn the_accounts_bucket_is_for_connects_messages_and_callbacks() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let top = "throttle: { rateLimit: 0.001, burstLimit: 2 }".to_owned();
-    let gateway = Settings { top, ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
-    let mut client = connect(address).await;
+    let gateway = Settings::aws_proxy(&backend).section(top).start().await;
+    let address = gateway.public();
+    let mut client = TestClient::enter(address).await;
     client.echo("hello").await;
-    use futures_util::SinkExt as _;
-    client.0.send(tokio_tungstenite::tungstenite::Message::text("again")).await.unwrap();
-    assert!(client.next().await.contains("Too Many Requests"));
+    client.send("again").await;
+    assert!(client.next_text().await.contains("Too Many Requests"));
     let mut stream = TcpStream::connect(address).await.unwrap();
     assert!(raw_on(&mut stream, &handshake("a", "")).await.starts_with("HTTP/1.1 429"));
     let id = backend.last("CONNECT").await.context()["connectionId"].as_str().unwrap().to_owned();
     let post = format!("POST /prod/@connections/{id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi");
-    let answer = crate::shield::support::raw(address, post.as_bytes()).await;
+    let answer = tidegate_testing::raw(address, post.as_bytes()).await;
     let lower = answer.to_ascii_lowercase();
     assert!(
         answer.starts_with("HTTP/1.1 429") && lower.contains("x-amzn-errortype: limitexceededexception"),
@@ -188,15 +186,13 @@ async fn the_accounts_bucket_is_for_connects_messages_and_callbacks() {
 #[tokio::test]
 async fn tls_handshakes_that_stall_are_counted_too() {
     let authority = Authority::new("test");
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let pair = authority.write_pair("it", &authority.issue(&["chat.test"]));
-    let settings = Settings {
-        public: format!("tls: {{ certificates: [ {pair} ] }}"),
-        top: "limits: { perAddress: { handshakesInFlight: 3 } }".to_owned(),
-        ..Settings::new(&backend)
-    };
+    let settings = Settings::aws_proxy(&backend)
+        .public(format!("tls: {{ certificates: [ {pair} ] }}"))
+        .section("limits: { perAddress: { handshakesInFlight: 3 } }");
     let gateway = settings.start().await;
-    let address = gateway.public_address();
+    let address = gateway.public();
     let mut stalled = Vec::new();
     for _ in 0..3 {
         stalled.push(connect_from("127.0.0.5", address).await.unwrap());
@@ -204,9 +200,9 @@ async fn tls_handshakes_that_stall_are_counted_too() {
     let refused = "tidegate_throttled_total{api_id=\"-\",stage=\"-\",level=\"handshakes\"}";
     eventually("a refusal", async || {
         let _ = connect_from("127.0.0.5", address).await.unwrap().read(&mut [0; 1]).await;
-        metric(&gateway, refused).await >= 1.0
+        gateway.metric(refused).await >= 1
     })
     .await;
-    let stream = crate::shield::support::tls_stream(address, authority.client(None), "chat.test").await.unwrap();
-    Client::on(stream, &format!("ws://{address}/prod"), &[]).await.unwrap().echo("hello").await;
+    let stream = tidegate_testing::connect_tls(address, authority.client(None), "chat.test").await.unwrap();
+    TestClient::on(stream, &format!("ws://{address}/prod"), &[]).await.unwrap().echo("hello").await;
 }

@@ -2,10 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tidegate::app::Gateway;
-
-use crate::process::Tidegate;
-use crate::shield::support::{Backend, Settings, connect, raw};
+use tidegate_testing::{Settings, TestBackend, TestClient, TestGateway, Tidegate, raw};
 
 const PATHS: [&str; 11] = [
     "/healthz",
@@ -28,21 +25,11 @@ async fn ask(address: SocketAddr, method: &str, path: &str, host: &str, headers:
     (answer[9..12].to_owned(), answer)
 }
 
-fn with_internal(settings: &Settings, internal: &str) -> String {
-    let text = settings.text().replace("internal: { address: 127.0.0.1:0 }", &format!("internal: {{ {internal} }}"));
-    assert!(text.contains(internal), "{text}");
-    text
-}
-
-async fn start(text: &str) -> Gateway {
-    Gateway::start(tidegate::config::load(text, &|_| None).unwrap()).await.unwrap()
-}
-
 #[tokio::test]
 async fn a_loopback_listener_answers_on_no_path_for_a_name_that_was_made_to_lead_there() {
-    let backend = Backend::start().await;
-    let gateway = Settings::new(&backend).start().await;
-    let address = gateway.internal_address();
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let address = gateway.internal();
     for path in PATHS {
         for host in ["evil.test".to_owned(), format!("evil.test:{}", address.port()), "10.0.0.7".to_owned()] {
             let (status, answer) = ask(address, "GET", path, &host, "").await;
@@ -81,18 +68,19 @@ async fn a_loopback_listener_answers_on_no_path_for_a_name_that_was_made_to_lead
 
 #[tokio::test]
 async fn allowed_hosts_hold_for_operators_paths_too_and_other_addresses_answer_for_all_without_them() {
-    let backend = Backend::start().await;
-    let settings = Settings::new(&backend);
-    let gateway = start(&with_internal(&settings, "address: 127.0.0.1:0, allowedHosts: [ ops.test ]")).await;
-    let address = gateway.internal_address();
+    let backend = TestBackend::start().await.echoing();
+    let settings = Settings::aws_proxy(&backend);
+    let gateway = settings.clone().internal("allowedHosts: [ ops.test ]").start().await;
+    let address = gateway.internal();
     for path in PATHS {
         let (status, answer) = ask(address, "GET", path, "localhost", "").await;
         assert!(status == "403" && answer.contains("does not answer for this Host"), "{path}: {answer}");
         let (_, answer) = ask(address, "GET", path, "ops.test", "").await;
         assert!(!answer.contains("does not answer for this Host"), "{path}: {answer}");
     }
-    let gateway = start(&with_internal(&settings, "address: 0.0.0.0:0")).await;
-    let address = SocketAddr::from(([127, 0, 0, 1], gateway.internal_address().port()));
+    let text = settings.text().replacen("internal: { address: 127.0.0.1:0", "internal: { address: 0.0.0.0:0", 1);
+    let gateway = TestGateway::start_with(tidegate::config::load(&text, &|_| None).unwrap()).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], gateway.internal().port()));
     // The address of a pod, as its node's probe knows it.
     for host in ["10.244.0.7:8081", "tidegate-internal.tidegate.svc:8081"] {
         assert_eq!(ask(address, "GET", "/readyz", host, "").await.0, "200", "{host}");
@@ -101,9 +89,9 @@ async fn allowed_hosts_hold_for_operators_paths_too_and_other_addresses_answer_f
 
 #[tokio::test]
 async fn an_unsigned_call_that_a_page_makes_changes_nothing() {
-    let backend = Backend::start().await;
-    let gateway = Settings::new(&backend).start().await;
-    let mut client = connect(gateway.public_address()).await;
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let mut client = TestClient::enter(gateway.public()).await;
     let id = backend.last("CONNECT").await.context()["connectionId"].as_str().unwrap().to_owned();
     let of_pages = [
         "Origin: http://127.0.0.1:9000\r\n",
@@ -121,7 +109,7 @@ async fn an_unsigned_call_that_a_page_makes_changes_nothing() {
         ("PUT", format!("/prod/@groups/a/connections/{id}")),
         ("PATCH", "/prod/@broadcast".to_owned()),
     ];
-    for address in [gateway.public_address(), gateway.internal_address()] {
+    for address in [gateway.public(), gateway.internal()] {
         for (method, path) in &calls {
             for headers in of_pages {
                 let (status, answer) = ask(address, method, path, "localhost", headers).await;
@@ -138,7 +126,7 @@ async fn an_unsigned_call_that_a_page_makes_changes_nothing() {
     for (method, path) in [("PUT", "/log-level"), ("POST", "/metrics"), ("DELETE", "/nodes"), ("POST", "/connections")]
     {
         for headers in of_pages {
-            let (status, answer) = ask(gateway.internal_address(), method, path, "localhost", headers).await;
+            let (status, answer) = ask(gateway.internal(), method, path, "localhost", headers).await;
             assert!(status == "403" && answer.contains("a web page may not"), "{method} {path} {headers}: {answer}");
         }
     }
@@ -146,18 +134,18 @@ async fn an_unsigned_call_that_a_page_makes_changes_nothing() {
     for (headers, text) in [("", "one"), ("Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: none\r\n", "two")] {
         let post =
             format!("POST /prod/@broadcast HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: 3\r\n\r\n{text}");
-        let answer = raw(gateway.internal_address(), post.as_bytes()).await;
+        let answer = raw(gateway.internal(), post.as_bytes()).await;
         assert!(answer.contains(r#""delivered":1"#), "{answer}");
-        assert_eq!(client.next().await, text);
+        assert_eq!(client.next_text().await, text);
     }
 }
 
 #[tokio::test]
 async fn what_is_refused_has_its_line_and_its_reason() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("tidegate.yaml");
-    std::fs::write(&config, Settings::new(&backend).text()).unwrap();
+    std::fs::write(&config, Settings::aws_proxy(&backend).text()).unwrap();
     let mut gateway = Tidegate::serve(&config, &[]).await;
     let address = gateway.internal;
     ask(address, "GET", "/metrics", "evil.test", "").await;

@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-mod support;
-
 mod audit;
 mod certificates;
 mod domains;
@@ -17,3 +15,13 @@ mod production;
 mod proxy;
 mod slow;
 mod tls;
+
+use std::net::SocketAddr;
+
+/// The bytes of a handshake for `/prod` with this Host, and with these lines behind it.
+fn handshake(host: &str, lines: &str) -> Vec<u8> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let lines = lines.lines().filter_map(|line| line.split_once(": "));
+    let headers: Vec<(&str, &str)> = [("Host", host)].into_iter().chain(lines).collect();
+    tidegate_testing::handshake(address, "/prod", &headers)
+}

@@ -8,23 +8,26 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePu
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tidegate::app::Gateway;
+
 use tidegate::http_client::{HttpClient, Lookup, Resolver};
 
-use crate::shield::support::{Authority, Backend, LAST, Settings, connect, handshake, raw, root, run};
+use tidegate::app::Gateway;
+use tidegate_testing::{Authority, LAST, Settings, TestBackend, TestClient, TestGateway, raw, root, run, run_with};
+
+use crate::shield::handshake;
 
 const OLD: &str = "whsec_b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xk";
 const NEW: &str = "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3";
 
 #[tokio::test]
 async fn a_signed_call_is_verified_by_the_standards_own_library() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("hook");
     std::fs::write(&secret, format!("{OLD}\n")).unwrap();
     let integration = format!("signing: {{ secrets: [ \"${{file:{}}}\", {NEW} ] }}", secret.display());
-    let gateway = Settings { integration, ..Settings::new(&backend) }.start().await;
-    let mut client = connect(gateway.public_address()).await;
+    let gateway = Settings::aws_proxy(&backend).integration(integration).start().await;
+    let mut client = TestClient::enter(gateway.public()).await;
     client.echo("häh?").await;
     drop(client);
     let library = library().await;
@@ -47,13 +50,13 @@ async fn a_signed_call_is_verified_by_the_standards_own_library() {
         for secret in [OLD, NEW] {
             let environment = [("PYTHONPATH", library.as_str())];
             let (succeeded, output) =
-                run("/usr/bin/python3", &["-c", script, secret, &headers], &environment, &call.body).await;
+                run_with("/usr/bin/python3", &["-c", script, secret, &headers], &environment, &call.body).await;
             assert!(succeeded, "{event_type}: {output}");
         }
         // The snippet that the examples show.
         let snippet = root().join("examples/python/verify_signature.py").display().to_string();
         let verified =
-            async |headers: &str, body: &[u8]| run("/usr/bin/python3", &[&snippet, NEW, headers], &[], body).await;
+            async |headers: &str, body: &[u8]| run_with("/usr/bin/python3", &[&snippet, NEW, headers], &[], body).await;
         let (succeeded, output) = verified(&headers, &call.body).await;
         assert!(succeeded, "{event_type}: {output}");
         assert!(!verified(&headers, b"changed").await.0, "{event_type}");
@@ -87,9 +90,9 @@ async fn library() -> String {
         let target = folder.display().to_string();
         let arguments =
             ["-m", "pip", "install", "--quiet", "--no-deps", "--target", &target, "standardwebhooks==1.1.0"];
-        let (mut succeeded, mut output) = run("/usr/bin/python3", &arguments, &[], b"").await;
+        let (mut succeeded, mut output) = run("/usr/bin/python3", &arguments, &[]).await;
         if !succeeded {
-            (succeeded, output) = run("python3", &arguments, &[], b"").await;
+            (succeeded, output) = run("python3", &arguments, &[]).await;
         }
         assert!(succeeded, "standardwebhooks could not be installed from PyPI: {output}");
     }
@@ -98,9 +101,9 @@ async fn library() -> String {
 
 #[tokio::test]
 async fn a_secret_that_cannot_sign_is_a_problem_and_not_shown() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let integration = "signing: { secrets: [ hunter2hunter2 ] }".to_owned();
-    let problems = Settings { integration, ..Settings::new(&backend) }.problems();
+    let problems = Settings::aws_proxy(&backend).integration(integration).problems();
     assert!(problems.contains("integrations.backend.signing: secret 1 cannot be used"), "{problems}");
     assert!(!problems.contains("hunter2"), "{problems}");
 }
@@ -119,7 +122,7 @@ async fn backends_with_an_authority_of_their_own_and_client_certificates() {
         .with_client_cert_verifier(verifier)
         .with_single_cert(server.chain(), server.private_key())
         .unwrap();
-    let backend = Backend::start_tls(tls).await;
+    let backend = TestBackend::start_tls(tls).await.echoing();
     authority.write_pair("gateway", &authority.issue(&["gateway.internal"]));
     other.write_pair("gateway", &other.issue(&["gateway.internal"]));
     let path = |authority: &Authority, name: &str| authority.path(name).display().to_string();
@@ -129,15 +132,13 @@ async fn backends_with_an_authority_of_their_own_and_client_certificates() {
             format!("clientCertificate: {certificate}, clientKey: {key}, ")
         });
         let identity = identity.unwrap_or_default();
-        Settings {
-            integration: format!("tlsConfig: {{ caFile: {ca}, {identity}serverNameToVerify: {name} }}"),
-            uri: format!("https://{}/events", backend.address),
-            ..Settings::new(&backend)
-        }
+        Settings::aws_proxy(&backend)
+            .integration(format!("tlsConfig: {{ caFile: {ca}, {identity}serverNameToVerify: {name} }}"))
+            .uri(format!("https://{}/events", backend.address()))
     };
     let ca = path(&authority, "ca.pem");
     let gateway = settings(&ca, Some(&authority), "backend.internal").start().await;
-    connect(gateway.public_address()).await.echo("hello").await;
+    TestClient::enter(gateway.public()).await.echo("hello").await;
     for (what, settings) in [
         ("another name", settings(&ca, Some(&authority), "else.internal")),
         ("another authority", settings(&path(&other, "ca.pem"), Some(&authority), "backend.internal")),
@@ -145,15 +146,12 @@ async fn backends_with_an_authority_of_their_own_and_client_certificates() {
         ("no certificate", settings(&ca, None, "backend.internal")),
     ] {
         let gateway = settings.start().await;
-        let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+        let answer = raw(gateway.public(), &handshake("a", "")).await;
         assert!(answer.starts_with("HTTP/1.1 502"), "{what}: {answer}");
     }
-    let half = Settings {
-        integration: format!("tlsConfig: {{ clientCertificate: {ca} }}"),
-        ..settings(&ca, None, "backend.internal")
-    };
+    let half = Settings::aws_proxy(&backend).integration(format!("tlsConfig: {{ clientCertificate: {ca} }}"));
     assert!(half.problems().contains("`clientCertificate` and `clientKey` go together"));
-    let plain = Settings { uri: format!("http://{}/", backend.address), ..settings(&ca, None, "backend.internal") };
+    let plain = settings(&ca, None, "backend.internal").uri(format!("http://{}/", backend.address()));
     assert!(plain.problems().contains("`tlsConfig` is for `https://` URLs alone"));
 }
 
@@ -195,18 +193,16 @@ async fn a_certificate_that_stands_in_the_file_of_authorities_itself_is_trusted_
     };
     let check =
         async |what: &str, (shown, key): (&Certificate, &KeyPair), listed: &str, name: &str, is_trusted: bool| {
-            let backend = Backend::start_tls(server(shown, key)).await;
+            let backend = TestBackend::start_tls(server(shown, key)).await.echoing();
             file("ca.pem", listed);
-            let settings = Settings {
-                integration: format!(
+            let settings = Settings::aws_proxy(&backend)
+                .integration(format!(
                     "tlsConfig: {{ caFile: {}, serverNameToVerify: {name} }}",
                     folder.path().join("ca.pem").display()
-                ),
-                uri: format!("https://{}/events", backend.address),
-                ..Settings::new(&backend)
-            };
+                ))
+                .uri(format!("https://{}/events", backend.address()));
             let gateway = settings.start().await;
-            let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+            let answer = raw(gateway.public(), &handshake("a", "")).await;
             let status = if is_trusted { "HTTP/1.1 101" } else { "HTTP/1.1 502" };
             assert!(answer.starts_with(status), "{what}: {answer}");
         };
@@ -236,28 +232,24 @@ async fn a_certificate_that_stands_in_the_file_of_authorities_itself_is_trusted_
         .with_no_client_auth()
         .with_single_cert(chain, issued.private_key())
         .unwrap();
-    let backend = Backend::start_tls(tls).await;
+    let backend = TestBackend::start_tls(tls).await.echoing();
     file("leaf.pem", &issued.certificate);
     let leaf = folder.path().join("leaf.pem").display().to_string();
-    let settings = Settings {
-        integration: format!("tlsConfig: {{ caFile: {leaf}, serverNameToVerify: {NAME} }}"),
-        uri: format!("https://{}/events", backend.address),
-        ..Settings::new(&backend)
-    };
-    connect(settings.start().await.public_address()).await.echo("hello").await;
+    let settings = Settings::aws_proxy(&backend)
+        .integration(format!("tlsConfig: {{ caFile: {leaf}, serverNameToVerify: {NAME} }}"))
+        .uri(format!("https://{}/events", backend.address()));
+    TestClient::enter(settings.start().await.public()).await.echo("hello").await;
 }
 
 #[tokio::test]
 async fn a_file_of_authorities_that_is_empty_at_that_moment_is_a_mistake() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, "").unwrap();
-    let settings = Settings {
-        integration: format!("tlsConfig: {{ caFile: {} }}", ca.display()),
-        uri: format!("https://{}/events", backend.address),
-        ..Settings::new(&backend)
-    };
+    let settings = Settings::aws_proxy(&backend)
+        .integration(format!("tlsConfig: {{ caFile: {} }}", ca.display()))
+        .uri(format!("https://{}/events", backend.address()));
     assert!(settings.problems().contains("has no certificate"), "{}", settings.problems());
 }
 
@@ -278,21 +270,20 @@ impl Resolver for Script {
 
 #[tokio::test]
 async fn names_that_lead_to_private_or_metadata_addresses_are_not_called_also_not_the_second_time() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let start = async |host: &str, allow: &str, answers: &[SocketAddr]| {
         let script = Arc::new(Script { answers: Mutex::new(answers.to_vec()), asked: AtomicUsize::new(0) });
-        let settings = Settings {
-            uri: format!("http://{host}:{}/events", backend.address.port()),
-            top: allow.to_owned(),
-            ..Settings::new(&backend)
-        };
+        let settings = Settings::aws_proxy(&backend)
+            .uri(format!("http://{host}:{}/events", backend.address().port()))
+            .section(allow);
         let config = tidegate::config::load(&settings.text(), &|_| None).unwrap();
         let resolver = Arc::clone(&script);
-        let gateway = Gateway::start_with(config, |tasks| HttpClient::with_resolver(tasks, resolver)).await.unwrap();
+        let gateway = Gateway::start_with(config, |tasks| HttpClient::with_resolver(tasks, resolver)).await;
+        let gateway = TestGateway { gateway: gateway.unwrap() };
         (gateway, script)
     };
-    let refused = async |gateway: &Gateway| {
-        let answer = raw(gateway.public_address(), &handshake("a", "")).await;
+    let refused = async |gateway: &TestGateway| {
+        let answer = raw(gateway.public(), &handshake("a", "")).await;
         assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     };
     let metadata: SocketAddr = "169.254.169.254:80".parse().unwrap();
@@ -302,31 +293,29 @@ async fn names_that_lead_to_private_or_metadata_addresses_are_not_called_also_no
             refused(&start(host, allow, &[address]).await.0).await;
         }
     }
-    refused(&start("api.example.com", "", &[backend.address]).await.0).await;
-    refused(&start("backend", "egress: { allow: [ 10.0.0.0/8 ] }", &[backend.address]).await.0).await;
+    refused(&start("api.example.com", "", &[backend.address()]).await.0).await;
+    refused(&start("backend", "egress: { allow: [ 10.0.0.0/8 ] }", &[backend.address()]).await.0).await;
     for (host, allow) in [("backend", ""), ("api.example.com", "egress: { allow: [ 127.0.0.1 ] }")] {
-        let (gateway, _) = start(host, allow, &[backend.address]).await;
-        connect(gateway.public_address()).await.echo("hello").await;
+        let (gateway, _) = start(host, allow, &[backend.address()]).await;
+        TestClient::enter(gateway.public()).await.echo("hello").await;
     }
     // The same name leads elsewhere when the next connection is opened.
-    let (gateway, script) = start("backend", "", &[backend.address, metadata]).await;
-    let mut client = connect(gateway.public_address()).await;
+    let (gateway, script) = start("backend", "", &[backend.address(), metadata]).await;
+    let mut client = TestClient::enter(gateway.public()).await;
     client.echo("on the first connection").await;
     assert_eq!(script.asked.load(Ordering::SeqCst), 1);
     client.echo(LAST).await;
-    use futures_util::SinkExt as _;
-    client.0.send(tokio_tungstenite::tungstenite::Message::text("on the second")).await.unwrap();
-    assert!(client.next().await.contains("Internal server error"));
+    client.send("on the second").await;
+    assert!(client.next_text().await.contains("Internal server error"));
     assert_eq!(script.asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
 async fn a_stage_variable_cannot_change_more_than_a_host() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let check = |uri: &str, value: &str, expected: &str| {
-        let settings = Settings { uri: uri.to_owned(), ..Settings::new(&backend) };
-        let variables = format!("stages: {{ prod: {{ stageVariables: {{ v: \"{value}\" }} }} }}");
-        let text = settings.text().replace("stages: { prod: {}, beta: {} }", &variables);
+        let settings = Settings::aws_proxy(&backend).uri(uri);
+        let text = settings.stage(&format!("stageVariables: {{ v: \"{value}\" }}")).text();
         let problems = tidegate::config::load(&text, &|_| None).err().unwrap_or_default();
         let told: String = problems.iter().map(|problem| problem.message.clone()).collect();
         assert_eq!(told.contains("stands in the host"), !expected.is_empty(), "{uri} {value}: {told}");

@@ -1,7 +1,6 @@
-use tidegate::app::Gateway;
-
-use crate::access::support::{Issuer, Key};
-use crate::shield::support::{Authority, Backend, Client, raw_on, root, run, tls_stream};
+use tidegate_testing::{
+    Authority, Issuer, Key, TestBackend, TestClient, TestGateway, connect_tls, raw_on, root, run, tidegate_path,
+};
 
 /// A post by the SDK that backends use, with the gateway's name leading to this machine.
 const POST: &str = "import boto3, socket, sys\n\
@@ -17,14 +16,14 @@ const CALLBACK_SECRET: &str = "Y2FsbGJhY2sgY2FsbGJhY2sgY2FsbGJhY2s=";
 #[tokio::test]
 async fn the_production_example_is_accepted_and_serves() {
     let (authority, partners) = (Authority::new("test"), Authority::new("partners"));
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let key = Key::new("one");
     let issuer = Issuer::start(&[&key]).await;
     authority.write_pair("chat", &authority.issue(&["chat.example.com"]));
     authority.write("partners.pem", &partners.certificate);
     authority.write("hook", "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA==\n");
     authority.write("callback", &format!("{CALLBACK_SECRET}\n"));
-    let (backend_url, issuer_url) = (format!("http://{}", backend.address), issuer.url());
+    let (backend_url, issuer_url) = (backend.url(), issuer.url());
     let folder = authority.folder.path().display().to_string();
     let environment = |name: &str| match name {
         "TIDEGATE_TLS" | "TIDEGATE_SECRETS" => Some(folder.clone()),
@@ -38,13 +37,13 @@ async fn the_production_example_is_accepted_and_serves() {
     let loaded =
         tidegate::config::load_with_warnings(text, &environment).unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(loaded.warnings, []);
-    let gateway = Gateway::start(loaded.config).await.unwrap();
-    let address = gateway.public_address();
+    let gateway = TestGateway::start_with(loaded.config).await;
+    let address = gateway.public();
     let url = format!("ws://chat.example.com:{}/", address.port());
     let token = format!("chat.v1, bearer.{}", key.sign(&issuer.claims(600)));
     let connect = async |origin: &str, protocol: &str| {
-        let stream = tls_stream(address, authority.client(None), "chat.example.com").await.unwrap();
-        Client::on(stream, &url, &[("origin", origin), ("sec-websocket-protocol", protocol)]).await.ok()
+        let stream = connect_tls(address, authority.client(None), "chat.example.com").await.unwrap();
+        TestClient::on(stream, &url, &[("origin", origin), ("sec-websocket-protocol", protocol)]).await.ok()
     };
     assert!(connect("https://evil.test", &token).await.is_none(), "a page that is not listed");
     assert!(connect("https://example.com", "chat.v1, bearer.e30.e30.e30").await.is_none(), "a token that is none");
@@ -62,13 +61,12 @@ async fn the_production_example_is_accepted_and_serves() {
     let id = context["connectionId"].as_str().unwrap();
     let (ca, endpoint) = (authority.path("ca.pem").display().to_string(), format!("https{}", &url[2..]));
     let bundle = [("AWS_CA_BUNDLE", ca.as_str())];
-    let (succeeded, output) =
-        run("/usr/bin/python3", &["-c", POST, &endpoint, id, CALLBACK_SECRET], &bundle, b"").await;
+    let (succeeded, output) = run("/usr/bin/python3", &["-c", POST, &endpoint, id, CALLBACK_SECRET], &bundle).await;
     assert!(succeeded, "{output}");
-    assert_eq!(client.next().await, "hello from the backend");
-    let (succeeded, output) = run("/usr/bin/python3", &["-c", POST, &endpoint, id, "another"], &bundle, b"").await;
+    assert_eq!(client.next_text().await, "hello from the backend");
+    let (succeeded, output) = run("/usr/bin/python3", &["-c", POST, &endpoint, id, "another"], &bundle).await;
     assert!(!succeeded && output.contains("InvalidSignatureException"), "{output}");
-    let mut stream = tls_stream(address, authority.client(None), "chat.example.com").await.unwrap();
+    let mut stream = connect_tls(address, authority.client(None), "chat.example.com").await.unwrap();
     let unsigned = format!("GET /@connections/{id} HTTP/1.1\r\nHost: chat.example.com\r\n\r\n");
     let answer = raw_on(&mut stream, unsigned.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
@@ -80,7 +78,7 @@ async fn the_production_example_is_accepted_and_serves() {
             .map(|name| (name, environment(name).unwrap()))
             .collect();
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let (succeeded, output) = run(env!("CARGO_BIN_EXE_tidegate"), &["check", "--config", &path], &variables, b"").await;
+    let (succeeded, output) = run(tidegate_path(), &["check", "--config", &path], &variables).await;
     assert!(succeeded, "{output}");
     assert!(!output.contains("whsec_") && !output.contains(CALLBACK_SECRET), "{output}");
 }

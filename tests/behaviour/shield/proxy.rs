@@ -1,7 +1,8 @@
 use tokio::net::TcpStream;
 
-use crate::process::Process;
-use crate::shield::support::{Backend, Settings, connect_from, eventually, handshake, raw, raw_on, within};
+use tidegate_testing::{Process, Settings, TestBackend, TestGateway, connect_from, eventually, raw, raw_on, within};
+
+use crate::shield::handshake;
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n";
 
@@ -10,17 +11,17 @@ fn v2() -> Vec<u8> {
     [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x21, 0x11, 0, 12], &addresses].concat()
 }
 
-async fn start(trusted: &str) -> (tidegate::app::Gateway, Backend) {
-    let backend = Backend::start().await;
+async fn start(trusted: &str) -> (TestGateway, TestBackend) {
+    let backend = TestBackend::start().await.echoing();
     let public = format!("proxyProtocol: true, trustedProxies: [ {trusted} ]");
-    (Settings { public, ..Settings::new(&backend) }.start().await, backend)
+    (Settings::aws_proxy(&backend).public(public).start().await, backend)
 }
 
 #[tokio::test]
 async fn both_versions_tell_who_the_client_is() {
     let (gateway, backend) = start("127.0.0.0/8").await;
     for header in [V1.to_vec(), v2()] {
-        let mut stream = TcpStream::connect(gateway.public_address()).await.unwrap();
+        let mut stream = TcpStream::connect(gateway.public()).await.unwrap();
         // What the client itself says about where it comes from counts for nothing: it is no trusted proxy.
         let bytes = [header, handshake("chat.test", "X-Forwarded-For: 10.9.8.7\r\n")].concat();
         assert!(raw_on(&mut stream, &bytes).await.starts_with("HTTP/1.1 101"));
@@ -38,7 +39,7 @@ async fn both_versions_tell_who_the_client_is() {
 #[tokio::test]
 async fn a_header_from_an_untrusted_peer_or_none_from_a_trusted_one_is_the_end() {
     let (gateway, backend) = start("127.0.0.2").await;
-    let address = gateway.public_address();
+    let address = gateway.public();
     let bytes = [V1, &handshake("chat.test", "")].concat();
     assert_eq!(raw(address, &bytes).await, "");
     let mut trusted = connect_from("127.0.0.2", address).await.unwrap();
@@ -48,9 +49,9 @@ async fn a_header_from_an_untrusted_peer_or_none_from_a_trusted_one_is_the_end()
     assert_eq!(backend.calls("CONNECT").len(), 1);
 
     // Where nobody expects one it is no HTTP, whoever sends it.
-    let backend = Backend::start().await;
-    let gateway = Settings::new(&backend).start().await;
-    let answer = raw(gateway.public_address(), &bytes).await;
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let answer = raw(gateway.public(), &bytes).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(backend.calls("CONNECT").is_empty());
 }
@@ -59,7 +60,7 @@ async fn a_header_from_an_untrusted_peer_or_none_from_a_trusted_one_is_the_end()
 async fn a_header_cut_short_at_any_byte_harms_nobody() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (gateway, _backend) = start("127.0.0.0/8").await;
-    let address = gateway.public_address();
+    let address = gateway.public();
     for header in [V1.to_vec(), v2()] {
         for length in 0..header.len() {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -74,11 +75,11 @@ async fn a_header_cut_short_at_any_byte_harms_nobody() {
 
 #[tokio::test]
 async fn forwarding_headers_count_from_trusted_proxies_alone() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let public = "trustedProxies: [ 127.0.0.2 ]".to_owned();
     let top = "limits: { perAddress: { connections: 1 } }".to_owned();
-    let gateway = Settings { public, top, ..Settings::new(&backend) }.start().await;
-    let address = gateway.public_address();
+    let gateway = Settings::aws_proxy(&backend).public(public).section(top).start().await;
+    let address = gateway.public();
     let bytes = handshake("chat.test", "X-Forwarded-For: 203.0.113.7\r\n");
     let mut spoofed = TcpStream::connect(address).await.unwrap();
     assert!(raw_on(&mut spoofed, &bytes).await.starts_with("HTTP/1.1 101"));
@@ -96,14 +97,14 @@ async fn forwarding_headers_count_from_trusted_proxies_alone() {
 
 #[tokio::test]
 async fn proxy_headers_without_trusted_proxies_are_a_mistake() {
-    let backend = Backend::start().await;
-    let settings = Settings { public: "proxyProtocol: true".to_owned(), ..Settings::new(&backend) };
+    let backend = TestBackend::start().await.echoing();
+    let settings = Settings::aws_proxy(&backend).public("proxyProtocol: true");
     assert!(settings.problems().starts_with("listeners.public.proxyProtocol: it needs `trustedProxies`"));
 }
 
 /// The load balancer of deploy/compose.yaml before one node.
-fn shipped_balancer(gateway: &tidegate::app::Gateway, clients: u16, backends: u16) -> String {
-    let (public, internal) = (gateway.public_address(), gateway.internal_address());
+fn shipped_balancer(gateway: &TestGateway, clients: u16, backends: u16) -> String {
+    let (public, internal) = (gateway.public(), gateway.internal());
     let mut text = include_str!("../../../deploy/compose/haproxy.cfg").to_owned();
     let mut replace = |from: &str, to: String| {
         assert!(text.contains(from), "{from}");
@@ -121,9 +122,9 @@ fn shipped_balancer(gateway: &tidegate::app::Gateway, clients: u16, backends: u1
 
 #[tokio::test]
 async fn behind_the_shipped_load_balancer_nothing_that_a_client_says_of_its_way_counts() {
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let public = "trustedProxies: [ 127.0.0.1 ]".to_owned();
-    let gateway = Settings { public, ..Settings::new(&backend) }.start().await;
+    let gateway = Settings::aws_proxy(&backend).public(public).start().await;
     let free_port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (clients, backends) = (free_port(), free_port());
     let file = tempfile::NamedTempFile::with_suffix(".cfg").unwrap();

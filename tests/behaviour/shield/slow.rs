@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::shield::support::{Authority, Backend, Settings, connect, handshake, raw_on, tls_stream, within};
+use tidegate_testing::{Authority, Reply, Settings, TestBackend, TestClient, connect_tls, raw_on, within};
+
+use crate::shield::handshake;
 
 const IMPATIENT: &str = "limits: { slowClientTimeoutSeconds: 1, handshakeTimeoutSeconds: 2 }";
 
@@ -36,17 +38,17 @@ async fn end<S: AsyncRead + Unpin>(what: &str, stream: &mut S) {
 #[tokio::test]
 async fn answers_that_nobody_takes_close_their_connection() {
     let authority = Authority::new("test");
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let pair = authority.write_pair("it", &authority.issue(&["chat.test"]));
     let tls = format!("tls: {{ certificates: [ {pair} ] }}");
-    let plain = Settings { top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
-    let guarded = Settings { public: tls, top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
-    let (public, internal) = (plain.public_address(), plain.internal_address());
-    let mut bystander = connect(public).await;
+    let plain = Settings::aws_proxy(&backend).section(IMPATIENT).start().await;
+    let guarded = Settings::aws_proxy(&backend).public(tls).section(IMPATIENT).start().await;
+    let (public, internal) = (plain.public(), plain.internal());
+    let mut bystander = TestClient::enter(public).await;
     let refused = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut a, mut b, mut c) = (narrow(public).await, narrow(internal).await, narrow(internal).await);
-    let mut d = tls_stream(guarded.public_address(), authority.client(None), "chat.test").await.unwrap();
+    let mut d = connect_tls(guarded.public(), authority.client(None), "chat.test").await.unwrap();
     tokio::join!(
         never_reads("refusals", &mut a, refused),
         never_reads("refusals of the internal listener", &mut b, refused),
@@ -58,10 +60,10 @@ async fn answers_that_nobody_takes_close_their_connection() {
 
 #[tokio::test]
 async fn a_head_that_trickles_is_cut_off_whatever_came_before_it() {
-    let backend = Backend::start().await;
-    let gateway = Settings { top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
-    let mut bystander = connect(gateway.public_address()).await;
-    for address in [gateway.public_address(), gateway.internal_address()] {
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).section(IMPATIENT).start().await;
+    let mut bystander = TestClient::enter(gateway.public()).await;
+    for address in [gateway.public(), gateway.internal()] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // A callback that is valid, so that the connection is kept for long.
         let call = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -75,9 +77,9 @@ async fn a_head_that_trickles_is_cut_off_whatever_came_before_it() {
 
 #[tokio::test]
 async fn a_body_that_stands_still_is_408() {
-    let backend = Backend::start().await;
-    let gateway = Settings { top: IMPATIENT.to_owned(), ..Settings::new(&backend) }.start().await;
-    for address in [gateway.public_address(), gateway.internal_address()] {
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).section(IMPATIENT).start().await;
+    for address in [gateway.public(), gateway.internal()] {
         for body in
             ["Content-Length: 3\r\n\r\nhi", "Content-Length: 3\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n2\r\nhi"]
         {
@@ -92,21 +94,21 @@ async fn a_body_that_stands_still_is_408() {
 
 #[tokio::test]
 async fn strangers_are_kept_for_seconds_and_everybody_else_for_a_minute() {
-    let backend = Backend::start().await;
-    let gateway = Settings::new(&backend).start().await;
-    let trusting =
-        Settings { public: "trustedProxies: [ 127.0.0.1 ]".to_owned(), ..Settings::new(&backend) }.start().await;
-    let refusing = Settings::new(&Backend::start_redirecting().await).start().await;
+    let backend = TestBackend::start().await.echoing();
+    let gateway = Settings::aws_proxy(&backend).start().await;
+    let trusting = Settings::aws_proxy(&backend).public("trustedProxies: [ 127.0.0.1 ]").start().await;
+    let refusing =
+        Settings::aws_proxy(&TestBackend::start_with(|_| Reply::redirect("http://127.0.0.1:1/")).await).start().await;
     let upgrade = handshake("a", "");
     let nope = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice();
     let callback = b"GET /prod/@connections/AAAAAAAAAAAAAAAAAAA= HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice();
-    let (public, internal) = (gateway.public_address(), gateway.internal_address());
+    let (public, internal) = (gateway.public(), gateway.internal());
     let mut kept = Vec::new();
     for (what, address, request, status) in [
         ("a callback that met a route", public, callback, "410"),
         ("the internal listener", internal, nope, "403"),
-        ("a trusted proxy", trusting.public_address(), nope, "403"),
-        ("a client that its backend refused", refusing.public_address(), &upgrade, "502"),
+        ("a trusted proxy", trusting.public(), nope, "403"),
+        ("a client that its backend refused", refusing.public(), &upgrade, "502"),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert!(raw_on(&mut stream, request).await.starts_with(&format!("HTTP/1.1 {status}")), "{what}");

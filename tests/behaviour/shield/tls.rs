@@ -3,19 +3,17 @@ use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncReadExt as _;
 
-use crate::process::Tidegate;
-use crate::shield::support::{
-    Authority, Backend, Client, Issued, Settings, connect_from, raw_on, run, tls_stream, within,
+use tidegate_testing::{
+    Authority, Issued, Settings, TestBackend, TestClient, TestGateway, Tidegate, connect_from, connect_tls, raw_on,
+    run, run_with, within,
 };
 
-async fn start(authority: &Authority, more: &str) -> (tidegate::app::Gateway, Backend) {
-    let backend = Backend::start().await;
+async fn start(authority: &Authority, more: &str) -> (TestGateway, TestBackend) {
+    let backend = TestBackend::start().await.echoing();
     let first = authority.write_pair("first", &authority.issue(&["chat.test", "127.0.0.1"]));
     let second = authority.write_pair("second", &authority.issue(&["*.other.test"]));
-    let settings = Settings {
-        public: format!("tls: {{ certificates: [ {first}, {second} ], {more} }}"),
-        ..Settings::new(&backend)
-    };
+    let settings =
+        Settings::aws_proxy(&backend).public(format!("tls: {{ certificates: [ {first}, {second} ], {more} }}"));
     (settings.start().await, backend)
 }
 
@@ -23,10 +21,10 @@ async fn start(authority: &Authority, more: &str) -> (tidegate::app::Gateway, Ba
 async fn clients_chat_over_tls_and_their_backend_knows_it() {
     let authority = Authority::new("test");
     let (gateway, backend) = start(&authority, "").await;
-    let address = gateway.public_address();
-    let stream = tls_stream(address, authority.client(None), "chat.test").await.unwrap();
+    let address = gateway.public();
+    let stream = connect_tls(address, authority.client(None), "chat.test").await.unwrap();
     let url = format!("ws://chat.test:{}/prod", address.port());
-    let mut client = Client::on(stream, &url, &[("x-forwarded-proto", "http")]).await.unwrap();
+    let mut client = TestClient::on(stream, &url, &[("x-forwarded-proto", "http")]).await.unwrap();
     client.echo("hello").await;
     client.echo(&"x".repeat(100_000)).await;
     let connect = backend.last("CONNECT").await;
@@ -43,7 +41,7 @@ async fn clients_chat_over_tls_and_their_backend_knows_it() {
 async fn certificates_are_chosen_by_name_versions_and_alpn_are_right_and_sessions_resume() {
     let authority = Authority::new("test");
     let (gateway, _backend) = start(&authority, "").await;
-    let address = gateway.public_address();
+    let address = gateway.public();
     for version in [&TLS12, &TLS13] {
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -53,16 +51,16 @@ async fn certificates_are_chosen_by_name_versions_and_alpn_are_right_and_session
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         for name in ["chat.test", "a.other.test", "127.0.0.1"] {
-            let mut stream = tls_stream(address, config.clone(), name).await.unwrap();
+            let mut stream = connect_tls(address, config.clone(), name).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
             // Tickets of TLS 1.3 come behind the handshake, with the first answer.
             raw_on(&mut stream, b"GET /prod HTTP/1.1\r\nHost: a\r\n\r\n").await;
-            let resumed = tls_stream(address, config.clone(), name).await.unwrap();
+            let resumed = connect_tls(address, config.clone(), name).await.unwrap();
             assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{name} {version:?}");
         }
-        assert!(tls_stream(address, config.clone(), "unknown.test").await.is_err());
+        assert!(connect_tls(address, config.clone(), "unknown.test").await.is_err());
         config.alpn_protocols = vec![b"h2".to_vec()];
-        assert!(tls_stream(address, config, "chat.test").await.is_err());
+        assert!(connect_tls(address, config, "chat.test").await.is_err());
     }
 }
 
@@ -70,7 +68,7 @@ async fn certificates_are_chosen_by_name_versions_and_alpn_are_right_and_session
 async fn openssl_trusts_the_chain() {
     let authority = Authority::new("test");
     let (gateway, _backend) = start(&authority, "").await;
-    let (ca, address) = (authority.path("ca.pem").display().to_string(), gateway.public_address().to_string());
+    let (ca, address) = (authority.path("ca.pem").display().to_string(), gateway.public().to_string());
     for version in ["-tls1_2", "-tls1_3"] {
         let arguments = [
             "s_client",
@@ -84,11 +82,11 @@ async fn openssl_trusts_the_chain() {
             version,
         ];
         let (succeeded, output) =
-            run("openssl", &arguments, &[], b"GET /prod HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            run_with("openssl", &arguments, &[], b"GET /prod HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         assert!(succeeded && output.contains("Verify return code: 0 (ok)"), "{output}");
     }
     let arguments = ["s_client", "-connect", &address, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"];
-    let (succeeded, output) = run("openssl", &arguments, &[], b"").await;
+    let (succeeded, output) = run("openssl", &arguments, &[]).await;
     assert!(!succeeded, "{output}");
 }
 
@@ -96,9 +94,9 @@ async fn openssl_trusts_the_chain() {
 async fn boto3_posts_over_tls_with_a_ca_bundle() {
     let authority = Authority::new("test");
     let (gateway, backend) = start(&authority, "").await;
-    let address = gateway.public_address();
-    let stream = tls_stream(address, authority.client(None), "127.0.0.1").await.unwrap();
-    let mut client = Client::on(stream, &format!("ws://{address}/prod"), &[]).await.unwrap();
+    let address = gateway.public();
+    let stream = connect_tls(address, authority.client(None), "127.0.0.1").await.unwrap();
+    let mut client = TestClient::on(stream, &format!("ws://{address}/prod"), &[]).await.unwrap();
     let id = backend.last("CONNECT").await.context()["connectionId"].as_str().unwrap().to_owned();
     let script = "import boto3, sys\n\
         client = boto3.client('apigatewaymanagementapi', endpoint_url=sys.argv[1], region_name='us-east-1',\n\
@@ -106,29 +104,28 @@ async fn boto3_posts_over_tls_with_a_ca_bundle() {
         client.post_to_connection(ConnectionId=sys.argv[2], Data=b'hello')\n";
     let ca = authority.path("ca.pem").display().to_string();
     let endpoint = format!("https://{address}/prod");
-    let (succeeded, output) =
-        run("/usr/bin/python3", &["-c", script, &endpoint, &id], &[("AWS_CA_BUNDLE", &ca)], b"").await;
+    let (succeeded, output) = run("/usr/bin/python3", &["-c", script, &endpoint, &id], &[("AWS_CA_BUNDLE", &ca)]).await;
     assert!(succeeded, "{output}");
-    assert_eq!(client.next().await, "hello");
+    assert_eq!(client.next_text().await, "hello");
 }
 
 #[tokio::test]
 async fn certificates_change_under_open_connections_and_a_bad_one_changes_nothing_but_the_log() {
     let authority = Authority::new("test");
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let pair = authority.write_pair("first", &authority.issue(&["chat.test"]));
     let public = format!("tls: {{ certificates: [ {pair} ] }}");
-    let config = authority.write("tidegate.yaml", &Settings { public, ..Settings::new(&backend) }.text());
+    let config = authority.write("tidegate.yaml", &Settings::aws_proxy(&backend).public(public).text());
     let mut gateway = Tidegate::serve(&config, &[]).await;
     let address = gateway.public;
     let url = format!("ws://{address}/prod");
     let mut clients = Vec::new();
     for _ in 0..200 {
-        let stream = tls_stream(address, authority.client(None), "chat.test").await.unwrap();
-        clients.push(Client::on(stream, &url, &[]).await.unwrap());
+        let stream = connect_tls(address, authority.client(None), "chat.test").await.unwrap();
+        clients.push(TestClient::on(stream, &url, &[]).await.unwrap());
     }
     let served = async || {
-        let stream = tls_stream(address, authority.client(None), "chat.test").await.unwrap();
+        let stream = connect_tls(address, authority.client(None), "chat.test").await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].clone()
     };
     let old = served().await;
@@ -159,11 +156,11 @@ async fn client_certificates_are_asked_for_and_shown_to_the_backend() {
     let stranger = strangers.issue(&["partner.test"]);
     for (mode, anonymous_may) in [("OPTIONAL", true), ("REQUIRED", false)] {
         let (gateway, backend) = start(&authority, &format!("clientCa: {ca}, clientAuth: {mode}")).await;
-        let address = gateway.public_address();
+        let address = gateway.public();
         let connect = async |identity: Option<&Issued>| {
-            let stream = tls_stream(address, authority.client(identity), "chat.test").await.ok()?;
+            let stream = connect_tls(address, authority.client(identity), "chat.test").await.ok()?;
             // With TLS 1.3 a client hears of its refusal only when it reads.
-            Client::on(stream, &format!("ws://{address}/prod"), &[]).await.ok()
+            TestClient::on(stream, &format!("ws://{address}/prod"), &[]).await.ok()
         };
         assert!(connect(Some(&stranger)).await.is_none(), "{mode}");
         assert_eq!(connect(None).await.is_some(), anonymous_may, "{mode}");
@@ -184,14 +181,12 @@ async fn client_certificates_are_asked_for_and_shown_to_the_backend() {
 #[tokio::test]
 async fn a_client_that_never_finishes_its_handshake_is_cut_off() {
     let authority = Authority::new("test");
-    let backend = Backend::start().await;
+    let backend = TestBackend::start().await.echoing();
     let pair = authority.write_pair("first", &authority.issue(&["chat.test"]));
-    let settings = Settings {
-        public: format!("tls: {{ certificates: [ {pair} ] }}"),
-        top: "limits: { handshakeTimeoutSeconds: 1 }".to_owned(),
-        ..Settings::new(&backend)
-    };
+    let settings = Settings::aws_proxy(&backend)
+        .public(format!("tls: {{ certificates: [ {pair} ] }}"))
+        .section("limits: { handshakeTimeoutSeconds: 1 }");
     let gateway = settings.start().await;
-    let mut silent = connect_from("127.0.0.1", gateway.public_address()).await.unwrap();
+    let mut silent = connect_from("127.0.0.1", gateway.public()).await.unwrap();
     assert_eq!(within("the end", silent.read(&mut [0; 10])).await.unwrap_or(0), 0);
 }

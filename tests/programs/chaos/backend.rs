@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::chaos::clients::{Clients, pass, told};
-use crate::harness::{EventType, Mode, Node, Nodes, Plan, eventually};
+use tidegate_testing::{EventType, Mode, Node, Nodes, Plan, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_is_away_for_a_minute_while_hundreds_leave_and_a_node_is_killed() {
@@ -33,9 +33,9 @@ async fn the_backend_is_away_for_a_minute_while_hundreds_leave_and_a_node_is_kil
         assert!(calls < 200.0, "{calls} calls");
     }
     backend.set(Mode::Pass);
-    eventually("all are delivered", || async { told(&nodes.ledger).is_superset(&ids) }).await;
+    eventually("all are delivered", async || told(&nodes.ledger).is_superset(&ids)).await;
     // The first attempts went nowhere, so that the backend sees later ones; all else is in order.
-    eventually("the ledger balances", || async {
+    eventually("the ledger balances", async || {
         nodes.ledger.problems(&HashSet::new()).iter().all(|problem| problem.contains("attempts are"))
     })
     .await;

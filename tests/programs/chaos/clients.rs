@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::harness::{EventType, LIMIT, Ledger, eventually};
+use tidegate_testing::{EventType, LIMIT, Ledger, eventually};
 
 /// Upgrade requests under way at once.
 const CONNECTING_MAX: usize = 32;
@@ -58,7 +58,7 @@ async fn read(mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Option<
 /// Waits until the backend has been told of the end of all these, and of nobody else's; when the first call for the last
 /// one began.
 pub(crate) async fn all_told(ledger: &Ledger, ids: &HashSet<String>) -> Instant {
-    eventually("the backend knows of every end", || async { told(ledger).is_superset(ids) }).await;
+    eventually("the backend knows of every end", async || told(ledger).is_superset(ids)).await;
     assert_eq!(told(ledger).difference(ids).count(), 0, "and of no other");
     let mut calls = ledger.calls();
     calls.retain(|call| call.event_type == EventType::Disconnect);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::chaos::clients::{Clients, all_told, pass, told};
-use crate::harness::{Crowd, EventType, Mode, Nodes, Plan, eventually};
+use tidegate_testing::{Crowd, EventType, Mode, Nodes, Plan, eventually};
 
 /// Long enough that a busy machine holds nobody up for most of it.
 const LEASE: Duration = Duration::from_secs(12);
@@ -77,7 +77,7 @@ async fn a_node_cut_from_redis_and_its_peers_closes_its_clients_itself() {
     set(&nodes, &[(0, Mode::Pass)], Mode::Pass);
     nodes.all[0].readyz(200, "\"ready\"").await;
     nodes.linked().await;
-    eventually("it serves again", || async { nodes.all[0].metric("tidegate_links_open").await == Some(1.0) }).await;
+    eventually("it serves again", async || nodes.all[0].metric("tidegate_links_open").await == Some(1.0)).await;
     let again = Clients::connect("again", 10, nodes.all[0].public(), &nodes.ledger).await;
     let living: HashSet<String> = again.ids.union(&other.ids).cloned().collect();
     nodes.ledger.balances(&living).await;

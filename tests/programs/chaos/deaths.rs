@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::chaos::clients::{Clients, all_told, told};
-use crate::harness::{Answer, Crowd, EventType, Nodes, Plan, eventually};
+use tidegate_testing::{Answer, Crowd, EventType, Nodes, Plan, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_2000_clients_is_killed_and_their_backend_learns_it_within_15_seconds() {
@@ -41,7 +41,7 @@ async fn the_reaping_node_is_killed_midway() {
         EventType::Connect | EventType::Message => Answer::OK,
     });
     nodes.all[0].kill().await;
-    eventually("it is midway", || async { nodes.ledger.count(EventType::Disconnect) >= 40 }).await;
+    eventually("it is midway", async || nodes.ledger.count(EventType::Disconnect) >= 40).await;
     // Whichever has taken something over is the one that dies.
     let took = nodes.all[1].metric("tidegate_reaped_connections_total").await.unwrap_or_default();
     let (reaper, last) = if took > 0.0 { (1, 2) } else { (2, 1) };
@@ -71,7 +71,7 @@ async fn all_nodes_are_killed_at_once_and_started_later() {
     });
     let gone = clients.remove(0);
     drop(gone);
-    eventually("events are pending", || async { told(&nodes.ledger).len() == 30 }).await;
+    eventually("events are pending", async || told(&nodes.ledger).len() == 30).await;
     for node in &nodes.all {
         node.signal("STOP");
     }
@@ -99,8 +99,8 @@ async fn a_connect_that_is_at_a_slow_backend_when_its_node_dies_is_waited_for() 
         EventType::Message | EventType::Disconnect => Answer::OK,
     });
     let url = format!("ws://{}/prod?name=slow", nodes.all[0].public());
-    let connecting = crate::harness::spawn(tokio_tungstenite::connect_async(url));
-    eventually("the backend was asked", || async { nodes.ledger.connection_of("slow").is_some() }).await;
+    let connecting = tidegate_testing::spawn(tokio_tungstenite::connect_async(url));
+    eventually("the backend was asked", async || nodes.ledger.connection_of("slow").is_some()).await;
     nodes.all[0].kill().await;
     let killed = Instant::now();
     assert!(connecting.await.unwrap().is_err());

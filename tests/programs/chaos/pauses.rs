@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::chaos::clients::{Clients, all_told, pass, told};
-use crate::harness::{Crowd, EventType, Nodes, Plan, eventually};
+use tidegate_testing::{Crowd, EventType, Nodes, Plan, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_still_for_three_leases_serves_nobody_after_it_was_given_up() {
@@ -18,7 +18,7 @@ async fn a_node_that_stands_still_for_three_leases_serves_nobody_after_it_was_gi
     nodes.all[0].hide();
     pass(lease * 3).await;
     // Its clients are given up, all by one condemnation, although their sockets are still open.
-    eventually("the backend knows", || async { told(&nodes.ledger).is_superset(&stopped.ids) }).await;
+    eventually("the backend knows", async || told(&nodes.ledger).is_superset(&stopped.ids)).await;
     nodes.all[0].signal("CONT");
     let codes = stopped.closed().await;
     assert!(codes.iter().all(|code| matches!(code, Some(1001) | None)), "{codes:?}");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::chaos::clients::{Clients, all_told, pass};
-use crate::harness::{Crowd, EventType, Nodes, Plan};
+use tidegate_testing::{Crowd, EventType, Nodes, Plan};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_for_20_seconds_and_comes_back_empty_then_a_node_is_killed() {
