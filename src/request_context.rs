@@ -2,7 +2,7 @@
 //! events, request parameters and headers of backend calls.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -45,11 +45,10 @@ pub struct Connection {
     pub topics: Topics,
 }
 
+#[cfg(test)]
 impl Connection {
-    /// Returns a connection for tests: of the API `chat` and the stage `prod`, without TLS, from this machine, and in
-    /// no group.
-    #[doc(hidden)]
-    pub fn sample(id: ConnectionId) -> Self {
+    /// Returns a connection of the API `chat` and the stage `prod`, without TLS, from this machine, and in no group.
+    pub(crate) fn sample(id: ConnectionId) -> Self {
         Connection {
             id,
             api_id: "chat".into(),
@@ -59,7 +58,7 @@ impl Connection {
             host: "localhost".into(),
             callback_secure: false,
             secure: false,
-            source_ip: Ipv4Addr::LOCALHOST.into(),
+            source_ip: [127, 0, 0, 1].into(),
             user_agent: None,
             principal: ArcSwapOption::empty(),
             client_cert: None,

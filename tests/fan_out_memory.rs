@@ -12,7 +12,7 @@ use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::{DataFrame, Outbox, Socket, SocketSettings};
 use tidegate::topic::{Topic, TopicName};
-use tidegate_testing::resident_bytes;
+use tidegate_testing::{resident_bytes, sample_connection};
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ impl Member {
         let (near, client) = duplex(NETWORK_BYTES);
         let settings = SocketSettings { message_max_bytes: 128 * 1024, frame_max_bytes: 128 * 1024 };
         let socket = Socket::new(near, Bytes::new(), Arc::clone(&outbox), settings).await;
-        Member { connection: Connection::sample(ConnectionId::random(node)), outbox, socket, client }
+        Member { connection: sample_connection(ConnectionId::random(node)), outbox, socket, client }
     }
 
     /// Writes what the network takes.

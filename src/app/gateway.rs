@@ -7,6 +7,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::builder::GatewayBuilder;
 use super::member::{self, Member, Quotas};
 use crate::authorizer::{Access, Issuers, Mechanisms};
 use crate::clock::SystemClock;
@@ -69,14 +70,6 @@ pub struct Gateway {
     peer_address: Option<SocketAddr>,
 }
 
-/// What makes a gateway one of several nodes.
-#[derive(Clone, Debug)]
-pub struct ClusterStart {
-    pub settings: ClusterSettings,
-    /// The table of members, which somebody else keeps true.
-    pub membership: Arc<Membership>,
-}
-
 /// Why a gateway did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -97,38 +90,14 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Opens both listeners and serves. Nothing is started if anything fails.
-    ///
-    /// # Errors
-    /// The APIs cannot be compiled, or an address cannot be taken.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, HttpClient::new).await
+    /// Returns a builder of a gateway with this configuration.
+    pub fn builder(config: Config) -> GatewayBuilder {
+        GatewayBuilder::new(config)
     }
 
-    /// As [`Gateway::start`], with an HTTP client for backends of the caller's making.
-    ///
-    /// # Errors
-    /// As [`Gateway::start`].
-    pub async fn start_with(
-        config: Config,
-        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
-    ) -> Result<Self, StartError> {
-        Self::start_as(config, http_client, None).await
-    }
-
-    /// As [`Gateway::start`], as one of several nodes.
-    ///
-    /// # Errors
-    /// As [`Gateway::start`], or the cluster's settings are not complete.
-    pub async fn start_in_cluster(config: Config, cluster: ClusterStart) -> Result<Self, StartError> {
-        Self::start_as(config, HttpClient::new, Some(cluster)).await
-    }
-
-    async fn start_as(
-        config: Config,
-        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
-        cluster: Option<ClusterStart>,
-    ) -> Result<Self, StartError> {
+    /// Opens all listeners and serves, as [`GatewayBuilder::start`] promises it.
+    pub(super) async fn start(builder: GatewayBuilder) -> Result<Self, StartError> {
+        let GatewayBuilder { config, http_client, cluster } = builder;
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
         let metrics = Metrics::new("memory");
@@ -155,7 +124,7 @@ impl Gateway {
         let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let is_replicated = registry.replica().is_some();
         let cluster_settings = match &cluster {
-            Some(start) => Some(start.settings.clone()),
+            Some(given) => Some(given.settings.clone()),
             None => is_replicated.then(|| config.cluster.clone().unwrap_or_default()),
         };
         let peer_tls = load_peer_tls(cluster_settings.as_ref(), &lifecycle)?;
@@ -175,7 +144,7 @@ impl Gateway {
         if let (Some(settings), Some(listener)) = (cluster_settings, &peers) {
             let advertise = settings.advertise.clone().unwrap_or_else(|| listener.address().to_string());
             let membership = match cluster {
-                Some(start) => start.membership,
+                Some(given) => given.membership,
                 None => {
                     let (membership, wanted) = Membership::new();
                     refreshes = Some(wanted);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate::app::{ClusterStart, Gateway};
+use tidegate::app::Gateway;
 use tidegate::cluster::link::{PROTOCOL, PeerLink};
 use tidegate::cluster::{ClusterMember, ClusterSettings, Membership, NodeKey, NodeTable, RefreshRequests};
 use tidegate::id::NodeId;
@@ -107,8 +107,8 @@ impl TestCluster {
             lease_millis: u32::try_from(lease.as_millis()).unwrap(),
             ..ClusterSettings::default()
         };
-        let start = ClusterStart { settings, membership: Arc::clone(&membership) };
-        let gateway = Gateway::start_in_cluster(load(&text(&self.backend.url())), start).await.unwrap();
+        let gateway = Gateway::builder(load(&text(&self.backend.url()))).cluster(settings, Arc::clone(&membership));
+        let gateway = gateway.start().await.unwrap();
         TestNode {
             gateway,
             membership,

@@ -21,7 +21,7 @@ impl TestGateway {
 
     /// Starts one with this configuration.
     pub async fn start_with(config: Config) -> Self {
-        TestGateway { gateway: Gateway::start(config).await.expect("the gateway starts") }
+        TestGateway { gateway: Gateway::builder(config).start().await.expect("the gateway starts") }
     }
 
     /// Returns where clients connect.

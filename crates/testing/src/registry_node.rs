@@ -7,10 +7,11 @@ use tidegate::clock::Timestamp;
 use tidegate::cluster::link::Links;
 use tidegate::cluster::{Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, Reaper, ReaperSettings, Times};
 use tidegate::id::{ConnectionId, NodeId};
+use tidegate::limits::LimitSettings;
 use tidegate::redis_client::{BUCKETS, Keys, RedisCommand, RedisSettings, read};
 use tidegate::registry::claims::ClaimedEvents;
 use tidegate::registry::record::{self, Record};
-use tidegate::registry::{RedisReplica, Registry, RegistryState, WhenUnavailable, watch_gate, writer};
+use tidegate::registry::{RedisReplica, Registry, RegistryState, ReplicaSettings, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::telemetry::Metrics;
@@ -32,8 +33,8 @@ pub struct RegistryNodeOptions {
     pub when_unavailable: WhenUnavailable,
     pub rebuild_per_second: u32,
     pub advertise: String,
-    /// Most records of dead nodes that it holds.
-    pub held_max: usize,
+    /// Most ended connections that wait, and so most records of dead nodes that it holds.
+    pub disconnect_backlog: u32,
     /// How long it keeps what it cannot read.
     pub unreadable_kept: Duration,
 }
@@ -46,7 +47,7 @@ impl RegistryNodeOptions {
             when_unavailable: WhenUnavailable::Accept,
             rebuild_per_second: 20_000,
             advertise: "127.0.0.1:1".to_owned(),
-            held_max: 1000,
+            disconnect_backlog: 1000,
             unreadable_kept: Duration::from_secs(3600),
         }
     }
@@ -69,15 +70,13 @@ impl RegistryNode {
     /// Starts one that heartbeats, registered or not.
     pub fn launch(options: RegistryNodeOptions) -> Self {
         let metrics = Metrics::new("memory");
-        let replica = Arc::new(RedisReplica::new(
-            Keys::new("t"),
-            options.rebuild_per_second,
-            options.when_unavailable,
-            metrics.registry(),
-        ));
+        let settings = ReplicaSettings::new(options.rebuild_per_second, options.when_unavailable);
+        let replica = Arc::new(RedisReplica::new(Keys::new("t"), settings, metrics.registry()));
         let times = Times::new(REGISTRY_LEASE);
         let node = NodeId::random();
         let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
+        let limits = LimitSettings { disconnect_backlog: options.disconnect_backlog, ..LimitSettings::default() };
+        registry.set_limits(&limits);
         let (membership, refreshes) = Membership::new();
         let membership = Arc::new(membership);
         let secret = "0123456789abcdef".to_owned().into();
@@ -100,7 +99,6 @@ impl RegistryNode {
         let member = (Arc::clone(&membership), refreshes);
         let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(&registry), Arc::clone(&replica), member);
         let settings = ReaperSettings {
-            held_max: options.held_max,
             unreadable_kept: options.unreadable_kept,
             unreadable_look: Duration::from_millis(200),
             ..ReaperSettings::new(times)
@@ -223,25 +221,39 @@ fn describe(records: &BTreeMap<ConnectionId, Record>) -> Vec<String> {
     lines
 }
 
-/// Makes a connection of a registry's node.
+/// Makes a connection of a registry's node, with what most clients have.
 pub fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<Connection> {
     Arc::new(Connection {
-        id: ConnectionId::random(registry.node()),
-        api_id: "chat".into(),
-        stage: "prod".into(),
         connected_at: Timestamp(1_790_295_749_887),
-        configuration: 0,
         host: "chat.example.com".into(),
         callback_secure: true,
         secure: true,
         source_ip: IpAddr::from([203, 0, 113, 7]),
         user_agent: user_agent.map(Into::into),
+        port: 443,
+        ..sample_connection(ConnectionId::random(registry.node()))
+    })
+}
+
+/// Makes a connection of the API `chat` and the stage `prod`, without TLS, from this machine, and in no group.
+pub fn sample_connection(id: ConnectionId) -> Connection {
+    Connection {
+        id,
+        api_id: "chat".into(),
+        stage: "prod".into(),
+        connected_at: Timestamp(0),
+        configuration: 0,
+        host: "localhost".into(),
+        callback_secure: false,
+        secure: false,
+        source_ip: IpAddr::from([127, 0, 0, 1]),
+        user_agent: None,
         principal: Default::default(),
         client_cert: None,
-        port: 443,
+        port: 0,
         forwarded_for: None,
         topics: Default::default(),
-    })
+    }
 }
 
 /// Makes the outbox of an open connection.

@@ -39,8 +39,6 @@ const CLEARS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct ReaperSettings {
     pub times: Times,
-    /// See [`HELD_MAX`]; for tests less.
-    pub held_max: usize,
     /// How long records that cannot be read are kept, and how often they are looked at; for tests shorter.
     pub unreadable_kept: Duration,
     pub unreadable_look: Duration,
@@ -50,7 +48,7 @@ impl ReaperSettings {
     /// Those of a cluster with these times.
     pub fn new(times: Times) -> Self {
         let (unreadable_kept, unreadable_look) = (unreadable::KEPT_FOR, unreadable::LOOK_INTERVAL);
-        ReaperSettings { times, held_max: HELD_MAX, unreadable_kept, unreadable_look }
+        ReaperSettings { times, unreadable_kept, unreadable_look }
     }
 }
 
@@ -208,7 +206,7 @@ impl Reaper {
 
     /// Most records that this node holds now.
     fn held_max(&self) -> usize {
-        self.settings.held_max.min(self.registry.backlog().max()).max(1)
+        HELD_MAX.min(self.registry.backlog().max()).max(1)
     }
 
     /// Whether a living node writes records of the format that this dead one wrote: then it reads all of them, and they are

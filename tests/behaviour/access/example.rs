@@ -27,7 +27,7 @@ async fn the_example_of_access_runs() {
         _ => None,
     };
     let config = config::load(ACCESS_YAML, &environment).expect("a good example");
-    let gateway = Gateway::start(config).await.expect("a gateway");
+    let gateway = Gateway::builder(config).start().await.expect("a gateway");
     let url = |api: &str, query: &str| format!("ws://{}/_aws/execute-api/{api}/prod{query}", gateway.public_address());
 
     let mobile = [("x-api-key", "only-for-trying-it-out-mobile")];

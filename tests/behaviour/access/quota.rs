@@ -8,7 +8,7 @@ use tidegate::authorizer::{QuotaKey, QuotaStore as _, RedisQuotaStore};
 use tidegate::clock::Timestamp;
 use tidegate::id::NodeId;
 use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read};
-use tidegate::registry::{Attachment, RedisReplica, WhenUnavailable};
+use tidegate::registry::{Attachment, RedisReplica, ReplicaSettings, WhenUnavailable};
 use tidegate::telemetry::Metrics;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +26,8 @@ struct Node {
 impl Node {
     async fn start(server: &RedisServer) -> Self {
         let gauge = Metrics::new("memory").registry();
-        let replica = Arc::new(RedisReplica::new(Keys::new("t"), 1, WhenUnavailable::Accept, gauge));
+        let replica =
+            Arc::new(RedisReplica::new(Keys::new("t"), ReplicaSettings::new(1, WhenUnavailable::Accept), gauge));
         let store = Arc::new(RedisQuotaStore::new(Arc::clone(&replica)));
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(Arc::clone(&store).run(stop.clone()));

@@ -115,7 +115,7 @@ async fn of_all_addresses_the_one_that_the_client_connected_to_begins_callback_u
     let settings = Settings::aws_proxy(&backend);
     let text = settings.text().replacen("public: { address: 127.0.0.1:0", "public: { address: 0.0.0.0:0", 1);
     let config = config::load(&text, &|_| None).expect("no problems");
-    let gateway = Gateway::start(config).await.expect("the gateway starts");
+    let gateway = Gateway::builder(config).start().await.expect("the gateway starts");
     let port = gateway.public_address().port();
     assert!(gateway.public_address().ip().is_unspecified());
     for local in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 7)] {

@@ -122,8 +122,9 @@ async fn an_https_backend_is_trusted_by_its_own_authority_and_no_other_is() {
     assert!(backend.url().starts_with("https://"));
 
     let roots = [authority.der().clone()];
-    let trusting = |tasks| HttpClient::with_roots(tasks, roots).unwrap();
-    let gateway = TestGateway { gateway: Gateway::start_with(settings.config(), trusting).await.unwrap() };
+    let trusting = move |tasks| HttpClient::with_roots(tasks, roots).unwrap();
+    let gateway =
+        TestGateway { gateway: Gateway::builder(settings.config()).http_client(trusting).start().await.unwrap() };
     let (mut client, _) = gateway.client(&backend).await;
     backend.answer("MESSAGE", Reply::body("over TLS"));
     client.send(r#"{"action":"ask"}"#).await;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
-use tidegate_testing::{RedisServer, RegistryNode, eventually};
+use tidegate_testing::{RedisServer, RegistryNode, eventually, sample_connection};
 
 /// A route for messages, which no test sends: connecting needs no backend.
 const NOWHERE: &str = "\
@@ -54,7 +54,7 @@ async fn connect(gateway: &Gateway) -> Result<impl Sized + use<>, u16> {
 #[tokio::test]
 async fn readiness_tells_how_it_stands_with_redis() {
     let mut server = RedisServer::stopped(&[]);
-    let gateway = Gateway::start(configuration(&server, "accept")).await.expect("a gateway");
+    let gateway = Gateway::builder(configuration(&server, "accept")).start().await.expect("a gateway");
     let internal = gateway.internal_address();
     let ready = |wanted: u16, part: &'static str| {
         eventually(part, async move || {
@@ -95,7 +95,7 @@ async fn readiness_tells_how_it_stands_with_redis() {
 #[tokio::test]
 async fn with_refuse_new_clients_and_the_load_balancer_are_turned_away() {
     let mut server = RedisServer::start().await;
-    let gateway = Gateway::start(configuration(&server, "refuse")).await.expect("a gateway");
+    let gateway = Gateway::builder(configuration(&server, "refuse")).start().await.expect("a gateway");
     gateway.ready().await;
     let internal = gateway.internal_address();
     let _client = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
@@ -116,12 +116,12 @@ async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and
     let dead = RegistryNode::start(&server).await;
     // The first two are of an API and a stage that nobody has here; the stage of the third has no `$disconnect` route.
     for (api_id, stage) in [("gone", "prod"), ("chat", "gone"), ("chat", "prod")] {
-        let sample = Connection::sample(ConnectionId::random(dead.id()));
+        let sample = sample_connection(ConnectionId::random(dead.id()));
         let connection = Arc::new(Connection { api_id: api_id.into(), stage: stage.into(), ..sample });
         assert!(dead.registry.connect(&connection, None));
         dead.registry.record(&connection.id).await.expect("a record");
     }
-    let gateway = Gateway::start(configuration(&server, "accept")).await.expect("a gateway");
+    let gateway = Gateway::builder(configuration(&server, "accept")).start().await.expect("a gateway");
     gateway.ready().await;
     dead.kill().await;
     let (tombstone, id) = (dead.replica.keys().node(dead.id()), dead.id().to_string());
@@ -144,7 +144,8 @@ async fn a_node_in_memory_shows_its_own() {
     let text = "listeners:\n  public: { address: '127.0.0.1:0' }\n  internal: { address: '127.0.0.1:0' }\n\
                 apis:\n  chat:\n    routeSelectionExpression: $request.body.action\n    stages: { prod: {} }\n";
     let text = format!("{text}{NOWHERE}");
-    let gateway = Gateway::start(config::load(&text, &|_| None).expect("a configuration")).await.expect("a gateway");
+    let gateway =
+        Gateway::builder(config::load(&text, &|_| None).expect("a configuration")).start().await.expect("a gateway");
     let internal = gateway.internal_address();
     let _client = connect(&gateway).await.unwrap_or_else(|status| panic!("{status}"));
     assert_eq!(get(internal, "/readyz").await, (200, "{\"status\":\"ready\",\"reasons\":[]}\n".to_owned()));

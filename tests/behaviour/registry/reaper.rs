@@ -92,7 +92,7 @@ async fn two_reapers_share_a_dead_node_and_no_more_is_held_than_there_is_room_fo
         expected.insert(dead.open().await.id);
     }
     assert!(dead.replica.flush().await);
-    let options = || RegistryNodeOptions { held_max: 60, ..RegistryNodeOptions::new(&server) };
+    let options = || RegistryNodeOptions { disconnect_backlog: 60, ..RegistryNodeOptions::new(&server) };
     let mut reapers = [RegistryNode::launch(options()), RegistryNode::launch(options())];
     for reaper in &reapers {
         reaper.is("attached").await;
@@ -328,7 +328,8 @@ async fn a_bucket_that_is_larger_than_there_is_room_is_read_bit_by_bit() {
     }
     assert!(dead.replica.flush().await);
     dead.kill().await;
-    let mut first = RegistryNode::launch(RegistryNodeOptions { held_max: 5, ..RegistryNodeOptions::new(&server) });
+    let mut first =
+        RegistryNode::launch(RegistryNodeOptions { disconnect_backlog: 5, ..RegistryNodeOptions::new(&server) });
     while expected.len() > 100 {
         let id = timeout(SOON * 3, deliver_one(&mut first)).await.expect("in time");
         assert!(expected.remove(&id), "once");

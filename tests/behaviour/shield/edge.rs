@@ -1,4 +1,4 @@
-use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, TestGateway, Tidegate, raw};
+use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, Tidegate, raw};
 
 use crate::shield::handshake;
 

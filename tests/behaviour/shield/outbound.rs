@@ -278,7 +278,8 @@ async fn names_that_lead_to_private_or_metadata_addresses_are_not_called_also_no
             .section(allow);
         let config = tidegate::config::load(&settings.text(), &|_| None).unwrap();
         let resolver = Arc::clone(&script);
-        let gateway = Gateway::start_with(config, |tasks| HttpClient::with_resolver(tasks, resolver)).await;
+        let gateway =
+            Gateway::builder(config).http_client(move |tasks| HttpClient::with_resolver(tasks, resolver)).start().await;
         let gateway = TestGateway { gateway: gateway.unwrap() };
         (gateway, script)
     };
