@@ -63,4 +63,4 @@ pub use reply::{Gate, Reply};
 pub use settings::Settings;
 pub use signature::signed;
 pub use visitor::Visitor;
-pub use wait::{LIMIT, eventually, nothing_happens_for, spawn, within};
+pub use wait::{LIMIT, eventually, pass, spawn, within};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use crate::{Ledger, Mode, Process, RedisServer, TestProxy, Tidegate, address, eventually, http, run, tidegate_path};
@@ -70,6 +71,9 @@ impl Default for Plan {
     }
 }
 
+/// Clusters of processes that run at once, on a machine with however many cores: a further test waits for its turn.
+static TURNS: Semaphore = Semaphore::const_new(8);
+
 /// Processes of one cluster, with their Redis and their backend.
 pub struct Nodes {
     pub all: Vec<Node>,
@@ -80,6 +84,7 @@ pub struct Nodes {
     /// Before the backend, if it has one.
     pub backend_proxy: Option<Arc<TestProxy>>,
     _folder: TempDir,
+    _turn: SemaphorePermit<'static>,
 }
 
 /// One place for a process: its configuration and proxies stay when it is started again.
@@ -111,6 +116,7 @@ impl Nodes {
 
     /// Makes nodes that do not run yet, with Redis and the backend, which do.
     pub async fn place_all(plan: Plan) -> Self {
+        let turn = TURNS.acquire().await.expect("nobody closes it");
         let entrances = Entrances::default();
         let ledger = Ledger::start(entrances.clone()).await;
         let (folder, tasks) = (TempDir::new().unwrap(), TaskTracker::new());
@@ -120,7 +126,7 @@ impl Nodes {
             false => None,
         };
         let all = Vec::new();
-        let mut nodes = Nodes { all, redis, ledger, entrances, tasks, backend_proxy, _folder: folder };
+        let mut nodes = Nodes { all, redis, ledger, entrances, tasks, backend_proxy, _folder: folder, _turn: turn };
         for number in 0..plan.nodes {
             let node = nodes.place(&plan, number).await;
             nodes.all.push(node);

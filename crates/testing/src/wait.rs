@@ -36,8 +36,9 @@ pub fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) -> impl 
     }
 }
 
-/// Lets `window` pass, in which something must not happen. A test names its window: a constant, or words of its own.
-pub async fn nothing_happens_for(window: Duration) {
+/// Lets `window` pass, where time itself is what is tested: something must not happen meanwhile, or has to last so long. The
+/// window has a name, or stands in the name of the test.
+pub async fn pass(window: Duration) {
     sleep(window).await;
 }
 

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -149,17 +149,22 @@ async fn start_tls() -> TestCluster {
 }
 
 async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {
+    const POSTERS: usize = 20;
+    const POSTS: usize = 150;
+    const POSTS_BETWEEN_CUTS: usize = 50;
     let [owner, caller, _] = &cluster.nodes[..] else { panic!() };
+    let answered = AtomicUsize::new(0);
     let posting = async || {
         let (mut client, http) = (owner.connect().await, caller.http());
         let (mut certain, mut possible) = (Vec::new(), Vec::new());
-        for number in 0..150 {
+        for number in 0..POSTS {
             match http.post(client.id(), number.to_string()).await.error() {
                 (200, ..) => certain.push(number),
                 UNKNOWN => possible.push(number),
-                UNREACHABLE => tokio::time::sleep(Duration::from_millis(10)).await,
+                UNREACHABLE => eventually("linked again", async || caller.is_linked(owner.id())).await,
                 other => panic!("{other:?}"),
             }
+            answered.fetch_add(1, Ordering::SeqCst);
         }
         // Behind everything else, from where no link is needed.
         assert_eq!(owner.http().post(client.id(), "end").await.status, 200);
@@ -167,7 +172,7 @@ async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {
         loop {
             match client.next_text().await.as_str() {
                 "end" => break,
-                number => seen.push(number.parse::<u32>().unwrap()),
+                number => seen.push(number.parse::<usize>().unwrap()),
             }
         }
         assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
@@ -177,13 +182,15 @@ async fn cut_under_load(cluster: &TestCluster, proxy: &TestProxy) {
     };
     let cutting = async {
         for _ in 0..5 {
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            let next = (answered.load(Ordering::SeqCst) + POSTS_BETWEEN_CUTS).min(POSTERS * POSTS);
+            eventually("posts are answered", async || answered.load(Ordering::SeqCst) >= next).await;
             proxy.set(Mode::Cut);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            eventually("the cut is noticed", async || !caller.is_linked(owner.id())).await;
             proxy.set(Mode::Pass);
+            eventually("linked again", async || caller.is_linked(owner.id())).await;
         }
     };
-    let (certain, ()) = tokio::join!(join_all((0..20).map(|_| posting())), cutting);
+    let (certain, ()) = tokio::join!(join_all((0..POSTERS).map(|_| posting())), cutting);
     assert!(certain.iter().all(|certain| *certain > 0), "{certain:?}");
 }
 

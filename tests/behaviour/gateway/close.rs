@@ -1,8 +1,10 @@
 //! How connections end, what their clients are told and what their `$disconnect` says.
 
+use std::time::Duration;
+
 use tokio_tungstenite::tungstenite::Message;
 
-use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, frame, spawn, within};
+use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, frame, spawn, within};
 
 #[tokio::test]
 async fn the_clients_own_code_and_reason_are_echoed_and_reported() {
@@ -53,11 +55,7 @@ async fn an_idle_connection_is_closed_though_it_was_looked_at() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).section("limits: { idleTimeoutSeconds: 1 }").start().await;
     let (mut client, id) = gateway.client(&backend).await;
-    let looking = async {
-        while gateway.call("GET", &id, b"").await.status == 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
+    let looking = eventually("nobody finds it", async || gateway.call("GET", &id, b"").await.status != 200);
     let (closing, ()) = tokio::join!(client.next_close(), looking);
     assert_eq!(closing, (1001, "Going away".to_owned()));
     assert_eq!(backend.next("DISCONNECT").await.closing(), (1001, "Going away".to_owned()));
@@ -65,14 +63,14 @@ async fn an_idle_connection_is_closed_though_it_was_looked_at() {
 
 #[tokio::test]
 async fn posts_and_messages_keep_an_idle_connection() {
+    // The connections would be closed after 1 s.
+    const LONGER_THAN_IDLE: Duration = Duration::from_millis(1800);
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend).section("limits: { idleTimeoutSeconds: 1 }").start().await;
     let (mut posted, id) = gateway.client(&backend).await;
     let (mut talking, _) = gateway.client(&backend).await;
     let start = tokio::time::Instant::now();
-    // Longer than the timeout, in steps that are shorter.
-    while start.elapsed().as_millis() < 1800 {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    while start.elapsed() < LONGER_THAN_IDLE {
         assert_eq!(gateway.post(&id, "").await.status, 200);
         assert_eq!(posted.next_text().await, "");
         talking.send(r#"{"action":"tell"}"#).await;

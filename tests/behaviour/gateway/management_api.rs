@@ -8,9 +8,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use tidegate::config;
-use tidegate_testing::{
-    HttpResponse, RawClient, Settings, TestBackend, TestGateway, eventually, http, spawn, within,
-};
+use tidegate_testing::{HttpResponse, RawClient, Settings, TestBackend, TestGateway, eventually, http, spawn, within};
 
 fn expect_ids(response: &HttpResponse) {
     let request_id = response.header("x-amzn-requestid").unwrap();

@@ -9,7 +9,7 @@ use serde_json::json;
 use tidegate::redis_client::{Value, read};
 
 use crate::nodes::groups::{Caller, reached, room};
-use tidegate_testing::{Mode, Nodes, Plan, RedisServer, Visitor, eventually};
+use tidegate_testing::{Mode, Nodes, Plan, RedisServer, Visitor, eventually, pass};
 
 /// Which node has how many members of a group, as Redis says.
 async fn holders(redis: &RedisServer, key: &'static str) -> BTreeMap<String, usize> {
@@ -147,6 +147,8 @@ async fn a_node_that_is_cut_from_redis_is_asked_for_what_joins_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_joined_is_reached_from_any_node_whatever_redis_does() {
     const TROUBLES: usize = 9;
+    const HANGS_FOR: Duration = Duration::from_millis(1300);
+    const CALM: Duration = Duration::from_millis(700);
     let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(10), ..Plan::default() }).await;
     let caller = Caller::new();
     let mut visitors = Vec::new();
@@ -161,12 +163,12 @@ async fn whoever_has_joined_is_reached_from_any_node_whatever_redis_does() {
                 0 => _ = nodes.redis.run(&["FLUSHALL", "SYNC"]).await,
                 1 => {
                     nodes.redis.signal("STOP");
-                    tokio::time::sleep(Duration::from_millis(1300)).await;
+                    pass(HANGS_FOR).await;
                     nodes.redis.signal("CONT");
                 }
                 _ => _ = nodes.redis.run(&["CLIENT", "KILL", "TYPE", "normal"]).await,
             }
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            pass(CALM).await;
         }
         over.store(true, Ordering::Relaxed);
     };

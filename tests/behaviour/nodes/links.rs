@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use http::Method;
-use tokio::time::sleep;
 
-use tidegate_testing::{Crowd, Mode, Nodes, Plan, Visitor, eventually};
+use tidegate_testing::{Crowd, Mode, Nodes, Plan, Visitor, eventually, pass};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn across_a_cut_between_all_nodes_pushes_are_503_and_all_else_goes_on() {
@@ -43,15 +42,17 @@ async fn across_a_cut_between_all_nodes_pushes_are_503_and_all_else_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stops_for_less_than_its_lease_holds_up_its_own_clients_alone() {
-    // It stops for 2 s, and is given up no sooner than 2/3 of this after its last heartbeat.
-    let mut nodes = Nodes::start(Plan { lease: Duration::from_secs(6), ..Plan::default() }).await;
+    const STOPS_FOR: Duration = Duration::from_secs(2);
+    // It is given up no sooner than 2/3 of this after its last heartbeat.
+    const LEASE: Duration = Duration::from_secs(6);
+    let mut nodes = Nodes::start(Plan { lease: LEASE, ..Plan::default() }).await;
     let crowd = Crowd::gather(60, 0, &nodes.ledger, &nodes.entrances).await;
     let [hangs, here, there] = &nodes.all[..] else { panic!() };
     let frozen = Visitor::enter(hangs.public(), "frozen", &nodes.ledger).await;
     let mut lively = Visitor::enter(there.public(), "lively", &nodes.ledger).await;
     hangs.signal("STOP");
     let wakes = async {
-        sleep(Duration::from_secs(2)).await;
+        pass(STOPS_FOR).await;
         hangs.signal("CONT");
     };
     let held = nodes.ledger.call(here.internal(), Method::POST, &frozen.id, "held");

@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::chaos::clients::{Clients, pass, told};
-use tidegate_testing::{EventType, Mode, Node, Nodes, Plan, eventually};
+use crate::chaos::clients::{Clients, told};
+use tidegate_testing::{EventType, Mode, Node, Nodes, Plan, eventually, pass};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_is_away_for_a_minute_while_hundreds_leave_and_a_node_is_killed() {
+    // Together the minute.
+    const BEFORE_THE_DEATH: Duration = Duration::from_secs(10);
+    const AFTER_THE_DEATH: Duration = Duration::from_secs(50);
     let mut nodes =
         Nodes::start(Plan { lease: Duration::from_secs(5), backend_proxied: true, ..Plan::default() }).await;
     let mut clients = Vec::new();
@@ -21,10 +24,10 @@ async fn the_backend_is_away_for_a_minute_while_hundreds_leave_and_a_node_is_kil
     // Some of each node leave; then a node dies with clients that are open and with events that wait.
     let stay = clients.split_off(1);
     drop(clients);
-    pass(Duration::from_secs(10)).await;
+    pass(BEFORE_THE_DEATH).await;
     nodes.all[0].kill().await;
     drop(stay);
-    pass(Duration::from_secs(50)).await;
+    pass(AFTER_THE_DEATH).await;
     assert_eq!(nodes.ledger.count(EventType::Disconnect), 0, "it is away");
     // Few were asked meanwhile: one event alone after each pause, and not all of them at once.
     for (node, before) in nodes.all[1..].iter().zip(before) {

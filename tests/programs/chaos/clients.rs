@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -72,9 +72,4 @@ pub(crate) async fn all_told(ledger: &Ledger, ids: &HashSet<String>) -> Instant 
 pub(crate) fn told(ledger: &Ledger) -> HashSet<String> {
     let calls = ledger.calls().into_iter();
     calls.filter(|call| call.event_type == EventType::Disconnect).map(|call| call.connection_id).collect()
-}
-
-/// Lets time pass in which something must not happen.
-pub(crate) async fn pass(time: Duration) {
-    tokio::time::sleep(time).await;
 }

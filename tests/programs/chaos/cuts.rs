@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::chaos::clients::{Clients, all_told, pass, told};
-use tidegate_testing::{Crowd, EventType, Mode, Nodes, Plan, eventually};
+use crate::chaos::clients::{Clients, all_told, told};
+use tidegate_testing::{Crowd, EventType, Mode, Nodes, Plan, eventually, pass};
 
 /// Long enough that a busy machine holds nobody up for most of it.
 const LEASE: Duration = Duration::from_secs(12);
+
+/// A node that could not renew its lease would be given up by then.
+const TWO_LEASES: Duration = Duration::from_secs(24);
 
 async fn start(nodes: usize) -> Nodes {
     Nodes::start(Plan { nodes, lease: LEASE, proxied: true, ..Plan::default() }).await
@@ -30,7 +33,7 @@ async fn a_node_cut_from_redis_alone_keeps_its_clients_through_a_peer() {
         let before = crowd.staying(&nodes.ledger);
         set(&nodes, &[(0, mode)], Mode::Pass);
         nodes.all[0].readyz(200, "degraded").await;
-        pass(LEASE * 2).await;
+        pass(TWO_LEASES).await;
         nodes.ledger.more_messages(60).await;
         assert_eq!(nodes.ledger.count(EventType::Disconnect), 0);
         set(&nodes, &[(0, Mode::Pass)], Mode::Pass);
@@ -49,7 +52,7 @@ async fn nodes_cut_from_their_peers_alone_keep_their_clients() {
     let crowd = Crowd::gather(30, 0, &nodes.ledger, &nodes.entrances).await;
     let before = crowd.staying(&nodes.ledger);
     set(&nodes, &[], Mode::Vanish);
-    pass(LEASE * 2).await;
+    pass(TWO_LEASES).await;
     nodes.ledger.more_messages(30).await;
     assert_eq!(nodes.ledger.count(EventType::Disconnect), 0);
     set(&nodes, &[], Mode::Pass);
