@@ -1,14 +1,13 @@
 //! The backends in `examples/` and in `README.md` behind the real gateway, with the configuration that stands beside them.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
-use tidegate_testing::{LIMIT, Process, Tidegate};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{interval, timeout};
+use tidegate_testing::{LIMIT, Process, Tidegate, eventually, free_port};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -102,26 +101,14 @@ fn readme_block(language: &str) -> &'static str {
     rest.split_once("```").expect("the block ends").0
 }
 
-/// A port of 127.0.0.1 that nobody has at the moment.
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("it is bound").port()
-}
-
 async fn until_somebody_listens(port: u16) {
-    let mut attempts = interval(Duration::from_millis(20));
-    let wait = async {
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            attempts.tick().await;
-        }
-    };
-    timeout(LIMIT, wait).await.expect("the backend listens");
+    eventually("the backend listens", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
 }
 
 #[tokio::test]
 async fn the_backend_of_the_readme_answers() {
     let folder = TempDir::new().expect("a directory");
-    let port = free_port().await;
+    let port = free_port();
     let (script, config) = (folder.path().join("backend.py"), folder.path().join("my.yaml"));
     std::fs::write(&script, readme_block("python").replace("9000", &port.to_string())).expect("it can be written");
     let text = readme_block("yaml").replace("9000", &port.to_string()).replace("127.0.0.1:8080", "127.0.0.1:0");

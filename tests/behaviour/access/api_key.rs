@@ -1,5 +1,4 @@
 use serde_json::json;
-
 use tidegate_testing::{Reply, TestBackend, TestGateway, connect, raw, refused};
 
 fn yaml(backend: &str, plan: &str) -> String {

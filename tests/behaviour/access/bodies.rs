@@ -9,10 +9,9 @@ use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest
 use aws_sigv4::sign::v4::SigningParams;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tidegate_testing::{TestBackend, TestGateway, connect, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-use tidegate_testing::{TestBackend, TestGateway, connect, eventually};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const WRONG: &str = "another secret";

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use fantoccini::Locator;
 use serde_json::json;
+use tidegate_testing::{Browser, Issuer, Key, Reply, TestBackend, TestGateway, connect, eventually, raw};
 
 use crate::access::jwt::yaml;
-use tidegate_testing::{Browser, Issuer, Key, Reply, TestBackend, TestGateway, connect, eventually, raw};
 
 /// Connects to what its own URL says, sends a message, and shows what comes.
 const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>page</title><ol id="log"></ol><script>

@@ -1,7 +1,6 @@
 use serde_json::json;
 use tidegate::app::Gateway;
 use tidegate::config::{self, ACCESS_YAML};
-
 use tidegate_testing::{Issuer, Key, Reply, TestBackend, connect, refused};
 
 #[tokio::test]

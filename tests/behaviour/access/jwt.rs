@@ -1,6 +1,5 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-
 use tidegate_testing::{Issuer, Key, Reply, TestBackend, TestGateway, connect, raw, refused};
 
 pub(crate) fn yaml(issuer: &str, backend: &str, source: &str, more: &str) -> String {

@@ -10,11 +10,10 @@ use tidegate::id::NodeId;
 use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read};
 use tidegate::registry::{Attachment, RedisReplica, ReplicaSettings, WhenUnavailable};
 use tidegate::telemetry::Metrics;
+use tidegate_testing::{RedisServer, TestBackend, TestClient, Tidegate, connect, eventually, raw, refused};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-
-use tidegate_testing::{RedisServer, TestBackend, TestClient, Tidegate, connect, eventually, raw, refused};
 
 /// The store of one node, without the rest of it.
 struct Node {

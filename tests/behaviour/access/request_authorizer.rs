@@ -1,5 +1,4 @@
 use serde_json::{Value, json};
-
 use tidegate_testing::{Reply, TestBackend, TestGateway, connect, refused};
 
 fn yaml(authorizer: &str, backend: &str, more: &str) -> String {

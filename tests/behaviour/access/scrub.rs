@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
-
 use tidegate_testing::{Issuer, Key, Reply, TestBackend, connect, eventually, raw, refused};
+use tokio::process::{Child, Command};
 
 /// Each stands for a secret of its own, by the place that it is put into.
 const SECRETS: [&str; 14] = [

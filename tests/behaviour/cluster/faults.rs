@@ -2,11 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
+use tidegate_testing::{Authority, LEASE, Mode, TestCluster, TestProxy, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-
-use tidegate_testing::{Authority, LEASE, Mode, TestCluster, TestProxy, eventually};
 
 const UNREACHABLE: (u16, &str, bool) = (503, "ServiceUnavailableException", true);
 const UNKNOWN: (u16, &str, bool) = (424, "DeliveryUnknownException", false);

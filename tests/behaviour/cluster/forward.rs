@@ -1,8 +1,7 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio_tungstenite::tungstenite::Message;
-
 use tidegate_testing::{TestCluster, TestNode};
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn calls_from_any_node_reach_a_connection_on_any_other() {
@@ -80,7 +79,7 @@ async fn a_client_that_reads_nothing_is_full_and_then_gone() {
     let posts = (0..3).map(async |_| {
         let (http, mut errors) = (caller.http(), Vec::<(u16, String)>::new());
         while errors.last().is_none_or(|(status, _)| *status != 410) {
-            let reply = http.post(&slow.id(), vec![b'x'; 1_000_000]).await;
+            let reply = http.post(slow.id(), vec![b'x'; 1_000_000]).await;
             errors.push((reply.status, reply.error().1.to_owned()));
         }
         errors

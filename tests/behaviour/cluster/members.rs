@@ -4,10 +4,9 @@ use std::time::Duration;
 use tidegate::cluster::link::PeerLink;
 use tidegate::cluster::{ClusterMember, NodeKey, NodeTable};
 use tidegate::id::{ConnectionId, NodeId};
+use tidegate_testing::{LEASE, TestCluster, eventually};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-
-use tidegate_testing::{LEASE, TestCluster, eventually};
 
 const UNREACHABLE: (u16, &str, bool) = (503, "ServiceUnavailableException", true);
 const GONE: (u16, &str, bool) = (410, "GoneException", false);

@@ -1,7 +1,6 @@
 //! The policy of the node that is called, and the stage that only the owner of a connection knows.
 
 use serde_json::{Value, json};
-
 use tidegate_testing::{KEY_SECRET, TestCluster, TestNode, http, signed};
 
 /// A signed call below a stage of `chat`, on the internal listener: its status and its answer.

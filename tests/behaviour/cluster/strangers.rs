@@ -4,29 +4,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate::tls::PeerTlsSettings;
+use tidegate_testing::{Authority, SECRET, TestCluster, TestNode, connect_from, eventually};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use tidegate_testing::{Authority, SECRET, TestCluster, TestNode, eventually};
-
 /// The lease: strangers may take so long for a handshake as any.
 const LEASE: Duration = Duration::from_secs(30);
-
-async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from((from, 0))).unwrap();
-    socket.connect(to).await.unwrap()
-}
 
 /// Opens about 450 connections a second until `stop`, from the address of the nodes and from another, and says nothing.
 async fn flood(to: SocketAddr, stop: CancellationToken) {
     let (mut ticks, mut strangers) = (interval(Duration::from_millis(20)), Vec::new());
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         for number in 0..9 {
-            let from = if number % 3 == 0 { [127, 0, 0, 1] } else { [127, 0, 0, 2] };
-            strangers.push(connect(from, to).await);
+            let from = if number % 3 == 0 { "127.0.0.1" } else { "127.0.0.2" };
+            strangers.push(connect_from(from, to).await.unwrap());
         }
     }
 }
@@ -74,7 +66,7 @@ async fn whoever_says_nothing_is_cut_off_long_before_the_lease_is_over() {
     let (cluster, authority) = (TestCluster::start_apart(0).await, Authority::new("nodes"));
     for tls in [None, Some(authority.issue_to_node("a", "127.0.0.1"))] {
         let node = cluster.start_node_as(SECRET, tls, LEASE).await;
-        let mut silent = connect([127, 0, 0, 2], node.gateway.peer_address().unwrap()).await;
+        let mut silent = connect_from("127.0.0.2", node.gateway.peer_address().unwrap()).await.unwrap();
         // 1.5 s, on a machine that may be busy.
         let mut answer = Vec::new();
         let end = timeout(Duration::from_secs(4), silent.read_to_end(&mut answer)).await;

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tidegate::app::Gateway;
 use tidegate::config;
-
 use tidegate_testing::{RawClient, Settings, TestBackend, handshake, http};
 
 /// A client that connects to `address` and says that it is for `host`.

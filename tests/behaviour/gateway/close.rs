@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::Message;
-
 use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, frame, spawn, within};
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn the_clients_own_code_and_reason_are_echoed_and_reported() {

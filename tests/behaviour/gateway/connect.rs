@@ -1,7 +1,6 @@
 //! What becomes of a client's handshake, by the answer of its `$connect`.
 
 use serde_json::json;
-
 use tidegate_testing::{Gate, HttpResponse, RawClient, Reply, Settings, TestBackend, handshake, http};
 
 /// The answer that the gateway makes for a client that it refuses.

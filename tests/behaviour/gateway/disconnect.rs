@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-
 use tidegate_testing::{Call, Gate, Reply, Settings, TestBackend, TestGateway, eventually};
 
 /// All attempts have one id and are counted from 1.
@@ -194,7 +193,7 @@ async fn a_backend_that_is_away_keeps_no_other_backend_waiting() {
     let backend = TestBackend::start().await;
     let away = "away: { integrationType: AWS_PROXY, integrationUri: \"http://127.0.0.1:1/\"";
     let gateway = Settings::aws_proxy(&backend)
-        .integration(&format!("integrationUri: \"${{env:BACKEND}}/\" }}, {away}"))
+        .integration(format!("integrationUri: \"${{env:BACKEND}}/\" }}, {away}"))
         .routes("$connect: { target: integrations/backend }, $disconnect: { target: integrations/backend }")
         .another_api("news")
         .routes("$connect: { target: integrations/backend }, $disconnect: { target: integrations/away }")

@@ -99,7 +99,7 @@ async fn nothing_set_ten_times_the_connections_may_wait() {
 async fn a_reload_changes_how_many_may_wait() {
     let (backend, _gate) = holding().await;
     let settings =
-        |limit: u32| Settings::aws_proxy(&backend).section(&format!("limits: {{ disconnectBacklog: {limit} }}"));
+        |limit: u32| Settings::aws_proxy(&backend).section(format!("limits: {{ disconnectBacklog: {limit} }}"));
     let mut gateway = settings(2).start().await;
     come_and_go(&gateway, &backend, 2).await;
     waiting(&gateway, 2).await;

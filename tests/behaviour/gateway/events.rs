@@ -1,9 +1,8 @@
 //! What `AWS_PROXY` backends receive.
 
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
-
 use tidegate_testing::{Call, RawClient, Settings, TestBackend, handshake, http};
+use tokio_tungstenite::tungstenite::Message;
 
 fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();

@@ -1,9 +1,8 @@
 //! Requests over HTTP/2 that a backend has not processed, or may have.
 
+use tidegate_testing::{Impostor, Relay, Reply, Settings, TestBackend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-use tidegate_testing::{Impostor, Relay, Reply, Settings, TestBackend};
 
 const TWO_WAY: &str = "$default: { target: integrations/backend, routeResponseSelectionExpression: $default }";
 

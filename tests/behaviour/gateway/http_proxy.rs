@@ -1,8 +1,7 @@
 //! What `HTTP_PROXY` backends receive, and what becomes of their answers.
 
-use tokio_tungstenite::tungstenite::Message;
-
 use tidegate_testing::{RawClient, Reply, Settings, TestBackend, frame, handshake};
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn a_plain_http_backend_gets_the_clients_handshake_its_messages_and_its_end() {
@@ -104,7 +103,7 @@ async fn request_parameters_are_mapped_from_every_source() {
     let parameters: Vec<String> =
         parameters.iter().map(|(to, from)| format!("integration.request.{to}: {from}")).collect();
     let gateway = Settings::http_proxy(&backend)
-        .integration(&format!("integrationMethod: PUT, requestParameters: {{ {} }}", parameters.join(", ")))
+        .integration(format!("integrationMethod: PUT, requestParameters: {{ {} }}", parameters.join(", ")))
         .stage("stageVariables: { table: t1 }")
         .start()
         .await;
@@ -157,7 +156,7 @@ async fn what_a_mapping_names_is_never_the_clients_whatever_becomes_of_the_value
     let parameters: Vec<String> =
         parameters.iter().map(|(to, from)| format!("integration.request.{to}: {from}")).collect();
     let gateway = Settings::http_proxy(&backend)
-        .integration(&format!(
+        .integration(format!(
             "integrationUri: \"${{env:BACKEND}}/hook?tenant=acme&${{stageVariables.more}}\", \
              requestParameters: {{ {} }}",
             parameters.join(", ")

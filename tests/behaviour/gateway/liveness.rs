@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::sleep;
-use tokio_rustls::TlsConnector;
-
 use tidegate_testing::{
     Authority, RawClient, Settings, TestBackend, TestGateway, connect_narrow, eventually, frame, handshake, spawn,
     within,
 };
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
 
 const LOST: (u64, &str) = (1006, "Connection closed abnormally");
 
@@ -120,7 +119,7 @@ async fn post_backlog(gateway: &TestGateway, id: &str) {
 async fn start_tls(settings: Settings) -> (TestGateway, TlsConnector) {
     let authority = Authority::new("test");
     let pair = authority.write_pair("chat", &authority.issue(&["chat.test"]));
-    let settings = settings.public(&format!("connectionsApi: NONE, tls: {{ certificates: [ {pair} ] }}"));
+    let settings = settings.public(format!("connectionsApi: NONE, tls: {{ certificates: [ {pair} ] }}"));
     (settings.start().await, TlsConnector::from(Arc::new(authority.client(None))))
 }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use tokio_tungstenite::tungstenite::Message;
-
 use tidegate::config;
 use tidegate_testing::{HttpResponse, RawClient, Settings, TestBackend, TestGateway, eventually, http, spawn, within};
+use tokio_tungstenite::tungstenite::Message;
 
 fn expect_ids(response: &HttpResponse) {
     let request_id = response.header("x-amzn-requestid").unwrap();

@@ -3,9 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
-
 use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, TestClient, eventually, frame};
+use tokio_tungstenite::tungstenite::Message;
 
 /// The frame for a message that failed.
 fn expect_error(frame: &Value, message: &str, connection_id: &str) {

@@ -10,9 +10,8 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tidegate::app::Gateway;
 use tidegate::http_client::HttpClient;
-use tokio::net::TcpListener;
-
 use tidegate_testing::{Gate, Relay, Reply, Settings, TestBackend, TestGateway, eventually};
+use tokio::net::TcpListener;
 
 /// Serves one connection after the other with a backlog of 5, as `python -m http.server` does, and answers each message
 /// with its own body.
@@ -210,7 +209,7 @@ async fn an_idle_connection_is_closed_when_the_integration_says() {
     let routes = "$default: { target: integrations/backend, routeResponseSelectionExpression: $default }, \
                   other: { target: integrations/other, routeResponseSelectionExpression: $default }";
     let settings = |backend_idle: &str, other_idle: &str| {
-        Settings::of(&relay.url(), "AWS_PROXY").routes(routes).integration(&format!(
+        Settings::of(&relay.url(), "AWS_PROXY").routes(routes).integration(format!(
             "integrationUri: \"{0}/\"{backend_idle} }}, other: {{ integrationType: AWS_PROXY, integrationUri: \
              \"{0}/other\"{other_idle}",
             relay.url()
@@ -246,7 +245,7 @@ async fn a_backend_that_accepts_and_says_nothing_costs_its_own_calls_alone() {
     let backend = TestBackend::start().await;
     let gateway = Settings::aws_proxy(&backend)
         .timeout_millis(300)
-        .integration(&format!(
+        .integration(format!(
             "integrationUri: \"${{env:BACKEND}}/\" }}, silent: {{ integrationType: AWS_PROXY, timeoutInMillis: 300, \
              integrationUri: \"http://{}/\"",
             silent.local_addr().unwrap()

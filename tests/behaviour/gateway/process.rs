@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use tempfile::TempDir;
-
 use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, eventually, http, run_tidegate, spawn};
 
 /// The configuration of some settings as a file.
@@ -65,8 +64,8 @@ async fn a_file_that_is_being_written_when_sighup_comes_changes_nothing() {
     let secret = file("secret", "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xk\n");
     let key = file("key", "open sesame\n");
     let settings = Settings::aws_proxy(&backend)
-        .integration(&format!("signing: {{ secrets: [ \"${{file:{secret}}}\" ] }}"))
-        .section(&format!("apiKeys: {{ mobile: {{ value: \"${{file:{key}}}\" }} }}"));
+        .integration(format!("signing: {{ secrets: [ \"${{file:{secret}}}\" ] }}"))
+        .section(format!("apiKeys: {{ mobile: {{ value: \"${{file:{key}}}\" }} }}"));
     let path = write(&folder, &settings);
     let mut process = serve(&path);
     let (public, internal) = process.addresses().await;

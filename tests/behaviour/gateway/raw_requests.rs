@@ -1,9 +1,8 @@
 //! Requests as bytes: each is refused, or read in the one way in which it can be read. Whoever stands before the gateway
 //! and reads otherwise would let one request hide in another.
 
-use tokio::io::AsyncWriteExt as _;
-
 use tidegate_testing::{RawClient, Settings, TestBackend, TestClient, TestGateway};
+use tokio::io::AsyncWriteExt as _;
 
 /// A post in chunks, from the headers on.
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";

@@ -4,7 +4,6 @@ use aws_sdk_apigatewaymanagement::Client;
 use aws_sdk_apigatewaymanagement::config::retry::RetryConfig;
 use aws_sdk_apigatewaymanagement::config::{Config, Credentials, Region};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
-
 use tidegate_testing::{Settings, TestBackend};
 
 fn client(endpoint: &str) -> Client {

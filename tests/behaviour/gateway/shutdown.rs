@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, handshake, http, spawn, within};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn a_drain_tells_clients_and_backends_and_then_ends() {
@@ -103,8 +102,7 @@ async fn a_drain_ends_with_its_grace_period_and_at_once_when_told() {
     for hurry in [false, true] {
         let backend = TestBackend::start().await;
         let grace = if hurry { 60_000 } else { 1000 };
-        let gateway =
-            Settings::aws_proxy(&backend).section(&format!("drain: {{ graceMillis: {grace} }}")).start().await;
+        let gateway = Settings::aws_proxy(&backend).section(format!("drain: {{ graceMillis: {grace} }}")).start().await;
         backend.answer("DISCONNECT", Reply::hang());
         let (mut client, _) = gateway.client(&backend).await;
         let start = tokio::time::Instant::now();

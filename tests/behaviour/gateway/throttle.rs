@@ -1,7 +1,6 @@
 //! Rate bounds of stages and routes.
 
 use serde_json::Value;
-
 use tidegate_testing::{Settings, TestBackend};
 
 #[tokio::test]

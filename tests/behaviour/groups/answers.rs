@@ -1,9 +1,9 @@
 //! What a backend does in its answer to an event, without a call.
 
 use serde_json::{Value, json};
+use tidegate_testing::{Reply, Settings, TestBackend, eventually, http};
 
 use crate::groups::room::{Room, delivered};
-use tidegate_testing::{Reply, Settings, TestBackend, eventually, http};
 
 fn tidegate(actions: &Value) -> Reply {
     Reply::json(&json!({ "statusCode": 200, "tidegate": actions }))

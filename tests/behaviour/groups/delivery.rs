@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidegate_testing::{RawClient, eventually, within};
 use tokio::time::Instant;
 
 use crate::groups::room::{Room, delivered};
-use tidegate_testing::{RawClient, eventually, within};
 
 #[tokio::test]
 async fn posts_on_one_http_connection_reach_every_member_in_their_order() {

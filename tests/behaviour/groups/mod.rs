@@ -7,7 +7,7 @@ mod room;
 mod answers;
 mod broadcast;
 mod delivery;
-mod groups;
+mod membership;
 mod openapi;
 mod permissions;
 mod rubbish;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tidegate::data_plane::management::OPERATIONS;
-
-use crate::groups::groups::NOBODY;
-use crate::groups::room::Room;
 use tidegate_testing::http;
+
+use crate::groups::membership::NOBODY;
+use crate::groups::room::Room;
 
 async fn description(room: &Room) -> Value {
     let response = http(room.gateway.internal(), "GET", "/openapi.json", &[], b"").await;

@@ -1,15 +1,15 @@
 //! Who may do what under `AWS_IAM`: policies name groups and users as they are.
 
 use serde_json::json;
-
-use crate::groups::groups::NOBODY;
-use crate::groups::room::Room;
 use tidegate_testing::{HttpResponse, Settings, http, signed};
+
+use crate::groups::membership::NOBODY;
+use crate::groups::room::Room;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
 fn settings(settings: Settings) -> Settings {
-    settings.public("connectionsApi: AWS_IAM").section(&format!(
+    settings.public("connectionsApi: AWS_IAM").section(format!(
         "credentials:
   all: {{ accessKeyId: AKIDALL, secretAccessKey: {SECRET} }}
   rooms:

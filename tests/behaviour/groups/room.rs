@@ -1,7 +1,6 @@
 //! What the tests of this folder do again and again: clients with their ids, and calls below a stage.
 
 use serde_json::{Value, json};
-
 use tidegate_testing::{HttpResponse, Settings, TestBackend, TestClient, TestGateway, http};
 
 /// A gateway, its backend, and clients with their ids.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::groups::groups::NOBODY;
+use crate::groups::membership::NOBODY;
 use crate::groups::room::{Room, delivered};
 
 #[tokio::test]

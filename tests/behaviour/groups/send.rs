@@ -1,10 +1,10 @@
 //! Many targets, and many messages, in one call.
 
 use serde_json::{Value, json};
-
-use crate::groups::groups::NOBODY;
-use crate::groups::room::Room;
 use tidegate_testing::{HttpResponse, Reply};
+
+use crate::groups::membership::NOBODY;
+use crate::groups::room::Room;
 
 fn lines(response: &HttpResponse) -> Vec<Value> {
     response.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

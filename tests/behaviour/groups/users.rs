@@ -1,9 +1,9 @@
 //! Who is on a connection: by its authorizer, by its token, by its backend's word.
 
 use serde_json::json;
+use tidegate_testing::{Reply, eventually};
 
 use crate::groups::room::{Room, delivered};
-use tidegate_testing::{Reply, eventually};
 
 fn named(user: &str) -> Reply {
     Reply::json(&json!({ "statusCode": 200, "tidegate": { "user": user } }))
@@ -88,7 +88,7 @@ async fn an_authorizer_says_who_it_is() {
     let url = authorizer.url();
     let room = Room::with(|settings| {
         settings
-            .api(&format!(
+            .api(format!(
                 "authorizers: {{ gate: {{ authorizerType: REQUEST, authorizerUri: '{url}/', \
                  identitySource: [ route.request.querystring.token ] }} }}"
             ))

@@ -1,7 +1,6 @@
 //! The load balancer of deploy/compose.yaml, as it is configured there, before real nodes.
 
 use http::Method;
-
 use tidegate_testing::{Crowd, Entrance, Entrances, Nodes, Plan, Process, eventually, free_port};
 
 /// The configuration with real addresses in place of Docker's names.

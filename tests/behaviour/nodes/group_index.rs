@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 use tidegate::redis_client::{Value, read};
+use tidegate_testing::{Mode, Nodes, Plan, RedisServer, Visitor, eventually, pass};
 
 use crate::nodes::groups::{Caller, reached, room};
-use tidegate_testing::{Mode, Nodes, Plan, RedisServer, Visitor, eventually, pass};
 
 /// Which node has how many members of a group, as Redis says.
 async fn holders(redis: &RedisServer, key: &'static str) -> BTreeMap<String, usize> {

@@ -12,7 +12,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-
 use tidegate_testing::{Mode, Node, Nodes, Plan, Visitor, eventually};
 
 /// Calls of a backend, each to the node that a test chooses.

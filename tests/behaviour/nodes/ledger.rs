@@ -8,7 +8,6 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-
 use tidegate_testing::{Answer, Entrances, EventType, Ledger};
 
 /// Tells a ledger events `TYPE CONNECTION EVENT ATTEMPT`; what it finds wrong, if `living` live.

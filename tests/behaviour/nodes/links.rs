@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::Method;
-
 use tidegate_testing::{Crowd, Mode, Nodes, Plan, Visitor, eventually, pass};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,6 @@ use http::Method;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-
 use tidegate_testing::{Nodes, Plan, Visitor};
 
 /// Paths that SDKs and people make of one connection.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tidegate::redis_client::{self, RedisCommand, RedisConnection, read};
-
-use crate::nodes::groups::{Caller, reached, room};
 use tidegate_testing::{
     EventType, Nodes, Plan, Process, RedisServer, Tidegate, Visitor, eventually, run, tidegate_path,
 };
+
+use crate::nodes::groups::{Caller, reached, room};
 
 /// The rights of a user as `redis-server` takes them, on the keys of the tests.
 type Rights = &'static [&'static str];

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde_json::Value;
-
 use tidegate_testing::{Process, Reply, Settings, TestBackend, eventually, http};
 
 /// The variables that every line of an event has a value for, and some that only some have.

@@ -9,14 +9,14 @@ use serde_json::json;
 use tidegate::id::NodeId;
 use tidegate::redis_client::{Keys, RedisCommand};
 use tidegate::telemetry::Metrics;
+use tidegate_testing::{
+    Gate, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, http,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::observe::cluster::TwoNodes;
 use crate::observe::collector::Collector;
-use tidegate_testing::{
-    Gate, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, http,
-};
 
 /// Metrics of the process itself and of its version, which are there without a cause.
 const WITHOUT_CAUSE: [&str; 8] = [
@@ -230,7 +230,7 @@ async fn who_enters(moved: &mut Moved) {
 async fn telemetry_itself(moved: &mut Moved) {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
     let full = "accessLogSettings: { destination: /dev/full, format: '$context.requestId' }";
-    let gateway = Settings::aws_proxy(&backend).stage(full).section(&collector.section("")).start().await;
+    let gateway = Settings::aws_proxy(&backend).stage(full).section(collector.section("")).start().await;
     let before = values(&gateway).await;
     let _client = gateway.connect("/prod").await;
     let names = ["tidegate_access_log_lines_lost_total", "tidegate_trace_spans_exported_total"];

@@ -2,7 +2,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-
 use tidegate_testing::{TestBackend, eventually};
 
 /// A collector of traces: takes OTLP over HTTP.

@@ -1,7 +1,6 @@
 //! Why was it not called? Everybody who may is told.
 
 use serde_json::Value;
-
 use tidegate_testing::{Reply, Settings, TestBackend, run_tidegate};
 
 #[tokio::test]

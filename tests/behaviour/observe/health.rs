@@ -1,7 +1,6 @@
 //! Health, version, state, and what is logged, on the internal listener.
 
 use serde_json::json;
-
 use tidegate_testing::{Process, Settings, TestBackend, http};
 
 #[tokio::test]

@@ -10,14 +10,13 @@ use std::process::Stdio;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::telemetry::logging::{self, LastLines, LogFormat};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::time::{Duration, Instant};
-
 use tidegate_testing::{
     Process, RawClient, Reply, Settings, TestBackend, TestClient, Tidegate, eventually, handshake, http, tidegate,
     within,
 };
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{Duration, Instant};
 
 /// Lines of one kind that are written in a second.
 const BUDGET: usize = 50;
@@ -33,7 +32,7 @@ fn settings(backend: &TestBackend) -> Settings {
     backend.answer_with(|_| Reply::body("pong"));
     Settings::aws_proxy(backend)
         .public("connectionsApi: AWS_IAM, allowedHosts: [ 127.0.0.1 ]")
-        .section(&format!("drain: {{ graceMillis: {} }}", GRACE.as_millis()))
+        .section(format!("drain: {{ graceMillis: {} }}", GRACE.as_millis()))
 }
 
 fn write(folder: &TempDir, settings: &Settings) -> PathBuf {

@@ -1,7 +1,8 @@
 //! Every metric is moved by its cause.
 
-use crate::observe::programs::promtool;
 use tidegate_testing::{RawClient, Reply, Settings, TestBackend, TestGateway, eventually, http};
+
+use crate::observe::programs::promtool;
 
 async fn page(gateway: &TestGateway) -> String {
     http(gateway.internal(), "GET", "/metrics", &[], b"").await.text().to_owned()

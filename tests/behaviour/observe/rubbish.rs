@@ -1,9 +1,8 @@
 //! Whatever clients send, the number of series stays as it is.
 
+use tidegate_testing::{Settings, TestBackend, TestGateway, http, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-use tidegate_testing::{Settings, TestBackend, TestGateway, http, within};
 
 /// Distinct names of each kind.
 const COUNT: usize = 10_000;

@@ -1,9 +1,9 @@
 //! A secret that a client or a backend puts anywhere is in no output of the gateway.
 
 use serde_json::json;
+use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, eventually, http};
 
 use crate::observe::collector::Collector;
-use tidegate_testing::{Process, Reply, Settings, TestBackend, TestClient, eventually, http};
 
 const SECRET: &str = "s3cr3t-do-not-print";
 
@@ -22,7 +22,7 @@ async fn a_secret_is_in_no_log_metric_or_trace() {
          defaultRouteSettings: {{ loggingLevel: INFO, dataTraceEnabled: true, detailedMetricsEnabled: true }}",
         log.display()
     );
-    let settings = Settings::aws_proxy(&backend).stage(&stage).section("explain: true").section(&collector.section(""));
+    let settings = Settings::aws_proxy(&backend).stage(&stage).section("explain: true").section(collector.section(""));
     std::fs::write(&file, settings.text()).unwrap();
     let mut process = Process::tidegate(&["serve", "--config", file.to_str().unwrap()], &[]);
     let (public, internal) = process.addresses().await;

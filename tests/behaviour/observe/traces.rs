@@ -4,17 +4,17 @@ use std::time::Instant;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
+use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, http, signed};
 
 use crate::observe::cluster::TwoNodes;
 use crate::observe::collector::{Collector, attribute, hex};
-use tidegate_testing::{Gate, RawClient, Reply, Settings, TestBackend, eventually, http, signed};
 
 const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test]
 async fn a_trace_runs_from_the_message_over_the_backend_to_the_post() {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
-    let gateway = Settings::aws_proxy(&backend).section(&collector.section("")).start().await;
+    let gateway = Settings::aws_proxy(&backend).section(collector.section("")).start().await;
     let mut client = gateway.connect("/prod").await;
     let id = backend.next("CONNECT").await.connection_id().to_owned();
     client.send(r#"{"action":"tell"}"#).await;
@@ -50,7 +50,7 @@ async fn a_trace_runs_from_the_message_over_the_backend_to_the_post() {
 #[tokio::test]
 async fn a_clients_own_trace_goes_on() {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
-    let gateway = Settings::aws_proxy(&backend).section(&collector.section("")).start().await;
+    let gateway = Settings::aws_proxy(&backend).section(collector.section("")).start().await;
     let _w3c = gateway.connect_with("/prod", &[("traceparent", CLIENTS_TRACE)]).await;
     let connect = collector.span("the connect", |span| span.name == "$connect").await;
     assert_eq!(hex(&connect.trace_id), "0af7651916cd43dd8448eb211c80319c");
@@ -115,7 +115,7 @@ async fn a_collector_that_hangs_or_is_not_there_delays_no_message_and_its_loss_i
 #[tokio::test]
 async fn a_trace_goes_on_where_a_post_is_forwarded_to_another_node() {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
-    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(&collector.section(""))).await;
+    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(collector.section(""))).await;
     let [owner, other] = &cluster.nodes;
     let (mut client, id) = owner.client(&backend).await;
     client.send(r#"{"action":"tell"}"#).await;
@@ -159,7 +159,7 @@ fn chains(trace: &[Span], name: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_trace_goes_on_on_every_node_that_a_push_to_a_group_goes_to() {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
-    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(&collector.section(""))).await;
+    let cluster = TwoNodes::start(&Settings::aws_proxy(&backend).section(collector.section(""))).await;
     let [near, far] = &cluster.nodes;
     let join = |send: &[Value]| {
         Reply::json(&json!({ "statusCode": 200, "tidegate": { "join": ["room-1"], "leave": [], "send": send } }))
@@ -224,7 +224,7 @@ async fn ask_in_traces(address: std::net::SocketAddr, count: usize) {
 #[tokio::test]
 async fn strangers_have_few_traces_made_however_many_they_want() {
     let (backend, collector) = (TestBackend::start().await, Collector::start().await);
-    let gateway = Settings::aws_proxy(&backend).section(&unsampled(&collector)).start().await;
+    let gateway = Settings::aws_proxy(&backend).section(unsampled(&collector)).start().await;
     let started = Instant::now();
     ask_in_traces(gateway.public(), 1500).await;
     let mut sampled = 0;
@@ -254,7 +254,7 @@ async fn backends_trusted_proxies_and_signed_calls_have_their_traces_made() {
         assert_eq!(all(), count, "{what}");
     };
     let public = "connectionsApi: NONE, trustedProxies: [ 127.0.0.1 ]";
-    let gateway = Settings::aws_proxy(&backend).public(public).section(&unsampled(&collector)).start().await;
+    let gateway = Settings::aws_proxy(&backend).public(public).section(unsampled(&collector)).start().await;
     ask_in_traces(gateway.public(), 60).await;
     made("those of a trusted proxy", 60).await;
     ask_in_traces(gateway.internal(), 60).await;
@@ -262,7 +262,7 @@ async fn backends_trusted_proxies_and_signed_calls_have_their_traces_made() {
 
     let keys = "credentials: { all: { accessKeyId: AKIDALL, secretAccessKey: a secret } }";
     let settings = Settings::aws_proxy(&backend).public("connectionsApi: AWS_IAM").section(keys);
-    let gateway = settings.section(&unsampled(&collector)).start().await;
+    let gateway = settings.section(unsampled(&collector)).start().await;
     let (address, target) = (gateway.public(), "/prod/@connections/AAAAAAAAAAAAAAAAAAA%3D");
     for _ in 0..60 {
         let headers = signed(("AKIDALL", "a secret"), ("GET", &address.to_string(), target), &[], b"");

@@ -1,7 +1,6 @@
 //! The whole table of AWS's `$context` variables, read back from lines of every kind of event.
 
 use serde_json::{Value, json};
-
 use tidegate_testing::{Reply, Settings, TestBackend, TestGateway, eventually};
 
 /// What a variable has to be in a line.

@@ -6,7 +6,6 @@ use tidegate::cluster::{Directory, Standing};
 use tidegate::redis_client::{RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
 use tidegate::registry::Query;
 use tidegate::session::Closing;
-
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, eventually, free_port};
 
 use crate::registry::SOON;

@@ -8,7 +8,6 @@ use rand::rngs::StdRng;
 use tidegate::registry::{Query, Registry};
 use tidegate::request_context::Connection;
 use tidegate::session::Closing;
-
 use tidegate_testing::{RedisServer, RegistryNode, connection, outbox};
 
 /// The registry under test, and how to see that it is replicated.

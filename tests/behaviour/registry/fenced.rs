@@ -2,7 +2,6 @@
 
 use tidegate::redis_client::{RedisCommand, read};
 use tidegate::registry::record::RecordState;
-
 use tidegate_testing::{RedisServer, RegistryNode, connection, eventually, outbox};
 
 /// Writes a tombstone for a node, of its own registration or of another.

@@ -7,12 +7,9 @@ use tidegate::app::Gateway;
 use tidegate::config::{self, Config};
 use tidegate::id::ConnectionId;
 use tidegate::request_context::Connection;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tidegate_testing::{RedisServer, RegistryNode, TestClient, eventually, http, sample_connection};
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
-
-use tidegate_testing::{RedisServer, RegistryNode, eventually, sample_connection};
 
 /// A route for messages, which no test sends: connecting needs no backend.
 const NOWHERE: &str = "\
@@ -32,20 +29,14 @@ fn configuration(server: &RedisServer, when_unavailable: &str) -> Config {
 }
 
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("written");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
+    let response = http(address, "GET", path, &[], b"").await;
+    (response.status, response.text().to_owned())
 }
 
 /// Connects a client; the status if it is refused.
-async fn connect(gateway: &Gateway) -> Result<impl Sized + use<>, u16> {
-    let url = format!("ws://{}/prod", gateway.public_address());
-    match tokio_tungstenite::connect_async(url).await {
-        Ok((client, _)) => Ok(client),
+async fn connect(gateway: &Gateway) -> Result<TestClient, u16> {
+    match TestClient::connect(gateway.public_address(), "/prod", &[]).await {
+        Ok(client) => Ok(client),
         Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
         Err(error) => panic!("{error}"),
     }

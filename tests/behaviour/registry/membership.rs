@@ -3,9 +3,8 @@
 use tidegate::cluster::link::PROTOCOL;
 use tidegate::cluster::{NodeKey, Standing};
 use tidegate::id::NodeId;
-use tokio::time::Instant;
-
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, eventually};
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn nodes_find_each_other_and_forget_who_has_left() {

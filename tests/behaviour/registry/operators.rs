@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use tidegate::cluster::{Directory, DirectoryError};
 use tidegate::registry::Query;
-
-use tidegate_testing::{RedisServer, RegistryNode, RegistryNodeOptions, tidegate_path};
+use tidegate_testing::{RedisServer, RegistryNode, RegistryNodeOptions, tidegate};
 
 use crate::registry::API;
 
@@ -60,8 +59,8 @@ async fn the_command_line_shows_the_same() {
     );
     std::fs::write(file.path(), text).expect("written");
     let run = |words: &'static [&'static str]| {
-        let mut command = tokio::process::Command::new(tidegate_path());
-        command.args(words).arg("--config").arg(file.path());
+        let mut command = tidegate(words);
+        command.arg("--config").arg(file.path());
         async move {
             let output = command.output().await.expect("it runs");
             assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));

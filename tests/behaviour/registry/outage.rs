@@ -5,9 +5,8 @@ use std::time::Duration;
 use tidegate::redis_client::{Keys, Password, RedisCommand, RedisConnection, read};
 use tidegate::registry::{NotRecorded, WhenUnavailable};
 use tidegate::session::Closing;
-use tokio::time::{Instant, timeout};
-
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, connection, eventually, pass};
+use tokio::time::{Instant, timeout};
 
 use crate::registry::SOON;
 

@@ -10,11 +10,10 @@ use tidegate::limits::LimitSettings;
 use tidegate::redis_client::{RedisCommand, read};
 use tidegate::registry::claims::ClaimedEvent;
 use tidegate::session::Closing;
-use tokio::time::timeout;
-
 use tidegate_testing::{
     BROWSER, REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, connection, eventually,
 };
+use tokio::time::timeout;
 
 use crate::registry::SOON;
 

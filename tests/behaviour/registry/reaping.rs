@@ -6,7 +6,6 @@ use std::time::Duration;
 use redis::FromRedisValue;
 use tidegate::id::NodeId;
 use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read, reaping, scripts};
-
 use tidegate_testing::RedisServer;
 
 const REGISTRY_LEASE: Duration = Duration::from_secs(60);

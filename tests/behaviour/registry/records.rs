@@ -10,7 +10,6 @@ use tidegate::registry::record::RecordState;
 use tidegate::registry::{Query, RegistryState};
 use tidegate::request_context::Connection;
 use tidegate::session::Closing;
-
 use tidegate_testing::{BROWSER, RedisServer, RegistryNode, connection, eventually, outbox};
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! `rediss://`: the certificate is checked against the system's roots, which `SSL_CERT_FILE` replaces.
 
 use tidegate::redis_client::{RedisConnection, RedisSettings, RedisUrl, RedisUrls};
-
-use tidegate_testing::{RedisServer, free_port, tidegate_path};
+use tidegate_testing::{RedisServer, free_port, tidegate};
 
 use crate::registry::{API, SOON};
 
@@ -41,8 +40,7 @@ async fn redis_is_reached_over_tls_if_its_certificate_is_trusted() {
     );
     std::fs::write(&file, text).expect("written");
     let nodes = |trusted: bool| {
-        let mut command = tokio::process::Command::new(tidegate_path());
-        command.args(["nodes", "--json", "--config", &file]);
+        let mut command = tidegate(&["nodes", "--json", "--config", &file]);
         if trusted {
             command.env("SSL_CERT_FILE", &certificate);
         }

@@ -1,7 +1,6 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-
 use tidegate_testing::{Settings, TestBackend, TestClient, Tidegate, connect_from, raw_on};
 
 use crate::shield::handshake;

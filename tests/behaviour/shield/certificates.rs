@@ -1,5 +1,4 @@
 use rcgen::{CertificateParams, KeyPair};
-
 use tidegate_testing::{Authority, Settings, TestBackend, Tidegate, run, tidegate_path};
 
 #[tokio::test]

@@ -1,6 +1,5 @@
-use tokio::net::TcpStream;
-
 use tidegate_testing::{Settings, TestBackend, TestClient, raw};
+use tokio::net::TcpStream;
 
 use crate::shield::handshake;
 

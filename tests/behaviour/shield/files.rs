@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
+use tidegate_testing::{
+    LAST, Process, Settings, TestBackend, TestClient, eventually, raw, spawn, tidegate_path, within,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-use tidegate_testing::{LAST, Process, Settings, TestBackend, TestClient, eventually, spawn, tidegate_path, within};
 
 /// Files that the gateway may open. Of these it keeps 64 from strangers.
 const FILES: usize = 200;
@@ -39,12 +40,7 @@ fn launch(config: &Path) -> Process {
 
 /// One answer on a connection of its own; empty if there is none.
 async fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let _ = within("an answer", stream.read_to_string(&mut answer)).await;
-    answer
+    raw(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 
 /// Whether the gateway says that it has stopped accepting on a listener.

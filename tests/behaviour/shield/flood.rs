@@ -1,10 +1,9 @@
 use std::time::Duration;
 
+use tidegate_testing::{Authority, Settings, TestBackend, TestClient, connect_from, eventually, raw_on, spawn, within};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-
-use tidegate_testing::{Authority, Settings, TestBackend, TestClient, connect_from, eventually, raw_on, spawn, within};
 
 use crate::shield::handshake;
 

@@ -8,10 +8,8 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePu
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-
-use tidegate::http_client::{HttpClient, Lookup, Resolver};
-
 use tidegate::app::Gateway;
+use tidegate::http_client::{HttpClient, Lookup, Resolver};
 use tidegate_testing::{Authority, LAST, Settings, TestBackend, TestClient, TestGateway, raw, root, run, run_with};
 
 use crate::shield::handshake;

@@ -1,6 +1,7 @@
+use tidegate_testing::{
+    Process, Settings, TestBackend, TestGateway, connect_from, eventually, free_port, raw, raw_on, within,
+};
 use tokio::net::TcpStream;
-
-use tidegate_testing::{Process, Settings, TestBackend, TestGateway, connect_from, eventually, raw, raw_on, within};
 
 use crate::shield::handshake;
 
@@ -125,7 +126,6 @@ async fn behind_the_shipped_load_balancer_nothing_that_a_client_says_of_its_way_
     let backend = TestBackend::start().await.echoing();
     let public = "trustedProxies: [ 127.0.0.1 ]".to_owned();
     let gateway = Settings::aws_proxy(&backend).public(public).start().await;
-    let free_port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (clients, backends) = (free_port(), free_port());
     let file = tempfile::NamedTempFile::with_suffix(".cfg").unwrap();
     std::fs::write(file.path(), shipped_balancer(&gateway, clients, backends)).unwrap();

@@ -1,23 +1,15 @@
 //! Who is slow on purpose: each wait of a connection has its end, and a connection is idle only for as long as its last
 //! request has earned.
 
-use std::net::SocketAddr;
-
+use tidegate_testing::{
+    Authority, Reply, Settings, TestBackend, TestClient, connect_narrow, connect_tls, raw_on, within,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
-
-use tidegate_testing::{Authority, Reply, Settings, TestBackend, TestClient, connect_tls, raw_on, within};
+use tokio::net::TcpStream;
 
 use crate::shield::handshake;
 
 const IMPATIENT: &str = "limits: { slowClientTimeoutSeconds: 1, handshakeTimeoutSeconds: 2 }";
-
-/// A connection that holds little of what it is sent.
-async fn narrow(address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    within("a TCP connection", socket.connect(address)).await.unwrap()
-}
 
 /// Sends requests and reads no answer, until the gateway has closed.
 async fn never_reads<S: AsyncWrite + Unpin>(what: &str, stream: &mut S, request: &[u8]) {
@@ -47,7 +39,8 @@ async fn answers_that_nobody_takes_close_their_connection() {
     let mut bystander = TestClient::enter(public).await;
     let refused = b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let (mut a, mut b, mut c) = (narrow(public).await, narrow(internal).await, narrow(internal).await);
+    let (mut a, mut b, mut c) =
+        (connect_narrow(public).await, connect_narrow(internal).await, connect_narrow(internal).await);
     let mut d = connect_tls(guarded.public(), authority.client(None), "chat.test").await.unwrap();
     tokio::join!(
         never_reads("refusals", &mut a, refused),

@@ -1,12 +1,11 @@
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
-use tokio::io::AsyncReadExt as _;
-
 use tidegate_testing::{
     Authority, Issued, Settings, TestBackend, TestClient, TestGateway, Tidegate, connect_from, connect_tls, raw_on,
     run, run_with, within,
 };
+use tokio::io::AsyncReadExt as _;
 
 async fn start(authority: &Authority, more: &str) -> (TestGateway, TestBackend) {
     let backend = TestBackend::start().await.echoing();

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::chaos::clients::{Clients, told};
 use tidegate_testing::{EventType, Mode, Node, Nodes, Plan, eventually, pass};
+
+use crate::chaos::clients::{Clients, told};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_is_away_for_a_minute_while_hundreds_leave_and_a_node_is_killed() {

@@ -4,13 +4,12 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use tidegate_testing::{EventType, LIMIT, Ledger, eventually};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-
-use tidegate_testing::{EventType, LIMIT, Ledger, eventually};
 
 /// Upgrade requests under way at once.
 const CONNECTING_MAX: usize = 32;

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::chaos::clients::{Clients, all_told, told};
 use tidegate_testing::{Crowd, EventType, Mode, Nodes, Plan, eventually, pass};
+
+use crate::chaos::clients::{Clients, all_told, told};
 
 /// Long enough that a busy machine holds nobody up for most of it.
 const LEASE: Duration = Duration::from_secs(12);

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::chaos::clients::{Clients, all_told, told};
 use tidegate_testing::{Answer, Crowd, EventType, Nodes, Plan, eventually};
+
+use crate::chaos::clients::{Clients, all_told, told};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_2000_clients_is_killed_and_their_backend_learns_it_within_15_seconds() {

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::chaos::clients::{Clients, all_told, told};
 use tidegate_testing::{Crowd, EventType, Nodes, Plan, eventually, pass};
+
+use crate::chaos::clients::{Clients, all_told, told};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_still_for_three_leases_serves_nobody_after_it_was_given_up() {

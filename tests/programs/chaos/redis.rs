@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::chaos::clients::{Clients, all_told};
 use tidegate_testing::{Crowd, EventType, Nodes, Plan, pass};
+
+use crate::chaos::clients::{Clients, all_told};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_for_20_seconds_and_comes_back_empty_then_a_node_is_killed() {

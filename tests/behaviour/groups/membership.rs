@@ -1,9 +1,9 @@
 //! Joining, leaving, asking who is there, and sending to all of a group.
 
 use serde_json::json;
+use tidegate_testing::eventually;
 
 use crate::groups::room::{Room, delivered};
-use tidegate_testing::eventually;
 
 /// An id of this gateway's shape that nobody has.
 pub(crate) const NOBODY: &str = "AAAAAAAAAAAAAAAAAAA=";
