@@ -2,7 +2,7 @@
 //! request parameters and headers of backend calls are filled from these values.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -48,11 +48,10 @@ pub struct Connection {
     pub topics: Topics,
 }
 
+#[cfg(test)]
 impl Connection {
-    /// Returns a connection for tests: of the API `chat` and the stage `prod`, without TLS, from the loopback address,
-    /// and in no group.
-    #[doc(hidden)]
-    pub fn sample(id: ConnectionId) -> Self {
+    /// Returns a connection of the API `chat` and the stage `prod`, without TLS, from this machine, and in no group.
+    pub(crate) fn sample(id: ConnectionId) -> Self {
         Connection {
             id,
             api_id: "chat".into(),
@@ -62,7 +61,7 @@ impl Connection {
             host: "localhost".into(),
             callback_secure: false,
             secure: false,
-            source_ip: Ipv4Addr::LOCALHOST.into(),
+            source_ip: [127, 0, 0, 1].into(),
             user_agent: None,
             principal: ArcSwapOption::empty(),
             client_cert: None,

@@ -39,7 +39,7 @@ pub async fn demo(port: u16) -> Result<(), String> {
         let file = Path::new("config/demo.yaml");
         problems.iter().map(|problem| problem.in_file(file).to_string()).collect::<Vec<_>>().join("\n")
     })?;
-    let gateway = Gateway::start(config).await.map_err(|error| chain(&error).to_string())?;
+    let gateway = Gateway::builder(config).start().await.map_err(|error| chain(&error).to_string())?;
 
     let (stop_backend, tasks) = (CancellationToken::new(), TaskTracker::new());
     let websocket_url = format!("ws://{}/prod", gateway.public_address());

@@ -7,6 +7,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::builder::GatewayBuilder;
 use super::member::{self, Member, Quotas};
 use crate::authorizer::{Access, Issuers, Mechanisms};
 use crate::clock::SystemClock;
@@ -70,14 +71,6 @@ pub struct Gateway {
     peer_address: Option<SocketAddr>,
 }
 
-/// The settings and the table of nodes that make a gateway a member of a cluster.
-#[derive(Clone, Debug)]
-pub struct ClusterStart {
-    pub settings: ClusterSettings,
-    /// The table of members, which the caller keeps up to date.
-    pub membership: Arc<Membership>,
-}
-
 /// The reason why a gateway did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -98,40 +91,14 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Opens both listeners and serves. Nothing is started if anything fails.
-    ///
-    /// # Errors
-    /// Returns a [`StartError`] if the APIs cannot be compiled, if the files of TLS cannot be used, or if an address
-    /// cannot be bound.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, HttpClient::new).await
+    /// Returns a builder of a gateway with this configuration.
+    pub fn builder(config: Config) -> GatewayBuilder {
+        GatewayBuilder::new(config)
     }
 
-    /// Does the same as [`Gateway::start`], with an HTTP client for backends that the caller creates.
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Gateway::start`].
-    pub async fn start_with(
-        config: Config,
-        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
-    ) -> Result<Self, StartError> {
-        Self::start_as(config, http_client, None).await
-    }
-
-    /// Does the same as [`Gateway::start`], as one of several nodes.
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Gateway::start`], and [`StartError::Cluster`] if the settings of the cluster are
-    /// not complete.
-    pub async fn start_in_cluster(config: Config, cluster: ClusterStart) -> Result<Self, StartError> {
-        Self::start_as(config, HttpClient::new, Some(cluster)).await
-    }
-
-    async fn start_as(
-        config: Config,
-        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
-        cluster: Option<ClusterStart>,
-    ) -> Result<Self, StartError> {
+    /// Opens all listeners and serves, as [`GatewayBuilder::start`] promises it.
+    pub(super) async fn start(builder: GatewayBuilder) -> Result<Self, StartError> {
+        let GatewayBuilder { config, http_client, cluster } = builder;
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
         let metrics = Metrics::new("memory");
@@ -158,7 +125,7 @@ impl Gateway {
         let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let is_replicated = registry.replica().is_some();
         let cluster_settings = match &cluster {
-            Some(start) => Some(start.settings.clone()),
+            Some(given) => Some(given.settings.clone()),
             None => is_replicated.then(|| config.cluster.clone().unwrap_or_default()),
         };
         let peer_tls = load_peer_tls(cluster_settings.as_ref(), &lifecycle)?;
@@ -178,7 +145,7 @@ impl Gateway {
         if let (Some(settings), Some(listener)) = (cluster_settings, &peers) {
             let advertise = settings.advertise.clone().unwrap_or_else(|| listener.address().to_string());
             let membership = match cluster {
-                Some(start) => start.membership,
+                Some(given) => given.membership,
                 None => {
                     let (membership, wanted) = Membership::new();
                     refreshes = Some(wanted);

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::data_plane::{DataPlane, take_over};
 use crate::id::NodeId;
 use crate::redis_client::Keys;
-use crate::registry::{GroupIndex, RedisReplica, Registry, watch_gate, writer};
+use crate::registry::{GroupIndex, RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
 use crate::telemetry::Metrics;
 
 /// This node's part in a cluster.
@@ -64,8 +64,7 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     }
     let replica = RedisReplica::new(
         Keys::new(&settings.key_prefix),
-        settings.rebuild_per_second,
-        settings.when_unavailable,
+        ReplicaSettings::new(settings.rebuild_per_second, settings.when_unavailable),
         metrics.registry(),
     );
     let lease = config.cluster.clone().unwrap_or_default().lease();

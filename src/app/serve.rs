@@ -20,7 +20,7 @@ pub async fn serve(path: PathBuf) -> Result<(), String> {
     open_files::raise_limit();
     // Signals are caught from here on, so that one during start-up is not lost.
     let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
-    let mut gateway = Gateway::start(loaded.config).await.map_err(|error| chain(&error).to_string())?;
+    let mut gateway = Gateway::builder(loaded.config).start().await.map_err(|error| chain(&error).to_string())?;
     while let Received::Reload = signals.next().await {
         gateway.reopen_logs();
         reload(&mut gateway, &path);

@@ -41,7 +41,7 @@ pub use claims::Claims;
 pub use entry::{EndedConnection, OpenConnection};
 pub use group_index::{GroupIndex, MemberNodes};
 pub use listing::{ConnectionView, Page, Query};
-pub use redis_replica::{Attachment, RedisReplica};
+pub use redis_replica::{Attachment, RedisReplica, ReplicaSettings};
 pub use serving_gate::ServingGate;
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;

@@ -41,8 +41,6 @@ const CLEARS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct ReaperSettings {
     pub times: Times,
-    /// Largest number of records held, see [`HELD_MAX`]. Smaller in tests.
-    pub held_max: usize,
     /// Time for which unreadable records are kept. Shorter in tests.
     pub unreadable_kept: Duration,
     /// Time between two checks of the unreadable records. Shorter in tests.
@@ -53,7 +51,7 @@ impl ReaperSettings {
     /// Returns the settings for a cluster with these `times`.
     pub fn new(times: Times) -> Self {
         let (unreadable_kept, unreadable_look) = (unreadable::KEPT_FOR, unreadable::LOOK_INTERVAL);
-        ReaperSettings { times, held_max: HELD_MAX, unreadable_kept, unreadable_look }
+        ReaperSettings { times, unreadable_kept, unreadable_look }
     }
 }
 
@@ -211,7 +209,7 @@ impl Reaper {
 
     /// Returns the largest number of records that this node may hold now.
     fn held_max(&self) -> usize {
-        self.settings.held_max.min(self.registry.backlog().max()).max(1)
+        HELD_MAX.min(self.registry.backlog().max()).max(1)
     }
 
     /// Returns true if a living node can read more records of `dead` than this node can, because it writes the same
