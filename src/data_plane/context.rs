@@ -4,9 +4,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tracing::{info, warn};
 
-use super::DisconnectSettings;
-use super::disconnect_queue::DisconnectQueues;
-use super::retired::Retired;
+use super::disconnect::DisconnectSettings;
+use super::disconnect::queue::DisconnectQueues;
+use super::disconnect::retired::Retired;
 use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;

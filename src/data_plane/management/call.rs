@@ -7,9 +7,9 @@ use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
 use super::Operation;
-use super::push::Outcome as Reached;
 use crate::authorizer::{Grant, PolicyPath};
 use crate::clock::Timestamp;
+use crate::data_plane::delivery::fan_out::Outcome as Reached;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Resource, Stage};
@@ -94,12 +94,12 @@ impl CallRecord {
 
     /// Returns true if the call may name a connection of `stage`: the key that signed the call may make the same call
     /// there. The call's own stage is not checked, because without that right the call would not have been admitted.
-    pub(super) fn reaches(&self, stage: &str) -> bool {
+    pub(in crate::data_plane) fn reaches(&self, stage: &str) -> bool {
         *self.stage.name == *stage || self.grant.as_ref().is_none_or(|grant| self.is_granted(grant, stage))
     }
 
     /// Returns the stages whose connections the call may name, or `None` for every stage.
-    pub(super) fn stages(&self) -> Option<StageNames<Bytes>> {
+    pub(in crate::data_plane) fn stages(&self) -> Option<StageNames<Bytes>> {
         let grant = self.grant.as_ref().filter(|grant| grant.is_limited())?;
         let (mut reached, mut is_everywhere) = (Vec::new(), self.is_granted(grant, NO_STAGE));
         for stage in self.deployment.stages() {

@@ -8,11 +8,11 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, warn};
 
-use super::disconnect::report;
 use crate::apigatewayv2::LoggingLevel;
 use crate::authorizer::{Client, Denial, Received};
 use crate::data_plane::answer_actions::{act, name_user};
 use crate::data_plane::context::{labels, log_denial};
+use crate::data_plane::disconnect::attempt::report;
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
 use crate::deployment::{Deployment, Route, Stage};

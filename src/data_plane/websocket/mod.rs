@@ -1,7 +1,6 @@
-//! The flows of the client's side: connect, message, disconnect.
+//! The flows of the client's side: connect, session, message.
 
 mod connect;
-pub(super) mod disconnect;
 mod message;
 mod refresh;
 mod session_loop;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::DataPlane;
-use super::context::labels;
+use super::attempt::report_at;
 use super::retired::Told;
-use super::websocket::disconnect;
+use crate::data_plane::DataPlane;
+use crate::data_plane::context::labels;
 use crate::registry::claims::{ClaimedEvent, ClaimedEvents};
 
 /// Queues the `events` of dead nodes' connections until the process aborts.
@@ -29,5 +29,5 @@ fn queue(plane: &Arc<DataPlane>, ClaimedEvent { id, connecting }: ClaimedEvent) 
         }
         Told::By(_) | Told::Nobody | Told::Unknown => Instant::now(),
     };
-    disconnect::report_at(plane, &ended.connection, due);
+    report_at(plane, &ended.connection, due);
 }

@@ -5,12 +5,12 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, error, warn};
 
+use super::queue::{Attempt, pauses_before};
+use super::retired::{Told, Way};
 use crate::data_plane::answer_actions::act;
 use crate::data_plane::context::labels;
-use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::reasons::of_integration;
-use crate::data_plane::retired::{Told, Way};
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployment, Stage};
 use crate::error_chain::chain;
@@ -24,7 +24,7 @@ use crate::route_key::DISCONNECT;
 use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, execution_log};
 
 /// Queues the `$disconnect` of `connection` for its backend, in the queue of its integration.
-pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
+pub(in crate::data_plane) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
     report_at(plane, connection, Instant::now());
 }
 
