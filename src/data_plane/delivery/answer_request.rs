@@ -18,7 +18,7 @@ use crate::telemetry::StageLabels;
 /// returns, so messages keep the order of their requests. A separate task waits for slow members.
 pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
     let Ok(ask) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
-    plane.metrics.links().asked();
+    plane.telemetry.metrics.links().asked();
     let (ask, stages) = match ask {
         GroupRequest::Within { stages, request: ask } => (*ask, Some(stages)),
         ask => (ask, None),

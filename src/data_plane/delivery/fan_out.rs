@@ -235,8 +235,8 @@ pub(in crate::data_plane) async fn settle_here(plane: &DataPlane, labels: &Stage
     let live = plane.live();
     let deployment = live.deployments.api(&labels.api_id);
     if let Some(stage) = deployment.and_then(|deployment| deployment.stage(&labels.stage)) {
-        let meters = stage.telemetry.default.meters(&plane.metrics, labels);
-        plane.metrics.fanned_out(meters, [counts.delivered, counts.gone, counts.full, counts.pending], bytes);
+        let meters = stage.telemetry.default.meters(&plane.telemetry.metrics, labels);
+        plane.telemetry.metrics.fanned_out(meters, [counts.delivered, counts.gone, counts.full, counts.pending], bytes);
     }
     PushResult { counts, gone }
 }

@@ -22,7 +22,7 @@ const KEPT_MAX: usize = 100;
 
 /// The configuration and the route by which a `$disconnect` is sent.
 #[derive(Clone, Debug)]
-pub(in crate::data_plane) struct Way {
+pub(in crate::data_plane) struct DisconnectRoute {
     pub(in crate::data_plane) live: Arc<Live>,
     pub(in crate::data_plane) deployment: Arc<Deployment>,
     pub(in crate::data_plane) stage: Arc<Stage>,
@@ -31,9 +31,9 @@ pub(in crate::data_plane) struct Way {
 
 /// The receiver of a connection's `$disconnect`.
 #[derive(Clone, Debug)]
-pub(in crate::data_plane) enum Told {
+pub(in crate::data_plane) enum Receiver {
     /// A backend, by this route.
-    By(Way),
+    Backend(DisconnectRoute),
     /// No backend: the stage has no `$disconnect` route, and had none while the connection existed.
     Nobody,
     /// Unknown: the connection is of another node, and no configuration of this node ever had its stage.
@@ -111,16 +111,16 @@ impl Live {
 
 impl DataPlane {
     /// Returns the receiver of the `$disconnect` of `connection`.
-    pub(in crate::data_plane) fn told_of(&self, connection: &Connection) -> Told {
+    pub(in crate::data_plane) fn receiver_of(&self, connection: &Connection) -> Receiver {
         let live = self.live_owned();
         let is_known = live.stage(&connection.api_id, &connection.stage).is_some();
-        if let Some(way) = Way::of(live, connection) {
-            return Told::By(way);
+        if let Some(way) = DisconnectRoute::of(live, connection) {
+            return Receiver::Backend(way);
         }
-        match self.retired.of(connection).and_then(|live| Way::of(live, connection)) {
-            Some(way) => Told::By(way),
-            None if is_known || connection.configuration > 0 => Told::Nobody,
-            None => Told::Unknown,
+        match self.retired.of(connection).and_then(|live| DisconnectRoute::of(live, connection)) {
+            Some(way) => Receiver::Backend(way),
+            None if is_known || connection.configuration > 0 => Receiver::Nobody,
+            None => Receiver::Unknown,
         }
     }
 
@@ -136,15 +136,15 @@ impl DataPlane {
                  tidegate_disconnect_events_lost_total"
             );
         }
-        self.metrics.disconnect_lost(&stage);
+        self.telemetry.metrics.disconnect_lost(&stage);
     }
 }
 
-impl Way {
+impl DisconnectRoute {
     fn of(live: Arc<Live>, connection: &Connection) -> Option<Self> {
         let (deployment, stage) = live.stage(&connection.api_id, &connection.stage)?;
         let (deployment, stage, route) = (Arc::clone(deployment), Arc::clone(stage), stage.disconnect.clone()?);
-        Some(Way { live, deployment, stage, route })
+        Some(DisconnectRoute { live, deployment, stage, route })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::groups::PushCounts;
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
 use crate::telemetry::{
-    Callback, EventRecord, Outcome, PushOutcome, PushPath, Sender, Span, SpanKind, StageLabels, Subject,
+    Callback, EventRecord, Outcome, PushOutcome, PushPath, Scope, Sender, Span, SpanKind, StageLabels, Subject,
 };
 use crate::trace_context::TraceContext;
 
@@ -162,30 +162,21 @@ impl CallRecord {
         };
         let labels = self.labels();
         if self.reached.is_some() {
-            plane.metrics.fan_out_took(&labels, self.started.elapsed());
+            plane.telemetry.metrics.fan_out_took(&labels, self.started.elapsed());
         }
+        let telemetry = &self.stage.telemetry;
+        let scope = Scope { labels: &labels, stage: telemetry, route: &telemetry.default };
         let record = EventRecord {
-            subject: Subject::Callback(&callback),
-            outcome,
-            labels: &labels,
-            stage: &self.stage.telemetry,
-            route: &self.stage.telemetry.default,
             status: response.status().as_u16(),
             reason,
-            client_text: None,
             error: error.map(|error| error as &(dyn Error + 'static)),
-            authorizer: None,
-            integration: None,
             request_bytes: self.request_bytes,
-            response_bytes: 0,
-            data: None,
-            started: self.started,
-            trace: self.span.context(),
+            ..EventRecord::new(Subject::Callback(&callback), outcome, scope, self.started, self.span.context())
         };
         if let Some(level) = error.and_then(ConnectionsApiError::throttled) {
-            plane.metrics.throttled(&labels, level);
+            plane.telemetry.metrics.throttled(&labels, level);
         }
-        plane.telemetry.record(&plane.metrics, &record, self.span);
+        plane.telemetry.record(&record, self.span);
         response
     }
 }
