@@ -10,12 +10,12 @@
 //! client   server/listener (tls, limits) -> router -> upgrade -> data_plane/websocket/connect (authorizer, integration)
 //!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
-//!            -> disconnect (registry, disconnect_queue, integration)
+//!            -> disconnect (registry, disconnect/queue, integration)
 //! backend  server/connections_api (authorizer) -> data_plane/management/post_to_connection -> registry
 //!            -> session/outbox -> socket
-//!            of another node, by the id: forward -> cluster/link -> there: local -> registry -> session/outbox -> socket
-//!          for many: server/connections_api -> data_plane/management/push -> groups (members) -> session/outbox of each -> socket
-//!            and once to each other node: peers -> cluster/link -> there: answer_peer -> push
+//!            of another node, by the id: delivery/forward -> cluster/link -> there: answer_call -> registry -> session/outbox -> socket
+//!          for many: server/connections_api -> data_plane/delivery/fan_out -> groups (members) -> session/outbox of each -> socket
+//!            and once to each other node: ask -> cluster/link -> there: answer_request -> fan_out
 //! ```
 //!
 //! Invariants:

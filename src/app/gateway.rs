@@ -122,7 +122,7 @@ impl Gateway {
         let public = listen(settings.public.address, entrance, &lifecycle)?;
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
         let internal = listen(settings.internal.address, entrance, &lifecycle)?;
-        let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
+        let telemetry = telemetry(&config, metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let is_replicated = registry.replica().is_some();
         let cluster_settings = match &cluster {
             Some(given) => Some(given.settings.clone()),
@@ -137,7 +137,6 @@ impl Gateway {
             Arc::clone(&registry),
             IntegrationClient::new(http_client),
             Arc::new(SystemClock),
-            metrics,
             telemetry,
             lifecycle,
         );
@@ -153,7 +152,7 @@ impl Gateway {
                 }
             };
             joining = Some((settings.lease(), advertise.clone()));
-            let (node, metrics) = (plane.registry.node(), plane.metrics.links().clone());
+            let (node, metrics) = (plane.registry.node(), plane.telemetry.metrics.links().clone());
             let cluster = Cluster::new(&settings, node, advertise, peer_tls, membership, metrics);
             plane = plane.with_cluster(cluster.map_err(StartError::Cluster)?);
         }
@@ -284,7 +283,8 @@ impl Gateway {
     /// # Errors
     /// Returns the problems if the APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.mechanisms).inspect_err(|_| self.plane.metrics.reload("refused"))?;
+        let live =
+            compile(&config, &self.mechanisms).inspect_err(|_| self.plane.telemetry.metrics.reload("refused"))?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
@@ -297,14 +297,14 @@ impl Gateway {
         }
         self.mechanisms.http_client.set_egress(config.egress.clone());
         self.plane.replace(live);
-        self.plane.metrics.reload("ok");
+        self.plane.telemetry.metrics.reload("ok");
         self.config = config;
         Ok(())
     }
 
     /// Counts a configuration that could not be read.
     pub fn reload_refused(&self) {
-        self.plane.metrics.reload("refused");
+        self.plane.telemetry.metrics.reload("refused");
     }
 
     /// Opens the files of access logs anew, because a tool has moved them away.
@@ -403,19 +403,19 @@ impl Gateway {
 
 fn telemetry(
     config: &Config,
-    metrics: &Metrics,
+    metrics: Metrics,
     http_client: &HttpClient,
     lifecycle: &Lifecycle,
 ) -> Result<Telemetry, InvalidEndpoint> {
     let (tasks, clock) = (lifecycle.tasks(), Arc::new(SystemClock));
     let tracer = match ExportTarget::parse(&config.tracing)? {
         Some(target) => {
-            target.start(&config.tracing, http_client, metrics, clock, tasks, lifecycle.aborting().clone())?
+            target.start(&config.tracing, http_client, &metrics, clock, tasks, lifecycle.aborting().clone())?
         }
         None => Tracer::off(clock),
     };
-    let access_logs = AccessLogs::new(metrics, tasks.clone(), lifecycle.aborting().clone());
-    Ok(Telemetry { tracer, access_logs })
+    let access_logs = AccessLogs::new(&metrics, tasks.clone(), lifecycle.aborting().clone());
+    Ok(Telemetry { metrics, tracer, access_logs })
 }
 
 fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {

@@ -95,7 +95,7 @@ pub(super) fn start(
     let member = (Arc::clone(&membership), refreshes);
     let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(registry), Arc::clone(&replica), member);
     let settings = ReaperSettings::new(times);
-    let gauge = plane.metrics.reaping();
+    let gauge = plane.telemetry.metrics.reaping();
     let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(&replica), membership, gauge);
     lifecycle.spawn(writer::run(Arc::clone(registry), replica, stop.clone()));
     lifecycle.spawn(heartbeat.run(stop.clone()));

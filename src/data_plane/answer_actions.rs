@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::context::labels;
-use super::management::push::{begin, finish};
-use super::management::reach::Reach;
+use super::delivery::fan_out::{begin, finish};
+use super::delivery::reach::Reach;
 use super::{DataPlane, Live};
 use crate::groups::{Actions, JoinRefused, PushMessage};
 use crate::request_context::Connection;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tracing::{info, warn};
 
-use super::DisconnectSettings;
-use super::disconnect_queue::DisconnectQueues;
-use super::retired::Retired;
+use super::disconnect::DisconnectSettings;
+use super::disconnect::queue::DisconnectQueues;
+use super::disconnect::retired::Retired;
 use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -19,7 +19,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::{GroupIndex, RedisReplica, Registry};
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels, Telemetry};
+use crate::telemetry::{StageLabels, Telemetry};
 
 /// Everything that a flow may use.
 pub struct DataPlane {
@@ -31,7 +31,6 @@ pub struct DataPlane {
     pub group_index: Option<Arc<GroupIndex>>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
-    pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub lifecycle: Lifecycle,
     /// The connections and rates of each client address. They outlive reloads.
@@ -70,7 +69,6 @@ impl DataPlane {
         registry: Arc<Registry>,
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
-        metrics: Metrics,
         telemetry: Telemetry,
         lifecycle: Lifecycle,
     ) -> Self {
@@ -86,7 +84,6 @@ impl DataPlane {
             group_index: None,
             integrations,
             clock,
-            metrics,
             telemetry,
             lifecycle,
             addresses: Arc::default(),

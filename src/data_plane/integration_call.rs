@@ -64,7 +64,12 @@ pub(super) async fn call_integration(
         request_id,
         left_out,
     };
-    plane.metrics.integration(route.telemetry.meters(&plane.metrics, labels), latency, status, record.error_kind);
+    plane.telemetry.metrics.integration(
+        route.telemetry.meters(&plane.telemetry.metrics, labels),
+        latency,
+        status,
+        record.error_kind,
+    );
     if span.is_recording() {
         span.set("tidegate.integration_id", &integration.id);
         integration.origin().into_iter().for_each(|origin| span.set("server.address", origin));

@@ -121,13 +121,13 @@ pub(super) async fn answer(
             (code, JSON, line(&json!({ "status": status, "reasons": Vec::from_iter(reason) })))
         }
         (_, "/metrics") => {
-            plane.metrics.fill(fill(plane));
-            plane.metrics.lease_remaining(plane.registry.gate().open_for().unwrap_or_default());
+            plane.telemetry.metrics.fill(fill(plane));
+            plane.telemetry.metrics.lease_remaining(plane.registry.gate().open_for().unwrap_or_default());
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
             if metrics::wants_open_metrics(accept) {
-                (StatusCode::OK, metrics::OPEN_METRICS, plane.metrics.encode())
+                (StatusCode::OK, metrics::OPEN_METRICS, plane.telemetry.metrics.encode())
             } else {
-                (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.metrics.encode_prometheus())
+                (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.telemetry.metrics.encode_prometheus())
             }
         }
         (_, OPENAPI_PATH) => (StatusCode::OK, JSON, OPENAPI.replacen("{version}", env!("CARGO_PKG_VERSION"), 1)),

@@ -138,7 +138,7 @@ impl Entrance {
                 Some(Entered { peer, handshake, connection: None })
             }
             Admission::Refused => {
-                plane.metrics.throttled(&no_stage(), ThrottleLevel::Handshakes);
+                plane.telemetry.metrics.throttled(&no_stage(), ThrottleLevel::Handshakes);
                 None
             }
         }
@@ -153,7 +153,7 @@ struct TlsHandshake<'a> {
 
 impl Drop for TlsHandshake<'_> {
     fn drop(&mut self) {
-        self.plane.metrics.tls_handshake(self.outcome);
+        self.plane.telemetry.metrics.tls_handshake(self.outcome);
     }
 }
 

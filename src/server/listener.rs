@@ -126,7 +126,7 @@ impl Listener {
             Endpoint::Public { .. } => Some(ClientFiles::of_process()),
             Endpoint::Internal { .. } => None,
         };
-        let accepting = Accepting::new(endpoint.name(), plane.metrics.accept_gauge());
+        let accepting = Accepting::new(endpoint.name(), plane.telemetry.metrics.accept_gauge());
         let start = |stream, peer, file| {
             let (plane, endpoint, entrance) = (Arc::clone(&plane), Arc::clone(&endpoint), Arc::clone(&entrance));
             let tasks = plane.lifecycle.clone();

@@ -22,7 +22,7 @@ impl Listener {
             let link = Arc::clone(&links).accept(stream, peer.remote, local);
             plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
         };
-        let accepting = Accepting::new("peers", plane.metrics.accept_gauge());
+        let accepting = Accepting::new("peers", plane.telemetry.metrics.accept_gauge());
         self.accept(stop, None, accepting, start).await;
     }
 }

@@ -112,7 +112,7 @@ async fn answer(
         }
     }
     if peer.is_over {
-        plane.metrics.throttled(&no_stage(), ThrottleLevel::Address);
+        plane.telemetry.metrics.throttled(&no_stage(), ThrottleLevel::Address);
         audit::turned_away("-", "-", peer.remote.ip(), Reason::Throttled);
         return stranger(refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled));
     }
@@ -195,7 +195,7 @@ fn audit_refused(error: &RoutingError, request: &Request<Incoming>, peer: &Peer)
 /// to the log and the metrics.
 pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason) -> Response<Body> {
     let reason = error.reason(forbidden);
-    plane.telemetry.refused(&plane.metrics, reason);
+    plane.telemetry.refused(reason);
     let mut response = gateway_response::routing(error);
     if plane.live().explain {
         gateway_response::explain(&mut response, reason);

@@ -41,6 +41,45 @@ pub struct EventRecord<'a> {
     pub trace: TraceContext,
 }
 
+/// The API and stage of an event, as telemetry knows them, and its route.
+#[derive(Clone, Copy)]
+pub struct Scope<'a> {
+    pub labels: &'a StageLabels,
+    pub stage: &'a StageTelemetry,
+    pub route: &'a RouteTelemetry,
+}
+
+impl<'a> EventRecord<'a> {
+    /// Creates the record of an event that succeeded, with status 200 and without a call of anything. The event's flow
+    /// replaces what was otherwise.
+    pub fn new(
+        subject: Subject<'a>,
+        outcome: Outcome,
+        Scope { labels, stage, route }: Scope<'a>,
+        started: Instant,
+        trace: TraceContext,
+    ) -> Self {
+        EventRecord {
+            subject,
+            outcome,
+            labels,
+            stage,
+            route,
+            status: 200,
+            reason: None,
+            client_text: None,
+            error: None,
+            authorizer: None,
+            integration: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            data: None,
+            started,
+            trace,
+        }
+    }
+}
+
 /// The subject of an event.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {

@@ -25,7 +25,7 @@ pub mod logging;
 
 pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
-    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Subject,
+    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Scope, Subject,
 };
 pub use log_lines::UNBUDGETED;
 pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingMetrics, RegistryMetrics, StageLabels};

@@ -7,9 +7,9 @@ use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
 use super::Operation;
-use super::push::Outcome as Reached;
 use crate::authorizer::{Grant, PolicyPath};
 use crate::clock::Timestamp;
+use crate::data_plane::delivery::fan_out::Outcome as Reached;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Resource, Stage};
@@ -17,7 +17,7 @@ use crate::groups::PushCounts;
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
 use crate::telemetry::{
-    Callback, EventRecord, Outcome, PushOutcome, PushPath, Sender, Span, SpanKind, StageLabels, Subject,
+    Callback, EventRecord, Outcome, PushOutcome, PushPath, Scope, Sender, Span, SpanKind, StageLabels, Subject,
 };
 use crate::trace_context::TraceContext;
 
@@ -94,12 +94,12 @@ impl CallRecord {
 
     /// Returns true if the call may name a connection of `stage`: the key that signed the call may make the same call
     /// there. The call's own stage is not checked, because without that right the call would not have been admitted.
-    pub(super) fn reaches(&self, stage: &str) -> bool {
+    pub(in crate::data_plane) fn reaches(&self, stage: &str) -> bool {
         *self.stage.name == *stage || self.grant.as_ref().is_none_or(|grant| self.is_granted(grant, stage))
     }
 
     /// Returns the stages whose connections the call may name, or `None` for every stage.
-    pub(super) fn stages(&self) -> Option<StageNames<Bytes>> {
+    pub(in crate::data_plane) fn stages(&self) -> Option<StageNames<Bytes>> {
         let grant = self.grant.as_ref().filter(|grant| grant.is_limited())?;
         let (mut reached, mut is_everywhere) = (Vec::new(), self.is_granted(grant, NO_STAGE));
         for stage in self.deployment.stages() {
@@ -162,30 +162,21 @@ impl CallRecord {
         };
         let labels = self.labels();
         if self.reached.is_some() {
-            plane.metrics.fan_out_took(&labels, self.started.elapsed());
+            plane.telemetry.metrics.fan_out_took(&labels, self.started.elapsed());
         }
+        let telemetry = &self.stage.telemetry;
+        let scope = Scope { labels: &labels, stage: telemetry, route: &telemetry.default };
         let record = EventRecord {
-            subject: Subject::Callback(&callback),
-            outcome,
-            labels: &labels,
-            stage: &self.stage.telemetry,
-            route: &self.stage.telemetry.default,
             status: response.status().as_u16(),
             reason,
-            client_text: None,
             error: error.map(|error| error as &(dyn Error + 'static)),
-            authorizer: None,
-            integration: None,
             request_bytes: self.request_bytes,
-            response_bytes: 0,
-            data: None,
-            started: self.started,
-            trace: self.span.context(),
+            ..EventRecord::new(Subject::Callback(&callback), outcome, scope, self.started, self.span.context())
         };
         if let Some(level) = error.and_then(ConnectionsApiError::throttled) {
-            plane.metrics.throttled(&labels, level);
+            plane.telemetry.metrics.throttled(&labels, level);
         }
-        plane.telemetry.record(&plane.metrics, &record, self.span);
+        plane.telemetry.record(&record, self.span);
         response
     }
 }

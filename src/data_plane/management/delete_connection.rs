@@ -1,8 +1,9 @@
 use http::{Response, StatusCode};
 
-use super::forward::forward;
-use super::{CallRecord, Found, find};
+use super::CallRecord;
 use crate::cluster::link::Action;
+use crate::data_plane::delivery::find::{Found, find};
+use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
@@ -18,8 +19,8 @@ const REASON_MAX_BYTES: usize = 123;
 /// The close code and the reason for a client whose connection a backend closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseRequest {
-    pub(super) code: u16,
-    pub(super) reason: String,
+    pub(in crate::data_plane) code: u16,
+    pub(in crate::data_plane) reason: String,
 }
 
 impl CloseRequest {
@@ -71,7 +72,7 @@ pub async fn delete_connection(
 }
 
 /// Closes a connection of this node. Returns false if it is closing already.
-pub(super) fn close(open: &OpenConnection, code: u16, reason: &str) -> bool {
+pub(in crate::data_plane) fn close(open: &OpenConnection, code: u16, reason: &str) -> bool {
     open.outbox.close(Closing::deleted(code, reason))
 }
 

@@ -3,9 +3,10 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::forward::forward;
-use super::{CallRecord, Found, count, find};
+use super::CallRecord;
 use crate::cluster::link::{Action, PeerAnswer};
+use crate::data_plane::delivery::find::{Found, count, find};
+use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
@@ -53,7 +54,7 @@ pub async fn get_connection(
 }
 
 /// Returns the response body of a GET, as JSON.
-pub(super) fn describe(open: &OpenConnection) -> Bytes {
+pub(in crate::data_plane) fn describe(open: &OpenConnection) -> Bytes {
     let info = ConnectionInfo {
         identity: Identity {
             source_ip: open.connection.source_ip.to_string(),

@@ -4,7 +4,7 @@ use http::Response;
 use serde::Serialize;
 
 use super::CloseRequest;
-use super::peers::{Replies, ask_all};
+use crate::data_plane::delivery::ask::{Replies, ask_all};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
@@ -23,9 +23,9 @@ const LIMIT_MAX: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Number of ids requested; 0 if only the count is requested.
-    pub(super) limit: usize,
+    pub(in crate::data_plane) limit: usize,
     /// The last id of the previous page.
-    pub(super) after: Option<ConnectionId>,
+    pub(in crate::data_plane) after: Option<ConnectionId>,
 }
 
 #[derive(Serialize)]
@@ -123,7 +123,12 @@ async fn with_others(
 }
 
 /// Returns the members of `name` on this node.
-pub(super) fn list_here(plane: &DataPlane, api_id: &Arc<str>, name: TopicName, asked: &Asked) -> MemberPage {
+pub(in crate::data_plane) fn list_here(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    name: TopicName,
+    asked: &Asked,
+) -> MemberPage {
     let topic = Topic { api_id: Arc::clone(api_id), name };
     let (count, ids) = plane.groups.page(&topic, asked.after.as_ref(), asked.limit);
     MemberPage { count: count as u64, ids }
@@ -144,7 +149,12 @@ pub async fn close_all(
 }
 
 /// Closes the connections of `user` on this node. Returns their number.
-pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, request: &CloseRequest) -> MemberPage {
+pub(in crate::data_plane) fn close_here(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    user: TopicName,
+    request: &CloseRequest,
+) -> MemberPage {
     let topic = Topic { api_id: Arc::clone(api_id), name: user };
     let closing = Closing::deleted(request.code, &request.reason);
     let members = plane.groups.members(&topic);

@@ -4,9 +4,10 @@ use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::peers::{Reply, ask_named, by_owner};
-use super::reach::Reach;
-use super::{CallRecord, find_here};
+use super::CallRecord;
+use crate::data_plane::delivery::ask::{Reply, ask_named, by_owner};
+use crate::data_plane::delivery::find::find_here;
+use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::groups::{ChangeResult, GroupNames, GroupRequest, JoinRefused};
@@ -147,7 +148,12 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
 }
 
 /// Carries out `change` for connections on this node that are within `reach`. All others are reported as gone.
-pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change, reach: Reach<'_>) -> ChangeResult {
+pub(in crate::data_plane) fn change_here(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    change: &Change,
+    reach: Reach<'_>,
+) -> ChangeResult {
     let most = plane.live().most_topics();
     let mut changed = ChangeResult::default();
     for id in &change.connections {
@@ -198,7 +204,7 @@ pub async fn get_connection_groups(
 }
 
 /// Returns the groups of the connection `id` of this node, or `None` if it is gone or not within `reach`.
-pub(super) fn names_here(
+pub(in crate::data_plane) fn names_here(
     plane: &DataPlane,
     api_id: &str,
     id: &ConnectionId,

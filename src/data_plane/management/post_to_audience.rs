@@ -3,8 +3,8 @@ use http::Response;
 use serde::Serialize;
 
 use super::CallRecord;
-use super::push::{Outcome, begin, finish};
-use super::reach::Reach;
+use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
+use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;

@@ -1,9 +1,10 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::forward::forward;
-use super::{CallRecord, Found, count, find};
+use super::CallRecord;
 use crate::cluster::link::Action;
+use crate::data_plane::delivery::find::{Found, count, find};
+use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;

@@ -11,7 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, Span, debug};
 
-use super::Admitted;
+use super::admitted::{Admitted, Registered};
 use super::message::{Dispatch, Dispatched, Reply, dispatch};
 use crate::clock::Timestamp;
 use crate::data_plane::gateway_response::{TokenNotice, token_frame};
@@ -73,7 +73,7 @@ impl<S: Connection> Session<S> {
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
         let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
-        let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
+        let span = execution_log::connection_span(admitted.logging_level(), &admitted.registered.connection);
         let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
         let mut session = Session {
             admitted,
@@ -134,10 +134,10 @@ impl<S: Connection> Session<S> {
     async fn finish(self, closing: Closing) {
         let Session { mut admitted, mut socket, mut dispatches, .. } = self;
         debug!(
-            connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
+            connection_id = %admitted.registered.connection.id, code = closing.code, reason = &*closing.reason,
             cause = closing.cause.name(), "disconnected"
         );
-        let aborting = admitted.plane.lifecycle.aborting().clone();
+        let aborting = admitted.registered.plane.lifecycle.aborting().clone();
         admitted.end(closing.clone());
         socket.close(&closing).await;
         // Messages that the client sent before it left still reach the backend. Its `$disconnect` follows them.
@@ -149,7 +149,7 @@ impl<S: Connection> Session<S> {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
-        if !self.admitted.plane.registry.may_serve(&self.admitted.connection.id) {
+        if !self.admitted.registered.plane.registry.may_serve(&self.admitted.registered.connection.id) {
             if let Poll::Ready(closing) = self.outbox().poll_cut(cx) {
                 return Poll::Ready(Step::End(closing));
             }
@@ -189,7 +189,7 @@ impl<S: Connection> Session<S> {
 
     /// Waits for a valid serving lease. Until then nothing is dispatched and nothing is written.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let gate = self.admitted.plane.registry.gate();
+        let gate = self.admitted.registered.plane.registry.gate();
         loop {
             let opening = self.hold.get_or_insert_with(|| Box::pin(gate.next_opening()));
             let opening = opening.as_mut().poll(cx);
@@ -205,13 +205,13 @@ impl<S: Connection> Session<S> {
 
     fn message(&mut self, payload: Payload, timer: Pin<&mut Sleep>) {
         self.deadlines.data(Instant::now());
-        self.outbox().touch(self.admitted.plane.clock.now());
+        self.outbox().touch(self.admitted.registered.plane.clock.now());
         let has_room = self.has_room();
-        let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
+        let Admitted { registered: Registered { plane, connection }, cold, .. } = &mut self.admitted;
         let dispatched = {
             // The span of the message is a child of the connection's span.
             let _entered = self.span.as_ref().map(|span| span.enter());
-            dispatch(plane, connection, &mut particulars.bucket, payload, has_room)
+            dispatch(plane, connection, &mut cold.bucket, payload, has_room)
         };
         match dispatched {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
@@ -234,9 +234,9 @@ impl<S: Connection> Session<S> {
 
     /// Sets the deadlines of the client's token, if it has one.
     fn note_token(&mut self) {
-        let principal = self.admitted.connection.principal.load();
+        let principal = self.admitted.registered.connection.principal.load();
         let expiry = principal.as_ref().and_then(|principal| principal.expiry);
-        let (now, wall) = (Instant::now(), self.admitted.plane.clock.now());
+        let (now, wall) = (Instant::now(), self.admitted.registered.plane.clock.now());
         let instant = |at: Timestamp| now + Duration::from_millis(at.millis().saturating_sub(wall.millis()));
         self.deadlines.set_token(expiry.map(|expiry| TokenDeadline {
             expires: instant(expiry.at),
@@ -246,7 +246,7 @@ impl<S: Connection> Session<S> {
     }
 
     fn tell_of_token(&self) {
-        let connection = &self.admitted.connection;
+        let connection = &self.admitted.registered.connection;
         let expiry = connection.principal.load().as_ref().and_then(|principal| principal.expiry);
         if let Some(expiry) = expiry {
             self.outbox().reply(token_frame(TokenNotice::Expires, connection.id, EventId::random(), expiry.at));
@@ -264,7 +264,7 @@ impl<S: Connection> Session<S> {
 
     /// Returns true if a backend of the stage is saturated.
     fn is_saturated(&self) -> bool {
-        let Admitted { plane, connection, .. } = &self.admitted;
+        let Registered { plane, connection } = &self.admitted.registered;
         // Fast path: sessions at their maximum of dispatches check this at every wake-up, and nearly always end here.
         if !plane.integrations.is_saturated() {
             return false;

@@ -5,12 +5,12 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, error, warn};
 
+use super::queue::{Attempt, pauses_before};
+use super::retired::{DisconnectRoute, Receiver};
 use crate::data_plane::answer_actions::act;
 use crate::data_plane::context::labels;
-use crate::data_plane::disconnect_queue::{Attempt, pauses_before};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::reasons::of_integration;
-use crate::data_plane::retired::{Told, Way};
 use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployment, Stage};
 use crate::error_chain::chain;
@@ -21,31 +21,32 @@ use crate::integration::{Answer, IntegrationError, Payload};
 use crate::registry::EndedConnection;
 use crate::request_context::{Connection, Event};
 use crate::route_key::DISCONNECT;
-use crate::telemetry::{EventRecord, Outcome, Reason, SpanKind, Subject, execution_log};
+use crate::telemetry::{EventRecord, Outcome, Reason, Scope, SpanKind, Subject, execution_log};
+use crate::trace_context::TraceContext;
 
 /// Queues the `$disconnect` of `connection` for its backend, in the queue of its integration.
-pub(super) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
+pub(in crate::data_plane) fn report(plane: &Arc<DataPlane>, connection: &Connection) {
     report_at(plane, connection, Instant::now());
 }
 
 /// Does the same as [`report`], but the event is not sent before `due`.
 pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Connection, due: Instant) {
-    match plane.told_of(connection) {
-        Told::By(Way { route, .. }) => {
+    match plane.receiver_of(connection) {
+        Receiver::Backend(DisconnectRoute { route, .. }) => {
             let queue = (Arc::clone(&connection.api_id), Arc::clone(&route.integration.id));
             plane.disconnects.add(plane, queue, connection.id, due);
         }
-        told @ (Told::Nobody | Told::Unknown) => settle_untold(plane, connection, &told),
+        receiver @ (Receiver::Nobody | Receiver::Unknown) => settle_without_receiver(plane, connection, &receiver),
     }
 }
 
 /// Settles a connection whose `$disconnect` has no receiver: its stage has no route for it or is unknown.
-fn settle_untold(plane: &DataPlane, connection: &Connection, told: &Told) {
+fn settle_without_receiver(plane: &DataPlane, connection: &Connection, receiver: &Receiver) {
     let live = plane.live_owned();
     if let Some((deployment, stage)) = live.stage(&connection.api_id, &connection.stage) {
         record_without_call(plane, (&live, deployment, stage), &connection.id, StatusCode::OK, None);
     }
-    if plane.registry.settle(&connection.id) && matches!(told, Told::Unknown) {
+    if plane.registry.settle(&connection.id) && matches!(receiver, Receiver::Unknown) {
         plane.lost_unknown(connection);
     }
 }
@@ -62,25 +63,15 @@ fn record_without_call(
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
     let context = live.context(plane, deployment, &connection, event, DISCONNECT, id.disconnect_event());
     let span = plane.telemetry.tracer.start(DISCONNECT, SpanKind::Server, None);
+    let route = stage.disconnect.as_ref().map_or(&stage.telemetry.default, |route| &route.telemetry);
+    let scope = Scope { labels: &labels(&connection), stage: &stage.telemetry, route };
+    let subject = Subject::Event(&context);
     let record = EventRecord {
-        subject: Subject::Event(&context),
-        outcome: Outcome::Disconnect,
-        labels: &labels(&connection),
-        stage: &stage.telemetry,
-        route: stage.disconnect.as_ref().map_or(&stage.telemetry.default, |route| &route.telemetry),
         status: status.as_u16(),
         reason,
-        client_text: None,
-        error: None,
-        authorizer: None,
-        integration: None,
-        request_bytes: 0,
-        response_bytes: 0,
-        data: None,
-        started: Instant::now(),
-        trace: span.context(),
+        ..EventRecord::new(subject, Outcome::Disconnect, scope, Instant::now(), span.context())
     };
-    plane.telemetry.record(&plane.metrics, &record, span);
+    plane.telemetry.record(&record, span);
 }
 
 /// Tries once to deliver the `$disconnect` of the connection `id`. The event's id is computed from the connection's, so
@@ -91,14 +82,14 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     let _ = plane.lifecycle.draining().run_until_cancelled(plane.registry.gate().opened()).await;
     let Some(ended) = plane.registry.begin_attempt(id) else { return Attempt::Dropped };
     let EndedConnection { connection, closing, attempt, since } = ended;
-    let way = match plane.told_of(&connection) {
-        Told::By(way) => way,
-        told @ (Told::Nobody | Told::Unknown) => {
-            settle_untold(plane, &connection, &told);
+    let by = match plane.receiver_of(&connection) {
+        Receiver::Backend(by) => by,
+        receiver @ (Receiver::Nobody | Receiver::Unknown) => {
+            settle_without_receiver(plane, &connection, &receiver);
             return Attempt::Settled;
         }
     };
-    let Way { live, deployment, stage, route } = &way;
+    let DisconnectRoute { live, deployment, stage, route } = &by;
     let event = Event::Disconnect { code: closing.code, reason: closing.reason, attempt };
     let mut context = live.context(plane, deployment, &connection, event, route.key.as_str(), id.disconnect_event());
     let (started, labels) = (Instant::now(), labels(&connection));
@@ -108,57 +99,72 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     let (outcome, integration) =
         call_integration(plane, live, &labels, (stage, route), &mut context, sent, &span).instrument(log_span).await;
     let error = outcome.as_ref().err();
+    let scope = Scope { labels: &labels, stage: &stage.telemetry, route: &route.telemetry };
     let record = EventRecord {
-        subject: Subject::Event(&context),
-        outcome: Outcome::Disconnect,
-        labels: &labels,
-        stage: &stage.telemetry,
-        route: &route.telemetry,
         status: integration.status.unwrap_or(StatusCode::BAD_GATEWAY.as_u16()),
         reason: error.map(of_integration),
-        client_text: None,
         error: error.map(|error| error as &(dyn Error + 'static)),
-        authorizer: None,
         integration: Some(integration),
-        request_bytes: 0,
-        response_bytes: 0,
-        data: None,
-        started,
-        trace: span.context(),
+        ..EventRecord::new(Subject::Event(&context), Outcome::Disconnect, scope, started, span.context())
     };
     if is_final(&outcome) {
         debug!(connection_id = %id, attempt, "$disconnect delivered");
         let trace = span.context();
-        plane.telemetry.record(&plane.metrics, &record, span);
+        plane.telemetry.record(&record, span);
         settle(plane, &connection, false);
-        if let Ok((_, actions)) = outcome
-            && !actions.is_empty()
-        {
-            // Messages of the backend to other clients.
-            let (plane, live) = (Arc::clone(plane), Arc::clone(live));
-            plane.lifecycle.clone().spawn(async move { act(&plane, &live, &connection, actions, trace).await });
-        }
+        act_later(plane, live, &connection, outcome, trace);
         return Attempt::Settled;
     }
+    let result = after_failure(plane, live, &connection, (attempt, since), &outcome);
+    if result == Attempt::Settled {
+        plane.telemetry.record(&record, span);
+    }
+    result
+}
+
+/// Decides if the event of `connection` is sent again, after its attempt number `attempt` failed with `outcome`. `since`
+/// is the time at which the connection ended. Gives the event up if its retry time is over.
+fn after_failure(
+    plane: &DataPlane,
+    live: &Live,
+    connection: &Connection,
+    (attempt, since): (u32, Instant),
+    outcome: &Result<(Answer, Actions), IntegrationError>,
+) -> Attempt {
     let is_outage = outcome.as_ref().is_err_and(IntegrationError::is_outage);
-    let why = match &outcome {
+    let why = match outcome {
         Ok((answer, _)) => format!("status {}", answer.status),
         Err(error) => chain(error).to_string(),
     };
-    let next = plane.registry.retry(id).unwrap_or(attempt + 1);
+    let next = plane.registry.retry(&connection.id).unwrap_or(attempt + 1);
     let retry = live.disconnect.retry_time();
     if pauses_before(next) > retry || since.elapsed() > retry {
-        plane.telemetry.record(&plane.metrics, &record, span);
-        give_up(plane, &connection, attempt, &why);
+        give_up(plane, connection, attempt, &why);
         return Attempt::Settled;
     }
     if attempt == 1 {
         warn!(
-            connection_id = %id, api_id = &*connection.api_id, stage = &*connection.stage, error = why,
+            connection_id = %connection.id, api_id = &*connection.api_id, stage = &*connection.stage, error = why,
             "a backend did not accept a $disconnect; retrying"
         );
     }
     Attempt::Again { attempt: next, is_outage }
+}
+
+/// Carries out the actions of a backend's answer, such as messages to other clients, in a task of their own.
+fn act_later(
+    plane: &Arc<DataPlane>,
+    live: &Arc<Live>,
+    connection: &Arc<Connection>,
+    outcome: Result<(Answer, Actions), IntegrationError>,
+    trace: TraceContext,
+) {
+    if let Ok((_, actions)) = outcome
+        && !actions.is_empty()
+    {
+        let (plane, live, connection) = (Arc::clone(plane), Arc::clone(live), Arc::clone(connection));
+        plane.lifecycle.clone().spawn(async move { act(&plane, &live, &connection, actions, trace).await });
+    }
 }
 
 /// Returns true if the event must not be sent again: the backend answered 2xx, whatever the body, or refused the event
@@ -181,7 +187,9 @@ pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionI
     let retry = plane.live().disconnect.retry_time();
     match plane.registry.get_ended(id) {
         Some(ended) if ended.since.elapsed() > retry => {
-            if let Told::By(Way { live, deployment, stage, .. }) = plane.told_of(&ended.connection) {
+            if let Receiver::Backend(DisconnectRoute { live, deployment, stage, .. }) =
+                plane.receiver_of(&ended.connection)
+            {
                 let (status, reason) = (StatusCode::BAD_GATEWAY, Some(Reason::BackendUnreachable));
                 record_without_call(plane, (&live, &deployment, &stage), id, status, reason);
             }
@@ -204,6 +212,6 @@ fn give_up(plane: &DataPlane, connection: &Connection, attempts: u32, why: &str)
 
 fn settle(plane: &DataPlane, connection: &Connection, lost: bool) {
     if plane.registry.settle(&connection.id) && lost {
-        plane.metrics.disconnect_lost(&labels(connection));
+        plane.telemetry.metrics.disconnect_lost(&labels(connection));
     }
 }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
-use super::CallRecord;
 use crate::cluster::link::Link;
+use crate::data_plane::management::CallRecord;
 use crate::groups::GroupRequest;
 use crate::stage_names::StageNames;
 
@@ -20,7 +20,7 @@ pub(in crate::data_plane) enum Reach<'a> {
 
 impl Reach<'_> {
     /// Returns true if a connection of `stage` may be named. Otherwise the caller must treat it as gone.
-    pub(super) fn has(&self, stage: &str) -> bool {
+    pub(in crate::data_plane) fn has(&self, stage: &str) -> bool {
         match self {
             Reach::Everywhere => true,
             Reach::OfCall(call) => call.reaches(stage),
@@ -29,7 +29,7 @@ impl Reach<'_> {
     }
 
     /// Returns the stages that a request to another node must carry, or `None` for every stage.
-    pub(super) fn stages(&self) -> Option<StageNames<Bytes>> {
+    pub(in crate::data_plane) fn stages(&self) -> Option<StageNames<Bytes>> {
         match self {
             Reach::OfCall(call) => call.stages(),
             // A request of another node is never forwarded.
@@ -41,12 +41,12 @@ impl Reach<'_> {
 /// Returns the stages that a request to one peer carries. A peer of an earlier version does not understand them and
 /// gets none: until it is replaced, its connections can be named through every stage, as in calls that reach it
 /// directly.
-pub(super) fn stages_for(link: &Link, stages: Option<&StageNames<Bytes>>) -> Option<StageNames<Bytes>> {
+pub(in crate::data_plane) fn stages_for(link: &Link, stages: Option<&StageNames<Bytes>>) -> Option<StageNames<Bytes>> {
     stages.filter(|_| link.knows_stages()).cloned()
 }
 
 /// Encodes a request that names connections, for the peer at the other end of `link`.
-pub(super) fn encode_for(link: &Link, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Bytes {
+pub(in crate::data_plane) fn encode_for(link: &Link, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Bytes {
     match stages_for(link, stages) {
         Some(stages) => GroupRequest::Within { stages, request: Box::new(ask) }.encode(),
         None => ask.encode(),

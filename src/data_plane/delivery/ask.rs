@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::push::PENDING_AFTER;
+use super::fan_out::PENDING_AFTER;
 use super::reach::encode_for;
 use crate::cluster::link::{PeerAnswer, PeerCallError, PeerRequest, PendingCall};
 use crate::cluster::{OtherNodes, Owner};
@@ -26,10 +26,10 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = PENDING_AFTER.saturating_add(ANSWER_MARGIN);
 
 /// A request that was sent, or the reason why it was not.
-pub(super) type Asked = Result<PendingCall, PeerCallError>;
+pub(in crate::data_plane) type Asked = Result<PendingCall, PeerCallError>;
 
 /// The result of a request.
-pub(super) enum Reply {
+pub(in crate::data_plane) enum Reply {
     /// The node's answer.
     Said(Bytes),
     /// The node is gone for good, and its connections with it.
@@ -40,14 +40,14 @@ pub(super) enum Reply {
 
 /// The answers of all other nodes.
 #[derive(Debug, Default)]
-pub(super) struct Replies {
-    pub(super) said: Vec<Bytes>,
+pub(in crate::data_plane) struct Replies {
+    pub(in crate::data_plane) said: Vec<Bytes>,
     /// Number of living nodes that did not answer.
-    pub(super) unreachable: usize,
+    pub(in crate::data_plane) unreachable: usize,
 }
 
 /// Waits for the answer to a request.
-pub(super) async fn reply(asked: Asked) -> Reply {
+pub(in crate::data_plane) async fn reply(asked: Asked) -> Reply {
     let answer = match asked {
         Ok(waiting) => waiting.within(ANSWER_TIMEOUT).await,
         Err(error) => Err(error),
@@ -60,7 +60,12 @@ pub(super) async fn reply(asked: Asked) -> Reply {
 }
 
 /// Sends the request `ask` to all other nodes that may have members of `name`.
-pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicName, ask: &GroupRequest) -> Replies {
+pub(in crate::data_plane) async fn ask_all(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    name: &TopicName,
+    ask: &GroupRequest,
+) -> Replies {
     let Some(cluster) = &plane.cluster else { return Replies::default() };
     let mut others = cluster.others();
     if let Some(holders) = holders(plane, api_id, &others, [name].into()).await {
@@ -82,7 +87,7 @@ pub(super) async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicNa
 }
 
 /// Returns the nodes among `others` that may have members of the groups and users `names`, or `None` if all may.
-pub(super) async fn holders(
+pub(in crate::data_plane) async fn holders(
     plane: &DataPlane,
     api_id: &Arc<str>,
     others: &OtherNodes,
@@ -93,7 +98,11 @@ pub(super) async fn holders(
 }
 
 /// Sends one node the request `ask`, which names connections. With `stages`, connections of other stages are gone.
-pub(super) async fn ask_named(owner: Owner, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Reply {
+pub(in crate::data_plane) async fn ask_named(
+    owner: Owner,
+    ask: GroupRequest,
+    stages: Option<&StageNames<Bytes>>,
+) -> Reply {
     match owner {
         Owner::Linked(link) => {
             let head = encode_for(&link, ask, stages);
@@ -106,7 +115,7 @@ pub(super) async fn ask_named(owner: Owner, ask: GroupRequest, stages: Option<&S
 
 /// Returns `connections` by the node that holds them: this node's own, and those of each other node with the way to it.
 /// Without a cluster this node holds all of them.
-pub(super) async fn by_owner(
+pub(in crate::data_plane) async fn by_owner(
     plane: &DataPlane,
     connections: &[ConnectionId],
 ) -> (Vec<ConnectionId>, Vec<(Owner, Vec<ConnectionId>)>) {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tracing::warn;
 
-use super::context::labels;
-use super::{DataPlane, Live};
+use crate::data_plane::context::labels;
+use crate::data_plane::{DataPlane, Live};
 use crate::deployment::{Deployment, Route, Stage};
 use crate::lock::lock;
 use crate::request_context::Connection;
@@ -22,18 +22,18 @@ const KEPT_MAX: usize = 100;
 
 /// The configuration and the route by which a `$disconnect` is sent.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
-    pub(super) live: Arc<Live>,
-    pub(super) deployment: Arc<Deployment>,
-    pub(super) stage: Arc<Stage>,
-    pub(super) route: Arc<Route>,
+pub(in crate::data_plane) struct DisconnectRoute {
+    pub(in crate::data_plane) live: Arc<Live>,
+    pub(in crate::data_plane) deployment: Arc<Deployment>,
+    pub(in crate::data_plane) stage: Arc<Stage>,
+    pub(in crate::data_plane) route: Arc<Route>,
 }
 
 /// The receiver of a connection's `$disconnect`.
 #[derive(Clone, Debug)]
-pub(super) enum Told {
+pub(in crate::data_plane) enum Receiver {
     /// A backend, by this route.
-    By(Way),
+    Backend(DisconnectRoute),
     /// No backend: the stage has no `$disconnect` route, and had none while the connection existed.
     Nobody,
     /// Unknown: the connection is of another node, and no configuration of this node ever had its stage.
@@ -42,7 +42,7 @@ pub(super) enum Told {
 
 /// The last configuration with a `$disconnect` route, for each stage that has lost its own.
 #[derive(Debug, Default)]
-pub(super) struct Retired {
+pub(in crate::data_plane) struct Retired {
     stages: Mutex<HashMap<StageLabels, Arc<Live>>>,
     /// Unknown stages that were logged since the last reload.
     told: Mutex<HashSet<StageLabels>>,
@@ -51,7 +51,12 @@ pub(super) struct Retired {
 impl Retired {
     /// Notes that `new` replaces `old`. `connections` returns the stages of all connections of this node, each with the
     /// number of the oldest configuration that admitted one of its connections.
-    pub(super) fn replace(&self, old: &Arc<Live>, new: &Live, connections: impl FnOnce() -> HashMap<StageLabels, u32>) {
+    pub(in crate::data_plane) fn replace(
+        &self,
+        old: &Arc<Live>,
+        new: &Live,
+        connections: impl FnOnce() -> HashMap<StageLabels, u32>,
+    ) {
         lock(&self.told).clear();
         let mut stages = self.stages();
         for deployment in old.deployments.iter() {
@@ -98,7 +103,7 @@ impl Retired {
 
 impl Live {
     /// Returns the stage `stage` of the API `api_id`, with the API's deployment.
-    pub(super) fn stage(&self, api_id: &str, stage: &str) -> Option<(&Arc<Deployment>, &Arc<Stage>)> {
+    pub(in crate::data_plane) fn stage(&self, api_id: &str, stage: &str) -> Option<(&Arc<Deployment>, &Arc<Stage>)> {
         let deployment = self.deployments.api(api_id)?;
         Some((deployment, deployment.stage(stage)?))
     }
@@ -106,22 +111,22 @@ impl Live {
 
 impl DataPlane {
     /// Returns the receiver of the `$disconnect` of `connection`.
-    pub(super) fn told_of(&self, connection: &Connection) -> Told {
+    pub(in crate::data_plane) fn receiver_of(&self, connection: &Connection) -> Receiver {
         let live = self.live_owned();
         let is_known = live.stage(&connection.api_id, &connection.stage).is_some();
-        if let Some(way) = Way::of(live, connection) {
-            return Told::By(way);
+        if let Some(way) = DisconnectRoute::of(live, connection) {
+            return Receiver::Backend(way);
         }
-        match self.retired.of(connection).and_then(|live| Way::of(live, connection)) {
-            Some(way) => Told::By(way),
-            None if is_known || connection.configuration > 0 => Told::Nobody,
-            None => Told::Unknown,
+        match self.retired.of(connection).and_then(|live| DisconnectRoute::of(live, connection)) {
+            Some(way) => Receiver::Backend(way),
+            None if is_known || connection.configuration > 0 => Receiver::Nobody,
+            None => Receiver::Unknown,
         }
     }
 
     /// Counts and logs that the `$disconnect` of another node's connection is lost, because this node does not know its
     /// stage.
-    pub(super) fn lost_unknown(&self, connection: &Connection) {
+    pub(in crate::data_plane) fn lost_unknown(&self, connection: &Connection) {
         let stage = labels(connection);
         if self.retired.is_news(&stage) {
             warn!(
@@ -131,15 +136,15 @@ impl DataPlane {
                  tidegate_disconnect_events_lost_total"
             );
         }
-        self.metrics.disconnect_lost(&stage);
+        self.telemetry.metrics.disconnect_lost(&stage);
     }
 }
 
-impl Way {
+impl DisconnectRoute {
     fn of(live: Arc<Live>, connection: &Connection) -> Option<Self> {
         let (deployment, stage) = live.stage(&connection.api_id, &connection.stage)?;
         let (deployment, stage, route) = (Arc::clone(deployment), Arc::clone(stage), stage.disconnect.clone()?);
-        Some(Way { live, deployment, stage, route })
+        Some(DisconnectRoute { live, deployment, stage, route })
     }
 }
 

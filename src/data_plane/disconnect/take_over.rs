@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::DataPlane;
-use super::context::labels;
-use super::retired::Told;
-use super::websocket::disconnect;
+use super::attempt::report_at;
+use super::retired::Receiver;
+use crate::data_plane::DataPlane;
+use crate::data_plane::context::labels;
 use crate::registry::claims::{ClaimedEvent, ClaimedEvents};
 
 /// Queues the `events` of dead nodes' connections until the process aborts.
@@ -21,13 +21,13 @@ pub async fn take_over(plane: Arc<DataPlane>, mut events: ClaimedEvents) {
 
 fn queue(plane: &Arc<DataPlane>, ClaimedEvent { id, connecting }: ClaimedEvent) {
     let Some(ended) = plane.registry.get_ended(&id) else { return };
-    plane.metrics.reaped(&labels(&ended.connection));
-    let due = match plane.told_of(&ended.connection) {
+    plane.telemetry.metrics.reaped(&labels(&ended.connection));
+    let due = match plane.receiver_of(&ended.connection) {
         // The backend may still work on the `$connect`. It must not get the `$disconnect` before it has answered.
-        Told::By(way) if connecting => {
+        Receiver::Backend(way) if connecting => {
             way.stage.connect.as_ref().map_or(ended.since, |route| ended.since + route.integration.timeout)
         }
-        Told::By(_) | Told::Nobody | Told::Unknown => Instant::now(),
+        Receiver::Backend(_) | Receiver::Nobody | Receiver::Unknown => Instant::now(),
     };
-    disconnect::report_at(plane, &ended.connection, due);
+    report_at(plane, &ended.connection, due);
 }

@@ -11,8 +11,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::DataPlane;
-use super::websocket::disconnect;
+use super::attempt::{attempt, give_up_if_late};
+use crate::data_plane::DataPlane;
 use crate::id::ConnectionId;
 use crate::lock::lock;
 
@@ -28,14 +28,14 @@ type QueueKey = (Arc<str>, Arc<str>);
 /// The queues of all integrations. Their number is bounded by the configuration, their length by the registry: each id
 /// in a queue is an ended connection there.
 #[derive(Debug, Default)]
-pub(super) struct DisconnectQueues {
+pub(in crate::data_plane) struct DisconnectQueues {
     queues: Mutex<HashMap<QueueKey, mpsc::UnboundedSender<(ConnectionId, Instant)>>>,
 }
 
 impl DisconnectQueues {
     /// Adds the ended connection `id` to the queue `key`. Its event is not sent before `due`. The first connection
     /// starts the queue's task.
-    pub(super) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId, due: Instant) {
+    pub(in crate::data_plane) fn add(&self, plane: &Arc<DataPlane>, key: QueueKey, id: ConnectionId, due: Instant) {
         let mut queues = lock(&self.queues);
         let queue = queues.entry(key).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -49,7 +49,7 @@ impl DisconnectQueues {
 
 /// The result of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(in crate::data_plane) enum Attempt {
     /// The event is delivered or given up, or no backend wants it.
     Settled,
     /// This node may not send the event, or not now; in the second case it is queued again later. The attempt says
@@ -70,7 +70,7 @@ async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<(Conne
         let concurrency = usize::from(plane.live().disconnect.concurrency);
         while let Some(id) = pacer.next(Instant::now(), in_flight.len(), concurrency) {
             let plane = &plane;
-            in_flight.push(async move { (id, disconnect::attempt(plane, &id).await) });
+            in_flight.push(async move { (id, attempt(plane, &id).await) });
         }
         let wake = pacer.wakes_at().unwrap_or_else(|| Instant::now() + NOTHING_DUE);
         tokio::select! {
@@ -81,7 +81,7 @@ async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<(Conne
                 if pacer.outage.is_some() {
                     // Few events are sent while the backend is unreachable, so those that wait are checked here. None
                     // may wait forever.
-                    pacer.remove_if(|id| disconnect::give_up_if_late(&plane, id));
+                    pacer.remove_if(|id| give_up_if_late(&plane, id));
                 }
             }
             arrival = arrivals.recv() => match arrival {
@@ -178,7 +178,7 @@ fn pause_after(n: u32) -> Duration {
 
 /// Returns the sum of all pauses before attempt `n`. It is the time for which an event has been tried by then, even if
 /// earlier attempts were made by a node whose clock is unknown.
-pub(super) fn pauses_before(n: u32) -> Duration {
+pub(in crate::data_plane) fn pauses_before(n: u32) -> Duration {
     (1..n.min(1_000_000)).map(pause_after).fold(Duration::ZERO, Duration::saturating_add)
 }
 

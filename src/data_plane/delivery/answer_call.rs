@@ -2,14 +2,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::answer_peer::answer_peer;
-use super::delete_connection::close;
-use super::get_connection::describe;
+use super::answer_request::answer_request;
+use super::find::{count, find_here, forwarded, may_serve};
 use super::reach::Reach;
-use super::{count, find_here, forwarded, may_serve};
 use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
 use crate::data_plane::DataPlane;
+use crate::data_plane::management::delete_connection::close;
+use crate::data_plane::management::get_connection::describe;
 use crate::data_type::DataType;
 use crate::lock::lock;
 use crate::registry::OpenConnection;
@@ -52,7 +52,7 @@ impl LocalConnections for Arc<DataPlane> {
     }
 
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
-        answer_peer(self, head, data, caller, id);
+        answer_request(self, head, data, caller, id);
     }
 
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> PeerOutcome {

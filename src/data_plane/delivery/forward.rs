@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use super::CallRecord;
 use super::reach::stages_for;
 use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
 use crate::cluster::link::{Action, PeerAnswer, PeerCall, PeerCallError, PeerOutcome};
+use crate::data_plane::management::CallRecord;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
 use crate::telemetry::{Span, SpanKind};
@@ -19,7 +19,7 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// Returns the error of the owner. Without an answer it returns `Gone` if the owner is gone for good,
 /// `OwnerUnreachable` if nothing was sent, or `DeliveryUnknown` if the owner may have carried out the call.
-pub(super) async fn forward(
+pub(in crate::data_plane) async fn forward(
     plane: &DataPlane,
     record: &CallRecord,
     connection: ConnectionId,

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
-use super::find_here;
-use super::peers::{Asked, Reply, by_owner, holders, reply};
+use super::ask::{Asked, Reply, by_owner, holders, reply};
+use super::find::find_here;
 use super::reach::{Reach, encode_for};
 use crate::cluster::link::{Link, PeerRequest};
 use crate::cluster::{OtherNodes, Owner};
@@ -25,16 +25,16 @@ use crate::topic::Topic;
 
 /// Longest time to wait for a slow member. After it the member is counted as pending. It still gets the message if its
 /// socket accepts data again.
-pub(super) const PENDING_AFTER: Duration = Duration::from_secs(2);
+pub(in crate::data_plane) const PENDING_AFTER: Duration = Duration::from_secs(2);
 
 /// The result of a message on all nodes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::data_plane) struct Outcome {
     pub(in crate::data_plane) counts: PushCounts,
     /// Number of nodes that may have members and did not answer.
-    pub(super) unreachable_nodes: usize,
+    pub(in crate::data_plane) unreachable_nodes: usize,
     /// Named connections that are gone.
-    pub(super) gone: Vec<ConnectionId>,
+    pub(in crate::data_plane) gone: Vec<ConnectionId>,
 }
 
 /// A message that is queued on this node and was sent to all other nodes that may have members.
@@ -56,7 +56,7 @@ struct Elsewhere {
 }
 
 /// The part of a message that is queued on this node.
-pub(super) struct Here {
+pub(in crate::data_plane) struct Here {
     fan_out: FanOut,
     bytes: usize,
     gone: Vec<ConnectionId>,
@@ -193,7 +193,7 @@ pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabel
 }
 
 /// Queues a message for the members of its audience on this node. Named connections must be within `reach`.
-pub(super) fn queue_here(
+pub(in crate::data_plane) fn queue_here(
     plane: &DataPlane,
     labels: &StageLabels,
     audience: &Audience,
@@ -228,15 +228,15 @@ pub(super) fn queue_here(
 }
 
 /// Waits for the results of a message that was queued on this node, and counts them.
-pub(super) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> PushResult {
+pub(in crate::data_plane) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> PushResult {
     let Here { fan_out, bytes, gone, deadline } = here;
     let mut counts = fan_out.settled(deadline).await;
     counts.gone += gone.len();
     let live = plane.live();
     let deployment = live.deployments.api(&labels.api_id);
     if let Some(stage) = deployment.and_then(|deployment| deployment.stage(&labels.stage)) {
-        let meters = stage.telemetry.default.meters(&plane.metrics, labels);
-        plane.metrics.fanned_out(meters, [counts.delivered, counts.gone, counts.full, counts.pending], bytes);
+        let meters = stage.telemetry.default.meters(&plane.telemetry.metrics, labels);
+        plane.telemetry.metrics.fanned_out(meters, [counts.delivered, counts.gone, counts.full, counts.pending], bytes);
     }
     PushResult { counts, gone }
 }

@@ -2,23 +2,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::CloseRequest;
-use super::forwarded;
-use super::listing::{Asked, close_here, list_here};
-use super::membership::{Change, change_here, names_here};
-use super::push::{queue_here, settle_here};
+use super::fan_out::{queue_here, settle_here};
+use super::find::forwarded;
 use super::reach::Reach;
 use crate::cluster::link::{Caller, PeerOutcome};
 use crate::data_plane::DataPlane;
+use crate::data_plane::management::CloseRequest;
+use crate::data_plane::management::listing::{Asked, close_here, list_here};
+use crate::data_plane::management::membership::{Change, change_here, names_here};
 use crate::groups::{GroupNames, GroupRequest};
 use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 
 /// Answers the request `head` of a peer about this node's own connections. A message of the request is queued when this
 /// returns, so messages keep the order of their requests. A separate task waits for slow members.
-pub(super) fn answer_peer(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
+pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
     let Ok(ask) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
-    plane.metrics.links().asked();
+    plane.telemetry.metrics.links().asked();
     let (ask, stages) = match ask {
         GroupRequest::Within { stages, request: ask } => (*ask, Some(stages)),
         ask => (ask, None),
