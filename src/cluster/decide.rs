@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn what_a_registration_says() {
         let check = |answer: &str, expected: RegistrationOutcome| {
-            assert_eq!(after_register(answer, 9, &[7]), expected, "{answer}")
+            assert_eq!(after_register(answer, 9, &[7]), expected, "{answer}");
         };
         check("OK", RegistrationOutcome::Registered);
         check("live 9", RegistrationOutcome::Registered);
