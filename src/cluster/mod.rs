@@ -24,7 +24,7 @@ mod times;
 
 pub use directory::{Directory, DirectoryError, NodeView};
 pub use heartbeat::{Heartbeat, HeartbeatHandle, HeartbeatSettings};
-pub use membership::{ClusterMember, Membership, NodeKey, NodeTable, RefreshRequests, Standing};
+pub use membership::{ClusterMember, Membership, NodeTable, RefreshRequests, Standing};
 pub use peer_lease::{PeerLease, Peers, RelayedRenewal, renew_for, serve_renewals};
 pub use reaper::{Reaper, ReaperSettings};
 pub use routing::{Cluster, ClusterStartError, OtherNodes, Owner};

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ClusterMember, NodeKey};
+use super::ClusterMember;
 use crate::id::NodeId;
+use crate::redis_client::NodeKey;
 
 /// Most nodes whose departure is remembered. Beyond it the oldest is forgotten; a push to it is 410 as well, once this
 /// node has been attached for a while.

@@ -8,11 +8,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use tokio_util::sync::CancellationToken;
 
+use super::Membership;
 use super::link::{Links, PeerAnswer, RenewalRequest, RenewalRequests};
-use super::survey::run_id_of;
-use super::{Membership, NodeKey};
 use crate::id::NodeId;
-use crate::redis_client::{Reach, read, scripts};
+use crate::redis_client::{NodeAnswer, NodeKey, Reach, read, scripts};
 use crate::registry::RedisReplica;
 
 /// Most renewals that go to Redis in one round trip.
@@ -36,8 +35,8 @@ pub trait Peers: fmt::Debug + Send + Sync {
 /// The answer of one peer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayedRenewal {
-    /// The answer of Redis: the text that the script returned, and the run id of the server, empty if it is unknown.
-    Answered { renewal: String, run_id: String },
+    /// The answer of Redis: what the script returned, and the run id of the server, empty if it is unknown.
+    Answered { renewal: NodeAnswer, run_id: String },
     /// The peer cannot reach Redis either, and has not seen that the node is dead.
     Detached,
 }
@@ -46,7 +45,7 @@ impl RelayedRenewal {
     /// Returns the text that goes over a link.
     pub fn to_text(&self) -> String {
         match self {
-            RelayedRenewal::Answered { renewal, run_id } => format!("{renewal}\n{run_id}"),
+            RelayedRenewal::Answered { renewal, run_id } => format!("{}\n{run_id}", renewal.to_text()),
             RelayedRenewal::Detached => DETACHED.to_owned(),
         }
     }
@@ -55,7 +54,7 @@ impl RelayedRenewal {
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('\n') {
             Some((renewal, run_id)) => {
-                Some(RelayedRenewal::Answered { renewal: renewal.to_owned(), run_id: run_id.to_owned() })
+                Some(RelayedRenewal::Answered { renewal: NodeAnswer::parse(renewal), run_id: run_id.to_owned() })
             }
             None => (text == DETACHED).then_some(RelayedRenewal::Detached),
         }
@@ -133,9 +132,10 @@ pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: 
     };
     let mut answers = answers.into_iter();
     let mut answer = |wanted: &PeerLease| {
-        let mut next = || answers.next().and_then(|answer| read::<String>(answer).ok());
-        match (next(), next()) {
-            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: run_id_of(&info) },
+        let info = answers.next().and_then(|answer| read::<String>(answer).ok());
+        let renewal = answers.next().and_then(|answer| NodeAnswer::read(answer).ok());
+        match (info, renewal) {
+            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: scripts::run_id_of(&info) },
             _ => detached(membership, &wanted.node),
         }
     };
@@ -145,7 +145,9 @@ pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: 
 /// Returns the answer of a node without Redis: what its table says of `node`.
 fn detached(membership: &Membership, node: &NodeId) -> RelayedRenewal {
     match membership.table().members.get(node).map(|member| member.key) {
-        Some(key @ NodeKey::Dead { .. }) => RelayedRenewal::Answered { renewal: key.to_text(), run_id: String::new() },
+        Some(key @ NodeKey::Dead { .. }) => {
+            RelayedRenewal::Answered { renewal: NodeAnswer::Refused(key), run_id: String::new() }
+        }
         _ => RelayedRenewal::Detached,
     }
 }
@@ -156,9 +158,17 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_is_heard() {
-        let answered = RelayedRenewal::Answered { renewal: "dead 7".to_owned(), run_id: "abc".to_owned() };
-        for relayed in [answered, RelayedRenewal::Detached] {
-            assert_eq!(RelayedRenewal::parse(&relayed.to_text()), Some(relayed));
+        let answered =
+            |text: &str| RelayedRenewal::Answered { renewal: NodeAnswer::parse(text), run_id: "abc".to_owned() };
+        for (text, relayed) in [
+            ("OK\nabc", answered("OK")),
+            ("dead 7\nabc", answered("dead 7")),
+            ("MISSING\nabc", answered("MISSING")),
+            ("an answer of a later version\nabc", answered("an answer of a later version")),
+            ("DETACHED", RelayedRenewal::Detached),
+        ] {
+            assert_eq!(relayed.to_text(), text);
+            assert_eq!(RelayedRenewal::parse(text), Some(relayed));
         }
         assert_eq!(RelayedRenewal::parse("what"), None);
     }

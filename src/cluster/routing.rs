@@ -6,9 +6,10 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 use super::link::{Link, Links};
-use super::{ClusterSettings, Membership, NodeKey, Standing};
+use super::{ClusterSettings, Membership, Standing};
 use crate::id::NodeId;
 use crate::lock::lock;
+use crate::redis_client::NodeKey;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
 

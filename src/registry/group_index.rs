@@ -22,8 +22,8 @@ use crate::error_chain::chain;
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
 use crate::lock::lock;
-use crate::redis_client::group_index::{self, IndexLookup, IndexWriter};
-use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::group_index::{self, IndexAnswer, IndexLookup, IndexWriter};
+use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read};
 use crate::telemetry::RepeatedWarning;
 use crate::topic::{Topic, TopicName};
 
@@ -311,8 +311,10 @@ impl GroupIndex {
         let started = Instant::now();
         let answer = current.attachment.connection.run_one(call).await;
         self.replica.metrics().took("members", started.elapsed());
-        let answer: String = answer.and_then(read).map_err(GroupIndexError::Redis)?;
-        if answer == scripts::OK { Ok(()) } else { Err(GroupIndexError::NotOurs(answer)) }
+        match answer.and_then(IndexAnswer::read).map_err(GroupIndexError::Redis)? {
+            IndexAnswer::Done => Ok(()),
+            IndexAnswer::Refused(found) => Err(GroupIndexError::NotOurs(found)),
+        }
     }
 
     /// Returns the time from which a new freshness lease counts, now that the changes up to `taken` are written.
@@ -340,12 +342,10 @@ impl GroupIndex {
         until: u64,
     ) -> Result<RedisClock, GroupIndexError> {
         let call = group_index::renew_freshness(self.replica.keys(), writer, until);
-        let answer = attachment.connection.run_one(call).await.and_then(read);
-        let (answer, millis): (String, u64) = answer.map_err(GroupIndexError::Redis)?;
-        if answer == scripts::OK {
-            Ok(RedisClock { millis, answered: Instant::now() })
-        } else {
-            Err(GroupIndexError::NotOurs(answer))
+        let answer = attachment.connection.run_one(call).await.and_then(IndexAnswer::read_with_time);
+        match answer.map_err(GroupIndexError::Redis)? {
+            (IndexAnswer::Done, millis) => Ok(RedisClock { millis, answered: Instant::now() }),
+            (IndexAnswer::Refused(found), _) => Err(GroupIndexError::NotOurs(found)),
         }
     }
 }

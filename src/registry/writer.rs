@@ -15,7 +15,7 @@ use super::{PresentState, Registry};
 use crate::error_chain::chain;
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, RecordChange};
-use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisError, read};
+use crate::redis_client::{BUCKETS, Keys, NodeAnswer, RedisCommand, RedisError, read};
 
 /// Most texts that the records of a node share. Other texts stand in their records.
 const TEXTS_MAX: usize = 4096;
@@ -138,8 +138,10 @@ impl Writer {
         let started = Instant::now();
         let answer = attachment.connection.run_one(call).await;
         self.replica.metrics().took("write", started.elapsed());
-        let answer = answer.and_then(read::<String>).map_err(WriteError::Redis)?;
-        if answer == scripts::OK { Ok(()) } else { Err(WriteError::NotOurs(answer)) }
+        match answer.and_then(NodeAnswer::read).map_err(WriteError::Redis)? {
+            NodeAnswer::Done => Ok(()),
+            found @ (NodeAnswer::Refused(_) | NodeAnswer::Unexpected(_)) => Err(WriteError::NotOurs(found.to_text())),
+        }
     }
 
     fn fail(&mut self, attachment: &Attachment, error: &WriteError) {

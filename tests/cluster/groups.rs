@@ -1,6 +1,7 @@
 use http::Method;
 use serde_json::{Value, json};
-use tidegate::cluster::{ClusterMember, NodeKey};
+use tidegate::cluster::ClusterMember;
+use tidegate::redis_client::NodeKey;
 
 use crate::support::{Mode, TestClient, TestCluster, TestNode, TestProxy, eventually, request};
 

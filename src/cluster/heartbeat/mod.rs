@@ -20,10 +20,10 @@ use tracing::{debug, warn};
 use super::decide::{Evidence, Proof, RenewalOutcome, after_renew, drifted, proof};
 use super::observe::{LookTimes, Observations};
 use super::survey::{Survey, SurveyError, look_at, survey};
-use super::{ClusterMember, Membership, NodeKey, NodeTable, Peers, RefreshRequests, Times};
+use super::{ClusterMember, Membership, NodeTable, Peers, RefreshRequests, Times};
 use crate::error_chain::chain;
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, Redis, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::{BUCKETS, NodeKey, Redis, RedisConnection, RedisError, read, scripts};
 use crate::registry::{Attachment, RedisReplica, Registry};
 use crate::telemetry::RepeatedWarning;
 
@@ -287,7 +287,7 @@ impl Heartbeat {
         match proof {
             Proof::Renewed => gate.open_until(sent + times.proven()),
             Proof::RedisIsAway | Proof::PeerIsDetached | Proof::Alone => gate.prolong_until(sent + times.proven()),
-            Proof::Fenced { found, run_id } => self.fence(&found, &run_id),
+            Proof::Fenced { found, run_id } => self.fence(found, &run_id),
             Proof::None => {}
         }
     }
@@ -316,7 +316,7 @@ impl Heartbeat {
                     self.new_epoch();
                 }
                 RenewalOutcome::RolledBack { epoch } => self.rolled_back(epoch),
-                RenewalOutcome::Fenced => self.fence(&survey.renewal, &survey.run_id),
+                RenewalOutcome::Fenced { found } => self.fence(found, &survey.run_id),
                 RenewalOutcome::Unexpected => {
                     return Err(HeartbeatError::Survey(SurveyError::Redis(RedisError::Unexpected)));
                 }

@@ -10,7 +10,8 @@ use crate::cluster::decide::{RegistrationOutcome, after_register, is_same_run, o
 use crate::cluster::node_index::NodeIndexEntry;
 use crate::error_chain::chain;
 use crate::id::{NODE_ID_BYTES, NodeId};
-use crate::redis_client::{Keys, RedisCommand, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::scripts::{self, LeaveAnswer};
+use crate::redis_client::{Keys, NodeAnswer, NodeKey, RedisCommand, RedisConnection, RedisError};
 use crate::registry::RegistryState;
 
 /// Most former epochs of this node that are remembered.
@@ -25,7 +26,7 @@ impl Heartbeat {
         let index = self.index_entry(keys, node);
         connection.run_one(index).await.map_err(HeartbeatError::Register)?;
         let register = scripts::register(keys, node, self.epoch, self.settings.times.lease());
-        let answer: String = connection.run_one(register).await.and_then(read).map_err(HeartbeatError::Register)?;
+        let answer = connection.run_one(register).await.and_then(NodeAnswer::read).map_err(HeartbeatError::Register)?;
         match after_register(&answer, self.epoch, &self.former) {
             RegistrationOutcome::Registered => {
                 self.is_registered = true;
@@ -38,10 +39,10 @@ impl Heartbeat {
                 self.rolled_back(epoch);
                 Ok(true)
             }
-            RegistrationOutcome::Taken => {
+            RegistrationOutcome::Taken { found } => {
                 // Nobody knows which server holds what was acknowledged under an earlier epoch. The empty run id equals
                 // none.
-                self.fence(&answer, "");
+                self.fence(found, "");
                 Ok(false)
             }
             RegistrationOutcome::Unexpected => Err(HeartbeatError::Register(RedisError::Unexpected)),
@@ -76,7 +77,7 @@ impl Heartbeat {
     /// Gives up this node's id, which belongs to other nodes now: its key was found to be `found` on the server with
     /// the run id `run_id`. Closes the sessions and goes on under another id; see [`Registry::fence`] for what becomes
     /// of the connections.
-    pub(super) fn fence(&mut self, found: &str, run_id: &str) {
+    pub(super) fn fence(&mut self, found: NodeKey, run_id: &str) {
         let fenced = self.registry.node();
         let is_same_run = self.run_id.as_deref().is_some_and(|known| is_same_run(known, run_id));
         let others_have_records = others_have_records(found, self.epoch, is_same_run);
@@ -87,7 +88,7 @@ impl Heartbeat {
         self.settings.peers.rename(node);
         if self.is_registered {
             error!(
-                %fenced, found, %node, others_have_records,
+                %fenced, found = found.to_text(), %node, others_have_records,
                 "this node was condemned by others; closing its sessions and registering under another id"
             );
         }
@@ -109,14 +110,14 @@ impl Heartbeat {
         self.replica.leave(RegistryState::Left);
         let node = self.registry.node();
         let keys = self.replica.keys();
-        match connection.run_one(scripts::leave(keys, node, self.epoch)).await.and_then(read::<String>) {
-            Ok(answer) if answer == scripts::OK => {
+        match connection.run_one(scripts::leave(keys, node, self.epoch)).await.and_then(LeaveAnswer::read) {
+            Ok(LeaveAnswer::Removed) => {
                 let index = RedisCommand::new("HDEL", keys.index()).arg(node.to_string());
                 if let Err(error) = connection.run_one(index).await {
                     warn!(error = %chain(&error), "could not remove this node's index entry; others will do so");
                 }
             }
-            Ok(answer) => warn!(
+            Ok(LeaveAnswer::Remains(answer)) => warn!(
                 answer,
                 written = matches!(is_written, Ok(true)),
                 "not every $disconnect was delivered; leaving the remaining connections to other nodes"

@@ -19,7 +19,8 @@ use super::{ClusterMember, Membership, Times};
 use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::redis_client::{
-    BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, group_index, read, reaping, scripts,
+    BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, Value, group_index, read, reaping,
+    scripts,
 };
 use crate::registry::record::{RECORD_FORMAT, RecordTexts};
 use crate::registry::{RedisReplica, Registry};
@@ -261,7 +262,7 @@ impl Reaper {
         let claimed: Vec<Option<String>> =
             claimed.map(|answer| read(answer.clone())).collect::<Result<_, _>>().map_err(ReapError::Redis)?;
         let info = answers.into_iter().next_back().ok_or(RedisError::Unexpected).and_then(read::<String>);
-        let run_id = super::survey::run_id_of(&info.map_err(ReapError::Redis)?);
+        let run_id = scripts::run_id_of(&info.map_err(ReapError::Redis)?);
         let left = counts.iter().sum();
         if let Some(dead_node) = self.dead_nodes.get_mut(&node) {
             (dead_node.left, dead_node.is_damaged) = (left, false);
@@ -304,8 +305,7 @@ impl Reaper {
             return Ok(());
         }
         let remove = reaping::remove(pass.keys, node, pass.node);
-        let answer: String = pass.connection.run_one(remove).await.and_then(read).map_err(ReapError::Redis)?;
-        if answer == scripts::OK {
+        if pass.ask_for(remove, reaping::is_removed).await? {
             let index = RedisCommand::new("HDEL", pass.keys.index()).arg(node.to_string());
             pass.connection.run_one(index).await.map_err(ReapError::Redis)?;
             for bucket in 0..BUCKETS {
@@ -326,8 +326,7 @@ impl Reaper {
         }
         for _ in 0..CLEARS_MAX {
             let clear = group_index::clear(pass.keys, node, BATCH);
-            let answer: String = pass.connection.run_one(clear).await.and_then(read).map_err(ReapError::Redis)?;
-            if answer != group_index::MORE {
+            if !pass.ask_for(clear, group_index::has_more).await? {
                 return Ok(true);
             }
         }
@@ -345,6 +344,15 @@ impl Reaper {
 impl ReaperPass<'_> {
     /// Sends one command and reads its answer.
     async fn ask<T: FromRedisValue>(&self, call: RedisCommand) -> Result<T, ReapError> {
+        self.ask_for(call, read).await
+    }
+
+    /// Sends a script and reads its answer with `read`.
+    async fn ask_for<T>(
+        &self,
+        call: RedisCommand,
+        read: impl FnOnce(Value) -> Result<T, RedisError>,
+    ) -> Result<T, ReapError> {
         self.connection.run_one(call).await.and_then(read).map_err(ReapError::Redis)
     }
 }
