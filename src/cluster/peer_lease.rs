@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Membership;
 use super::link::{Links, PeerAnswer, RenewalRequest, RenewalRequests};
 use crate::id::NodeId;
-use crate::redis_client::{NodeAnswer, NodeKey, Reach, read, scripts};
-use crate::registry::RedisReplica;
+use crate::redis_client::{AttachedRedis, NodeAnswer, NodeKey, Reach, read, scripts};
 
 /// Most renewals that go to Redis in one round trip.
 const BATCH: usize = 64;
@@ -89,14 +88,14 @@ impl Peers for Links {
 /// Renews leases for peers that do not reach Redis, until `stop`. Up to 64 renewals that wait share a round trip.
 pub async fn serve_renewals(
     mut renewals: RenewalRequests,
-    replica: Arc<RedisReplica>,
+    redis: Arc<AttachedRedis>,
     membership: Arc<Membership>,
     stop: CancellationToken,
 ) {
     let mut waiting = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(renewals.recv_many(&mut waiting, BATCH)).await.is_some_and(|count| count > 0) {
         let wanted: Vec<PeerLease> = waiting.iter().map(PeerLease::of).collect();
-        let answers = renew_for(&replica, &membership, &wanted).await;
+        let answers = renew_for(&redis, &membership, &wanted).await;
         for (renewal, answer) in waiting.drain(..).zip(answers) {
             renewal.answer(answer.to_text());
         }
@@ -118,9 +117,9 @@ impl PeerLease {
 }
 
 /// Renews the leases of the `wanted` nodes, and returns the answer for each.
-pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: &[PeerLease]) -> Vec<RelayedRenewal> {
-    let keys = replica.keys();
-    let answers = match replica.connection() {
+pub async fn renew_for(redis: &AttachedRedis, membership: &Membership, wanted: &[PeerLease]) -> Vec<RelayedRenewal> {
+    let keys = redis.keys();
+    let answers = match redis.connection() {
         // If this fails, this node does not reach Redis either; its own heartbeat finds out too.
         Some(connection) => {
             let calls = wanted.iter().flat_map(|PeerLease { node, epoch, lease }| {

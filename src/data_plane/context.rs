@@ -101,8 +101,8 @@ impl DataPlane {
     pub fn with_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
         let group_index =
-            |replica: &Arc<RedisReplica>| Arc::new(GroupIndex::new(Arc::clone(&self.groups), Arc::clone(replica)));
-        self.group_index = self.registry.replica().map(group_index);
+            |replica: &Arc<RedisReplica>| GroupIndex::new(Arc::clone(&self.groups), Arc::clone(replica.redis()));
+        self.group_index = self.registry.replica().map(group_index).map(Arc::new);
         self
     }
 

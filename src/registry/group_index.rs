@@ -17,13 +17,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::redis_replica::{Attachment, RedisReplica};
 use crate::error_chain::chain;
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
 use crate::lock::lock;
 use crate::redis_client::group_index::{self, IndexAnswer, IndexLookup, IndexWriter};
-use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read};
+use crate::redis_client::{AttachedRedis, Attachment, RedisCommand, RedisConnection, RedisError, read};
 use crate::telemetry::RepeatedWarning;
 use crate::topic::{Topic, TopicName};
 
@@ -56,7 +55,7 @@ const BLIND_QUIET: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct GroupIndex {
     groups: Arc<Groups>,
-    replica: Arc<RedisReplica>,
+    redis: Arc<AttachedRedis>,
     /// Number of the last change that is written, of all that were ever marked; see [`Changes`].
     written: watch::Sender<u64>,
     /// Time until which other nodes may trust what the index says of this node.
@@ -112,13 +111,12 @@ struct RedisClock {
 }
 
 impl GroupIndex {
-    /// Returns the index of the members in `groups`, which is written where `replica` writes. [`GroupIndex::run`] is
-    /// its only task.
-    pub fn new(groups: Arc<Groups>, replica: Arc<RedisReplica>) -> Self {
+    /// Returns the index of the members in `groups`, which is written in `redis`. [`GroupIndex::run`] is its only task.
+    pub fn new(groups: Arc<Groups>, redis: Arc<AttachedRedis>) -> Self {
         let written = watch::Sender::new(0);
         GroupIndex {
             groups,
-            replica,
+            redis,
             written,
             seen_fresh_until: Mutex::default(),
             lookups_paused_until: Mutex::default(),
@@ -134,13 +132,13 @@ impl GroupIndex {
         if names.len() > FIND_MAX || lock(&self.lookups_paused_until).is_some_and(|until| until > Instant::now()) {
             return None;
         }
-        let connection = self.replica.connection().filter(RedisConnection::is_one_server)?;
+        let connection = self.redis.connection().filter(RedisConnection::is_one_server)?;
         let names: Vec<TopicName> = names.into_iter().cloned().collect();
         let topics = names.iter().map(|name| Topic { api_id: Arc::clone(api_id), name: name.clone() });
-        let call = group_index::find(self.replica.keys(), topics);
+        let call = group_index::find(self.redis.keys(), topics);
         let started = Instant::now();
         let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
-        self.replica.metrics().took("find", started.elapsed());
+        self.redis.metrics().took("find", started.elapsed());
         match answer.and_then(group_index::found) {
             Ok(found) => {
                 self.blind.over_after(BLIND_QUIET);
@@ -192,8 +190,7 @@ impl GroupIndex {
         }
         self.pass(&mut state).await;
         let Some(Current { attachment, .. }) = state.current else { return };
-        let give_up =
-            RedisCommand::new("HDEL", self.replica.keys().freshness_leases()).arg(attachment.node.to_string());
+        let give_up = RedisCommand::new("HDEL", self.redis.keys().freshness_leases()).arg(attachment.node.to_string());
         if let Err(error) = attachment.connection.run_one(give_up).await {
             debug!(error = %chain(&error), "could not give up the freshness lease; it runs out by itself");
         }
@@ -207,7 +204,7 @@ impl GroupIndex {
 
     /// Writes everything that has changed. Returns false if it cannot.
     async fn pass(&self, state: &mut State) -> bool {
-        let is_current = match self.replica.attachment() {
+        let is_current = match self.redis.attachment() {
             Some((attachment, incarnation)) if attachment.connection.is_one_server() => {
                 let worked = self.write(state, attachment, incarnation).await;
                 if let Err(error) = &worked {
@@ -239,7 +236,7 @@ impl GroupIndex {
             let (topics, taken) = self.groups.changes().take(BATCH);
             let is_idle = topics.is_empty();
             if !is_idle {
-                let keys = topics.iter().map(|topic| (self.replica.keys().topic(topic), self.groups.count(topic)));
+                let keys = topics.iter().map(|topic| (self.redis.keys().topic(topic), self.groups.count(topic)));
                 self.put(current, &keys.collect::<Vec<_>>()).await?;
             }
             let is_complete = taken >= current.complete_at;
@@ -284,7 +281,7 @@ impl GroupIndex {
 
     /// Removes what the index says of this node and is not so.
     async fn remove_stale(&self, current: &Current) -> Result<(), GroupIndexError> {
-        let keys = self.replica.keys();
+        let keys = self.redis.keys();
         let own: HashSet<String> = self.groups.topics().iter().map(|topic| keys.topic(topic)).collect();
         let mut cursor = 0_u64;
         loop {
@@ -307,10 +304,10 @@ impl GroupIndex {
     }
 
     async fn put(&self, current: &Current, counts: &[(String, usize)]) -> Result<(), GroupIndexError> {
-        let call = group_index::write(self.replica.keys(), &current.writer, counts);
+        let call = group_index::write(self.redis.keys(), &current.writer, counts);
         let started = Instant::now();
         let answer = current.attachment.connection.run_one(call).await;
-        self.replica.metrics().took("members", started.elapsed());
+        self.redis.metrics().took("members", started.elapsed());
         match answer.and_then(IndexAnswer::read).map_err(GroupIndexError::Redis)? {
             IndexAnswer::Done => Ok(()),
             IndexAnswer::Refused(found) => Err(GroupIndexError::NotOurs(found)),
@@ -341,7 +338,7 @@ impl GroupIndex {
         writer: &IndexWriter,
         until: u64,
     ) -> Result<RedisClock, GroupIndexError> {
-        let call = group_index::renew_freshness(self.replica.keys(), writer, until);
+        let call = group_index::renew_freshness(self.redis.keys(), writer, until);
         let answer = attachment.connection.run_one(call).await.and_then(IndexAnswer::read_with_time);
         match answer.map_err(GroupIndexError::Redis)? {
             (IndexAnswer::Done, millis) => Ok(RedisClock { millis, answered: Instant::now() }),
@@ -366,8 +363,7 @@ impl MemberNodes {
 
 impl Current {
     fn is(&self, attachment: &Attachment, incarnation: u32) -> bool {
-        let key = |of: &Attachment| (of.node, of.epoch, of.serial);
-        key(&self.attachment) == key(attachment) && self.incarnation == incarnation
+        self.attachment.is_same(attachment) && self.incarnation == incarnation
     }
 }
 

@@ -41,7 +41,7 @@ pub use claims::Claims;
 pub use entry::{EndedConnection, OpenConnection};
 pub use group_index::{GroupIndex, MemberNodes};
 pub use listing::{ConnectionView, Page, Query};
-pub use redis_replica::{Attachment, RedisReplica};
+pub use redis_replica::RedisReplica;
 pub use serving_gate::ServingGate;
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
@@ -167,7 +167,7 @@ impl Registry {
             outbox.close(Closing::fenced());
         }
         if others_have_records && let Some(replica) = &self.replica {
-            let incarnation = replica.incarnation();
+            let incarnation = replica.redis().incarnation();
             let mut dropped = Vec::new();
             self.entries.retain(|id, entry| {
                 let is_replicated = entry.acknowledged.mark != 0 && entry.acknowledged.incarnation == incarnation;
@@ -232,7 +232,7 @@ impl Registry {
     /// [`NotRecorded`]: there is no record, and the connection may not go on without one.
     pub async fn record(&self, id: &ConnectionId) -> Result<(), NotRecorded> {
         let Some(replica) = &self.replica else { return Ok(()) };
-        if replica.is_attached() && replica.mark_and_wait(id).await.is_ok() {
+        if replica.redis().is_attached() && replica.mark_and_wait(id).await.is_ok() {
             return Ok(());
         }
         if replica.accepts_unrecorded() { Ok(()) } else { Err(NotRecorded) }

@@ -10,7 +10,7 @@ use tidegate::cluster::{
     renew_for,
 };
 use tidegate::id::{ConnectionId, NodeId};
-use tidegate::redis_client::Keys;
+use tidegate::redis_client::{AttachedRedis, Keys};
 use tidegate::registry::claims::ClaimedEvent;
 use tidegate::registry::{RedisReplica, Registry, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
@@ -64,7 +64,8 @@ impl Process {
         let node = NodeId::from_bits(random.random::<u64>() >> 16);
         let (flows, heartbeat) = runtime.block_on(async {
             let metrics = Metrics::new("memory");
-            let mut replica = RedisReplica::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry());
+            let redis = Arc::new(AttachedRedis::new(Keys::new("t"), metrics.registry()));
+            let mut replica = RedisReplica::new(Arc::clone(&redis), 20_000, WhenUnavailable::Accept);
             replica.set_batch(random.random_range(1..6));
             let replica = Arc::new(replica);
             let times = Times::new(LEASE);
@@ -83,7 +84,7 @@ impl Process {
             let settings = ReaperSettings { held_max: random.random_range(1..8), ..ReaperSettings::new(times) };
             let gauge = metrics.reaping();
             let reaper =
-                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
+                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&redis), Arc::clone(&membership), gauge);
             let events = registry.claims().events().unwrap();
             let (inbox, messages) = mpsc::unbounded_channel();
             {
@@ -99,7 +100,7 @@ impl Process {
             tasks.spawn(heartbeat.run(stop.clone()));
             tasks.spawn(reaper.run(stop.clone()));
             tasks.spawn(watch_gate(Arc::clone(&registry), stop.clone()));
-            let members = Arc::new(Members::new(world, place, random.random(), &replica));
+            let members = Arc::new(Members::new(world, place, random.random(), redis));
             tasks.spawn(Arc::clone(&members.group_index).run(stop));
             let random = Mutex::new(random);
             let (world, leaving) = (world.clone(), AtomicBool::new(false));
@@ -332,7 +333,7 @@ impl Flows {
                     let flows = Arc::clone(&self);
                     self.tasks.spawn(async move {
                         let wanted = [PeerLease { node, epoch, lease }];
-                        let mut answers = renew_for(&flows.replica, &flows.membership, &wanted).await;
+                        let mut answers = renew_for(flows.replica.redis(), &flows.membership, &wanted).await;
                         answers.pop().map(|answer| reply.send(answer))
                     });
                 }

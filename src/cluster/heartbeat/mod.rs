@@ -23,8 +23,8 @@ use super::survey::{Survey, SurveyError, look_at, survey};
 use super::{ClusterMember, Membership, NodeTable, Peers, RefreshRequests, Times};
 use crate::error_chain::chain;
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, NodeKey, Redis, RedisConnection, RedisError, read, scripts};
-use crate::registry::{Attachment, RedisReplica, Registry};
+use crate::redis_client::{Attachment, BUCKETS, NodeKey, Redis, RedisConnection, RedisError, read, scripts};
+use crate::registry::{RedisReplica, Registry};
 use crate::telemetry::RepeatedWarning;
 
 /// Most steps of one heartbeat. Registering, registering anew after Redis has forgotten this node, and taking another
@@ -304,7 +304,7 @@ impl Heartbeat {
             let (lease, known) = (self.settings.times.lease(), self.observations.known());
             let survey = survey(&connection, keys, node, self.epoch, lease, &known).await;
             let looked = LookTimes { sent, answered: Instant::now() };
-            self.replica.metrics().took("survey", looked.answered - sent);
+            self.replica.redis().metrics().took("survey", looked.answered - sent);
             let survey = survey.map_err(HeartbeatError::Survey)?;
             match after_renew(&survey.renewal, &self.former, self.registry.gate().is_open()) {
                 RenewalOutcome::Renewed => {

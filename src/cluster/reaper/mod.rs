@@ -19,11 +19,11 @@ use super::{ClusterMember, Membership, Times};
 use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::redis_client::{
-    BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, Value, group_index, read, reaping,
-    scripts,
+    AttachedRedis, BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, Value, group_index, read,
+    reaping, scripts,
 };
+use crate::registry::Registry;
 use crate::registry::record::{RECORD_FORMAT, RecordTexts};
-use crate::registry::{RedisReplica, Registry};
 use crate::telemetry::{ReapingMetrics, RepeatedWarning};
 use unreadable::Aside;
 
@@ -63,7 +63,7 @@ impl ReaperSettings {
 pub struct Reaper {
     settings: ReaperSettings,
     registry: Arc<Registry>,
-    replica: Arc<RedisReplica>,
+    redis: Arc<AttachedRedis>,
     membership: Arc<Membership>,
     metrics: ReapingMetrics,
     dead_nodes: BTreeMap<NodeId, DeadNode>,
@@ -110,11 +110,11 @@ struct ReaperPass<'a> {
 }
 
 impl Reaper {
-    /// Returns a reaper that holds no records yet. `registry` has the replica `replica`.
+    /// Returns a reaper that holds no records yet and uses the connection in `redis`.
     pub fn new(
         settings: ReaperSettings,
         registry: Arc<Registry>,
-        replica: Arc<RedisReplica>,
+        redis: Arc<AttachedRedis>,
         membership: Arc<Membership>,
         metrics: ReapingMetrics,
     ) -> Self {
@@ -122,7 +122,7 @@ impl Reaper {
         Reaper {
             settings,
             registry,
-            replica,
+            redis,
             membership,
             metrics,
             dead_nodes: BTreeMap::new(),
@@ -169,9 +169,9 @@ impl Reaper {
     /// dead nodes of which nothing is left. Returns true if there is more to read at once.
     async fn run_once(&mut self) -> Result<bool, ReapError> {
         self.update_dead_nodes();
-        let replica = Arc::clone(&self.replica);
-        let Some(connection) = replica.connection() else { return Ok(false) };
-        let pass = ReaperPass { connection: &connection, keys: replica.keys(), node: self.registry.node() };
+        let redis = Arc::clone(&self.redis);
+        let Some(connection) = redis.connection() else { return Ok(false) };
+        let pass = ReaperPass { connection: &connection, keys: redis.keys(), node: self.registry.node() };
         let now = Instant::now();
         if now >= self.keep_at {
             self.keep_claims(&pass).await?;

@@ -7,7 +7,7 @@ use tidegate::clock::Timestamp;
 use tidegate::cluster::link::Links;
 use tidegate::cluster::{Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, Reaper, ReaperSettings, Times};
 use tidegate::id::{ConnectionId, NodeId};
-use tidegate::redis_client::{BUCKETS, Keys, RedisCommand, RedisSettings, read};
+use tidegate::redis_client::{AttachedRedis, BUCKETS, Keys, RedisCommand, RedisSettings, read};
 use tidegate::registry::claims::ClaimedEvents;
 use tidegate::registry::record::{self, Record};
 use tidegate::registry::{RedisReplica, Registry, RegistryState, WhenUnavailable, watch_gate, writer};
@@ -63,12 +63,9 @@ impl Node {
     /// A node that heartbeats, registered or not.
     pub(crate) fn launch(options: NodeOptions) -> Self {
         let metrics = Metrics::new("memory");
-        let replica = Arc::new(RedisReplica::new(
-            Keys::new("t"),
-            options.rebuild_per_second,
-            options.when_unavailable,
-            metrics.registry(),
-        ));
+        let redis = Arc::new(AttachedRedis::new(Keys::new("t"), metrics.registry()));
+        let replica = RedisReplica::new(Arc::clone(&redis), options.rebuild_per_second, options.when_unavailable);
+        let replica = Arc::new(replica);
         let times = Times::new(LEASE);
         let node = NodeId::random();
         let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
@@ -100,7 +97,7 @@ impl Node {
             ..ReaperSettings::new(times)
         };
         let gauge = metrics.reaping();
-        let reaper = Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
+        let reaper = Reaper::new(settings, Arc::clone(&registry), redis, Arc::clone(&membership), gauge);
         let events = registry.claims().events().expect("nobody has them yet");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&replica), stop.clone()));
