@@ -7,9 +7,10 @@ use crate::cluster::{
 };
 use crate::config::Config;
 use crate::data_plane::{DataPlane, take_over};
+use crate::group_index::GroupIndex;
 use crate::id::NodeId;
 use crate::redis_client::{AttachedRedis, Keys};
-use crate::registry::{GroupIndex, RedisReplica, Registry, watch_gate, writer};
+use crate::registry::{RedisReplica, Registry, watch_gate, writer};
 use crate::telemetry::Metrics;
 
 /// This node's part in a cluster.

@@ -1,7 +1,7 @@
 //! Decisions on what an answer of Redis means for this node. Pure: values in, values out.
 
 use super::RelayedRenewal;
-use crate::redis_client::reaping::KeptClaim;
+use super::reaper::scripts::KeptClaim;
 use crate::redis_client::{NodeAnswer, NodeKey, Reach};
 
 /// The meaning of the answer to a renewal.

@@ -16,7 +16,7 @@ mod membership;
 mod node_index;
 mod observe;
 mod peer_lease;
-mod reaper;
+pub mod reaper;
 mod routing;
 mod settings;
 mod survey;

@@ -12,12 +12,13 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments, Stage};
 use crate::error_chain::chain;
+use crate::group_index::GroupIndex;
 use crate::groups::Groups;
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
-use crate::registry::{GroupIndex, RedisReplica, Registry};
+use crate::registry::{RedisReplica, Registry};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{Metrics, StageLabels, Telemetry};
 

@@ -4,7 +4,7 @@ use super::{RedisError, Value, read};
 const MISSING: &str = "MISSING";
 
 /// Text by which a script answers that it did its work.
-pub(super) const OK: &str = "OK";
+pub(crate) const OK: &str = "OK";
 
 /// The node key, as it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use super::connection::ScriptText;
-use super::node_key::OK;
-use super::{BUCKETS, Keys, NodeKey, RedisCommand, RedisConnection, RedisError, Value, read};
+use super::{BUCKETS, Keys, NodeKey, OK, RedisCommand, RedisConnection, RedisError, ScriptText, Value, read};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
 

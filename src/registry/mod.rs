@@ -5,13 +5,11 @@
 //! `$disconnect` has been delivered; then it is removed. Every change goes through a method of [`Registry`], in one
 //! place and under the lock of one shard, never across an await. If there is a Redis replica ([`RedisReplica`]), it
 //! follows each change there. Nothing reads the replica while this node is alive: Redis may be down or lose data, and
-//! the writer reconciles it afterwards. Beside it, the group index ([`GroupIndex`]) tells other nodes of which groups
-//! and users this node has members.
+//! the writer reconciles it afterwards.
 
 mod backlog;
 pub mod claims;
 mod entry;
-mod group_index;
 mod listing;
 pub mod record;
 mod redis_replica;
@@ -39,7 +37,6 @@ use crate::session::{Closing, Outbox};
 pub use backlog::Backlog;
 pub use claims::Claims;
 pub use entry::{EndedConnection, OpenConnection};
-pub use group_index::{GroupIndex, MemberNodes};
 pub use listing::{ConnectionView, Page, Query};
 pub use redis_replica::RedisReplica;
 pub use serving_gate::ServingGate;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::FromRedisValue;
+use tidegate::cluster::reaper::scripts as reaping;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read, reaping, scripts};
+use tidegate::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read, scripts};
 
 use crate::support::RedisServer;
 

@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tidegate::group_index::GroupIndex;
 use tidegate::groups::Groups;
 use tidegate::id::ConnectionId;
 use tidegate::redis_client::{AttachedRedis, Keys};
-use tidegate::registry::GroupIndex;
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::topic::{Topic, TopicKind, TopicName};

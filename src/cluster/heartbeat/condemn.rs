@@ -5,8 +5,8 @@ use tracing::{debug, warn};
 
 use super::Heartbeat;
 use crate::cluster::observe::CondemnCandidate;
+use crate::cluster::reaper::scripts::{self, CondemnAnswer};
 use crate::error_chain::chain;
-use crate::redis_client::reaping::{self, CondemnAnswer};
 use crate::redis_client::{RedisCommand, RedisConnection};
 
 impl Heartbeat {
@@ -20,7 +20,7 @@ impl Heartbeat {
         }
         let slack = u64::try_from(times.slack().as_millis()).unwrap_or(u64::MAX);
         let call = |CondemnCandidate { node, key, time_millis }: &CondemnCandidate| -> RedisCommand {
-            reaping::condemn(self.replica.keys(), *node, *key, time_millis.saturating_add(slack))
+            scripts::condemn(self.replica.keys(), *node, *key, time_millis.saturating_add(slack))
         };
         let calls: Vec<RedisCommand> = candidates.iter().map(call).collect();
         let answers = match connection.run(&calls).await {

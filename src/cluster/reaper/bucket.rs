@@ -3,13 +3,13 @@
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::scripts::{self, ClaimAnswer, KeepAnswer};
 use super::unreadable::id_of;
 use super::{BATCH, ReapError, Reaper, ReaperPass};
 use crate::cluster::decide::{ClaimRenewal, after_keep, is_same_run};
 use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::reaping::{self, ClaimAnswer, KeepAnswer};
-use crate::redis_client::{RedisCommand, read, scripts};
+use crate::redis_client::{RedisCommand, read, scripts as node_scripts};
 use crate::registry::claims::{Bucket, ClaimView};
 use crate::registry::record::{self, Record, RecordTexts, texts_of};
 
@@ -31,7 +31,7 @@ impl Reaper {
     ) -> Result<bool, ReapError> {
         let (node, number) = bucket;
         let (sent, times) = (Instant::now(), self.settings.times);
-        let claim = reaping::claim(pass.keys, node, number, pass.node, times.lease());
+        let claim = scripts::claim(pass.keys, node, number, pass.node, times.lease());
         let (answer, names) = pass.ask_for(claim, ClaimAnswer::read_with_names).await?;
         match answer {
             ClaimAnswer::Mine => {}
@@ -110,15 +110,15 @@ impl Reaper {
         }
         let (sent, lease) = (Instant::now(), self.settings.times.lease());
         let calls = views.iter().flat_map(|ClaimView { bucket: (node, bucket), .. }| {
-            let info = scripts::info(pass.connection, pass.keys, *node, "server");
-            [info, reaping::keep(pass.keys, *node, *bucket, pass.node, lease)]
+            let info = node_scripts::info(pass.connection, pass.keys, *node, "server");
+            [info, scripts::keep(pass.keys, *node, *bucket, pass.node, lease)]
         });
         let calls: Vec<RedisCommand> = calls.collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         for (view, answer) in views.iter().zip(answers.as_chunks::<2>().0) {
             let info: String = read(answer[0].clone()).map_err(ReapError::Redis)?;
             let answer = KeepAnswer::read(answer[1].clone()).map_err(ReapError::Redis)?;
-            let run_id = scripts::run_id_of(&info);
+            let run_id = node_scripts::run_id_of(&info);
             self.kept(pass, view, answer, &run_id, sent).await?;
         }
         Ok(())
@@ -165,7 +165,7 @@ impl Reaper {
         }
         let mut is_mine = true;
         for records in chunks {
-            let restore = reaping::restore(pass.keys, bucket, pass.node, times.lease(), records);
+            let restore = scripts::restore(pass.keys, bucket, pass.node, times.lease(), records);
             is_mine &= pass.ask_for(restore, ClaimAnswer::read).await? == ClaimAnswer::Mine;
         }
         match is_mine {
@@ -186,7 +186,7 @@ impl Reaper {
                 }
                 let done: Vec<String> = outcomes.done.iter().map(ToString::to_string).collect();
                 let failed = outcomes.failed.clone();
-                let finish = reaping::finish(pass.keys, bucket, pass.node, !outcomes.is_last, &done, failed);
+                let finish = scripts::finish(pass.keys, bucket, pass.node, !outcomes.is_last, &done, failed);
                 let answer: String = pass.ask(finish).await?;
                 claims.noted(bucket, &outcomes);
                 if let Some(dead_node) = self.dead_nodes.get_mut(&bucket.0) {

@@ -2,6 +2,7 @@
 //! over. The flow that takes [`crate::registry::Claims::events`] sends the events.
 
 mod bucket;
+pub mod scripts;
 mod unreadable;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,10 +18,11 @@ use super::decide::may_claim;
 use super::node_index::NodeIndexEntry;
 use super::{ClusterMember, Membership, Times};
 use crate::error_chain::chain;
+use crate::group_index::scripts as group_index_scripts;
 use crate::id::NodeId;
 use crate::redis_client::{
-    AttachedRedis, BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, Value, group_index, read,
-    reaping, scripts,
+    AttachedRedis, BUCKETS, FromRedisValue, Keys, RedisCommand, RedisConnection, RedisError, Value, read,
+    scripts as node_scripts,
 };
 use crate::registry::Registry;
 use crate::registry::record::{RECORD_FORMAT, RecordTexts};
@@ -253,7 +255,7 @@ impl Reaper {
         }
         let counts = (0..BUCKETS).map(|bucket| RedisCommand::new("HLEN", pass.keys.bucket(node, bucket)));
         let claims = (0..BUCKETS).map(|bucket| RedisCommand::new("GET", pass.keys.claim(node, bucket)));
-        let info = scripts::info(pass.connection, pass.keys, node, "server");
+        let info = node_scripts::info(pass.connection, pass.keys, node, "server");
         let calls: Vec<RedisCommand> = counts.chain(claims).chain([info]).collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         let (counted, claimed) = (answers.iter().take(BUCKETS), answers.iter().skip(BUCKETS).take(BUCKETS));
@@ -262,7 +264,7 @@ impl Reaper {
         let claimed: Vec<Option<String>> =
             claimed.map(|answer| read(answer.clone())).collect::<Result<_, _>>().map_err(ReapError::Redis)?;
         let info = answers.into_iter().next_back().ok_or(RedisError::Unexpected).and_then(read::<String>);
-        let run_id = scripts::run_id_of(&info.map_err(ReapError::Redis)?);
+        let run_id = node_scripts::run_id_of(&info.map_err(ReapError::Redis)?);
         let left = counts.iter().sum();
         if let Some(dead_node) = self.dead_nodes.get_mut(&node) {
             (dead_node.left, dead_node.is_damaged) = (left, false);
@@ -304,8 +306,8 @@ impl Reaper {
         if !self.clear(pass, node).await? {
             return Ok(());
         }
-        let remove = reaping::remove(pass.keys, node, pass.node);
-        if pass.ask_for(remove, reaping::is_removed).await? {
+        let remove = scripts::remove(pass.keys, node, pass.node);
+        if pass.ask_for(remove, scripts::is_removed).await? {
             let index = RedisCommand::new("HDEL", pass.keys.index()).arg(node.to_string());
             pass.connection.run_one(index).await.map_err(ReapError::Redis)?;
             for bucket in 0..BUCKETS {
@@ -325,8 +327,8 @@ impl Reaper {
             return Ok(true);
         }
         for _ in 0..CLEARS_MAX {
-            let clear = group_index::clear(pass.keys, node, BATCH);
-            if !pass.ask_for(clear, group_index::has_more).await? {
+            let clear = group_index_scripts::clear(pass.keys, node, BATCH);
+            if !pass.ask_for(clear, group_index_scripts::has_more).await? {
                 return Ok(true);
             }
         }

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::bucket::read_texts;
+use super::scripts::{self, OverdueAnswer, SetAsideAnswer};
 use super::{BATCH, ReapError, Reaper, ReaperPass};
 use crate::cluster::node_index::NodeIndexEntry;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::reaping::{self, OverdueAnswer, SetAsideAnswer};
 use crate::redis_client::{Keys, RedisCommand};
 use crate::registry::claims::Bucket;
 use crate::registry::record;
@@ -55,7 +55,7 @@ impl Reaper {
             // The entry is written before the records: a node that dies in between leaves an entry without records. It
             // is written again afterwards, because another node may have removed such an entry meanwhile.
             pass.ask::<u64>(index()).await?;
-            let set_aside = reaping::set_aside(pass.keys, bucket, pass.node, names);
+            let set_aside = scripts::set_aside(pass.keys, bucket, pass.node, names);
             let answer = pass.ask_for(set_aside, SetAsideAnswer::read).await?;
             pass.ask::<u64>(index()).await?;
             if let SetAsideAnswer::Lost(answer) = answer {
@@ -110,7 +110,7 @@ impl Reaper {
         entry: &[u8],
         mut aside: Aside,
     ) -> Result<Option<Aside>, ReapError> {
-        let overdue = reaping::overdue(pass.keys, node, self.settings.unreadable_kept);
+        let overdue = scripts::overdue(pass.keys, node, self.settings.unreadable_kept);
         match pass.ask_for(overdue, OverdueAnswer::read).await? {
             OverdueAnswer::Kept { at, count } => {
                 aside.count = count;
@@ -177,7 +177,7 @@ impl Reaper {
         for (bucket, names) in readable {
             for names in names.chunks(BATCH) {
                 let lease = self.settings.times.lease();
-                pass.ask::<String>(reaping::revive(pass.keys, (node, bucket), pass.node, lease, names)).await?;
+                pass.ask::<String>(scripts::revive(pass.keys, (node, bucket), pass.node, lease, names)).await?;
             }
         }
         info!(%node, count, "this version can read records of a dead node that were set aside; taking them over");

@@ -13,9 +13,9 @@ use super::reach::encode_for;
 use crate::cluster::link::{PeerAnswer, PeerCallError, PeerRequest, PendingCall};
 use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
+use crate::group_index::MemberNodes;
 use crate::groups::GroupRequest;
 use crate::id::{ConnectionId, NodeId};
-use crate::registry::MemberNodes;
 use crate::stage_names::StageNames;
 use crate::topic::TopicName;
 

@@ -5,10 +5,8 @@
 //! `<generation> <ms>`, by Redis's clock. Writes of an older generation, which come late on a connection that was given
 //! up, change nothing.
 
-use super::connection::ScriptText;
-use super::node_key::OK;
-use super::{Keys, RedisCommand, RedisError, Value, read};
 use crate::id::NodeId;
+use crate::redis_client::{Keys, OK, RedisCommand, RedisError, ScriptText, Value, read};
 use crate::topic::Topic;
 
 /// Gives or renews a freshness lease. KEYS: node, freshness leases. ARGV: epoch, node id, generation, end in ms (0:

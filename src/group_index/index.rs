@@ -1,12 +1,3 @@
-//! The group index: the keys in Redis that say which nodes have members of a group or a user, so that a message for a
-//! group goes only to those. The index may be stale, so it is trusted only when it cannot hide a member:
-//!
-//! - A node whose part of the index is complete says so by a freshness lease, which lasts for [`FRESHNESS_LEASE`] by
-//!   Redis's clock. A node without one is always asked, whatever the index says of it.
-//! - A join waits until it is written in the index, or until the node's freshness lease has run out. So a member that a
-//!   backend has been told of gets what is sent afterwards, from any node.
-//! - When Redis does not answer, every node is asked.
-
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,11 +8,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::scripts::{self, IndexAnswer, IndexLookup, IndexWriter};
 use crate::error_chain::chain;
 use crate::groups::{Changes, Groups};
 use crate::id::NodeId;
 use crate::lock::lock;
-use crate::redis_client::group_index::{self, IndexAnswer, IndexLookup, IndexWriter};
 use crate::redis_client::{AttachedRedis, Attachment, RedisCommand, RedisConnection, RedisError, read};
 use crate::telemetry::RepeatedWarning;
 use crate::topic::{Topic, TopicName};
@@ -135,11 +126,11 @@ impl GroupIndex {
         let connection = self.redis.connection().filter(RedisConnection::is_one_server)?;
         let names: Vec<TopicName> = names.into_iter().cloned().collect();
         let topics = names.iter().map(|name| Topic { api_id: Arc::clone(api_id), name: name.clone() });
-        let call = group_index::find(self.redis.keys(), topics);
+        let call = scripts::find(self.redis.keys(), topics);
         let started = Instant::now();
         let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
         self.redis.metrics().took("find", started.elapsed());
-        match answer.and_then(group_index::found) {
+        match answer.and_then(scripts::found) {
             Ok(found) => {
                 self.blind.over_after(BLIND_QUIET);
                 Some(MemberNodes::new(names, &found))
@@ -304,7 +295,7 @@ impl GroupIndex {
     }
 
     async fn put(&self, current: &Current, counts: &[(String, usize)]) -> Result<(), GroupIndexError> {
-        let call = group_index::write(self.redis.keys(), &current.writer, counts);
+        let call = scripts::write(self.redis.keys(), &current.writer, counts);
         let started = Instant::now();
         let answer = current.attachment.connection.run_one(call).await;
         self.redis.metrics().took("members", started.elapsed());
@@ -338,7 +329,7 @@ impl GroupIndex {
         writer: &IndexWriter,
         until: u64,
     ) -> Result<RedisClock, GroupIndexError> {
-        let call = group_index::renew_freshness(self.redis.keys(), writer, until);
+        let call = scripts::renew_freshness(self.redis.keys(), writer, until);
         let answer = attachment.connection.run_one(call).await.and_then(IndexAnswer::read_with_time);
         match answer.map_err(GroupIndexError::Redis)? {
             (IndexAnswer::Done, millis) => Ok(RedisClock { millis, answered: Instant::now() }),

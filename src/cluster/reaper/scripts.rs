@@ -5,10 +5,8 @@
 
 use std::time::Duration;
 
-use super::connection::ScriptText;
-use super::node_key::OK;
-use super::{BUCKETS, Keys, NodeKey, RedisCommand, RedisError, Value, read};
 use crate::id::NodeId;
+use crate::redis_client::{BUCKETS, Keys, NodeKey, OK, RedisCommand, RedisError, ScriptText, Value, read};
 
 /// Lifetime of a tombstone, once nothing is left of its node.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
