@@ -8,6 +8,9 @@
 //! - When Redis does not answer, every node is asked.
 
 mod index;
+mod member_nodes;
 pub mod scripts;
+mod writing;
 
-pub use index::{GroupIndex, MemberNodes};
+pub use index::GroupIndex;
+pub use member_nodes::MemberNodes;

@@ -18,7 +18,7 @@ use crate::data_plane::DataPlane;
 use crate::group_index::MemberNodes;
 use crate::groups::{Audience, FanOut, GroupMember, GroupRequest, PushCounts, PushResult};
 use crate::id::{ConnectionId, NodeId};
-use crate::session::DataFrame;
+use crate::session::{DataFrame, Outbox};
 use crate::stage_names::StageNames;
 use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
@@ -203,7 +203,8 @@ pub(super) fn queue_here(
     let api_id = &labels.api_id;
     let mut members = Vec::new();
     if let Some(stage) = &audience.stage {
-        members = plane.registry.open_in(api_id, stage);
+        let member = |id, outbox: &Arc<Outbox>| GroupMember { id, outbox: Arc::clone(outbox) };
+        members = plane.registry.open_in(api_id, stage, member);
     }
     for name in &audience.topics {
         let topic = Topic { api_id: Arc::clone(api_id), name: name.clone() };
