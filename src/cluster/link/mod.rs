@@ -3,6 +3,7 @@
 //!
 //! - [`Links`] keeps them: it dials every member of the table, accepts, refuses, and says goodbye.
 //! - [`Link`] is one link. Callers use it with [`Link::call`].
+//! - [`GroupRequest`] is the request of a frame of kind 32: each node answers for its own connections.
 //! - [`LocalConnections`] is the trait by which this node answers the calls of its peers.
 //!
 //! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
@@ -37,6 +38,7 @@ mod call;
 mod driver;
 mod frame;
 mod frame_stream;
+mod group_request;
 mod handle;
 mod handshake;
 mod handshake_io;
@@ -50,6 +52,7 @@ mod tests;
 pub use call::{Action, Caller, LocalConnections, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
 pub use driver::LinkEnd;
 pub use frame::{FRAME_MAX_BYTES, LinkFrame, MalformedFrame, PeerOutcome, PeerOutcomes, Target};
+pub use group_request::{ChangeResult, GroupNames, GroupRequest, MalformedGroupRequest, MemberPage, PushResult};
 pub use handle::{Link, LinkLoad, PendingCall};
 pub use handshake::{Introduction, PROTOCOL, Refusal};
 pub use links::{Links, PeerLink, PeerView};

@@ -8,9 +8,8 @@ use super::listing::{Asked, close_here, list_here};
 use super::membership::{Change, change_here, names_here};
 use super::push::{queue_here, settle_here};
 use super::reach::Reach;
-use crate::cluster::link::{Caller, PeerOutcome};
+use crate::cluster::link::{Caller, GroupNames, GroupRequest, PeerOutcome};
 use crate::data_plane::DataPlane;
-use crate::groups::{GroupNames, GroupRequest};
 use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 

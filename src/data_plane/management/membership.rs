@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::peers::{Reply, ask_named, by_owner};
 use super::reach::Reach;
 use super::{CallRecord, find_here};
+use crate::cluster::link::{ChangeResult, GroupNames, GroupRequest};
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::groups::{ChangeResult, GroupNames, GroupRequest, JoinRefused};
+use crate::groups::JoinRefused;
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
 

@@ -10,11 +10,10 @@ use futures_util::future::join_all;
 
 use super::push::PENDING_AFTER;
 use super::reach::encode_for;
-use crate::cluster::link::{PeerAnswer, PeerCallError, PeerRequest, PendingCall};
+use crate::cluster::link::{GroupRequest, PeerAnswer, PeerCallError, PeerRequest, PendingCall};
 use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
 use crate::group_index::MemberNodes;
-use crate::groups::GroupRequest;
 use crate::id::{ConnectionId, NodeId};
 use crate::stage_names::StageNames;
 use crate::topic::TopicName;

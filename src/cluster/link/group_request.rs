@@ -4,8 +4,8 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
 
-use super::{Audience, Except, PushCounts};
 use crate::data_type::DataType;
+use crate::groups::{Audience, Except, PushCounts};
 use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
 use crate::stage_names::StageNames;
 use crate::topic::{TopicKind, TopicName};
