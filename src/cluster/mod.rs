@@ -17,6 +17,7 @@ mod node_index;
 mod observe;
 mod peer_lease;
 pub mod reaper;
+mod recent_nodes;
 mod routing;
 mod settings;
 mod survey;

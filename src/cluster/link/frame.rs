@@ -7,6 +7,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 use super::codec::{self, MalformedField};
 use crate::data_type::DataType;
 use crate::id::ConnectionId;
+use crate::session::REASON_MAX_BYTES;
 use crate::stage_names::StageNames;
 use crate::trace_context::TraceContext;
 
@@ -18,9 +19,6 @@ pub const FRAME_MAX_BYTES: usize = 64 * 1024 * 1024 + 1024;
 /// their way in they are copied out of the read buffer, all of which a frame of a slow client would otherwise keep
 /// alive.
 pub(super) const COPY_MAX_BYTES: usize = 16 * 1024;
-
-/// Longest reason of a close frame, in bytes (RFC 6455, section 5.5).
-const REASON_MAX_BYTES: usize = 123;
 
 const LENGTH_BYTES: usize = 4;
 const ANSWER_BYTES: usize = 9;
