@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Registry;
+use super::entry::PresentState;
 use super::record::{self, RecordText, encode};
 use super::redis_replica::{RedisReplica, Work};
-use super::{PresentState, Registry};
 use crate::error_chain::chain;
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, RecordChange};
