@@ -60,6 +60,7 @@ pub mod telemetry;
 pub mod session;
 pub mod groups;
 pub mod redis_client;
+pub mod group_index;
 pub mod registry;
 pub mod cluster;
 pub mod integration;

@@ -104,7 +104,7 @@ impl Gateway {
         let metrics = Metrics::new("memory");
         let registry = Arc::new(member::registry(&config, &metrics));
         // With a table of members from the caller, this node has no task that connects to Redis.
-        let quotas = Quotas::of(registry.replica().filter(|_| cluster.is_none()));
+        let quotas = Quotas::of(registry.replica().filter(|_| cluster.is_none()).map(|replica| replica.redis()));
         let mechanisms = Mechanisms {
             http_client: http_client.clone(),
             issuers: Issuers::new(http_client.clone(), lifecycle.tasks().clone()),

@@ -7,9 +7,10 @@ use crate::cluster::{
 };
 use crate::config::Config;
 use crate::data_plane::{DataPlane, take_over};
+use crate::group_index::GroupIndex;
 use crate::id::NodeId;
-use crate::redis_client::Keys;
-use crate::registry::{GroupIndex, RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
+use crate::redis_client::{AttachedRedis, Keys};
+use crate::registry::{RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
 use crate::telemetry::Metrics;
 
 /// This node's part in a cluster.
@@ -41,9 +42,9 @@ pub(super) enum Quotas {
 }
 
 impl Quotas {
-    pub(super) fn of(replica: Option<&Arc<RedisReplica>>) -> Self {
-        match replica {
-            Some(replica) => Quotas::Redis(Arc::new(RedisQuotaStore::new(Arc::clone(replica)))),
+    pub(super) fn of(redis: Option<&Arc<AttachedRedis>>) -> Self {
+        match redis {
+            Some(redis) => Quotas::Redis(Arc::new(RedisQuotaStore::new(Arc::clone(redis)))),
             None => Quotas::Memory(Arc::default()),
         }
     }
@@ -62,11 +63,9 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     if settings.redis().is_none() {
         return Registry::new();
     }
-    let replica = RedisReplica::new(
-        Keys::new(&settings.key_prefix),
-        ReplicaSettings::new(settings.rebuild_per_second, settings.when_unavailable),
-        metrics.registry(),
-    );
+    let redis = Arc::new(AttachedRedis::new(Keys::new(&settings.key_prefix), metrics.registry()));
+    let replica =
+        RedisReplica::new(redis, ReplicaSettings::new(settings.rebuild_per_second, settings.when_unavailable));
     let lease = config.cluster.clone().unwrap_or_default().lease();
     Registry::replicated(NodeId::random(), Times::new(lease).hold(), Arc::new(replica))
 }
@@ -88,7 +87,7 @@ pub(super) fn start(
     let (links, membership) = (Arc::clone(&cluster.links), Arc::clone(&cluster.membership));
     let (times, stop) = (Times::new(lease), lifecycle.aborting());
     if let Some(renewals) = links.renewals() {
-        let serve = serve_renewals(renewals, Arc::clone(&replica), Arc::clone(&membership), stop.clone());
+        let serve = serve_renewals(renewals, Arc::clone(replica.redis()), Arc::clone(&membership), stop.clone());
         lifecycle.spawn(serve);
     }
     let settings = HeartbeatSettings { redis: Arc::new(redis), peers: links, times, advertise, seed: rand::random() };
@@ -96,7 +95,7 @@ pub(super) fn start(
     let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(registry), Arc::clone(&replica), member);
     let settings = ReaperSettings::new(times);
     let gauge = plane.telemetry.metrics.reaping();
-    let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(&replica), membership, gauge);
+    let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(replica.redis()), membership, gauge);
     lifecycle.spawn(writer::run(Arc::clone(registry), replica, stop.clone()));
     lifecycle.spawn(heartbeat.run(stop.clone()));
     lifecycle.spawn(reaper.run(stop.clone()));

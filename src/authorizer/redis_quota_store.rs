@@ -28,8 +28,7 @@ use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use crate::clock::Timestamp;
 use crate::error_chain::chain;
 use crate::lock::lock;
-use crate::redis_client::{RedisError, Value, read, scripts};
-use crate::registry::RedisReplica;
+use crate::redis_client::{AttachedRedis, RedisError, Value, read, scripts};
 use crate::telemetry::RepeatedWarning;
 
 /// Time that a message waits for Redis before this node decides alone.
@@ -47,7 +46,7 @@ const EXPIRY_MARGIN_MILLIS: u64 = 60 * 60 * 1000;
 /// A store that counts together with all nodes of the same Redis. [`RedisQuotaStore::run`] is its one task.
 #[derive(Debug)]
 pub struct RedisQuotaStore {
-    replica: Arc<RedisReplica>,
+    redis: Arc<AttachedRedis>,
     state: Mutex<State>,
     work: Notify,
     /// Lock that is held during a request to Redis.
@@ -102,9 +101,9 @@ impl QuotaStore for RedisQuotaStore {
 }
 
 impl RedisQuotaStore {
-    /// Creates a store whose counts are in the same Redis as the records of `replica`.
-    pub fn new(replica: Arc<RedisReplica>) -> Self {
-        RedisQuotaStore { replica, state: Mutex::default(), work: Notify::new(), asking: tokio::sync::Mutex::default() }
+    /// Creates a store whose counts are in `redis`.
+    pub fn new(redis: Arc<AttachedRedis>) -> Self {
+        RedisQuotaStore { redis, state: Mutex::default(), work: Notify::new(), asking: tokio::sync::Mutex::default() }
     }
 
     /// Sends requests to Redis whenever uses wait, until `stop`.
@@ -147,12 +146,12 @@ impl RedisQuotaStore {
     }
 
     async fn send(&self, asked: &[(Arc<QuotaKey>, Asked)]) -> Result<Vec<Value>, AskError> {
-        let connection = self.replica.connection().ok_or(AskError::Detached)?;
+        let connection = self.redis.connection().ok_or(AskError::Detached)?;
         let calls: Vec<_> = asked
             .iter()
             .map(|(key, asked)| {
                 let expires_at = Timestamp(key.ends.millis().saturating_add(EXPIRY_MARGIN_MILLIS));
-                let name = self.replica.keys().quota(&key.plan, &key.api_key, &key.period);
+                let name = self.redis.keys().quota(&key.plan, &key.api_key, &key.period);
                 scripts::take(name, &asked.ask, expires_at)
             })
             .collect();

@@ -1,9 +1,8 @@
 //! Decisions on what an answer of Redis means for this node. Pure: values in, values out.
 
-use super::{NodeKey, RelayedRenewal};
-use crate::redis_client::Reach;
-use crate::redis_client::reaping::{MINE, TAKEN};
-use crate::redis_client::scripts::{MISSING, OK};
+use super::RelayedRenewal;
+use super::reaper::scripts::KeptClaim;
+use crate::redis_client::{NodeAnswer, NodeKey, Reach};
 
 /// The meaning of the answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +14,7 @@ pub(super) enum RenewalOutcome {
     /// Redis came back with an older state, in which this node has an epoch that it had before.
     RolledBack { epoch: u64 },
     /// This node was condemned, or may have been: its connections belong to other nodes.
-    Fenced,
+    Fenced { found: NodeKey },
     /// An answer that no script gives.
     Unexpected,
 }
@@ -28,51 +27,40 @@ pub(super) enum RegistrationOutcome {
     /// This node is registered, under an epoch that it had before.
     RolledBack { epoch: u64 },
     /// Another node has this id, or had it: this node needs another one.
-    Taken,
+    Taken { found: NodeKey },
     /// An answer that no script gives.
     Unexpected,
-}
-
-/// Reads a node key, or the word that a script answers when there is none.
-pub(super) fn node_key(text: &str) -> Option<NodeKey> {
-    match text.split_once(' ') {
-        Some(("live", epoch)) => Some(NodeKey::Live { epoch: epoch.parse().ok()? }),
-        Some(("dead", epoch)) => Some(NodeKey::Dead { epoch: epoch.parse().ok()? }),
-        Some(_) => None,
-        None => (text == MISSING).then_some(NodeKey::Missing),
-    }
 }
 
 /// Decides what the `answer` to a renewal means. `former` are the epochs that this node id had before in this process.
 /// Epochs are random, so a key says which process wrote it, even if the answer to the call that wrote it was lost.
 /// `gate_is_open` is true if the serving lease has not run out.
-pub(super) fn after_renew(answer: &str, former: &[u64], gate_is_open: bool) -> RenewalOutcome {
-    if answer == OK {
-        return RenewalOutcome::Renewed;
-    }
-    match node_key(answer) {
-        Some(NodeKey::Missing) if gate_is_open => RenewalOutcome::Forgotten,
+pub(super) fn after_renew(answer: &NodeAnswer, former: &[u64], gate_is_open: bool) -> RenewalOutcome {
+    match *answer {
+        NodeAnswer::Done => RenewalOutcome::Renewed,
+        NodeAnswer::Refused(NodeKey::Missing) if gate_is_open => RenewalOutcome::Forgotten,
+        NodeAnswer::Refused(NodeKey::Live { epoch }) if former.contains(&epoch) => RenewalOutcome::RolledBack { epoch },
         // There is no key, or a tombstone: this node may have been condemned, its connections taken over and its key
         // removed while this process stood still.
-        Some(NodeKey::Missing | NodeKey::Dead { .. }) => RenewalOutcome::Fenced,
-        Some(NodeKey::Live { epoch }) if former.contains(&epoch) => RenewalOutcome::RolledBack { epoch },
-        Some(NodeKey::Live { .. }) => RenewalOutcome::Fenced,
-        None => RenewalOutcome::Unexpected,
+        NodeAnswer::Refused(found) => RenewalOutcome::Fenced { found },
+        NodeAnswer::Unexpected(_) => RenewalOutcome::Unexpected,
     }
 }
 
 /// Decides what the `answer` to a registration means. `epoch` is the one to be registered, `former` those that this
 /// node id had before.
-pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> RegistrationOutcome {
-    if answer == OK {
-        return RegistrationOutcome::Registered;
-    }
-    match node_key(answer) {
+pub(super) fn after_register(answer: &NodeAnswer, epoch: u64, former: &[u64]) -> RegistrationOutcome {
+    match *answer {
+        NodeAnswer::Done => RegistrationOutcome::Registered,
         // This process wrote the key: the answer to an earlier try was lost.
-        Some(NodeKey::Live { epoch: there }) if there == epoch => RegistrationOutcome::Registered,
-        Some(NodeKey::Live { epoch }) if former.contains(&epoch) => RegistrationOutcome::RolledBack { epoch },
-        Some(NodeKey::Live { .. } | NodeKey::Dead { .. }) => RegistrationOutcome::Taken,
-        Some(NodeKey::Missing) | None => RegistrationOutcome::Unexpected,
+        NodeAnswer::Refused(NodeKey::Live { epoch: there }) if there == epoch => RegistrationOutcome::Registered,
+        NodeAnswer::Refused(NodeKey::Live { epoch }) if former.contains(&epoch) => {
+            RegistrationOutcome::RolledBack { epoch }
+        }
+        NodeAnswer::Refused(found @ (NodeKey::Live { .. } | NodeKey::Dead { .. })) => {
+            RegistrationOutcome::Taken { found }
+        }
+        NodeAnswer::Refused(NodeKey::Missing) | NodeAnswer::Unexpected(_) => RegistrationOutcome::Unexpected,
     }
 }
 
@@ -89,7 +77,7 @@ pub(super) enum Proof {
     Alone,
     /// A peer knows that this node was condemned.
     Fenced {
-        found: String,
+        found: NodeKey,
         run_id: String,
     },
     /// There is no proof: this node may be condemned as soon as its lease is over.
@@ -114,7 +102,7 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
         let RelayedRenewal::Answered { renewal, run_id } = relayed else { continue };
         match after_renew(renewal, former, gate_is_open) {
             RenewalOutcome::Renewed => is_renewed = true,
-            RenewalOutcome::Fenced => return Proof::Fenced { found: renewal.clone(), run_id: run_id.clone() },
+            RenewalOutcome::Fenced { found } => return Proof::Fenced { found, run_id: run_id.clone() },
             // The next step of these needs Redis itself.
             RenewalOutcome::Forgotten | RenewalOutcome::RolledBack { .. } | RenewalOutcome::Unexpected => {}
         }
@@ -139,8 +127,8 @@ pub(super) fn is_same_run(one: &str, other: &str) -> bool {
 /// Returns true if the other nodes hold every record that was acknowledged, now that this node is fenced. They do if
 /// `found` is the tombstone of its present registration `epoch`, so Redis had its records, and if the server is the
 /// same run as before, so it has not lost the last of them since.
-pub(super) fn others_have_records(found: &str, epoch: u64, is_same_run: bool) -> bool {
-    is_same_run && node_key(found) == Some(NodeKey::Dead { epoch })
+pub(super) fn others_have_records(found: NodeKey, epoch: u64, is_same_run: bool) -> bool {
+    is_same_run && found == NodeKey::Dead { epoch }
 }
 
 /// The outcome of renewing a claim.
@@ -156,33 +144,14 @@ pub(super) enum ClaimRenewal {
     Reload,
 }
 
-/// Decides what became of a claim. `answer` and `found` are the two answers of `keep`: what became of the claim, and
-/// the node key. `fresh` is true if the claim had not run out by this node's clock, and `is_same_run` if the Redis
-/// server has not been restarted since it granted the claim.
-pub(super) fn after_keep(answer: &str, found: &str, fresh: bool, is_same_run: bool) -> ClaimRenewal {
-    match (answer, node_key(found)) {
-        (OK, _) => ClaimRenewal::Kept,
-        (TAKEN, _) => ClaimRenewal::Lost,
-        (_, Some(NodeKey::Dead { epoch: 1.. })) if !fresh && is_same_run => ClaimRenewal::Reload,
-        _ => ClaimRenewal::Restore,
-    }
-}
-
-/// The meaning of the answer to a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClaimOutcome {
-    Mine,
-    Taken,
-    /// The node is not dead any more, or Redis has forgotten that it is.
-    NotDead,
-}
-
-/// Reads the answer of `claim` or `restore`.
-pub(super) fn after_claim(answer: &str) -> ClaimOutcome {
-    match answer {
-        MINE => ClaimOutcome::Mine,
-        TAKEN => ClaimOutcome::Taken,
-        _ => ClaimOutcome::NotDead,
+/// Decides what became of a claim, which was to be renewed. `fresh` is true if the claim had not run out by this node's
+/// clock, and `is_same_run` if the Redis server has not been restarted since it granted the claim.
+pub(super) fn after_keep(claim: KeptClaim, fresh: bool, is_same_run: bool) -> ClaimRenewal {
+    match claim {
+        KeptClaim::Renewed => ClaimRenewal::Kept,
+        KeptClaim::Taken => ClaimRenewal::Lost,
+        KeptClaim::Gone { key: Some(NodeKey::Dead { epoch: 1.. }) } if !fresh && is_same_run => ClaimRenewal::Reload,
+        KeptClaim::Gone { .. } => ClaimRenewal::Restore,
     }
 }
 
@@ -204,25 +173,26 @@ mod tests {
 
     #[test]
     fn what_a_renewal_says() {
+        let fenced = |key| RenewalOutcome::Fenced { found: NodeKey::parse(key).unwrap() };
         let check = |answer: &str, gate: bool, expected: RenewalOutcome| {
-            assert_eq!(after_renew(answer, &[7, 8], gate), expected, "{answer} {gate}");
+            assert_eq!(after_renew(&NodeAnswer::parse(answer), &[7, 8], gate), expected, "{answer} {gate}");
         };
         for gate in [true, false] {
             check("OK", gate, RenewalOutcome::Renewed);
-            check("dead 7", gate, RenewalOutcome::Fenced);
-            check("dead 0", gate, RenewalOutcome::Fenced);
+            check("dead 7", gate, fenced("dead 7"));
+            check("dead 0", gate, fenced("dead 0"));
             check("live 8", gate, RenewalOutcome::RolledBack { epoch: 8 });
-            check("live 9", gate, RenewalOutcome::Fenced);
+            check("live 9", gate, fenced("live 9"));
             check("gone", gate, RenewalOutcome::Unexpected);
             check("live x", gate, RenewalOutcome::Unexpected);
             check("", gate, RenewalOutcome::Unexpected);
         }
         check("MISSING", true, RenewalOutcome::Forgotten);
-        check("MISSING", false, RenewalOutcome::Fenced);
+        check("MISSING", false, fenced("MISSING"));
     }
 
     fn answered(renewal: &str) -> RelayedRenewal {
-        RelayedRenewal::Answered { renewal: renewal.to_owned(), run_id: "run".to_owned() }
+        RelayedRenewal::Answered { renewal: NodeAnswer::parse(renewal), run_id: "run".to_owned() }
     }
 
     #[test]
@@ -233,7 +203,7 @@ mod tests {
             assert_eq!(proof(&evidence, &[7], false), shut, "{evidence:?} shut");
         };
         let (ok, detached) = (answered("OK"), RelayedRenewal::Detached);
-        let fenced = |found: &str| Proof::Fenced { found: found.to_owned(), run_id: "run".to_owned() };
+        let fenced = |found: &str| Proof::Fenced { found: NodeKey::parse(found).unwrap(), run_id: "run".to_owned() };
         let (silent, up) = (Reach::Silent, Reach::Accepted);
         // A renewal through a peer renews a serving lease that has run out, whatever the other evidence is.
         check(std::slice::from_ref(&ok), silent, &[up], Proof::Renewed, Proof::Renewed);
@@ -259,7 +229,7 @@ mod tests {
     #[test]
     fn records_are_left_to_others_only_if_they_have_them_for_certain() {
         let check = |found: &str, same: bool, expected: bool| {
-            assert_eq!(others_have_records(found, 5, same), expected, "{found} {same}");
+            assert_eq!(others_have_records(NodeKey::parse(found).unwrap(), 5, same), expected, "{found} {same}");
         };
         check("dead 5", true, true);
         check("dead 5", false, false); // the server may have lost the last writes
@@ -267,7 +237,6 @@ mod tests {
         check("dead 0", true, false); // condemned from the index alone
         check("MISSING", true, false);
         check("live 9", true, false);
-        check("what", true, false);
     }
 
     #[test]
@@ -280,20 +249,21 @@ mod tests {
 
     #[test]
     fn what_becomes_of_a_claim() {
-        let check = |answer: &str, found: &str, fresh: bool, same: bool, expected: ClaimRenewal| {
-            assert_eq!(after_keep(answer, found, fresh, same), expected, "{answer} {found} {fresh} {same}");
+        let check = |claim: KeptClaim, fresh: bool, same: bool, expected: ClaimRenewal| {
+            assert_eq!(after_keep(claim, fresh, same), expected, "{claim:?} {fresh} {same}");
         };
+        let gone = |found: &str| KeptClaim::Gone { key: NodeKey::parse(found) };
         for (fresh, same) in [(true, true), (true, false), (false, true), (false, false)] {
-            check("OK", "dead 5", fresh, same, ClaimRenewal::Kept);
-            check("TAKEN", "dead 5", fresh, same, ClaimRenewal::Lost);
-            check("GONE", "MISSING", fresh, same, ClaimRenewal::Restore);
-            check("GONE", "live 5", fresh, same, ClaimRenewal::Restore);
-            check("GONE", "dead 0", fresh, same, ClaimRenewal::Restore);
-            check("GONE", "what", fresh, same, ClaimRenewal::Restore);
+            check(KeptClaim::Renewed, fresh, same, ClaimRenewal::Kept);
+            check(KeptClaim::Taken, fresh, same, ClaimRenewal::Lost);
+            check(gone("MISSING"), fresh, same, ClaimRenewal::Restore);
+            check(gone("live 5"), fresh, same, ClaimRenewal::Restore);
+            check(gone("dead 0"), fresh, same, ClaimRenewal::Restore);
+            check(gone("what"), fresh, same, ClaimRenewal::Restore);
         }
-        check("GONE", "dead 5", true, true, ClaimRenewal::Restore); // it cannot have lapsed
-        check("GONE", "dead 5", false, false, ClaimRenewal::Restore); // an older state came back
-        check("GONE", "dead 5", false, true, ClaimRenewal::Reload); // it lapsed: others may have been there
+        check(gone("dead 5"), true, true, ClaimRenewal::Restore); // it cannot have lapsed
+        check(gone("dead 5"), false, false, ClaimRenewal::Restore); // an older state came back
+        check(gone("dead 5"), false, true, ClaimRenewal::Reload); // it lapsed: others may have been there
     }
 
     #[test]
@@ -301,23 +271,20 @@ mod tests {
         assert!(may_claim(0, 1_000_000, 10), "one always");
         assert!(may_claim(4, 6, 10));
         assert!(!may_claim(5, 6, 10));
-        assert_eq!(after_claim("MINE"), ClaimOutcome::Mine);
-        assert_eq!(after_claim("TAKEN"), ClaimOutcome::Taken);
-        assert_eq!(after_claim("live 5"), ClaimOutcome::NotDead);
-        assert_eq!(after_claim("MISSING"), ClaimOutcome::NotDead);
     }
 
     #[test]
     fn what_a_registration_says() {
+        let taken = |key| RegistrationOutcome::Taken { found: NodeKey::parse(key).unwrap() };
         let check = |answer: &str, expected: RegistrationOutcome| {
-            assert_eq!(after_register(answer, 9, &[7]), expected, "{answer}");
+            assert_eq!(after_register(&NodeAnswer::parse(answer), 9, &[7]), expected, "{answer}");
         };
         check("OK", RegistrationOutcome::Registered);
         check("live 9", RegistrationOutcome::Registered);
         check("live 7", RegistrationOutcome::RolledBack { epoch: 7 });
-        check("live 1", RegistrationOutcome::Taken);
-        check("dead 9", RegistrationOutcome::Taken);
-        check("dead 0", RegistrationOutcome::Taken);
+        check("live 1", taken("live 1"));
+        check("dead 9", taken("dead 9"));
+        check("dead 0", taken("dead 0"));
         check("MISSING", RegistrationOutcome::Unexpected);
         check("what", RegistrationOutcome::Unexpected);
     }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::warn;
 
+use super::ClusterMember;
 use super::survey::{look_at, read_index};
-use super::{ClusterMember, NodeKey};
 use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisConnection, RedisError, read};
+use crate::redis_client::{BUCKETS, Keys, NodeKey, RedisCommand, RedisConnection, RedisError, read};
 use crate::registry::record::{self, RecordTexts, texts_of};
 use crate::registry::{ConnectionView, Page, Query};
 

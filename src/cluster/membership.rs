@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::id::NodeId;
-use crate::redis_client::scripts::MISSING;
+use crate::redis_client::NodeKey;
 
 /// Most refreshes that wait for the heartbeat at once; they share one look at Redis.
 const REFRESH_REQUESTS: usize = 1024;
@@ -49,25 +49,6 @@ pub struct ClusterMember {
     pub record: u16,
     pub key: NodeKey,
     pub lease_alive: bool,
-}
-
-/// The node key, as it was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeKey {
-    Live { epoch: u64 },
-    Dead { epoch: u64 },
-    Missing,
-}
-
-impl NodeKey {
-    /// Returns the key as it stands in Redis, or the word that scripts use when there is none.
-    pub fn to_text(self) -> String {
-        match self {
-            NodeKey::Live { epoch } => format!("live {epoch}"),
-            NodeKey::Dead { epoch } => format!("dead {epoch}"),
-            NodeKey::Missing => MISSING.to_owned(),
-        }
-    }
 }
 
 /// The state of a node, as it matters to a push to one of its connections.

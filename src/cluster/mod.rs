@@ -3,7 +3,7 @@
 //! ([`Cluster`]).
 //!
 //! A node registers in Redis, renews its lease, and looks at the other nodes: `survey.rs` sends the commands,
-//! `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all times. While Redis is
+//! `node_state.rs`, `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all times. While Redis is
 //! away the node goes on serving its clients. Other nodes can tell it from a dead one, because peers that reach Redis
 //! renew its lease for it ([`Peers`]). The heartbeat condemns a node that is dead, and the [`Reaper`] takes over its
 //! connections.
@@ -14,9 +14,11 @@ mod heartbeat;
 pub mod link;
 mod membership;
 mod node_index;
+mod node_state;
 mod observe;
 mod peer_lease;
-mod reaper;
+pub mod reaper;
+mod recent_nodes;
 mod routing;
 mod settings;
 mod survey;
@@ -24,7 +26,7 @@ mod times;
 
 pub use directory::{Directory, DirectoryError, NodeView};
 pub use heartbeat::{Heartbeat, HeartbeatHandle, HeartbeatSettings};
-pub use membership::{ClusterMember, Membership, NodeKey, NodeTable, RefreshRequests, Standing};
+pub use membership::{ClusterMember, Membership, NodeTable, RefreshRequests, Standing};
 pub use peer_lease::{PeerLease, Peers, RelayedRenewal, renew_for, serve_renewals};
 pub use reaper::{Reaper, ReaperSettings};
 pub use routing::{Cluster, ClusterStartError, OtherNodes, Owner};

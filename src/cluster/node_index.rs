@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
+use super::ClusterMember;
 use super::link::PROTOCOL;
-use super::{ClusterMember, NodeKey};
 use crate::id::NodeId;
+use crate::redis_client::NodeKey;
 use crate::registry::record::RECORD_FORMAT;
 
 /// Version of the entry's own format.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ClusterMember, NodeKey};
+use super::ClusterMember;
+use super::recent_nodes::remember;
 use crate::id::NodeId;
+use crate::redis_client::NodeKey;
 
 /// Most nodes whose departure is remembered. Beyond it the oldest is forgotten; a push to it is 410 as well, once this
 /// node has been attached for a while.
@@ -109,14 +111,10 @@ impl Observations {
                 && !index.contains_key(node)
                 && watched.since.is_some_and(|since| now.saturating_duration_since(since) >= watch);
             if is_gone {
-                departed.insert(*node, now);
+                remember(departed, DEPARTED_MAX, *node, now);
             }
             !is_gone
         });
-        while self.departed.len() > DEPARTED_MAX {
-            let oldest = self.departed.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
-            oldest.and_then(|oldest| self.departed.remove(&oldest));
-        }
     }
 
     /// Returns the nodes that may be condemned on a look that was sent at `sent`: they are in the index, are not dead,

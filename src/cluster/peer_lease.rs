@@ -8,12 +8,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use tokio_util::sync::CancellationToken;
 
+use super::Membership;
 use super::link::{Links, PeerAnswer, RenewalRequest, RenewalRequests};
-use super::survey::run_id_of;
-use super::{Membership, NodeKey};
 use crate::id::NodeId;
-use crate::redis_client::{Reach, read, scripts};
-use crate::registry::RedisReplica;
+use crate::redis_client::{AttachedRedis, NodeAnswer, NodeKey, Reach, read, scripts};
 
 /// Most renewals that go to Redis in one round trip.
 const BATCH: usize = 64;
@@ -36,8 +34,8 @@ pub trait Peers: fmt::Debug + Send + Sync {
 /// The answer of one peer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayedRenewal {
-    /// The answer of Redis: the text that the script returned, and the run id of the server, empty if it is unknown.
-    Answered { renewal: String, run_id: String },
+    /// The answer of Redis: what the script returned, and the run id of the server, empty if it is unknown.
+    Answered { renewal: NodeAnswer, run_id: String },
     /// The peer cannot reach Redis either, and has not seen that the node is dead.
     Detached,
 }
@@ -46,7 +44,7 @@ impl RelayedRenewal {
     /// Returns the text that goes over a link.
     pub fn to_text(&self) -> String {
         match self {
-            RelayedRenewal::Answered { renewal, run_id } => format!("{renewal}\n{run_id}"),
+            RelayedRenewal::Answered { renewal, run_id } => format!("{}\n{run_id}", renewal.to_text()),
             RelayedRenewal::Detached => DETACHED.to_owned(),
         }
     }
@@ -55,7 +53,7 @@ impl RelayedRenewal {
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('\n') {
             Some((renewal, run_id)) => {
-                Some(RelayedRenewal::Answered { renewal: renewal.to_owned(), run_id: run_id.to_owned() })
+                Some(RelayedRenewal::Answered { renewal: NodeAnswer::parse(renewal), run_id: run_id.to_owned() })
             }
             None => (text == DETACHED).then_some(RelayedRenewal::Detached),
         }
@@ -90,14 +88,14 @@ impl Peers for Links {
 /// Renews leases for peers that do not reach Redis, until `stop`. Up to 64 renewals that wait share a round trip.
 pub async fn serve_renewals(
     mut renewals: RenewalRequests,
-    replica: Arc<RedisReplica>,
+    redis: Arc<AttachedRedis>,
     membership: Arc<Membership>,
     stop: CancellationToken,
 ) {
     let mut waiting = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(renewals.recv_many(&mut waiting, BATCH)).await.is_some_and(|count| count > 0) {
         let wanted: Vec<PeerLease> = waiting.iter().map(PeerLease::of).collect();
-        let answers = renew_for(&replica, &membership, &wanted).await;
+        let answers = renew_for(&redis, &membership, &wanted).await;
         for (renewal, answer) in waiting.drain(..).zip(answers) {
             renewal.answer(answer.to_text());
         }
@@ -119,9 +117,9 @@ impl PeerLease {
 }
 
 /// Renews the leases of the `wanted` nodes, and returns the answer for each.
-pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: &[PeerLease]) -> Vec<RelayedRenewal> {
-    let keys = replica.keys();
-    let answers = match replica.connection() {
+pub async fn renew_for(redis: &AttachedRedis, membership: &Membership, wanted: &[PeerLease]) -> Vec<RelayedRenewal> {
+    let keys = redis.keys();
+    let answers = match redis.connection() {
         // If this fails, this node does not reach Redis either; its own heartbeat finds out too.
         Some(connection) => {
             let calls = wanted.iter().flat_map(|PeerLease { node, epoch, lease }| {
@@ -133,9 +131,10 @@ pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: 
     };
     let mut answers = answers.into_iter();
     let mut answer = |wanted: &PeerLease| {
-        let mut next = || answers.next().and_then(|answer| read::<String>(answer).ok());
-        match (next(), next()) {
-            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: run_id_of(&info) },
+        let info = answers.next().and_then(|answer| read::<String>(answer).ok());
+        let renewal = answers.next().and_then(|answer| NodeAnswer::read(answer).ok());
+        match (info, renewal) {
+            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: scripts::run_id_of(&info) },
             _ => detached(membership, &wanted.node),
         }
     };
@@ -145,7 +144,9 @@ pub async fn renew_for(replica: &RedisReplica, membership: &Membership, wanted: 
 /// Returns the answer of a node without Redis: what its table says of `node`.
 fn detached(membership: &Membership, node: &NodeId) -> RelayedRenewal {
     match membership.table().members.get(node).map(|member| member.key) {
-        Some(key @ NodeKey::Dead { .. }) => RelayedRenewal::Answered { renewal: key.to_text(), run_id: String::new() },
+        Some(key @ NodeKey::Dead { .. }) => {
+            RelayedRenewal::Answered { renewal: NodeAnswer::Refused(key), run_id: String::new() }
+        }
         _ => RelayedRenewal::Detached,
     }
 }
@@ -156,9 +157,17 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_is_heard() {
-        let answered = RelayedRenewal::Answered { renewal: "dead 7".to_owned(), run_id: "abc".to_owned() };
-        for relayed in [answered, RelayedRenewal::Detached] {
-            assert_eq!(RelayedRenewal::parse(&relayed.to_text()), Some(relayed));
+        let answered =
+            |text: &str| RelayedRenewal::Answered { renewal: NodeAnswer::parse(text), run_id: "abc".to_owned() };
+        for (text, relayed) in [
+            ("OK\nabc", answered("OK")),
+            ("dead 7\nabc", answered("dead 7")),
+            ("MISSING\nabc", answered("MISSING")),
+            ("an answer of a later version\nabc", answered("an answer of a later version")),
+            ("DETACHED", RelayedRenewal::Detached),
+        ] {
+            assert_eq!(relayed.to_text(), text);
+            assert_eq!(RelayedRenewal::parse(text), Some(relayed));
         }
         assert_eq!(RelayedRenewal::parse("what"), None);
     }

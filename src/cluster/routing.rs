@@ -6,9 +6,11 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 use super::link::{Link, Links};
-use super::{ClusterSettings, Membership, NodeKey, Standing};
+use super::recent_nodes::remember;
+use super::{ClusterSettings, Membership, Standing};
 use crate::id::NodeId;
 use crate::lock::lock;
+use crate::redis_client::NodeKey;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
 
@@ -176,11 +178,6 @@ impl Cluster {
     }
 
     fn remember_unknown(&self, node: NodeId) {
-        let mut unknown = lock(&self.unknown);
-        if unknown.len() >= UNKNOWN_MAX {
-            let oldest = unknown.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
-            oldest.and_then(|oldest| unknown.remove(&oldest));
-        }
-        unknown.insert(node, Instant::now());
+        remember(&mut lock(&self.unknown), UNKNOWN_MAX, node, Instant::now());
     }
 }

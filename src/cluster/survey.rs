@@ -7,11 +7,11 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::ClusterMember;
-use super::decide::node_key;
 use super::node_index::NodeIndexEntry;
 use super::observe::Look;
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisConnection, RedisError, Value, read, scripts};
+use crate::redis_client::scripts::{self, NodeLook};
+use crate::redis_client::{BUCKETS, Keys, NodeAnswer, RedisCommand, RedisConnection, RedisError, Value, read};
 
 /// The results of one survey.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Survey {
     /// Run id of the Redis server; empty if the Redis user may not run `INFO`.
     pub(super) run_id: String,
     /// The answer of the script that renews the lease.
-    pub(super) renewal: String,
+    pub(super) renewal: NodeAnswer,
     /// The nodes that the index names, this one among them.
     pub(super) index: HashMap<NodeId, ClusterMember>,
     /// Entries of the index that cannot be read, and why.
@@ -71,18 +71,13 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     let mut answers = answers.into_iter();
     let mut next = || answers.next().ok_or(RedisError::Unexpected);
     let info: String = read(next()?)?;
-    let run_id = run_id_of(&info);
-    let renewal = read(next()?)?;
+    let run_id = scripts::run_id_of(&info);
+    let renewal = NodeAnswer::read(next()?)?;
     let (index, unreadable) = read_index(next()?)?;
     let counts = (0..BUCKETS).map(|_| read(next()?));
     let counts = counts.collect::<Result<_, RedisError>>()?;
     let looks = read_looks(others, answers.collect())?;
     Ok(Survey { run_id, renewal, index, unreadable, counts, looks })
-}
-
-/// Returns the run id of the server from the section `info` of `INFO`. It is empty if the section is.
-pub(super) fn run_id_of(info: &str) -> String {
-    info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }
 
 type Index = (HashMap<NodeId, ClusterMember>, Vec<(String, String)>);
@@ -109,9 +104,9 @@ pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
 fn read_looks(nodes: &[NodeId], answers: Vec<Value>) -> Result<HashMap<NodeId, Look>, RedisError> {
     let mut looks = HashMap::with_capacity(nodes.len());
     for (node, answer) in nodes.iter().zip(answers) {
-        let (key, lease, time_millis): (Vec<u8>, u8, u64) = read(answer)?;
-        match node_key(&String::from_utf8_lossy(&key)) {
-            Some(key) => _ = looks.insert(*node, Look { key, lease_alive: lease > 0, time_millis }),
+        let NodeLook { key, lease_alive, time_millis } = NodeLook::read(answer)?;
+        match key {
+            Some(key) => _ = looks.insert(*node, Look { key, lease_alive, time_millis }),
             None => debug!(%node, "the key of a node in Redis is damaged; ignoring the node"),
         }
     }

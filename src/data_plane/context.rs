@@ -12,12 +12,13 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::deployment::{Deployment, Deployments, Stage};
 use crate::error_chain::chain;
+use crate::group_index::GroupIndex;
 use crate::groups::Groups;
 use crate::id::EventId;
 use crate::integration::IntegrationClient;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
-use crate::registry::{GroupIndex, RedisReplica, Registry};
+use crate::registry::{RedisReplica, Registry};
 use crate::request_context::{Connection, Event, RequestContext};
 use crate::telemetry::{StageLabels, Telemetry};
 
@@ -98,8 +99,8 @@ impl DataPlane {
     pub fn with_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
         let group_index =
-            |replica: &Arc<RedisReplica>| Arc::new(GroupIndex::new(Arc::clone(&self.groups), Arc::clone(replica)));
-        self.group_index = self.registry.replica().map(group_index);
+            |replica: &Arc<RedisReplica>| GroupIndex::new(Arc::clone(&self.groups), Arc::clone(replica.redis()));
+        self.group_index = self.registry.replica().map(group_index).map(Arc::new);
         self
     }
 

@@ -6,7 +6,6 @@
 //! - [`FanOut`] queues one frame for many sockets, and learns what becomes of each.
 //! - [`PushMessage`] is a message that a backend wants to send, with its [`Audience`].
 //! - [`Actions`] are the requests of a backend in its answer to an event.
-//! - [`GroupRequest`] is a question from one node to another: each answers for its own connections.
 //!
 //! Invariants: a group exists while it has members; a connection that is over is in nothing and joins nothing; the lock
 //! of a connection is taken before that of a group, and no lock is held while a frame is queued.
@@ -15,7 +14,6 @@ mod actions;
 mod audience;
 mod changes;
 mod fan_out;
-mod group_request;
 mod members;
 mod message;
 #[cfg(test)]
@@ -26,7 +24,6 @@ pub use actions::{Actions, InvalidActions};
 pub use audience::{Audience, Except};
 pub use changes::Changes;
 pub use fan_out::{FanOut, PushCounts};
-pub use group_request::{ChangeResult, GroupNames, GroupRequest, MalformedGroupRequest, MemberPage, PushResult};
 pub use members::GroupMember;
 pub use message::{InvalidMessage, MESSAGES_MAX, MessageLimits, PushMessage};
 pub use store::{Groups, JoinRefused, Size};

@@ -71,13 +71,13 @@ pub struct RedisCommand {
 
 /// The text of a script, and its hash, by which Redis knows it.
 #[derive(Debug)]
-pub(super) struct ScriptText {
+pub(crate) struct ScriptText {
     text: &'static str,
     hash: OnceLock<String>,
 }
 
 impl ScriptText {
-    pub(super) const fn new(text: &'static str) -> Self {
+    pub(crate) const fn new(text: &'static str) -> Self {
         ScriptText { text, hash: OnceLock::new() }
     }
 
@@ -93,7 +93,7 @@ impl RedisCommand {
     }
 
     /// Returns a call of a script.
-    pub(super) fn script(script: &'static ScriptText, keys: Vec<String>) -> Self {
+    pub(crate) fn script(script: &'static ScriptText, keys: Vec<String>) -> Self {
         RedisCommand { name: "EVALSHA", script: Some(script), keys, arguments: Vec::new() }
     }
 

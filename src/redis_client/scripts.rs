@@ -5,16 +5,9 @@
 
 use std::time::Duration;
 
-use super::connection::ScriptText;
-use super::{BUCKETS, Keys, RedisCommand, RedisConnection};
+use super::{BUCKETS, Keys, NodeKey, OK, RedisCommand, RedisConnection, RedisError, ScriptText, Value, read};
 use crate::clock::Timestamp;
 use crate::id::NodeId;
-
-/// Answer of a script if there is no node key.
-pub const MISSING: &str = "MISSING";
-
-/// Answer of a script that did what it was asked to.
-pub const OK: &str = "OK";
 
 /// Registers a node. KEYS: node, lease. ARGV: epoch, lease in ms. Answers the key that is there already, if there is
 /// one.
@@ -130,12 +123,12 @@ pub fn take(key: String, request: &QuotaRequest, expires_at: Timestamp) -> Redis
     numbers.iter().fold(call, |call, number| call.arg(number)).arg(expires_at.millis().to_string())
 }
 
-/// Registers this node. Its entry in the index is written before.
+/// Registers this node. Its entry in the index is written before. Answers a [`NodeAnswer`](super::NodeAnswer).
 pub fn register(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> RedisCommand {
     of_lease(&REGISTER, keys, node, epoch, lease)
 }
 
-/// Renews the lease of a node.
+/// Renews the lease of a node. Answers a [`NodeAnswer`](super::NodeAnswer).
 pub fn renew(keys: &Keys, node: NodeId, epoch: u64, lease: Duration) -> RedisCommand {
     of_lease(&RENEW, keys, node, epoch, lease)
 }
@@ -155,7 +148,8 @@ pub struct RecordChange {
     pub record: Option<Vec<u8>>,
 }
 
-/// Changes records of this node, and first writes the `strings` that they refer to.
+/// Changes records of this node, and first writes the `strings` that they refer to. Answers a
+/// [`NodeAnswer`](super::NodeAnswer).
 pub fn write(
     keys: &Keys,
     node: NodeId,
@@ -175,17 +169,65 @@ pub fn write(
     call
 }
 
-/// Looks at another node.
+/// The state of another node at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLook {
+    /// The node key; `None` if it is damaged.
+    pub key: Option<NodeKey>,
+    pub lease_alive: bool,
+    /// Time on Redis's own clock, in ms.
+    pub time_millis: u64,
+}
+
+impl NodeLook {
+    /// Reads the answer of [`look`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer has another shape.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        let (key, lease, time_millis): (Vec<u8>, u8, u64) = read(answer)?;
+        let key = NodeKey::parse(&String::from_utf8_lossy(&key));
+        Ok(NodeLook { key, lease_alive: lease > 0, time_millis })
+    }
+}
+
+/// Looks at another node. Answers a [`NodeLook`].
 pub fn look(keys: &Keys, node: NodeId) -> RedisCommand {
     RedisCommand::script(&LOOK, vec![keys.node(node), keys.lease(node)])
 }
 
-/// Takes this node out of the cluster. Its entry in the index is removed afterwards.
+/// The answer of [`leave`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaveAnswer {
+    /// Nothing of the node remains but its entry in the index.
+    Removed,
+    /// The node was condemned, because it still has records or members, or the node key is another one. The text says
+    /// which, for the log.
+    Remains(String),
+}
+
+impl LeaveAnswer {
+    /// Reads the answer of [`leave`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer is not a text.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        let answer: String = read(answer)?;
+        Ok(if answer == OK { LeaveAnswer::Removed } else { LeaveAnswer::Remains(answer) })
+    }
+}
+
+/// Takes this node out of the cluster. Its entry in the index is removed afterwards. Answers a [`LeaveAnswer`].
 pub fn leave(keys: &Keys, node: NodeId, epoch: u64) -> RedisCommand {
     let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
     let others = [keys.topics(node), keys.strings(node)];
     let keys = [keys.node(node), keys.lease(node)].into_iter().chain(buckets).chain(others).collect();
     RedisCommand::script(&LEAVE, keys).arg(epoch.to_string())
+}
+
+/// Returns the run id of the server from the section `info` of `INFO`. It is empty if the section is.
+pub fn run_id_of(info: &str) -> String {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }
 
 /// Reads a section of `INFO` of the server that holds this node's keys. The answer is empty if the user of `connection`

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Registry;
+use super::entry::Entry;
 use super::record::{Record, RecordState};
-use super::{Entry, Registry};
 use crate::id::{ConnectionId, NodeId};
 
 /// The connections that an operator asks for.

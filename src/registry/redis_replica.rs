@@ -1,18 +1,18 @@
-//! The changes that are not yet written to the Redis replica ([`RedisReplica`]), and the attachment, by which the
-//! heartbeat sets where and under which epoch they are written. `writer.rs` is the only task that writes.
+//! The changes that are not yet written to the Redis replica ([`RedisReplica`]). The heartbeat attaches the replica, and
+//! so sets where and under which epoch they are written. `writer.rs` is the only task that writes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
 use super::{RegistryState, WhenUnavailable};
-use crate::id::{ConnectionId, NodeId};
+use crate::id::ConnectionId;
 use crate::lock::lock;
-use crate::redis_client::{BUCKETS, Keys, RedisConnection};
-use crate::telemetry::{RegistryMetrics, RepeatedWarning};
+use crate::redis_client::{AttachedRedis, Attachment, BUCKETS, Keys};
+use crate::telemetry::RepeatedWarning;
 
 /// Most records in one write.
 const BATCH: usize = 256;
@@ -43,7 +43,7 @@ impl ReplicaSettings {
 /// it is attached again the whole map is reconciled with Redis.
 #[derive(Debug)]
 pub struct RedisReplica {
-    pub(super) keys: Keys,
+    redis: Arc<AttachedRedis>,
     pub(super) settings: ReplicaSettings,
     inner: Mutex<Inner>,
     /// Notified when there is something for the writer.
@@ -55,14 +55,11 @@ pub struct RedisReplica {
     state: watch::Sender<RegistryState>,
     /// The warning that Redis does not accept writes.
     degraded: RepeatedWarning,
-    metrics: RegistryMetrics,
 }
 
+/// The changes to write. The replica is attached and detached under the lock of this.
 #[derive(Debug, Default)]
 struct Inner {
-    attachment: Option<Attachment>,
-    /// Number of times that Redis may have lost what it acknowledged.
-    incarnation: u32,
     /// Ids in the order of their changes, each once.
     dirty: VecDeque<ConnectionId>,
     queued: HashSet<ConnectionId>,
@@ -72,16 +69,6 @@ struct Inner {
     /// Set while the writer works on something.
     writing: bool,
     flushes: Vec<oneshot::Sender<()>>,
-}
-
-/// The place where records go at the moment.
-#[derive(Clone, Debug)]
-pub struct Attachment {
-    pub connection: RedisConnection,
-    pub node: NodeId,
-    pub epoch: u64,
-    /// Number of the connection to Redis, which tells it from earlier ones of this process.
-    pub serial: u64,
 }
 
 /// The next step of the writer.
@@ -96,12 +83,12 @@ pub(super) enum Work {
 }
 
 impl RedisReplica {
-    /// Returns a replica that is not attached yet.
-    pub fn new(keys: Keys, settings: ReplicaSettings, metrics: RegistryMetrics) -> Self {
+    /// Returns a replica that is not attached yet. From now on only its methods attach and detach `redis`.
+    pub fn new(redis: Arc<AttachedRedis>, settings: ReplicaSettings) -> Self {
         let state = RegistryState::Starting { why: "no heartbeat has reached Redis yet".to_owned() };
-        metrics.set(state.name());
+        redis.metrics().set(state.name());
         RedisReplica {
-            keys,
+            redis,
             settings,
             inner: Mutex::default(),
             work: Notify::new(),
@@ -109,18 +96,17 @@ impl RedisReplica {
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             state: watch::Sender::new(state),
             degraded: RepeatedWarning::default(),
-            metrics,
         }
+    }
+
+    /// Returns the connection to Redis, while there is one.
+    pub fn redis(&self) -> &Arc<AttachedRedis> {
+        &self.redis
     }
 
     /// Returns the names of the keys of all nodes.
     pub fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    /// Returns the metrics of Redis commands and of the registry's state.
-    pub fn metrics(&self) -> &RegistryMetrics {
-        &self.metrics
+        self.redis.keys()
     }
 
     /// Returns the setting that decides about new connections while Redis is away.
@@ -133,22 +119,6 @@ impl RedisReplica {
         self.state.subscribe()
     }
 
-    /// Returns the place where records go, and the number of times that Redis may have lost data so far.
-    pub(super) fn attachment(&self) -> Option<(Attachment, u32)> {
-        let inner = self.lock();
-        inner.attachment.clone().map(|attachment| (attachment, inner.incarnation))
-    }
-
-    /// Returns the number of times that Redis may have lost what it acknowledged.
-    pub(super) fn incarnation(&self) -> u32 {
-        self.lock().incarnation
-    }
-
-    /// Returns the connection to Redis, while there is one.
-    pub fn connection(&self) -> Option<RedisConnection> {
-        self.lock().attachment.as_ref().map(|attachment| attachment.connection.clone())
-    }
-
     /// Attaches the replica, because a renewal was answered on this connection. The heartbeat calls this every time.
     /// Set `forgotten` if Redis may have lost what it acknowledged.
     ///
@@ -158,13 +128,10 @@ impl RedisReplica {
     pub fn attach(&self, attachment: Attachment, forgotten: bool) {
         {
             let mut inner = self.lock();
-            if inner.is_attached_as(&attachment) && !forgotten {
+            if !self.redis.attach(attachment, forgotten) {
                 return;
             }
-            // A new incarnation makes every earlier acknowledgement worthless, so that all entries are written again.
-            inner.incarnation = inner.incarnation.wrapping_add(u32::from(forgotten));
             inner.unreconciled = ALL_BUCKETS;
-            inner.attachment = Some(attachment);
         }
         // A degraded replica stays so until a record is accepted: Redis can renew the lease while it refuses records.
         let is_degraded = matches!(&*self.state.borrow(), RegistryState::Degraded { .. });
@@ -192,7 +159,7 @@ impl RedisReplica {
 
     /// Detaches the replica, because a write failed. The heartbeat is notified, and attaches it again if it can.
     pub(super) fn fail(&self, failed: &Attachment, why: String) {
-        if !self.is_current(failed) {
+        if !self.redis.is_current(failed) {
             // The heartbeat has attached or detached the replica since, so it knows already.
             return;
         }
@@ -210,7 +177,7 @@ impl RedisReplica {
     /// there is none.
     fn drop_attachment(&self) {
         let mut inner = self.lock();
-        inner.attachment = None;
+        self.redis.detach();
         inner.unreconciled = ALL_BUCKETS;
         inner.dirty = VecDeque::new();
         inner.queued = HashSet::new();
@@ -221,7 +188,7 @@ impl RedisReplica {
     /// Notes that an entry has changed or was removed.
     pub(super) fn mark(&self, id: &ConnectionId) {
         let mut inner = self.lock();
-        if inner.attachment.is_some() {
+        if self.redis.is_attached() {
             inner.mark(*id);
             drop(inner);
             self.work.notify_one();
@@ -233,18 +200,13 @@ impl RedisReplica {
     pub(super) fn mark_and_wait(&self, id: &ConnectionId) -> oneshot::Receiver<()> {
         let (written, wait) = oneshot::channel();
         let mut inner = self.lock();
-        if inner.attachment.is_some() {
+        if self.redis.is_attached() {
             inner.mark(*id);
             inner.waiting.insert(*id, written);
             drop(inner);
             self.work.notify_one();
         }
         wait
-    }
-
-    /// Returns true if records are written at the moment.
-    pub(super) fn is_attached(&self) -> bool {
-        self.lock().attachment.is_some()
     }
 
     /// Returns true if a connection may begin that cannot be recorded.
@@ -267,7 +229,8 @@ impl RedisReplica {
     /// Returns the number of records that each bucket should have; `None` while something is on its way.
     pub fn settled_counts(&self) -> Option<[usize; BUCKETS]> {
         let counts = std::array::from_fn(|bucket| self.counts[bucket].load(Ordering::Relaxed));
-        self.lock().is_idle().then_some(counts)
+        let inner = self.lock();
+        (self.redis.is_attached() && inner.is_idle()).then_some(counts)
     }
 
     /// Reconciles `buckets`, which are not as they should be.
@@ -283,7 +246,7 @@ impl RedisReplica {
         let (done, flushed) = oneshot::channel();
         {
             let mut inner = self.lock();
-            if inner.attachment.is_none() {
+            if !self.redis.is_attached() {
                 return false;
             }
             inner.flushes.push(done);
@@ -296,8 +259,7 @@ impl RedisReplica {
     /// `rebuilding` if the writer still has ids of its own to write.
     pub(super) fn next(&self, rebuilding: bool) -> Work {
         let mut inner = self.lock();
-        let Some(attachment) = inner.attachment.clone() else { return Work::Nothing };
-        let incarnation = inner.incarnation;
+        let Some((attachment, incarnation)) = self.redis.attachment() else { return Work::Nothing };
         if !inner.dirty.is_empty() {
             let count = inner.dirty.len().min(self.settings.batch);
             let ids: Vec<ConnectionId> = inner.dirty.drain(..count).collect();
@@ -335,16 +297,11 @@ impl RedisReplica {
         }
     }
 
-    /// Returns true if records still go to `attachment`.
-    pub(super) fn is_current(&self, attachment: &Attachment) -> bool {
-        self.lock().is_attached_as(attachment)
-    }
-
     /// Notes that Redis accepted a write. Set `all_equal` if the writer knows of no other difference.
     pub(super) fn wrote(&self, all_equal: bool) {
         let all_equal = {
             let inner = self.lock();
-            if inner.attachment.is_none() {
+            if !self.redis.is_attached() {
                 return;
             }
             all_equal && inner.unreconciled == 0
@@ -374,7 +331,7 @@ impl RedisReplica {
         if !changed {
             return;
         }
-        self.metrics.set(name);
+        self.redis.metrics().set(name);
         match &state {
             RegistryState::Attached => {
                 self.degraded.over();
@@ -402,13 +359,7 @@ impl Inner {
         }
     }
 
-    fn is_attached_as(&self, other: &Attachment) -> bool {
-        let same =
-            |known: &Attachment| (known.node, known.epoch, known.serial) == (other.node, other.epoch, other.serial);
-        self.attachment.as_ref().is_some_and(same)
-    }
-
     fn is_idle(&self) -> bool {
-        self.attachment.is_some() && self.dirty.is_empty() && self.unreconciled == 0 && !self.writing
+        self.dirty.is_empty() && self.unreconciled == 0 && !self.writing
     }
 }

@@ -3,7 +3,6 @@ use std::sync::Arc;
 
 use super::Registry;
 use super::entry::{Acknowledged, Entry, EntryState};
-use crate::groups::GroupMember;
 use crate::id::ConnectionId;
 use crate::redis_client::{BUCKETS, Keys};
 use crate::request_context::Connection;
@@ -19,15 +18,15 @@ impl Registry {
         self.entries.iter().filter_map(|entry| outbox(entry.value())).collect()
     }
 
-    /// Returns all open connections of a stage.
-    pub fn open_in(&self, api_id: &str, stage: &str) -> Vec<GroupMember> {
-        let member = |entry: &Entry| match &entry.state {
+    /// Collects what `map` makes of each open connection of a stage.
+    pub fn open_in<T>(&self, api_id: &str, stage: &str, map: impl Fn(ConnectionId, &Arc<Outbox>) -> T) -> Vec<T> {
+        let mapped = |entry: &Entry| match &entry.state {
             EntryState::Open(outbox) if *entry.connection.api_id == *api_id && *entry.connection.stage == *stage => {
-                Some(GroupMember { id: entry.connection.id, outbox: Arc::clone(outbox) })
+                Some(map(entry.connection.id, outbox))
             }
             EntryState::Open(_) | EntryState::Connecting | EntryState::Ended(_) => None,
         };
-        self.entries.iter().filter_map(|entry| member(entry.value())).collect()
+        self.entries.iter().filter_map(|entry| mapped(entry.value())).collect()
     }
 
     /// Returns the stages of all connections of this node, each with the number of the oldest configuration that

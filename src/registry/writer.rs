@@ -9,13 +9,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Registry;
+use super::entry::PresentState;
 use super::record::{self, RecordText, encode};
-use super::redis_replica::{Attachment, RedisReplica, Work};
-use super::{PresentState, Registry};
+use super::redis_replica::{RedisReplica, Work};
 use crate::error_chain::chain;
 use crate::id::ConnectionId;
 use crate::redis_client::scripts::{self, RecordChange};
-use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisError, read};
+use crate::redis_client::{Attachment, BUCKETS, Keys, NodeAnswer, RedisCommand, RedisError, read};
 
 /// Most texts that the records of a node share. Other texts stand in their records.
 const TEXTS_MAX: usize = 4096;
@@ -63,7 +64,7 @@ impl Writer {
                     self.reconcile(&attachment, incarnation, buckets).await;
                 }
                 Work::Nothing if self.rebuild.is_empty() => self.replica.work.notified().await,
-                Work::Nothing => match (self.replica.attachment(), self.rebuild_at) {
+                Work::Nothing => match (self.replica.redis().attachment(), self.rebuild_at) {
                     (None, _) => self.rebuild = VecDeque::new(),
                     (Some((attachment, incarnation)), _) if due => {
                         self.write(&attachment, incarnation, Vec::new(), due).await;
@@ -124,7 +125,7 @@ impl Writer {
         }
         // Deletes come first, because they need no memory: once a script has written something, Redis lets it finish.
         changes.sort_by_key(|change| change.record.is_some());
-        let call = scripts::write(&self.replica.keys, attachment.node, attachment.epoch, &strings, changes);
+        let call = scripts::write(self.replica.keys(), attachment.node, attachment.epoch, &strings, changes);
         self.call(attachment, call).await?;
         self.texts.written(&strings, incarnation);
         for (id, mark) in &states {
@@ -137,9 +138,11 @@ impl Writer {
     async fn call(&self, attachment: &Attachment, call: RedisCommand) -> Result<(), WriteError> {
         let started = Instant::now();
         let answer = attachment.connection.run_one(call).await;
-        self.replica.metrics().took("write", started.elapsed());
-        let answer = answer.and_then(read::<String>).map_err(WriteError::Redis)?;
-        if answer == scripts::OK { Ok(()) } else { Err(WriteError::NotOurs(answer)) }
+        self.replica.redis().metrics().took("write", started.elapsed());
+        match answer.and_then(NodeAnswer::read).map_err(WriteError::Redis)? {
+            NodeAnswer::Done => Ok(()),
+            found @ (NodeAnswer::Refused(_) | NodeAnswer::Unexpected(_)) => Err(WriteError::NotOurs(found.to_text())),
+        }
     }
 
     fn fail(&mut self, attachment: &Attachment, error: &WriteError) {
@@ -154,7 +157,7 @@ impl Writer {
         let mut own = self.registry.by_bucket(incarnation);
         for bucket in (0..BUCKETS).filter(|bucket| buckets & 1 << bucket != 0) {
             match self.compare(attachment, bucket, std::mem::take(&mut own[bucket])).await {
-                Ok(()) if self.replica.is_current(attachment) => {}
+                Ok(()) if self.replica.redis().is_current(attachment) => {}
                 Ok(()) => return,
                 Err(error) => return self.fail(attachment, &error),
             }
@@ -171,7 +174,7 @@ impl Writer {
         bucket: usize,
         own: Vec<(ConnectionId, bool)>,
     ) -> Result<(), WriteError> {
-        let key = self.replica.keys.bucket(attachment.node, bucket);
+        let key = self.replica.keys().bucket(attachment.node, bucket);
         let call = RedisCommand::new("HKEYS", key);
         let fields: Vec<String> =
             attachment.connection.run_one(call).await.and_then(read).map_err(WriteError::Redis)?;
@@ -199,7 +202,7 @@ impl Writer {
                 }
             }
             if !changes.is_empty() {
-                let call = scripts::write(&self.replica.keys, attachment.node, attachment.epoch, &[], changes);
+                let call = scripts::write(self.replica.keys(), attachment.node, attachment.epoch, &[], changes);
                 self.call(attachment, call).await?;
             }
         }

@@ -84,7 +84,7 @@ async fn connections(plane: &DataPlane, asked: &Asked) -> Result<Page, Failure> 
 /// Returns the directory of all nodes in Redis, if there is a Redis replica.
 fn directory(plane: &DataPlane) -> Result<Option<Directory>, Failure> {
     let Some(replica) = plane.registry.replica() else { return Ok(None) };
-    match replica.connection() {
+    match replica.redis().connection() {
         Some(connection) => Ok(Some(Directory::new(connection, replica.keys().clone()))),
         None => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, plane.registry.state().to_string())),
     }

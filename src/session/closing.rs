@@ -1,5 +1,9 @@
 use std::sync::Arc;
 
+/// Longest reason of a close frame, in bytes: a control frame has at most 125, and the code takes two (RFC 6455,
+/// section 5.5).
+pub const REASON_MAX_BYTES: usize = 123;
+
 /// The end of a connection: what its client receives, and what its `$disconnect` event says.
 ///
 /// The codes are those of RFC 6455 (section 7.4); the texts are AWS's where AWS has one.
@@ -7,7 +11,7 @@ use std::sync::Arc;
 pub struct Closing {
     /// Code of the close frame and `disconnectStatusCode`.
     pub code: u16,
-    /// Reason of the close frame and `disconnectReason`; at most 123 bytes.
+    /// Reason of the close frame and `disconnectReason`; at most [`REASON_MAX_BYTES`].
     pub reason: Arc<str>,
     pub cause: Cause,
 }

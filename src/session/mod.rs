@@ -10,7 +10,7 @@ mod outbox;
 mod socket;
 mod socket_stream;
 
-pub use closing::{Cause, Closing};
+pub use closing::{Cause, Closing, REASON_MAX_BYTES};
 pub use deadlines::{Deadlines, Due, Observed, TokenDeadline};
 pub use outbox::{DataFrame, Delivery, Outbox, PostRefused, Receipts};
 pub use socket::{Incoming, Socket, SocketSettings};

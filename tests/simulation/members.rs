@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tidegate::group_index::GroupIndex;
 use tidegate::groups::Groups;
 use tidegate::id::ConnectionId;
-use tidegate::redis_client::Keys;
-use tidegate::registry::{GroupIndex, RedisReplica};
+use tidegate::redis_client::{AttachedRedis, Keys};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::topic::{Topic, TopicKind, TopicName};
@@ -30,9 +30,9 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    pub(crate) fn new(world: &World, place: usize, seed: u64, replica: &Arc<RedisReplica>) -> Self {
+    pub(crate) fn new(world: &World, place: usize, seed: u64, redis: Arc<AttachedRedis>) -> Self {
         let groups = Arc::<Groups>::default();
-        let group_index = Arc::new(GroupIndex::new(Arc::clone(&groups), Arc::clone(replica)));
+        let group_index = Arc::new(GroupIndex::new(Arc::clone(&groups), redis));
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         Members { world: world.clone(), place, random, groups, group_index }
     }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate::group_index::MemberNodes;
 use tidegate::id::{ConnectionId, NodeId};
-use tidegate::registry::MemberNodes;
 use tidegate::topic::TopicName;
 
 use crate::judge::Judge;

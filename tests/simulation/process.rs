@@ -11,7 +11,7 @@ use tidegate::cluster::{
 };
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::limits::LimitSettings;
-use tidegate::redis_client::Keys;
+use tidegate::redis_client::{AttachedRedis, Keys};
 use tidegate::registry::claims::ClaimedEvent;
 use tidegate::registry::{RedisReplica, Registry, ReplicaSettings, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
@@ -66,10 +66,11 @@ impl Process {
         let node = NodeId::from_bits(random.random::<u64>() >> 16);
         let (flows, heartbeat) = runtime.block_on(async {
             let metrics = Metrics::new("memory");
+            let redis = Arc::new(AttachedRedis::new(Keys::new("t"), metrics.registry()));
             // Small batches, so that much can happen between two of them.
             let batch = random.random_range(1..6);
             let settings = ReplicaSettings { batch, ..ReplicaSettings::new(20_000, WhenUnavailable::Accept) };
-            let replica = Arc::new(RedisReplica::new(Keys::new("t"), settings, metrics.registry()));
+            let replica = Arc::new(RedisReplica::new(Arc::clone(&redis), settings));
             let times = Times::new(LEASE);
             let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
             let (membership, refreshes) = Membership::new();
@@ -91,7 +92,7 @@ impl Process {
             let settings = ReaperSettings::new(times);
             let gauge = metrics.reaping();
             let reaper =
-                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
+                Reaper::new(settings, Arc::clone(&registry), Arc::clone(&redis), Arc::clone(&membership), gauge);
             let events = registry.claims().events().unwrap();
             let (inbox, messages) = mpsc::unbounded_channel();
             {
@@ -107,7 +108,7 @@ impl Process {
             tasks.spawn(heartbeat.run(stop.clone()));
             tasks.spawn(reaper.run(stop.clone()));
             tasks.spawn(watch_gate(Arc::clone(&registry), stop.clone()));
-            let members = Arc::new(Members::new(world, place, random.random(), &replica));
+            let members = Arc::new(Members::new(world, place, random.random(), redis));
             tasks.spawn(Arc::clone(&members.group_index).run(stop));
             let random = Mutex::new(random);
             let (world, leaving) = (world.clone(), AtomicBool::new(false));
@@ -340,7 +341,7 @@ impl Flows {
                     let flows = Arc::clone(&self);
                     self.tasks.spawn(async move {
                         let wanted = [PeerLease { node, epoch, lease }];
-                        let mut answers = renew_for(&flows.replica, &flows.membership, &wanted).await;
+                        let mut answers = renew_for(flows.replica.redis(), &flows.membership, &wanted).await;
                         answers.pop().map(|answer| reply.send(answer))
                     });
                 }

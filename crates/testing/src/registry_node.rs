@@ -8,7 +8,7 @@ use tidegate::cluster::link::Links;
 use tidegate::cluster::{Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, Reaper, ReaperSettings, Times};
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::limits::LimitSettings;
-use tidegate::redis_client::{BUCKETS, Keys, RedisCommand, RedisSettings, read};
+use tidegate::redis_client::{AttachedRedis, BUCKETS, Keys, RedisCommand, RedisSettings, read};
 use tidegate::registry::claims::ClaimedEvents;
 use tidegate::registry::record::{self, Record};
 use tidegate::registry::{RedisReplica, Registry, RegistryState, ReplicaSettings, WhenUnavailable, watch_gate, writer};
@@ -70,8 +70,9 @@ impl RegistryNode {
     /// Starts one that heartbeats, registered or not.
     pub fn launch(options: RegistryNodeOptions) -> Self {
         let metrics = Metrics::new("memory");
+        let redis = Arc::new(AttachedRedis::new(Keys::new("t"), metrics.registry()));
         let settings = ReplicaSettings::new(options.rebuild_per_second, options.when_unavailable);
-        let replica = Arc::new(RedisReplica::new(Keys::new("t"), settings, metrics.registry()));
+        let replica = Arc::new(RedisReplica::new(Arc::clone(&redis), settings));
         let times = Times::new(REGISTRY_LEASE);
         let node = NodeId::random();
         let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
@@ -104,7 +105,7 @@ impl RegistryNode {
             ..ReaperSettings::new(times)
         };
         let gauge = metrics.reaping();
-        let reaper = Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
+        let reaper = Reaper::new(settings, Arc::clone(&registry), redis, Arc::clone(&membership), gauge);
         let events = registry.claims().events().expect("nobody has them yet");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(writer::run(Arc::clone(&registry), Arc::clone(&replica), stop.clone()));

@@ -5,8 +5,9 @@ use tracing::{debug, warn};
 
 use super::Heartbeat;
 use crate::cluster::observe::CondemnCandidate;
+use crate::cluster::reaper::scripts::{self, CondemnAnswer};
 use crate::error_chain::chain;
-use crate::redis_client::{RedisCommand, RedisConnection, read, reaping, scripts};
+use crate::redis_client::{RedisCommand, RedisConnection};
 
 impl Heartbeat {
     /// Condemns the nodes that were silent for long enough at the look that was sent at `sent`, if this node's own
@@ -19,7 +20,7 @@ impl Heartbeat {
         }
         let slack = u64::try_from(times.slack().as_millis()).unwrap_or(u64::MAX);
         let call = |CondemnCandidate { node, key, time_millis }: &CondemnCandidate| -> RedisCommand {
-            reaping::condemn(self.replica.keys(), *node, &key.to_text(), time_millis.saturating_add(slack))
+            scripts::condemn(self.replica.keys(), *node, *key, time_millis.saturating_add(slack))
         };
         let calls: Vec<RedisCommand> = candidates.iter().map(call).collect();
         let answers = match connection.run(&calls).await {
@@ -35,12 +36,15 @@ impl Heartbeat {
         };
         self.condemning.over();
         for (CondemnCandidate { node, key, .. }, answer) in candidates.iter().zip(answers) {
-            let answer: String = read(answer).unwrap_or_default();
-            if answer == scripts::OK {
-                warn!(%node, key = key.to_text(), "a node was silent for longer than its lease; it is declared dead");
-                self.observations.condemned(node);
-            } else {
-                debug!(%node, answer, "a silent node was not declared dead; looking again soon");
+            match CondemnAnswer::read(answer) {
+                CondemnAnswer::Condemned => {
+                    let key = key.to_text();
+                    warn!(%node, key, "a node was silent for longer than its lease; it is declared dead");
+                    self.observations.condemned(node);
+                }
+                CondemnAnswer::Refused(answer) => {
+                    debug!(%node, answer, "a silent node was not declared dead; looking again soon");
+                }
             }
         }
     }

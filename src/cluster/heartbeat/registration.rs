@@ -5,16 +5,16 @@ use rand::rngs::StdRng;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Heartbeat, HeartbeatError};
-use crate::cluster::decide::{RegistrationOutcome, after_register, is_same_run, others_have_records};
+use super::Heartbeat;
+use super::attempt::HeartbeatError;
+use crate::cluster::decide::RegistrationOutcome;
 use crate::cluster::node_index::NodeIndexEntry;
+use crate::cluster::node_state::Fenced;
 use crate::error_chain::chain;
 use crate::id::{NODE_ID_BYTES, NodeId};
-use crate::redis_client::{Keys, RedisCommand, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::scripts::{self, LeaveAnswer};
+use crate::redis_client::{Keys, NodeAnswer, NodeKey, RedisCommand, RedisConnection, RedisError};
 use crate::registry::RegistryState;
-
-/// Most former epochs of this node that are remembered.
-const EPOCHS_MAX: usize = 16;
 
 impl Heartbeat {
     /// Registers this node: first its entry in the index, then its key, so that a crash in between leaves an entry that
@@ -24,24 +24,22 @@ impl Heartbeat {
         let keys = self.replica.keys();
         let index = self.index_entry(keys, node);
         connection.run_one(index).await.map_err(HeartbeatError::Register)?;
-        let register = scripts::register(keys, node, self.epoch, self.settings.times.lease());
-        let answer: String = connection.run_one(register).await.and_then(read).map_err(HeartbeatError::Register)?;
-        match after_register(&answer, self.epoch, &self.former) {
+        let register = scripts::register(keys, node, self.state.epoch(), self.settings.times.lease());
+        let answer = connection.run_one(register).await.and_then(NodeAnswer::read).map_err(HeartbeatError::Register)?;
+        match self.state.on_registration(&answer) {
             RegistrationOutcome::Registered => {
-                self.is_registered = true;
                 self.observations.interrupt();
                 info!(%node, "this node is registered in Redis");
                 Ok(true)
             }
-            RegistrationOutcome::RolledBack { epoch } => {
-                self.is_registered = true;
-                self.rolled_back(epoch);
+            RegistrationOutcome::RolledBack { .. } => {
+                self.rolled_back();
                 Ok(true)
             }
-            RegistrationOutcome::Taken => {
+            RegistrationOutcome::Taken { found } => {
                 // Nobody knows which server holds what was acknowledged under an earlier epoch. The empty run id equals
                 // none.
-                self.fence(&answer, "");
+                self.fence(found, "");
                 Ok(false)
             }
             RegistrationOutcome::Unexpected => Err(HeartbeatError::Register(RedisError::Unexpected)),
@@ -53,53 +51,34 @@ impl Heartbeat {
         RedisCommand::new("HSET", keys.index()).arg(node.to_string()).arg(entry)
     }
 
-    pub(super) fn new_epoch(&mut self) {
-        self.former.push(self.epoch);
-        if self.former.len() > EPOCHS_MAX {
-            self.former.remove(0);
-        }
-        self.epoch = epoch(&mut self.random);
-        self.is_registered = false;
-        self.forgotten = true;
-        self.observations.interrupt();
-    }
-
-    pub(super) fn rolled_back(&mut self, epoch: u64) {
+    pub(super) fn rolled_back(&mut self) {
         warn!("Redis came back with an older state; reconciling all records");
-        self.former.retain(|former| *former != epoch);
-        self.former.push(self.epoch);
-        self.epoch = epoch;
-        self.forgotten = true;
         self.observations.interrupt();
     }
 
     /// Gives up this node's id, which belongs to other nodes now: its key was found to be `found` on the server with
     /// the run id `run_id`. Closes the sessions and goes on under another id; see [`Registry::fence`] for what becomes
     /// of the connections.
-    pub(super) fn fence(&mut self, found: &str, run_id: &str) {
+    pub(super) fn fence(&mut self, found: NodeKey, run_id: &str) {
         let fenced = self.registry.node();
-        let is_same_run = self.run_id.as_deref().is_some_and(|known| is_same_run(known, run_id));
-        let others_have_records = others_have_records(found, self.epoch, is_same_run);
         let node = NodeId::from_bits(self.random.random::<u64>() >> (64 - 8 * NODE_ID_BYTES));
+        let Fenced { was_registered, others_have_records } =
+            self.state.on_fenced(found, run_id, epoch(&mut self.random));
         // From here nothing is written under the old id, and no client is accepted until the new one is registered.
         self.replica.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
         self.registry.fence(node, others_have_records);
         self.settings.peers.rename(node);
-        if self.is_registered {
+        if was_registered {
             error!(
-                %fenced, found, %node, others_have_records,
+                %fenced, found = found.to_text(), %node, others_have_records,
                 "this node was condemned by others; closing its sessions and registering under another id"
             );
         }
-        self.former.clear();
-        self.epoch = epoch(&mut self.random);
-        self.is_registered = false;
-        self.forgotten = true;
         self.observations.interrupt();
     }
 
     pub(super) async fn leave(&mut self) {
-        if self.attached_since.is_none() && !self.heartbeat().await {
+        if self.state.attached_since().is_none() && !self.heartbeat().await {
             warn!("Redis does not answer; leaving without deregistering, and other nodes will condemn this one");
             return;
         }
@@ -109,14 +88,14 @@ impl Heartbeat {
         self.replica.leave(RegistryState::Left);
         let node = self.registry.node();
         let keys = self.replica.keys();
-        match connection.run_one(scripts::leave(keys, node, self.epoch)).await.and_then(read::<String>) {
-            Ok(answer) if answer == scripts::OK => {
+        match connection.run_one(scripts::leave(keys, node, self.state.epoch())).await.and_then(LeaveAnswer::read) {
+            Ok(LeaveAnswer::Removed) => {
                 let index = RedisCommand::new("HDEL", keys.index()).arg(node.to_string());
                 if let Err(error) = connection.run_one(index).await {
                     warn!(error = %chain(&error), "could not remove this node's index entry; others will do so");
                 }
             }
-            Ok(answer) => warn!(
+            Ok(LeaveAnswer::Remains(answer)) => warn!(
                 answer,
                 written = matches!(is_written, Ok(true)),
                 "not every $disconnect was delivered; leaving the remaining connections to other nodes"

@@ -4,10 +4,12 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
+use super::codec::{self, MalformedField};
 use crate::data_type::DataType;
-use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::id::ConnectionId;
+use crate::session::REASON_MAX_BYTES;
 use crate::stage_names::StageNames;
-use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
+use crate::trace_context::TraceContext;
 
 /// Largest frame, in bytes: the largest message that a configuration may allow, and room for its head. A frame that
 /// announces more ends the link before anything of it is read or memory is reserved for it.
@@ -17,9 +19,6 @@ pub const FRAME_MAX_BYTES: usize = 64 * 1024 * 1024 + 1024;
 /// their way in they are copied out of the read buffer, all of which a frame of a slow client would otherwise keep
 /// alive.
 pub(super) const COPY_MAX_BYTES: usize = 16 * 1024;
-
-/// Longest reason of a close frame, in bytes (RFC 6455, section 5.5).
-const REASON_MAX_BYTES: usize = 123;
 
 const LENGTH_BYTES: usize = 4;
 const ANSWER_BYTES: usize = 9;
@@ -139,13 +138,16 @@ impl<'a> LinkFrame<'a> {
             ASK => {
                 let (id, length) = (rest.try_get_u64()?, rest.try_get_u32()?);
                 let length = usize::try_from(length).map_err(|_| MalformedFrame)?;
-                let (head, rest) = rest.split_at_checked(length).ok_or(MalformedFrame)?;
+                let head = codec::split(&mut rest, length)?;
                 return Ok(LinkFrame::Ask { id, head, data: data_of(frame, rest) });
             }
             GET => LinkFrame::Get { id: rest.try_get_u64()?, to: Target::decode(&mut rest)? },
             DELETE => {
                 let (id, to, code) = (rest.try_get_u64()?, Target::decode(&mut rest)?, rest.try_get_u16()?);
-                let reason = text(&mut rest).filter(|reason| reason.len() <= REASON_MAX_BYTES).ok_or(MalformedFrame)?;
+                let reason = codec::short_text(&mut rest)?;
+                if reason.len() > REASON_MAX_BYTES {
+                    return Err(MalformedFrame);
+                }
                 LinkFrame::Delete { id, to, code, reason }
             }
             ANSWERS => return PeerOutcomes::decode(rest).map(LinkFrame::Answers),
@@ -163,7 +165,7 @@ impl<'a> LinkFrame<'a> {
             },
             _ => return Err(MalformedFrame),
         };
-        if rest.is_empty() { Ok(read) } else { Err(MalformedFrame) }
+        Ok(codec::end(rest, read)?)
     }
 
     /// Appends the frame and its length to `out`. Returns the data that are too large to be copied: the caller has to
@@ -199,7 +201,7 @@ impl<'a> LinkFrame<'a> {
                     out.put_u64(*id);
                     to.encode(out);
                     out.put_u16(*code);
-                    put_text(out, reason);
+                    codec::put_short_text(out, reason);
                 }
                 LinkFrame::Renew { id, epoch, lease_millis } => {
                     out.put_u8(RENEW);
@@ -227,45 +229,26 @@ impl<'a> LinkFrame<'a> {
 
 impl<'a> Target<'a> {
     fn decode(rest: &mut &'a [u8]) -> Result<Self, MalformedFrame> {
-        let mut connection = [0; CONNECTION_ID_BYTES];
-        rest.try_copy_to_slice(&mut connection)?;
-        let connection = ConnectionId::from_bytes(connection);
-        let (api_id, flags) = (text(rest).ok_or(MalformedFrame)?, rest.try_get_u8()?);
+        let (connection, api_id, flags) = (codec::id(rest)?, codec::short_text(rest)?, rest.try_get_u8()?);
         if flags & !(TRACED | STAGED) != 0 {
             return Err(MalformedFrame);
         }
-        let trace = if flags & TRACED == 0 { None } else { Some(decode_trace(rest)?) };
-        let stages = if flags & STAGED == 0 { None } else { Some(decode_stages(rest)?) };
+        let trace = if flags & TRACED == 0 { None } else { Some(codec::trace(rest)?) };
+        let stages = if flags & STAGED == 0 { None } else { Some(codec::stages(rest, |names| names)?) };
         Ok(Target { connection, api_id, trace, stages })
     }
 
     fn encode(&self, out: &mut BytesMut) {
         out.put_slice(&self.connection.to_bytes());
-        put_text(out, self.api_id);
+        codec::put_short_text(out, self.api_id);
         let trace = self.trace.filter(|trace| trace.sampled);
         let (is_traced, is_staged) = (u8::from(trace.is_some()), u8::from(self.stages.is_some()));
         out.put_u8((is_traced * TRACED) | (is_staged * STAGED));
-        trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
+        codec::put_trace(out, trace);
         if let Some(stages) = &self.stages {
-            // The names of an API's stages are far shorter than this maximum.
-            out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
-            out.put_slice(stages.bytes());
+            codec::put_stages(out, stages);
         }
     }
-}
-
-/// Decodes a place in a recorded trace: trace id and span id.
-fn decode_trace(rest: &mut &[u8]) -> Result<TraceContext, MalformedFrame> {
-    let mut place = [0; TRACE_PLACE_BYTES];
-    rest.try_copy_to_slice(&mut place)?;
-    TraceContext::from_bytes(place).ok_or(MalformedFrame)
-}
-
-fn decode_stages<'a>(rest: &mut &'a [u8]) -> Result<StageNames<&'a [u8]>, MalformedFrame> {
-    let length = usize::from(rest.try_get_u16()?);
-    let (names, behind) = rest.split_at_checked(length).ok_or(MalformedFrame)?;
-    *rest = behind;
-    StageNames::parse(names).ok_or(MalformedFrame)
 }
 
 impl<'a> PeerOutcomes<'a> {
@@ -327,6 +310,12 @@ impl PeerOutcome {
     }
 }
 
+impl From<MalformedField> for MalformedFrame {
+    fn from(_: MalformedField) -> Self {
+        MalformedFrame
+    }
+}
+
 impl From<TryGetError> for MalformedFrame {
     fn from(_: TryGetError) -> Self {
         MalformedFrame
@@ -347,29 +336,13 @@ fn put_data(out: &mut BytesMut, data: &Bytes) -> Bytes {
     Bytes::new()
 }
 
-/// Reads a text of at most 255 bytes, which follows its length.
-pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    let length = usize::from(rest.try_get_u8().ok()?);
-    let (text, behind) = rest.split_at_checked(length)?;
-    *rest = behind;
-    std::str::from_utf8(text).ok()
-}
-
-/// Appends the length of `text` and `text`; bytes beyond the 255th are cut off.
-pub(super) fn put_text(out: &mut BytesMut, text: &str) {
-    let text = &text[..text.floor_char_boundary(u8::MAX.into())];
-    // After the cut above the length fits.
-    out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
-    out.put_slice(text.as_bytes());
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use tokio_util::codec::Decoder as _;
 
     use super::*;
-    use crate::id::NodeId;
+    use crate::id::{CONNECTION_ID_BYTES, NodeId};
 
     fn encoded(frame: &LinkFrame<'_>) -> BytesMut {
         let mut out = BytesMut::new();
@@ -436,6 +409,37 @@ mod tests {
         expected.extend([4, b'c', b'h', b'a', b't', 1]);
         expected.extend([[0; 15].as_slice(), &[7], &[0; 7], &[8]].concat());
         assert_eq!(encoded(&LinkFrame::Get { id: 6, to: Target { trace, ..to } }), expected);
+    }
+
+    #[test]
+    fn every_kind_of_frame_has_the_bytes_that_earlier_versions_read() {
+        let check = |frame: LinkFrame<'_>, kind: u8, fields: &[&[u8]]| {
+            let fields = fields.concat();
+            let length = u32::try_from(1 + fields.len()).unwrap().to_be_bytes();
+            assert_eq!(encoded(&frame), [&length[..], &[kind], &fields].concat(), "{frame:?}");
+        };
+        let call = [0, 0, 0, 0, 0, 0, 0, 5];
+        let connection = [9; CONNECTION_ID_BYTES];
+        let stages = StageNames::parse(b"\x03dev\x04prod".as_slice());
+        let to = Target { connection: ConnectionId::from_bytes(connection), api_id: "chat", trace: None, stages };
+        let target: [&[u8]; 3] = [&connection, b"\x04chat\x02", b"\x00\x09\x03dev\x04prod"];
+        let (target, data) = (target.concat(), Bytes::from_static(b"hi"));
+        let post = |data_type| LinkFrame::Post { id: 5, to, data_type, data: data.clone() };
+        check(post(DataType::Text), 1, &[&call, &target, b"hi"]);
+        check(post(DataType::Binary), 2, &[&call, &target, b"hi"]);
+        check(LinkFrame::Get { id: 5, to }, 3, &[&call, &target]);
+        let delete = LinkFrame::Delete { id: 5, to, code: 4001, reason: "bye" };
+        check(delete, 4, &[&call, &target, b"\x0f\xa1\x03bye"]);
+        let outcomes = [&call[..], &[6]].concat();
+        check(LinkFrame::Answers(PeerOutcomes(&outcomes)), 5, &[&outcomes]);
+        check(LinkFrame::Info { id: 5, info: data.clone() }, 6, &[&call, b"hi"]);
+        check(LinkFrame::Ping, 7, &[]);
+        check(LinkFrame::Pong, 8, &[]);
+        check(LinkFrame::Goodbye, 9, &[]);
+        let renew = LinkFrame::Renew { id: 5, epoch: 258, lease_millis: 5000 };
+        check(renew, 10, &[&call, &[0, 0, 0, 0, 0, 0, 1, 2], &[0, 0, 0x13, 0x88]]);
+        let ask = LinkFrame::Ask { id: 5, head: b"who?", data: data.clone() };
+        check(ask, 32, &[&call, b"\x00\x00\x00\x04who?hi"]);
     }
 
     #[test]

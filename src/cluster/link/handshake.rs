@@ -19,7 +19,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
-use super::frame::{put_text, text};
+use super::codec::{MalformedField, end, put_short_text, short_text};
 use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::secret::Secret;
 
@@ -165,20 +165,15 @@ impl Challenge {
 impl Introduction {
     fn encode(&self, out: &mut BytesMut) {
         out.put_slice(&self.node.to_bytes());
-        put_text(out, &self.advertise);
-        put_text(out, &self.version);
+        put_short_text(out, &self.advertise);
+        put_short_text(out, &self.version);
     }
 
     fn decode(mut rest: &[u8]) -> Result<Self, Refusal> {
         let mut node = [0; NODE_ID_BYTES];
         rest.try_copy_to_slice(&mut node)?;
-        let advertise = text(&mut rest).ok_or(Refusal::Malformed)?.to_owned();
-        let version = text(&mut rest).ok_or(Refusal::Malformed)?.to_owned();
-        if rest.is_empty() {
-            Ok(Introduction { node: NodeId::from_bytes(node), advertise, version })
-        } else {
-            Err(Refusal::Malformed)
-        }
+        let (advertise, version) = (short_text(&mut rest)?.to_owned(), short_text(&mut rest)?.to_owned());
+        Ok(end(rest, Introduction { node: NodeId::from_bytes(node), advertise, version })?)
     }
 }
 
@@ -283,6 +278,12 @@ fn refusal(rest: &[u8]) -> Refusal {
 pub(super) fn common_protocol(own: (u16, u16), other: (u16, u16)) -> Option<u16> {
     let highest = own.1.min(other.1);
     (highest >= own.0.max(other.0)).then_some(highest)
+}
+
+impl From<MalformedField> for Refusal {
+    fn from(_: MalformedField) -> Self {
+        Refusal::Malformed
+    }
 }
 
 impl From<TryGetError> for Refusal {

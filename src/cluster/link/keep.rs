@@ -17,10 +17,11 @@ use super::frame_stream::{FrameStream, FrameStreamError};
 use super::handshake::Refusal;
 use super::handshake_io::{self, HandshakeError};
 use super::links::{Links, RegisteredLink};
-use crate::cluster::{ClusterMember, NodeKey};
+use crate::cluster::ClusterMember;
 use crate::error_chain::chain;
 use crate::id::NodeId;
 use crate::lifecycle::Lifecycle;
+use crate::redis_client::NodeKey;
 use crate::telemetry::RepeatedWarning;
 use crate::transport::Connection;
 

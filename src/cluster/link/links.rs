@@ -14,9 +14,11 @@ use super::handshake::{Introduction, Refusal};
 use super::handshake_io::NodeIdentity;
 use super::renewal::{RenewalRequest, RenewalRequests};
 use super::strangers::Strangers;
-use crate::cluster::{Membership, NodeKey};
+use crate::cluster::Membership;
+use crate::cluster::recent_nodes::remember;
 use crate::id::NodeId;
 use crate::lock::lock;
+use crate::redis_client::NodeKey;
 use crate::secret::Secret;
 use crate::telemetry::LinkMetrics;
 use crate::tls::PeerTls;
@@ -405,7 +407,7 @@ impl Links {
             let mut slots = self.write();
             if said_goodbye {
                 slots.met.remove(&link.peer.node);
-                remember(&mut slots.departed, link.peer.node);
+                remember(&mut slots.departed, DEPARTED_MAX, link.peer.node, Instant::now());
             }
             let is_current = |slot: &Slot| slot.link.as_ref().is_some_and(|current| current.serial == link.serial);
             if let Entry::Occupied(mut slot) = slots.by_node.entry(link.peer.node)
@@ -417,7 +419,7 @@ impl Links {
                     slot.remove();
                 }
                 if !said_goodbye {
-                    remember(&mut slots.lost, link.peer.node);
+                    remember(&mut slots.lost, DEPARTED_MAX, link.peer.node, Instant::now());
                 }
             }
         }
@@ -432,15 +434,6 @@ impl Links {
     fn write(&self) -> RwLockWriteGuard<'_, Slots> {
         self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Notes `node`, and forgets the oldest if there are too many.
-fn remember(nodes: &mut HashMap<NodeId, Instant>, node: NodeId) {
-    if nodes.len() >= DEPARTED_MAX {
-        let oldest = nodes.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
-        oldest.and_then(|oldest| nodes.remove(&oldest));
-    }
-    nodes.insert(node, Instant::now());
 }
 
 /// The commitment of a dialler that is about to prove itself, or has done so. Dropping it ends the commitment, whether

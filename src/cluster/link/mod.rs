@@ -3,11 +3,12 @@
 //!
 //! - [`Links`] keeps them: it dials every member of the table, accepts, refuses, and says goodbye.
 //! - [`Link`] is one link. Callers use it with [`Link::call`].
+//! - [`GroupRequest`] is the request of a frame of kind 32: each node answers for its own connections.
 //! - [`LocalConnections`] is the trait by which this node answers the calls of its peers.
 //!
 //! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
 //! both send frames: four bytes of length, one byte of kind, and the fields of the kind. Numbers are big-endian; a text
-//! follows one byte of length. A target is connection id (14), api id (text) and one byte of flags. With flag 1, trace
+//! follows one byte of length (`codec.rs`). A target is connection id (14), api id (text) and one byte of flags. With flag 1, trace
 //! id (16) and span id (8) follow. With flag 2, since protocol 3, two bytes of length and the names of the stages to
 //! which the connection must belong (texts) follow.
 //!
@@ -34,9 +35,12 @@
 //! encrypted or authenticated after the handshake: the network between nodes has to be private.
 
 mod call;
+mod codec;
 mod driver;
 mod frame;
 mod frame_stream;
+mod group_answer;
+mod group_request;
 mod handle;
 mod handshake;
 mod handshake_io;
@@ -50,6 +54,8 @@ mod tests;
 pub use call::{Action, Caller, LocalConnections, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
 pub use driver::LinkEnd;
 pub use frame::{FRAME_MAX_BYTES, LinkFrame, MalformedFrame, PeerOutcome, PeerOutcomes, Target};
+pub use group_answer::{ChangeResult, GroupNames, MemberPage, PushResult};
+pub use group_request::{GroupRequest, MalformedGroupRequest};
 pub use handle::{Link, LinkLoad, PendingCall};
 pub use handshake::{Introduction, PROTOCOL, Refusal};
 pub use links::{Links, PeerLink, PeerView};

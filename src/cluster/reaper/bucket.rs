@@ -3,13 +3,13 @@
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::scripts::{self, ClaimAnswer, KeepAnswer};
 use super::unreadable::id_of;
 use super::{BATCH, ReapError, Reaper, ReaperPass};
-use crate::cluster::decide::{ClaimOutcome, ClaimRenewal, after_claim, after_keep, is_same_run};
-use crate::cluster::survey::run_id_of;
+use crate::cluster::decide::{ClaimRenewal, after_keep, is_same_run};
 use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{RedisCommand, read, reaping, scripts};
+use crate::redis_client::{RedisCommand, read, scripts as node_scripts};
 use crate::registry::claims::{Bucket, ClaimView};
 use crate::registry::record::{self, Record, RecordTexts, texts_of};
 
@@ -31,12 +31,12 @@ impl Reaper {
     ) -> Result<bool, ReapError> {
         let (node, number) = bucket;
         let (sent, times) = (Instant::now(), self.settings.times);
-        let claim = reaping::claim(pass.keys, node, number, pass.node, times.lease());
-        let (answer, names): (String, Vec<Vec<u8>>) = pass.ask(claim).await?;
-        match after_claim(&answer) {
-            ClaimOutcome::Mine => {}
-            ClaimOutcome::Taken | ClaimOutcome::NotDead => {
-                debug!(%node, bucket = number, answer, "a bucket was not claimed");
+        let claim = scripts::claim(pass.keys, node, number, pass.node, times.lease());
+        let (answer, names) = pass.ask_for(claim, ClaimAnswer::read_with_names).await?;
+        match answer {
+            ClaimAnswer::Mine => {}
+            ClaimAnswer::Taken | ClaimAnswer::NotDead(_) => {
+                debug!(%node, bucket = number, answer = answer.as_str(), "a bucket was not claimed");
                 return Ok(false);
             }
         }
@@ -110,16 +110,16 @@ impl Reaper {
         }
         let (sent, lease) = (Instant::now(), self.settings.times.lease());
         let calls = views.iter().flat_map(|ClaimView { bucket: (node, bucket), .. }| {
-            let info = scripts::info(pass.connection, pass.keys, *node, "server");
-            [info, reaping::keep(pass.keys, *node, *bucket, pass.node, lease)]
+            let info = node_scripts::info(pass.connection, pass.keys, *node, "server");
+            [info, scripts::keep(pass.keys, *node, *bucket, pass.node, lease)]
         });
         let calls: Vec<RedisCommand> = calls.collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         for (view, answer) in views.iter().zip(answers.as_chunks::<2>().0) {
             let info: String = read(answer[0].clone()).map_err(ReapError::Redis)?;
-            let (answer, found): (String, String) = read(answer[1].clone()).map_err(ReapError::Redis)?;
-            let run_id = run_id_of(&info);
-            self.kept(pass, view, (&answer, &found), &run_id, sent).await?;
+            let answer = KeepAnswer::read(answer[1].clone()).map_err(ReapError::Redis)?;
+            let run_id = node_scripts::run_id_of(&info);
+            self.kept(pass, view, answer, &run_id, sent).await?;
         }
         Ok(())
     }
@@ -128,13 +128,13 @@ impl Reaper {
         &mut self,
         pass: &ReaperPass<'_>,
         ClaimView { bucket, is_fresh, run_id: granted_by, .. }: &ClaimView,
-        (answer, found): (&str, &str),
+        KeepAnswer { claim, found }: KeepAnswer,
         run_id: &str,
         sent: Instant,
     ) -> Result<(), ReapError> {
         let (node, number) = *bucket;
         let claims = self.registry.claims();
-        match after_keep(answer, found, *is_fresh, is_same_run(granted_by, run_id)) {
+        match after_keep(claim, *is_fresh, is_same_run(granted_by, run_id)) {
             ClaimRenewal::Kept => claims.keep(*bucket, run_id, sent + self.settings.times.proven()),
             ClaimRenewal::Lost => {
                 debug!(%node, bucket = number, "another node has the bucket");
@@ -165,9 +165,8 @@ impl Reaper {
         }
         let mut is_mine = true;
         for records in chunks {
-            let restore = reaping::restore(pass.keys, bucket, pass.node, times.lease(), records);
-            let answer: String = pass.connection.run_one(restore).await.and_then(read).map_err(ReapError::Redis)?;
-            is_mine &= after_claim(&answer) == ClaimOutcome::Mine;
+            let restore = scripts::restore(pass.keys, bucket, pass.node, times.lease(), records);
+            is_mine &= pass.ask_for(restore, ClaimAnswer::read).await? == ClaimAnswer::Mine;
         }
         match is_mine {
             true => self.registry.claims().keep(bucket, run_id, sent + times.proven()),
@@ -187,8 +186,8 @@ impl Reaper {
                 }
                 let done: Vec<String> = outcomes.done.iter().map(ToString::to_string).collect();
                 let failed = outcomes.failed.clone();
-                let finish = reaping::finish(pass.keys, bucket, pass.node, !outcomes.is_last, &done, failed);
-                let answer: String = pass.connection.run_one(finish).await.and_then(read).map_err(ReapError::Redis)?;
+                let finish = scripts::finish(pass.keys, bucket, pass.node, !outcomes.is_last, &done, failed);
+                let answer: String = pass.ask(finish).await?;
                 claims.noted(bucket, &outcomes);
                 if let Some(dead_node) = self.dead_nodes.get_mut(&bucket.0) {
                     dead_node.left = dead_node.left.saturating_sub(done.len());

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::bucket::read_texts;
+use super::scripts::{self, OverdueAnswer, SetAsideAnswer};
 use super::{BATCH, ReapError, Reaper, ReaperPass};
 use crate::cluster::node_index::NodeIndexEntry;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{Keys, RedisCommand, reaping, scripts};
+use crate::redis_client::{Keys, RedisCommand};
 use crate::registry::claims::Bucket;
 use crate::registry::record;
 
@@ -54,9 +55,10 @@ impl Reaper {
             // The entry is written before the records: a node that dies in between leaves an entry without records. It
             // is written again afterwards, because another node may have removed such an entry meanwhile.
             pass.ask::<u64>(index()).await?;
-            let answer: String = pass.ask(reaping::set_aside(pass.keys, bucket, pass.node, names)).await?;
+            let set_aside = scripts::set_aside(pass.keys, bucket, pass.node, names);
+            let answer = pass.ask_for(set_aside, SetAsideAnswer::read).await?;
             pass.ask::<u64>(index()).await?;
-            if answer != scripts::OK {
+            if let SetAsideAnswer::Lost(answer) = answer {
                 debug!(%node, bucket = bucket.1, answer, "left unreadable records to the node that has the bucket");
                 break;
             }
@@ -108,12 +110,10 @@ impl Reaper {
         entry: &[u8],
         mut aside: Aside,
     ) -> Result<Option<Aside>, ReapError> {
-        let overdue = reaping::overdue(pass.keys, node, self.settings.unreadable_kept);
-        let (answer, mut words): (String, Vec<Vec<u8>>) = pass.ask(overdue).await?;
-        match (&*answer, &*words) {
-            (reaping::KEPT, [at, count]) => {
-                let [at, count] = [at, count].map(|word| String::from_utf8_lossy(word).into_owned());
-                aside.count = count.parse().unwrap_or_default();
+        let overdue = scripts::overdue(pass.keys, node, self.settings.unreadable_kept);
+        match pass.ask_for(overdue, OverdueAnswer::read).await? {
+            OverdueAnswer::Kept { at, count } => {
+                aside.count = count;
                 if aside.tried.as_deref() != Some(&at) {
                     let revived = self.revive(pass, node, entry).await?;
                     aside.count = aside.count.saturating_sub(revived);
@@ -121,18 +121,17 @@ impl Reaper {
                 }
                 Ok(Some(aside))
             }
-            (reaping::LOST, _) => {
-                words.retain(|name| !name.is_empty());
+            OverdueAnswer::Lost(names) => {
                 error!(
-                    %node, count = words.len(), connection_ids = in_words(&words),
+                    %node, count = names.len(), connection_ids = in_words(&names),
                     "the $disconnect events of these connections of a dead node are lost: no node could read their \
                      records within a day"
                 );
-                self.metrics.lost_unreadable(words.len());
+                self.metrics.lost_unreadable(names.len());
                 self.remove_entry(pass, node, entry).await?;
                 Ok(None)
             }
-            _ => {
+            OverdueAnswer::Nothing => {
                 self.remove_entry(pass, node, entry).await?;
                 Ok(None)
             }
@@ -178,7 +177,7 @@ impl Reaper {
         for (bucket, names) in readable {
             for names in names.chunks(BATCH) {
                 let lease = self.settings.times.lease();
-                pass.ask::<String>(reaping::revive(pass.keys, (node, bucket), pass.node, lease, names)).await?;
+                pass.ask::<String>(scripts::revive(pass.keys, (node, bucket), pass.node, lease, names)).await?;
             }
         }
         info!(%node, count, "this version can read records of a dead node that were set aside; taking them over");

@@ -5,12 +5,11 @@ use bytes::Bytes;
 use super::fan_out::{queue_here, settle_here};
 use super::find::forwarded;
 use super::reach::Reach;
-use crate::cluster::link::{Caller, PeerOutcome};
+use crate::cluster::link::{Caller, GroupNames, GroupRequest, PeerOutcome};
 use crate::data_plane::DataPlane;
 use crate::data_plane::management::CloseRequest;
 use crate::data_plane::management::listing::{Asked, close_here, list_here};
 use crate::data_plane::management::membership::{Change, change_here, names_here};
-use crate::groups::{GroupNames, GroupRequest};
 use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 

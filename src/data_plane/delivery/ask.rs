@@ -10,12 +10,11 @@ use futures_util::future::join_all;
 
 use super::fan_out::PENDING_AFTER;
 use super::reach::encode_for;
-use crate::cluster::link::{PeerAnswer, PeerCallError, PeerRequest, PendingCall};
+use crate::cluster::link::{GroupRequest, PeerAnswer, PeerCallError, PeerRequest, PendingCall};
 use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
-use crate::groups::GroupRequest;
+use crate::group_index::MemberNodes;
 use crate::id::{ConnectionId, NodeId};
-use crate::registry::MemberNodes;
 use crate::stage_names::StageNames;
 use crate::topic::TopicName;
 

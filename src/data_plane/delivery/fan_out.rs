@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::ask::{Asked, Reply, by_owner, holders, reply};
 use super::find::find_here;
 use super::reach::{Reach, encode_for};
-use crate::cluster::link::{Link, PeerRequest};
+use crate::cluster::link::{GroupRequest, Link, PeerRequest, PushResult};
 use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
-use crate::groups::{Audience, FanOut, GroupMember, GroupRequest, PushCounts, PushResult};
+use crate::group_index::MemberNodes;
+use crate::groups::{Audience, FanOut, GroupMember, PushCounts};
 use crate::id::{ConnectionId, NodeId};
-use crate::registry::MemberNodes;
-use crate::session::DataFrame;
+use crate::session::{DataFrame, Outbox};
 use crate::stage_names::StageNames;
 use crate::telemetry::{Span, SpanKind, StageLabels};
 use crate::topic::Topic;
@@ -203,7 +203,8 @@ pub(in crate::data_plane) fn queue_here(
     let api_id = &labels.api_id;
     let mut members = Vec::new();
     if let Some(stage) = &audience.stage {
-        members = plane.registry.open_in(api_id, stage);
+        let member = |id, outbox: &Arc<Outbox>| GroupMember { id, outbox: Arc::clone(outbox) };
+        members = plane.registry.open_in(api_id, stage, member);
     }
     for name in &audience.topics {
         let topic = Topic { api_id: Arc::clone(api_id), name: name.clone() };

@@ -1,8 +1,7 @@
 use bytes::Bytes;
 
-use crate::cluster::link::Link;
+use crate::cluster::link::{GroupRequest, Link};
 use crate::data_plane::management::CallRecord;
-use crate::groups::GroupRequest;
 use crate::stage_names::StageNames;
 
 /// The connections that a call may name, by their stage. All stages of an API share its connections, as on AWS. But a

@@ -7,14 +7,10 @@ use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
-use crate::session::Closing;
+use crate::session::{Closing, REASON_MAX_BYTES};
 
 const CODE_DEFAULT: u16 = 1000;
 const REASON_DEFAULT: &str = "Connection Closed Normally";
-
-/// Longest reason of a close frame, in bytes: a control frame has at most 125, and the code takes two (RFC 6455,
-/// section 5.5).
-const REASON_MAX_BYTES: usize = 123;
 
 /// The close code and the reason for a client whose connection a backend closes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use http::Response;
 use serde::Serialize;
 
 use super::CloseRequest;
+use crate::cluster::link::{GroupRequest, MemberPage};
 use crate::data_plane::delivery::ask::{Replies, ask_all};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
-use crate::groups::{GroupRequest, MemberPage};
 use crate::id::ConnectionId;
 use crate::session::Closing;
 use crate::topic::{Topic, TopicName};

@@ -5,12 +5,13 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::CallRecord;
+use crate::cluster::link::{ChangeResult, GroupNames, GroupRequest};
 use crate::data_plane::delivery::ask::{Reply, ask_named, by_owner};
 use crate::data_plane::delivery::find::find_here;
 use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::groups::{ChangeResult, GroupNames, GroupRequest, JoinRefused};
+use crate::groups::JoinRefused;
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
 

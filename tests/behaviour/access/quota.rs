@@ -7,8 +7,7 @@ use futures_util::future::join_all;
 use tidegate::authorizer::{QuotaKey, QuotaStore as _, RedisQuotaStore};
 use tidegate::clock::Timestamp;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read};
-use tidegate::registry::{Attachment, RedisReplica, ReplicaSettings, WhenUnavailable};
+use tidegate::redis_client::{AttachedRedis, Attachment, Keys, RedisCommand, RedisConnection, read};
 use tidegate::telemetry::Metrics;
 use tidegate_testing::{RedisServer, TestBackend, TestClient, Tidegate, connect, eventually, raw, refused};
 use tokio::time::Instant;
@@ -18,19 +17,18 @@ use tokio_util::task::TaskTracker;
 /// The store of one node, without the rest of it.
 struct Node {
     store: Arc<RedisQuotaStore>,
-    replica: Arc<RedisReplica>,
+    redis: Arc<AttachedRedis>,
     _stop: DropGuard,
 }
 
 impl Node {
     async fn start(server: &RedisServer) -> Self {
         let gauge = Metrics::new("memory").registry();
-        let replica =
-            Arc::new(RedisReplica::new(Keys::new("t"), ReplicaSettings::new(1, WhenUnavailable::Accept), gauge));
-        let store = Arc::new(RedisQuotaStore::new(Arc::clone(&replica)));
+        let redis = Arc::new(AttachedRedis::new(Keys::new("t"), gauge));
+        let store = Arc::new(RedisQuotaStore::new(Arc::clone(&redis)));
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(Arc::clone(&store).run(stop.clone()));
-        let node = Node { store, replica, _stop: stop.drop_guard() };
+        let node = Node { store, redis, _stop: stop.drop_guard() };
         node.attach(server, 1).await;
         node
     }
@@ -40,7 +38,7 @@ impl Node {
     }
 
     fn attach_to(&self, connection: RedisConnection, serial: u64) {
-        self.replica.attach(Attachment { connection, node: NodeId::random(), epoch: 1, serial }, false);
+        self.redis.attach(Attachment { connection, node: NodeId::random(), epoch: 1, serial }, false);
     }
 
     /// How many of so many, all at once, are let through.
@@ -119,7 +117,7 @@ async fn without_redis_nodes_go_on_and_the_difference_is_written_when_it_is_back
     let node = Node::start(&server).await;
     assert_eq!(node.take(10, 100).await, 10);
     server.kill();
-    node.replica.detach("away".to_owned());
+    node.redis.detach();
     let began = Instant::now();
     assert_eq!(node.take(60, 100).await, 60);
     assert_eq!(node.take(60, 100).await, 30, "by itself a node lets no more through than the quota");

@@ -2,8 +2,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tidegate::cluster::link::PeerLink;
-use tidegate::cluster::{ClusterMember, NodeKey, NodeTable};
+use tidegate::cluster::{ClusterMember, NodeTable};
 use tidegate::id::{ConnectionId, NodeId};
+use tidegate::redis_client::NodeKey;
 use tidegate_testing::{LEASE, TestCluster, eventually};
 use tokio::net::TcpListener;
 use tokio::time::Instant;

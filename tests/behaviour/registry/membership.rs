@@ -1,8 +1,9 @@
 //! What nodes know of each other, by way of Redis.
 
+use tidegate::cluster::Standing;
 use tidegate::cluster::link::PROTOCOL;
-use tidegate::cluster::{NodeKey, Standing};
 use tidegate::id::NodeId;
+use tidegate::redis_client::NodeKey;
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, eventually};
 use tokio::time::Instant;
 

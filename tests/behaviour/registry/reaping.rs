@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::FromRedisValue;
+use tidegate::cluster::reaper::scripts as reaping;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read, reaping, scripts};
+use tidegate::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read, scripts};
 use tidegate_testing::RedisServer;
 
 const REGISTRY_LEASE: Duration = Duration::from_secs(60);
@@ -91,7 +92,8 @@ fn records(all: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
 #[tokio::test]
 async fn a_node_is_condemned_as_it_was_seen_and_in_time_or_not_at_all() {
     let test = Test::start().await;
-    let condemn = |seen: &str, not_after| reaping::condemn(&test.keys, test.node, seen, not_after);
+    let condemn =
+        |seen: &str, not_after| reaping::condemn(&test.keys, test.node, NodeKey::parse(seen).unwrap(), not_after);
     test.check(scripts::register(&test.keys, test.node, 7, REGISTRY_LEASE), "OK").await;
     test.check(condemn("live 7", LATER), "ALIVE").await;
     test.run(RedisCommand::new("DEL", test.keys.lease(test.node))).await;
@@ -112,7 +114,7 @@ async fn a_node_is_condemned_as_it_was_seen_and_in_time_or_not_at_all() {
 #[tokio::test]
 async fn a_node_that_redis_has_forgotten_is_condemned_without_an_epoch() {
     let test = Test::start().await;
-    test.check(reaping::condemn(&test.keys, test.node, "MISSING", LATER), "OK").await;
+    test.check(reaping::condemn(&test.keys, test.node, NodeKey::Missing, LATER), "OK").await;
     assert_eq!(test.get(test.node_key()).await.as_deref(), Some("dead 0"));
 }
 
@@ -308,7 +310,7 @@ async fn a_dead_node_is_taken_over_although_redis_has_no_memory_left() {
     test.run(RedisCommand::new("CONFIG", "SET".to_owned()).arg("maxmemory").arg("1")).await;
     let full = RedisCommand::new("SET", "t:more".to_owned()).arg("1");
     assert!(test.redis.run_one(full).await.is_err(), "it is full");
-    test.check(reaping::condemn(&test.keys, test.node, "live 7", LATER), "OK").await;
+    test.check(reaping::condemn(&test.keys, test.node, NodeKey::Live { epoch: 7 }, LATER), "OK").await;
     assert_eq!(test.claim(test.reaper).await.0, "MINE");
     assert_eq!(test.keep(test.reaper).await.0, "OK");
     let finish =

@@ -9,8 +9,9 @@ use crate::cluster::link::frame_stream::FrameStream;
 use crate::cluster::link::handshake::Hello;
 use crate::cluster::link::handshake_io::HandshakeError;
 use crate::cluster::link::{PROTOCOL, PeerLink, Refusal};
-use crate::cluster::{ClusterMember, NodeKey, NodeTable};
+use crate::cluster::{ClusterMember, NodeTable};
 use crate::id::NodeId;
+use crate::redis_client::NodeKey;
 
 fn has_no_link(node: &TestNode) -> bool {
     node.links.peers().iter().all(|peer| !matches!(peer.link, PeerLink::Linked { .. }))

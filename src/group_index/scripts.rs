@@ -5,13 +5,9 @@
 //! `<generation> <ms>`, by Redis's clock. Writes of an older generation, which come late on a connection that was given
 //! up, change nothing.
 
-use super::connection::ScriptText;
-use super::{Keys, RedisCommand, RedisError, Value, read};
 use crate::id::NodeId;
+use crate::redis_client::{Keys, OK, RedisCommand, RedisError, ScriptText, Value, read};
 use crate::topic::Topic;
-
-/// Answer of [`clear`] while something is left.
-pub const MORE: &str = "MORE";
 
 /// Gives or renews a freshness lease. KEYS: node, freshness leases. ARGV: epoch, node id, generation, end in ms (0:
 /// none yet). Answers Redis's time in ms.
@@ -91,14 +87,46 @@ pub struct IndexLookup {
     pub holders: Vec<Vec<String>>,
 }
 
+/// The answer of [`write`] and [`renew_freshness`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IndexAnswer {
+    Done,
+    /// The node key is another one, or the generation an older one. The text says which, for the log.
+    Refused(String),
+}
+
+impl IndexAnswer {
+    /// Reads the answer of [`write`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer is not a text.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        Ok(IndexAnswer::parse(read(answer)?))
+    }
+
+    /// Reads the answer of [`renew_freshness`], and Redis's time in ms, which counts only if the lease was renewed.
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer has another shape.
+    pub fn read_with_time(answer: Value) -> Result<(Self, u64), RedisError> {
+        let (answer, millis) = read(answer)?;
+        Ok((IndexAnswer::parse(answer), millis))
+    }
+
+    fn parse(text: String) -> Self {
+        if text == OK { IndexAnswer::Done } else { IndexAnswer::Refused(text) }
+    }
+}
+
 /// Declares that all entries of this node are complete until `until`, in ms by Redis's clock. With 0 it begins a
-/// generation, whose writes count from then on. The answer is [`super::scripts::OK`] or another text, and Redis's time.
+/// generation, whose writes count from then on. Answers an [`IndexAnswer`], and Redis's time.
 pub fn renew_freshness(keys: &Keys, by: &IndexWriter, until: u64) -> RedisCommand {
     let call = RedisCommand::script(&RENEW_FRESHNESS, vec![keys.node(by.node), keys.freshness_leases()]);
     signed(call, by).arg(until.to_string())
 }
 
-/// Writes the number of members that this node has of each group or user; 0 removes the entry.
+/// Writes the number of members that this node has of each group or user; 0 removes the entry. Answers an
+/// [`IndexAnswer`].
 pub fn write(keys: &Keys, by: &IndexWriter, counts: &[(String, usize)]) -> RedisCommand {
     let own = [keys.node(by.node), keys.topics(by.node), keys.freshness_leases()];
     let all = own.into_iter().chain(counts.iter().map(|(key, _)| key.clone())).collect();
@@ -124,7 +152,15 @@ pub fn found(answer: Value) -> Result<IndexLookup, RedisError> {
     Ok(IndexLookup { complete, holders: lists })
 }
 
-/// Removes up to `count` entries of a dead node, and its freshness lease. Answers [`MORE`] while something is left.
+/// Reads the answer of [`clear`]: true while something is left.
+///
+/// # Errors
+/// [`RedisError::Unexpected`]: the answer is not a text.
+pub fn has_more(answer: Value) -> Result<bool, RedisError> {
+    Ok(read::<String>(answer)? == "MORE")
+}
+
+/// Removes up to `count` entries of a dead node, and its freshness lease. [`has_more`] reads the answer.
 pub fn clear(keys: &Keys, node: NodeId, count: usize) -> RedisCommand {
     RedisCommand::script(&CLEAR, vec![keys.node(node), keys.topics(node), keys.freshness_leases()])
         .arg(node.to_string())

@@ -1,31 +1,21 @@
-//! The group index: the keys in Redis that say which nodes have members of a group or a user, so that a message for a
-//! group goes only to those. The index may be stale, so it is trusted only when it cannot hide a member:
-//!
-//! - A node whose part of the index is complete says so by a freshness lease, which lasts for [`FRESHNESS_LEASE`] by
-//!   Redis's clock. A node without one is always asked, whatever the index says of it.
-//! - A join waits until it is written in the index, or until the node's freshness lease has run out. So a member that a
-//!   backend has been told of gets what is sent afterwards, from any node.
-//! - When Redis does not answer, every node is asked.
+//! The task that writes this node's own members and renews its freshness lease.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::redis_replica::{Attachment, RedisReplica};
+use super::GroupIndex;
+use super::scripts::{self, IndexAnswer, IndexWriter};
 use crate::error_chain::chain;
-use crate::groups::{Changes, Groups};
-use crate::id::NodeId;
+use crate::groups::Changes;
 use crate::lock::lock;
-use crate::redis_client::group_index::{self, IndexLookup, IndexWriter};
-use crate::redis_client::{RedisCommand, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::{Attachment, RedisCommand, RedisError, read};
 use crate::telemetry::RepeatedWarning;
-use crate::topic::{Topic, TopicName};
 
 /// Length of a freshness lease.
 const FRESHNESS_LEASE: Duration = Duration::from_secs(1);
@@ -39,41 +29,6 @@ const FRESHNESS_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Most groups and users in one write.
 const BATCH: usize = 256;
-
-/// Most groups and users that one lookup asks Redis for. For more, every node is asked.
-const FIND_MAX: usize = 256;
-
-/// Longest time that a message waits for Redis to name the nodes; then every node is asked.
-const FIND_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Time for which Redis is not asked again after it did not answer.
-const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
-
-/// Time for which Redis must have answered before an outage counts as over.
-const BLIND_QUIET: Duration = Duration::from_secs(60);
-
-/// The group index of this node: it writes the node's own members, and finds the nodes that have others.
-#[derive(Debug)]
-pub struct GroupIndex {
-    groups: Arc<Groups>,
-    replica: Arc<RedisReplica>,
-    /// Number of the last change that is written, of all that were ever marked; see [`Changes`].
-    written: watch::Sender<u64>,
-    /// Time until which other nodes may trust what the index says of this node.
-    seen_fresh_until: Mutex<Option<Instant>>,
-    lookups_paused_until: Mutex<Option<Instant>>,
-    /// The warning that Redis does not answer which nodes have members.
-    blind: RepeatedWarning,
-    leaving: CancellationToken,
-    left: CancellationToken,
-}
-
-/// The nodes that may have members of some groups and users.
-#[derive(Clone, Debug, Default)]
-pub struct MemberNodes {
-    complete: HashSet<NodeId>,
-    by_name: HashMap<TopicName, Vec<NodeId>>,
-}
 
 #[derive(Debug, Error)]
 enum GroupIndexError {
@@ -112,71 +67,6 @@ struct RedisClock {
 }
 
 impl GroupIndex {
-    /// Returns the index of the members in `groups`, which is written where `replica` writes. [`GroupIndex::run`] is
-    /// its only task.
-    pub fn new(groups: Arc<Groups>, replica: Arc<RedisReplica>) -> Self {
-        let written = watch::Sender::new(0);
-        GroupIndex {
-            groups,
-            replica,
-            written,
-            seen_fresh_until: Mutex::default(),
-            lookups_paused_until: Mutex::default(),
-            blind: RepeatedWarning::default(),
-            leaving: CancellationToken::new(),
-            left: CancellationToken::new(),
-        }
-    }
-
-    /// Finds the nodes that may have members of `names`, which belong to `api_id`. Returns `None` if that is unknown:
-    /// then every node may have some.
-    pub async fn find(&self, api_id: &Arc<str>, names: HashSet<&TopicName>) -> Option<MemberNodes> {
-        if names.len() > FIND_MAX || lock(&self.lookups_paused_until).is_some_and(|until| until > Instant::now()) {
-            return None;
-        }
-        let connection = self.replica.connection().filter(RedisConnection::is_one_server)?;
-        let names: Vec<TopicName> = names.into_iter().cloned().collect();
-        let topics = names.iter().map(|name| Topic { api_id: Arc::clone(api_id), name: name.clone() });
-        let call = group_index::find(self.replica.keys(), topics);
-        let started = Instant::now();
-        let answer = timeout(FIND_TIMEOUT, connection.run_one(call)).await.unwrap_or(Err(RedisError::TimedOut));
-        self.replica.metrics().took("find", started.elapsed());
-        match answer.and_then(group_index::found) {
-            Ok(found) => {
-                self.blind.over_after(BLIND_QUIET);
-                Some(MemberNodes::new(names, &found))
-            }
-            Err(error) => {
-                let why = chain(&error).to_string();
-                if let Some(repeated) = self.blind.due(&why) {
-                    warn!(error = why, repeated, "could not read the group index; asking every node");
-                }
-                *lock(&self.lookups_paused_until) = Some(Instant::now() + LOOKUP_PAUSE);
-                None
-            }
-        }
-    }
-
-    /// Waits until all nodes can find everything that joined on this node before this call.
-    pub async fn recorded(&self) {
-        let mut written = self.written.subscribe();
-        let mut marked = None;
-        loop {
-            // While no changes are collected, the join has no number. It gets one as soon as all members are written
-            // anew.
-            marked = marked.or_else(|| self.groups.changes().marked());
-            if marked.is_some_and(|marked| *written.borrow_and_update() >= marked) {
-                return;
-            }
-            let seen_fresh = lock(&self.seen_fresh_until).filter(|until| *until > Instant::now());
-            let Some(until) = seen_fresh else { return };
-            tokio::select! {
-                _ = written.changed() => {}
-                () = sleep_until(until) => {}
-            }
-        }
-    }
-
     /// Writes changes until `stop`, or until this node has left.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let _left = self.left.clone().drop_guard();
@@ -192,22 +82,15 @@ impl GroupIndex {
         }
         self.pass(&mut state).await;
         let Some(Current { attachment, .. }) = state.current else { return };
-        let give_up =
-            RedisCommand::new("HDEL", self.replica.keys().freshness_leases()).arg(attachment.node.to_string());
+        let give_up = RedisCommand::new("HDEL", self.redis.keys().freshness_leases()).arg(attachment.node.to_string());
         if let Err(error) = attachment.connection.run_one(give_up).await {
             debug!(error = %chain(&error), "could not give up the freshness lease; it runs out by itself");
         }
     }
 
-    /// Writes what is still to be written, and nothing afterwards.
-    pub async fn leave(&self) {
-        self.leaving.cancel();
-        self.left.cancelled().await;
-    }
-
     /// Writes everything that has changed. Returns false if it cannot.
     async fn pass(&self, state: &mut State) -> bool {
-        let is_current = match self.replica.attachment() {
+        let is_current = match self.redis.attachment() {
             Some((attachment, incarnation)) if attachment.connection.is_one_server() => {
                 let worked = self.write(state, attachment, incarnation).await;
                 if let Err(error) = &worked {
@@ -239,7 +122,7 @@ impl GroupIndex {
             let (topics, taken) = self.groups.changes().take(BATCH);
             let is_idle = topics.is_empty();
             if !is_idle {
-                let keys = topics.iter().map(|topic| (self.replica.keys().topic(topic), self.groups.count(topic)));
+                let keys = topics.iter().map(|topic| (self.redis.keys().topic(topic), self.groups.count(topic)));
                 self.put(current, &keys.collect::<Vec<_>>()).await?;
             }
             let is_complete = taken >= current.complete_at;
@@ -284,7 +167,7 @@ impl GroupIndex {
 
     /// Removes what the index says of this node and is not so.
     async fn remove_stale(&self, current: &Current) -> Result<(), GroupIndexError> {
-        let keys = self.replica.keys();
+        let keys = self.redis.keys();
         let own: HashSet<String> = self.groups.topics().iter().map(|topic| keys.topic(topic)).collect();
         let mut cursor = 0_u64;
         loop {
@@ -307,12 +190,14 @@ impl GroupIndex {
     }
 
     async fn put(&self, current: &Current, counts: &[(String, usize)]) -> Result<(), GroupIndexError> {
-        let call = group_index::write(self.replica.keys(), &current.writer, counts);
+        let call = scripts::write(self.redis.keys(), &current.writer, counts);
         let started = Instant::now();
         let answer = current.attachment.connection.run_one(call).await;
-        self.replica.metrics().took("members", started.elapsed());
-        let answer: String = answer.and_then(read).map_err(GroupIndexError::Redis)?;
-        if answer == scripts::OK { Ok(()) } else { Err(GroupIndexError::NotOurs(answer)) }
+        self.redis.metrics().took("members", started.elapsed());
+        match answer.and_then(IndexAnswer::read).map_err(GroupIndexError::Redis)? {
+            IndexAnswer::Done => Ok(()),
+            IndexAnswer::Refused(found) => Err(GroupIndexError::NotOurs(found)),
+        }
     }
 
     /// Returns the time from which a new freshness lease counts, now that the changes up to `taken` are written.
@@ -339,35 +224,18 @@ impl GroupIndex {
         writer: &IndexWriter,
         until: u64,
     ) -> Result<RedisClock, GroupIndexError> {
-        let call = group_index::renew_freshness(self.replica.keys(), writer, until);
-        let answer = attachment.connection.run_one(call).await.and_then(read);
-        let (answer, millis): (String, u64) = answer.map_err(GroupIndexError::Redis)?;
-        if answer == scripts::OK {
-            Ok(RedisClock { millis, answered: Instant::now() })
-        } else {
-            Err(GroupIndexError::NotOurs(answer))
+        let call = scripts::renew_freshness(self.redis.keys(), writer, until);
+        let answer = attachment.connection.run_one(call).await.and_then(IndexAnswer::read_with_time);
+        match answer.map_err(GroupIndexError::Redis)? {
+            (IndexAnswer::Done, millis) => Ok(RedisClock { millis, answered: Instant::now() }),
+            (IndexAnswer::Refused(found), _) => Err(GroupIndexError::NotOurs(found)),
         }
-    }
-}
-
-impl MemberNodes {
-    fn new(names: Vec<TopicName>, found: &IndexLookup) -> Self {
-        let nodes = |texts: &[String]| texts.iter().filter_map(|text| NodeId::parse(text).ok()).collect::<Vec<_>>();
-        let by_name = names.into_iter().zip(found.holders.iter().map(|texts| nodes(texts))).collect();
-        MemberNodes { complete: nodes(&found.complete).into_iter().collect(), by_name }
-    }
-
-    /// Returns true if `node` may have members of one of `names`.
-    pub fn may_have(&self, node: &NodeId, names: &[TopicName]) -> bool {
-        let has = |name: &TopicName| self.by_name.get(name).is_none_or(|nodes| nodes.contains(node));
-        !self.complete.contains(node) || names.iter().any(has)
     }
 }
 
 impl Current {
     fn is(&self, attachment: &Attachment, incarnation: u32) -> bool {
-        let key = |of: &Attachment| (of.node, of.epoch, of.serial);
-        key(&self.attachment) == key(attachment) && self.incarnation == incarnation
+        self.attachment.is_same(attachment) && self.incarnation == incarnation
     }
 }
 
@@ -376,26 +244,5 @@ impl RedisClock {
     fn at(&self, when: Instant) -> u64 {
         let since = when.saturating_duration_since(self.answered).as_millis();
         self.millis.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_is_not_sure_is_asked() {
-        let [a, b, c] = [(); 3].map(|()| NodeId::random());
-        let [room, other] = ["room", "other"].map(|name| TopicName::group(name).unwrap());
-        let texts = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect();
-        let found = IndexLookup { complete: texts(&[a, b]), holders: vec![texts(&[b]), texts(&[a])] };
-        let holders = MemberNodes::new(vec![room.clone(), other.clone()], &found);
-        let check = |names: &[TopicName], expected: [bool; 3]| {
-            assert_eq!([a, b, c].map(|node| holders.may_have(&node, names)), expected);
-        };
-        check(std::slice::from_ref(&room), [false, true, true]);
-        check(std::slice::from_ref(&other), [true, false, true]);
-        check(&[room, other], [true, true, true]);
-        check(&[TopicName::user("room").unwrap()], [true, true, true]);
     }
 }

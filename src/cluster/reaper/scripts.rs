@@ -5,27 +5,8 @@
 
 use std::time::Duration;
 
-use super::connection::ScriptText;
-use super::{BUCKETS, Keys, RedisCommand};
 use crate::id::NodeId;
-
-/// Answer of [`claim`] and [`restore`] if the bucket belongs to the caller.
-pub const MINE: &str = "MINE";
-
-/// Answer of [`claim`], [`keep`] and [`restore`] if another node has the bucket.
-pub const TAKEN: &str = "TAKEN";
-
-/// Answer of [`keep`] if no node has the bucket.
-pub const GONE: &str = "GONE";
-
-/// Answer of [`finish`] if nothing is left in the bucket and the claim was given back.
-pub const EMPTY: &str = "EMPTY";
-
-/// Answer of [`overdue`] if the records were removed. Their names follow.
-pub const LOST: &str = "LOST";
-
-/// Answer of [`overdue`] if the records are still kept. The time at which the last was added and their number follow.
-pub const KEPT: &str = "KEPT";
+use crate::redis_client::{BUCKETS, Keys, NodeKey, OK, RedisCommand, RedisError, ScriptText, Value, read};
 
 /// Lifetime of a tombstone, once nothing is left of its node.
 const TOMBSTONE: Duration = Duration::from_secs(3600);
@@ -173,23 +154,124 @@ static REMOVE: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// Condemns a node whose key was `seen` without a lease, unless it is later than `not_after`, in ms by Redis's clock.
-pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> RedisCommand {
-    RedisCommand::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
+/// The answer of [`condemn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CondemnAnswer {
+    Condemned,
+    /// The node was not condemned. The text says why, for the log.
+    Refused(String),
 }
 
-/// Claims a bucket of a dead node for `lease`. The names of its records follow the answer.
+impl CondemnAnswer {
+    /// Reads the answer of [`condemn`]. An answer of another shape counts as a refusal without a reason.
+    pub fn read(answer: Value) -> Self {
+        let answer: String = read(answer).unwrap_or_default();
+        if answer == OK { CondemnAnswer::Condemned } else { CondemnAnswer::Refused(answer) }
+    }
+}
+
+/// Condemns a node whose key was `seen` without a lease, unless it is later than `not_after`, in ms by Redis's clock.
+/// Answers a [`CondemnAnswer`].
+pub fn condemn(keys: &Keys, node: NodeId, seen: NodeKey, not_after: u64) -> RedisCommand {
+    RedisCommand::script(&CONDEMN, vec![keys.node(node), keys.lease(node)])
+        .arg(seen.to_text())
+        .arg(not_after.to_string())
+}
+
+/// The answer of [`claim`] and [`restore`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimAnswer {
+    /// The bucket belongs to the caller.
+    Mine,
+    /// Another node has the bucket.
+    Taken,
+    /// The node is not dead any more, or Redis has forgotten that it is. The text is the node key, for the log.
+    NotDead(String),
+}
+
+impl ClaimAnswer {
+    /// Reads the answer of [`restore`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer is not a text.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        Ok(ClaimAnswer::parse(read(answer)?))
+    }
+
+    /// Reads the answer of [`claim`], and the names of the records in the bucket.
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer has another shape.
+    pub fn read_with_names(answer: Value) -> Result<(Self, Vec<Vec<u8>>), RedisError> {
+        let (answer, names) = read(answer)?;
+        Ok((ClaimAnswer::parse(answer), names))
+    }
+
+    fn parse(text: String) -> Self {
+        match text.as_str() {
+            "MINE" => ClaimAnswer::Mine,
+            "TAKEN" => ClaimAnswer::Taken,
+            _ => ClaimAnswer::NotDead(text),
+        }
+    }
+
+    /// Returns the text of the answer.
+    pub fn as_str(&self) -> &str {
+        match self {
+            ClaimAnswer::Mine => "MINE",
+            ClaimAnswer::Taken => "TAKEN",
+            ClaimAnswer::NotDead(text) => text,
+        }
+    }
+}
+
+/// Claims a bucket of a dead node for `lease`. Answers a [`ClaimAnswer`], and the names of the bucket's records.
 pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> RedisCommand {
     let keys = vec![keys.node(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
     of_claim(RedisCommand::script(&CLAIM, keys), by, lease)
 }
 
-/// Renews a claim.
+/// The answer of [`keep`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAnswer {
+    pub claim: KeptClaim,
+    /// The text of the node key, for the log.
+    pub found: String,
+}
+
+/// The state of a claim that was to be renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptClaim {
+    /// The claim is renewed.
+    Renewed,
+    /// Another node has the bucket.
+    Taken,
+    /// No node has the bucket. `key` is the node key; `None` if it is damaged.
+    Gone { key: Option<NodeKey> },
+}
+
+impl KeepAnswer {
+    /// Reads the answer of [`keep`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer has another shape.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        let (answer, found): (String, String) = read(answer)?;
+        let claim = match answer.as_str() {
+            OK => KeptClaim::Renewed,
+            "TAKEN" => KeptClaim::Taken,
+            _ => KeptClaim::Gone { key: NodeKey::parse(&found) },
+        };
+        Ok(KeepAnswer { claim, found })
+    }
+}
+
+/// Renews a claim. Answers a [`KeepAnswer`].
 pub fn keep(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> RedisCommand {
     of_claim(RedisCommand::script(&KEEP, vec![keys.node(node), keys.claim(node, bucket)]), by, lease)
 }
 
-/// Writes back records of a dead node that Redis has lost, and claims their bucket.
+/// Writes back records of a dead node that Redis has lost, and claims their bucket. Answers a [`ClaimAnswer`].
 pub fn restore(
     keys: &Keys,
     (node, bucket): (NodeId, usize),
@@ -202,7 +284,7 @@ pub fn restore(
 }
 
 /// Notes the events that are `done`, and the records of those that are tried again. With `keeps` the claim stays even
-/// if nothing is left in the bucket.
+/// if nothing is left in the bucket. The text of the answer is for the log: `EMPTY` if the claim was given back.
 pub fn finish(
     keys: &Keys,
     (node, bucket): (NodeId, usize),
@@ -218,15 +300,71 @@ pub fn finish(
     with_records(done.iter().fold(call, RedisCommand::arg), failed)
 }
 
+/// The answer of [`set_aside`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetAsideAnswer {
+    Done,
+    /// The claim is not the caller's any more. The text is the answer, for the log.
+    Lost(String),
+}
+
+impl SetAsideAnswer {
+    /// Reads the answer of [`set_aside`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer is not a text.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        let answer: String = read(answer)?;
+        Ok(if answer == OK { SetAsideAnswer::Done } else { SetAsideAnswer::Lost(answer) })
+    }
+}
+
 /// Sets unreadable records of a claimed bucket aside. The node must have been added to the index of such records
-/// before.
+/// before. Answers a [`SetAsideAnswer`].
 pub fn set_aside(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, names: &[Vec<u8>]) -> RedisCommand {
     let keys = vec![keys.claim(node, bucket), keys.bucket(node, bucket), keys.unreadable(node)];
     names.iter().fold(RedisCommand::script(&SET_ASIDE, keys).arg(by.to_string()), RedisCommand::arg)
 }
 
+/// The answer of [`overdue`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OverdueAnswer {
+    /// There are no unreadable records.
+    Nothing,
+    /// The records are still kept.
+    Kept {
+        /// Time at which the last record was added, by Redis's clock.
+        at: String,
+        count: usize,
+    },
+    /// The records were removed; these are their names.
+    Lost(Vec<Vec<u8>>),
+}
+
+impl OverdueAnswer {
+    /// Reads the answer of [`overdue`].
+    ///
+    /// # Errors
+    /// [`RedisError::Unexpected`]: the answer has another shape.
+    pub fn read(answer: Value) -> Result<Self, RedisError> {
+        let (answer, mut words): (String, Vec<Vec<u8>>) = read(answer)?;
+        Ok(match (&*answer, &*words) {
+            ("KEPT", [at, count]) => {
+                let [at, count] = [at, count].map(|word| String::from_utf8_lossy(word).into_owned());
+                OverdueAnswer::Kept { at, count: count.parse().unwrap_or_default() }
+            }
+            ("LOST", _) => {
+                // The field with the empty name is no record.
+                words.retain(|name| !name.is_empty());
+                OverdueAnswer::Lost(words)
+            }
+            _ => OverdueAnswer::Nothing,
+        })
+    }
+}
+
 /// Removes the unreadable records of a dead node if the last was added at least `age` ago. The node must be removed
-/// from the index of such records afterwards.
+/// from the index of such records afterwards. Answers an [`OverdueAnswer`].
 pub fn overdue(keys: &Keys, node: NodeId, age: Duration) -> RedisCommand {
     let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
     let all = [keys.unreadable(node), keys.strings(node)].into_iter().chain(buckets).collect();
@@ -252,8 +390,16 @@ pub fn revive(
     names.iter().fold(of_claim(RedisCommand::script(&REVIVE, keys), by, lease), RedisCommand::arg)
 }
 
+/// Reads the answer of [`remove`]: true if the node was removed.
+///
+/// # Errors
+/// [`RedisError::Unexpected`]: the answer is not a text.
+pub fn is_removed(answer: Value) -> Result<bool, RedisError> {
+    Ok(read::<String>(answer)? == OK)
+}
+
 /// Removes all keys of a dead node of which nothing is left, except its tombstone. Its entry in the index is removed
-/// afterwards.
+/// afterwards. [`is_removed`] reads the answer.
 pub fn remove(keys: &Keys, node: NodeId, by: NodeId) -> RedisCommand {
     let claims = (0..BUCKETS).map(|bucket| keys.claim(node, bucket));
     let others = [keys.topics(node), keys.unreadable(node)];
@@ -267,4 +413,69 @@ fn of_claim(call: RedisCommand, by: NodeId, lease: Duration) -> RedisCommand {
 
 fn with_records(call: RedisCommand, records: Vec<(String, Vec<u8>)>) -> RedisCommand {
     records.into_iter().fold(call, |call, (id, record)| call.arg(id).arg(record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn list(items: &[&str]) -> Value {
+        Value::Array(items.iter().map(|item| text(item)).collect())
+    }
+
+    #[test]
+    fn the_answer_to_a_claim_is_read() {
+        for (answer, expected) in [
+            ("MINE", ClaimAnswer::Mine),
+            ("TAKEN", ClaimAnswer::Taken),
+            ("live 5", ClaimAnswer::NotDead("live 5".to_owned())),
+            ("MISSING", ClaimAnswer::NotDead("MISSING".to_owned())),
+        ] {
+            assert_eq!(expected.as_str(), answer);
+            assert_eq!(ClaimAnswer::read(text(answer)).unwrap(), expected);
+            let with_names = Value::Array(vec![text(answer), list(&["a", "b"])]);
+            let names = vec![b"a".to_vec(), b"b".to_vec()];
+            assert_eq!(ClaimAnswer::read_with_names(with_names).unwrap(), (expected, names));
+        }
+        assert!(ClaimAnswer::read(Value::Int(1)).is_ok_and(|answer| answer == ClaimAnswer::NotDead("1".to_owned())));
+        assert!(ClaimAnswer::read_with_names(text("MINE")).is_err());
+    }
+
+    #[test]
+    fn the_answer_to_the_renewal_of_a_claim_is_read() {
+        let check = |answer: &str, found: &str, claim: KeptClaim| {
+            let expected = KeepAnswer { claim, found: found.to_owned() };
+            assert_eq!(KeepAnswer::read(list(&[answer, found])).unwrap(), expected);
+        };
+        check("OK", "dead 5", KeptClaim::Renewed);
+        check("TAKEN", "dead 5", KeptClaim::Taken);
+        check("GONE", "MISSING", KeptClaim::Gone { key: Some(NodeKey::Missing) });
+        check("GONE", "dead 5", KeptClaim::Gone { key: Some(NodeKey::Dead { epoch: 5 }) });
+        check("GONE", "what", KeptClaim::Gone { key: None });
+        check("what", "live 5", KeptClaim::Gone { key: Some(NodeKey::Live { epoch: 5 }) });
+    }
+
+    #[test]
+    fn the_answer_about_unreadable_records_is_read() {
+        let check = |answer: &str, words: &[&str], expected: OverdueAnswer| {
+            let answer = Value::Array(vec![text(answer), list(words)]);
+            assert_eq!(OverdueAnswer::read(answer).unwrap(), expected);
+        };
+        check("NONE", &[], OverdueAnswer::Nothing);
+        check("KEPT", &["1700000000000", "3"], OverdueAnswer::Kept { at: "1700000000000".to_owned(), count: 3 });
+        check("LOST", &["a", "", "b"], OverdueAnswer::Lost(vec![b"a".to_vec(), b"b".to_vec()]));
+    }
+
+    #[test]
+    fn an_answer_that_only_says_yes_is_read() {
+        assert_eq!(CondemnAnswer::read(text("OK")), CondemnAnswer::Condemned);
+        assert_eq!(CondemnAnswer::read(text("LATE")), CondemnAnswer::Refused("LATE".to_owned()));
+        assert_eq!(SetAsideAnswer::read(text("OK")).unwrap(), SetAsideAnswer::Done);
+        assert_eq!(SetAsideAnswer::read(text("LOST")).unwrap(), SetAsideAnswer::Lost("LOST".to_owned()));
+        assert!(is_removed(text("OK")).unwrap() && !is_removed(text("NO")).unwrap());
+    }
 }

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, TryGetError};
 use thiserror::Error;
 
-use super::{Audience, Except, PushCounts};
+use super::codec::{
+    MalformedField, end, ids, name, names, put_ids, put_name, put_names, put_stages, put_text, put_trace, stages, text,
+    trace,
+};
 use crate::data_type::DataType;
-use crate::id::{CONNECTION_ID_BYTES, ConnectionId};
+use crate::groups::{Audience, Except};
+use crate::id::ConnectionId;
 use crate::stage_names::StageNames;
-use crate::topic::{TopicKind, TopicName};
-use crate::trace_context::{TRACE_PLACE_BYTES, TraceContext};
+use crate::topic::TopicName;
+use crate::trace_context::TraceContext;
 
 const PUSH: u8 = 1;
 const JOIN: u8 = 2;
@@ -30,54 +34,27 @@ const TRACED: u8 = 4;
 /// Numbers are big-endian; a list follows four bytes with its length, a text two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupRequest {
-    /// Sends a message. Answered with [`PushResult`]. Only places in sampled traces are sent.
+    /// Sends a message. Answered with [`PushResult`](super::PushResult). Only places in sampled traces are sent.
     Push { api_id: Arc<str>, stage: Arc<str>, audience: Audience, data_type: DataType, trace: Option<TraceContext> },
-    /// Puts connections into a group, or takes them out. Answered with [`ChangeResult`].
+    /// Puts connections into a group, or takes them out. Answered with [`ChangeResult`](super::ChangeResult).
     Change { api_id: Arc<str>, group: TopicName, connections: Vec<ConnectionId>, join: bool },
-    /// Asks for the number of members, and up to `limit` ids behind `after`. Answered with [`MemberPage`].
+    /// Asks for the number of members, and up to `limit` ids behind `after`. Answered with [`MemberPage`](super::MemberPage).
     List { api_id: Arc<str>, name: TopicName, after: Option<ConnectionId>, limit: u32 },
-    /// Asks for the groups of a connection. Answered with [`GroupNames`].
+    /// Asks for the groups of a connection. Answered with [`GroupNames`](super::GroupNames).
     Names { api_id: Arc<str>, connection: ConnectionId },
-    /// Closes all connections of a user. Answered with [`MemberPage`], without ids.
+    /// Closes all connections of a user. Answered with [`MemberPage`](super::MemberPage), without ids.
     Close { api_id: Arc<str>, user: TopicName, code: u16, reason: Arc<str> },
     /// Carries another request, limited to `stages`: a named connection of any other stage is treated as gone. Only for
     /// a peer whose link has protocol 3.
     Within { stages: StageNames<Bytes>, request: Box<GroupRequest> },
 }
 
-/// The result of a push on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PushResult {
-    pub counts: PushCounts,
-    /// The named connections that are gone.
-    pub gone: Vec<ConnectionId>,
-}
-
-/// The result of a change of members on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChangeResult {
-    pub gone: Vec<ConnectionId>,
-    /// Connections that are in as many groups as they may be.
-    pub full: Vec<ConnectionId>,
-}
-
-/// A page of the members of a group, or of the connections of a user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberPage {
-    pub count: u64,
-    pub ids: Vec<ConnectionId>,
-}
-
-/// Groups of a connection; `None` if it is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupNames(pub Option<Vec<TopicName>>);
-
 /// An error: the bytes are no question or answer about groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a valid question or answer about groups")]
 pub struct MalformedGroupRequest;
 
-type Read<T> = Result<T, MalformedGroupRequest>;
+pub(super) type Read<T> = Result<T, MalformedGroupRequest>;
 
 impl GroupRequest {
     /// Encodes the question.
@@ -99,7 +76,7 @@ impl GroupRequest {
                 put_names(&mut out, topics);
                 put_ids(&mut out, connections);
                 put_ids(&mut out, &except.0);
-                trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
+                put_trace(&mut out, trace);
             }
             GroupRequest::Change { api_id, group, connections, join } => {
                 out.put_u8(if *join { JOIN } else { LEAVE });
@@ -128,9 +105,7 @@ impl GroupRequest {
             }
             GroupRequest::Within { stages, request } => {
                 out.put_u8(WITHIN);
-                // The names of an API's stages are far shorter than this maximum.
-                out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
-                out.put_slice(stages.bytes());
+                put_stages(&mut out, stages);
                 out.put_slice(&request.encode());
             }
         }
@@ -146,10 +121,8 @@ impl GroupRequest {
             return GroupRequest::decode_plain(bytes);
         }
         bytes.advance(1);
-        let length = usize::from(bytes.try_get_u16()?);
-        let (names, request) = bytes.split_at_checked(length).ok_or(MalformedGroupRequest)?;
-        let stages = StageNames::parse(Bytes::copy_from_slice(names)).ok_or(MalformedGroupRequest)?;
-        Ok(GroupRequest::Within { stages, request: Box::new(GroupRequest::decode_plain(request)?) })
+        let stages = stages(&mut bytes, Bytes::copy_from_slice)?;
+        Ok(GroupRequest::Within { stages, request: Box::new(GroupRequest::decode_plain(bytes)?) })
     }
 
     /// Decodes a request that does not carry another one.
@@ -185,160 +158,14 @@ impl GroupRequest {
             }
             _ => return Err(MalformedGroupRequest),
         };
-        end(rest, request)
+        Ok(end(rest, request)?)
     }
 }
 
-impl PushResult {
-    /// Encodes the answer.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        let PushCounts { delivered, gone, full, pending } = self.counts;
-        [delivered, gone, full, pending].into_iter().for_each(|count| out.put_u64(count as u64));
-        put_ids(&mut out, &self.gone);
-        out.freeze()
+impl From<MalformedField> for MalformedGroupRequest {
+    fn from(_: MalformedField) -> Self {
+        MalformedGroupRequest
     }
-
-    /// Reads the answer.
-    ///
-    /// # Errors
-    /// [`MalformedGroupRequest`]: the bytes are not a valid `PushResult`.
-    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
-        let rest = &mut bytes;
-        let mut count = || usize::try_from(rest.try_get_u64()?).map_err(|_| MalformedGroupRequest);
-        let counts = PushCounts { delivered: count()?, gone: count()?, full: count()?, pending: count()? };
-        let gone = ids(rest)?;
-        end(rest, PushResult { counts, gone })
-    }
-}
-
-impl ChangeResult {
-    /// Encodes the answer.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        put_ids(&mut out, &self.gone);
-        put_ids(&mut out, &self.full);
-        out.freeze()
-    }
-
-    /// Reads the answer.
-    ///
-    /// # Errors
-    /// [`MalformedGroupRequest`]: the bytes are not a valid `ChangeResult`.
-    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
-        let rest = &mut bytes;
-        let changed = ChangeResult { gone: ids(rest)?, full: ids(rest)? };
-        end(rest, changed)
-    }
-}
-
-impl MemberPage {
-    /// Encodes the answer.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        out.put_u64(self.count);
-        put_ids(&mut out, &self.ids);
-        out.freeze()
-    }
-
-    /// Reads the answer.
-    ///
-    /// # Errors
-    /// [`MalformedGroupRequest`]: the bytes are not a valid `MemberPage`.
-    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
-        let rest = &mut bytes;
-        let listed = MemberPage { count: rest.try_get_u64()?, ids: ids(rest)? };
-        end(rest, listed)
-    }
-}
-
-impl GroupNames {
-    /// Encodes the answer.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        out.put_u8(self.0.is_some().into());
-        put_names(&mut out, self.0.as_deref().unwrap_or_default());
-        out.freeze()
-    }
-
-    /// Reads the answer.
-    ///
-    /// # Errors
-    /// [`MalformedGroupRequest`]: the bytes are not a valid `GroupNames`.
-    pub fn decode(mut bytes: &[u8]) -> Read<Self> {
-        let rest = &mut bytes;
-        let is_there = rest.try_get_u8()? != 0;
-        let names = names(rest)?;
-        end(rest, GroupNames(is_there.then_some(names)))
-    }
-}
-
-fn end<T>(rest: &[u8], read: T) -> Read<T> {
-    if rest.is_empty() { Ok(read) } else { Err(MalformedGroupRequest) }
-}
-
-/// Appends a text of at most 65 535 bytes after its length. Ids, names and reasons are all far shorter.
-fn put_text(out: &mut BytesMut, text: &str) {
-    let text = &text[..text.floor_char_boundary(u16::MAX.into())];
-    out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
-    out.put_slice(text.as_bytes());
-}
-
-fn text<'a>(rest: &mut &'a [u8]) -> Read<&'a str> {
-    let length = usize::from(rest.try_get_u16()?);
-    let (text, behind) = rest.split_at_checked(length).ok_or(MalformedGroupRequest)?;
-    *rest = behind;
-    std::str::from_utf8(text).map_err(|_| MalformedGroupRequest)
-}
-
-fn put_name(out: &mut BytesMut, name: &TopicName) {
-    out.put_u8(match name.kind() {
-        TopicKind::Group => 0,
-        TopicKind::User => 1,
-    });
-    put_text(out, name.as_str());
-}
-
-fn name(rest: &mut &[u8]) -> Read<TopicName> {
-    let name = match rest.try_get_u8()? {
-        0 => TopicName::group(text(rest)?),
-        1 => TopicName::user(text(rest)?),
-        _ => return Err(MalformedGroupRequest),
-    };
-    name.map_err(|_| MalformedGroupRequest)
-}
-
-fn put_names(out: &mut BytesMut, names: &[TopicName]) {
-    // More names than that do not fit into a frame of the link.
-    out.put_u32(u32::try_from(names.len()).unwrap_or(u32::MAX));
-    names.iter().for_each(|name| put_name(out, name));
-}
-
-fn names(rest: &mut &[u8]) -> Read<Vec<TopicName>> {
-    let count = rest.try_get_u32()?;
-    (0..count).map(|_| name(rest)).collect()
-}
-
-fn put_ids<'a>(out: &mut BytesMut, ids: impl IntoIterator<Item = &'a ConnectionId>) {
-    let at = out.len();
-    out.put_u32(0);
-    ids.into_iter().for_each(|id| out.put_slice(&id.to_bytes()));
-    let count = (out.len() - at - size_of::<u32>()) / CONNECTION_ID_BYTES;
-    out[at..at + size_of::<u32>()].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
-}
-
-fn ids<T: FromIterator<ConnectionId>>(rest: &mut &[u8]) -> Read<T> {
-    let count = usize::try_from(rest.try_get_u32()?).map_err(|_| MalformedGroupRequest)?;
-    let length = count.checked_mul(CONNECTION_ID_BYTES).ok_or(MalformedGroupRequest)?;
-    let (ids, behind) = rest.split_at_checked(length).ok_or(MalformedGroupRequest)?;
-    *rest = behind;
-    Ok(ids.as_chunks::<CONNECTION_ID_BYTES>().0.iter().map(|id| ConnectionId::from_bytes(*id)).collect())
-}
-
-fn trace(rest: &mut &[u8]) -> Read<TraceContext> {
-    let mut place = [0; TRACE_PLACE_BYTES];
-    rest.try_copy_to_slice(&mut place)?;
-    TraceContext::from_bytes(place).ok_or(MalformedGroupRequest)
 }
 
 impl From<TryGetError> for MalformedGroupRequest {
@@ -352,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::NodeId;
+    use crate::id::{CONNECTION_ID_BYTES, NodeId};
 
     fn requests() -> Vec<GroupRequest> {
         let id = || ConnectionId::random(NodeId::random());
@@ -434,27 +261,56 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_is_heard() {
-        let id = ConnectionId::random(NodeId::random());
-        let counts = PushCounts { delivered: 1, gone: 2, full: 3, pending: 4 };
-        let pushed = PushResult { counts, gone: vec![id] };
-        assert_eq!(PushResult::decode(&pushed.encode()), Ok(pushed));
-        let changed = ChangeResult { gone: vec![id], full: vec![id, id] };
-        assert_eq!(ChangeResult::decode(&changed.encode()), Ok(changed));
-        let listed = MemberPage { count: 7, ids: vec![id] };
-        assert_eq!(MemberPage::decode(&listed.encode()), Ok(listed));
-        for names in
-            [GroupNames(None), GroupNames(Some(vec![TopicName::group("a").unwrap()])), GroupNames(Some(Vec::new()))]
-        {
-            assert_eq!(GroupNames::decode(&names.encode()), Ok(names));
+    fn every_request_has_the_bytes_that_earlier_versions_read() {
+        let check = |request: GroupRequest, expected: &[&[u8]]| {
+            assert_eq!(request.encode(), expected.concat(), "{request:?}");
+        };
+        let (one, other) = ([9; CONNECTION_ID_BYTES], [8; CONNECTION_ID_BYTES]);
+        let [id, except] = [one, other].map(ConnectionId::from_bytes);
+        let (group, user) = (TopicName::group("room").unwrap(), TopicName::user("me").unwrap());
+        let (api_id, stage): (Arc<str>, Arc<str>) = ("chat".into(), "prod".into());
+        let once = [0, 0, 0, 1];
+        let api = b"\x00\x04chat";
+        let audience = Audience {
+            stage: Some(Arc::clone(&stage)),
+            topics: vec![group.clone(), user.clone()],
+            connections: vec![id],
+            except: Except([except].into()),
+        };
+        let trace = TraceContext { trace_id: 7, span_id: 8, sampled: true };
+        let push = |audience, data_type, trace| {
+            let (api_id, stage) = (Arc::clone(&api_id), Arc::clone(&stage));
+            GroupRequest::Push { api_id, stage, audience, data_type, trace }
+        };
+        let names = b"\x00\x00\x00\x02\x00\x00\x04room\x01\x00\x02me";
+        let place = [[0; 15].as_slice(), &[7], &[0; 7], &[8]].concat();
+        check(
+            push(audience, DataType::Binary, Some(trace)),
+            &[&[1], api, b"\x00\x04prod\x07", names, &once, &one, &once, &other, &place],
+        );
+        check(push(Audience::default(), DataType::Text, None), &[&[1], api, b"\x00\x04prod\x00", &[0; 12]]);
+        for (join, kind) in [(true, 2), (false, 3)] {
+            let (api_id, group) = (Arc::clone(&api_id), group.clone());
+            let change = GroupRequest::Change { api_id, group, connections: vec![id], join };
+            check(change, &[&[kind], api, b"\x00\x00\x04room", &once, &one]);
         }
+        let list =
+            |after| GroupRequest::List { api_id: Arc::clone(&api_id), name: user.clone(), after, limit: 0x0102_0304 };
+        check(list(None), &[&[4], api, b"\x01\x00\x02me", &[0; 4], &[1, 2, 3, 4]]);
+        check(list(Some(id)), &[&[4], api, b"\x01\x00\x02me", &once, &one, &[1, 2, 3, 4]]);
+        let names = || GroupRequest::Names { api_id: Arc::clone(&api_id), connection: id };
+        check(names(), &[&[5], api, &once, &one]);
+        let stages = StageNames::new(["prod", "dev"]);
+        let within = GroupRequest::Within { stages, request: Box::new(names()) };
+        check(within, &[&[7, 0, 9], b"\x03dev\x04prod", &[5], api, &once, &one]);
+        let close = GroupRequest::Close { api_id: Arc::clone(&api_id), user, code: 4001, reason: "kicked".into() };
+        check(close, &[&[6], api, b"\x01\x00\x02me", &[0x0f, 0xa1], b"\x00\x06kicked"]);
     }
 
     proptest! {
         #[test]
         fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (GroupRequest::decode(&bytes), PushResult::decode(&bytes), ChangeResult::decode(&bytes));
-            let _ = (MemberPage::decode(&bytes), GroupNames::decode(&bytes));
+            let _ = GroupRequest::decode(&bytes);
         }
     }
 }
