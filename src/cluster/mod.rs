@@ -3,7 +3,7 @@
 //! ([`Cluster`]).
 //!
 //! A node registers in Redis, renews its lease, and looks at the other nodes: `survey.rs` sends the commands,
-//! `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all times. While Redis is
+//! `node_state.rs`, `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all times. While Redis is
 //! away the node goes on serving its clients. Other nodes can tell it from a dead one, because peers that reach Redis
 //! renew its lease for it ([`Peers`]). The heartbeat condemns a node that is dead, and the [`Reaper`] takes over its
 //! connections.
@@ -14,6 +14,7 @@ mod heartbeat;
 pub mod link;
 mod membership;
 mod node_index;
+mod node_state;
 mod observe;
 mod peer_lease;
 pub mod reaper;

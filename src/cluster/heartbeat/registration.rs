@@ -5,17 +5,16 @@ use rand::rngs::StdRng;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Heartbeat, HeartbeatError};
-use crate::cluster::decide::{RegistrationOutcome, after_register, is_same_run, others_have_records};
+use super::Heartbeat;
+use super::attempt::HeartbeatError;
+use crate::cluster::decide::RegistrationOutcome;
 use crate::cluster::node_index::NodeIndexEntry;
+use crate::cluster::node_state::Fenced;
 use crate::error_chain::chain;
 use crate::id::{NODE_ID_BYTES, NodeId};
 use crate::redis_client::scripts::{self, LeaveAnswer};
 use crate::redis_client::{Keys, NodeAnswer, NodeKey, RedisCommand, RedisConnection, RedisError};
 use crate::registry::RegistryState;
-
-/// Most former epochs of this node that are remembered.
-const EPOCHS_MAX: usize = 16;
 
 impl Heartbeat {
     /// Registers this node: first its entry in the index, then its key, so that a crash in between leaves an entry that
@@ -25,18 +24,16 @@ impl Heartbeat {
         let keys = self.replica.keys();
         let index = self.index_entry(keys, node);
         connection.run_one(index).await.map_err(HeartbeatError::Register)?;
-        let register = scripts::register(keys, node, self.epoch, self.settings.times.lease());
+        let register = scripts::register(keys, node, self.state.epoch(), self.settings.times.lease());
         let answer = connection.run_one(register).await.and_then(NodeAnswer::read).map_err(HeartbeatError::Register)?;
-        match after_register(&answer, self.epoch, &self.former) {
+        match self.state.on_registration(&answer) {
             RegistrationOutcome::Registered => {
-                self.is_registered = true;
                 self.observations.interrupt();
                 info!(%node, "this node is registered in Redis");
                 Ok(true)
             }
-            RegistrationOutcome::RolledBack { epoch } => {
-                self.is_registered = true;
-                self.rolled_back(epoch);
+            RegistrationOutcome::RolledBack { .. } => {
+                self.rolled_back();
                 Ok(true)
             }
             RegistrationOutcome::Taken { found } => {
@@ -54,23 +51,8 @@ impl Heartbeat {
         RedisCommand::new("HSET", keys.index()).arg(node.to_string()).arg(entry)
     }
 
-    pub(super) fn new_epoch(&mut self) {
-        self.former.push(self.epoch);
-        if self.former.len() > EPOCHS_MAX {
-            self.former.remove(0);
-        }
-        self.epoch = epoch(&mut self.random);
-        self.is_registered = false;
-        self.forgotten = true;
-        self.observations.interrupt();
-    }
-
-    pub(super) fn rolled_back(&mut self, epoch: u64) {
+    pub(super) fn rolled_back(&mut self) {
         warn!("Redis came back with an older state; reconciling all records");
-        self.former.retain(|former| *former != epoch);
-        self.former.push(self.epoch);
-        self.epoch = epoch;
-        self.forgotten = true;
         self.observations.interrupt();
     }
 
@@ -79,28 +61,24 @@ impl Heartbeat {
     /// of the connections.
     pub(super) fn fence(&mut self, found: NodeKey, run_id: &str) {
         let fenced = self.registry.node();
-        let is_same_run = self.run_id.as_deref().is_some_and(|known| is_same_run(known, run_id));
-        let others_have_records = others_have_records(found, self.epoch, is_same_run);
         let node = NodeId::from_bits(self.random.random::<u64>() >> (64 - 8 * NODE_ID_BYTES));
+        let Fenced { was_registered, others_have_records } =
+            self.state.on_fenced(found, run_id, epoch(&mut self.random));
         // From here nothing is written under the old id, and no client is accepted until the new one is registered.
         self.replica.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
         self.registry.fence(node, others_have_records);
         self.settings.peers.rename(node);
-        if self.is_registered {
+        if was_registered {
             error!(
                 %fenced, found = found.to_text(), %node, others_have_records,
                 "this node was condemned by others; closing its sessions and registering under another id"
             );
         }
-        self.former.clear();
-        self.epoch = epoch(&mut self.random);
-        self.is_registered = false;
-        self.forgotten = true;
         self.observations.interrupt();
     }
 
     pub(super) async fn leave(&mut self) {
-        if self.attached_since.is_none() && !self.heartbeat().await {
+        if self.state.attached_since().is_none() && !self.heartbeat().await {
             warn!("Redis does not answer; leaving without deregistering, and other nodes will condemn this one");
             return;
         }
@@ -110,7 +88,7 @@ impl Heartbeat {
         self.replica.leave(RegistryState::Left);
         let node = self.registry.node();
         let keys = self.replica.keys();
-        match connection.run_one(scripts::leave(keys, node, self.epoch)).await.and_then(LeaveAnswer::read) {
+        match connection.run_one(scripts::leave(keys, node, self.state.epoch())).await.and_then(LeaveAnswer::read) {
             Ok(LeaveAnswer::Removed) => {
                 let index = RedisCommand::new("HDEL", keys.index()).arg(node.to_string());
                 if let Err(error) = connection.run_one(index).await {
