@@ -3,10 +3,10 @@
 //! ([`Cluster`]).
 //!
 //! A node registers in Redis, renews its lease, and looks at the other nodes: `survey.rs` sends the commands,
-//! `node_state.rs`, `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all times. While Redis is
-//! away the node goes on serving its clients. Other nodes can tell it from a dead one, because peers that reach Redis
-//! renew its lease for it ([`Peers`]). The heartbeat condemns a node that is dead, and the [`Reaper`] takes over its
-//! connections.
+//! `node_state.rs`, `decide.rs` and `observe.rs` decide what the answers mean, and `times.rs` is the table of all
+//! times. While Redis is away the node goes on serving its clients. Other nodes can tell it from a dead one, because
+//! peers that reach Redis renew its lease for it ([`Peers`]). The heartbeat condemns a node that is dead, and the
+//! [`Reaper`] takes over its connections.
 
 mod decide;
 mod directory;
@@ -20,6 +20,7 @@ mod peer_lease;
 pub mod reaper;
 mod recent_nodes;
 mod routing;
+pub mod scripts;
 mod settings;
 mod survey;
 mod times;

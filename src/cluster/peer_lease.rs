@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use tokio_util::sync::CancellationToken;
 
-use super::Membership;
 use super::link::{Links, PeerAnswer, RenewalRequest, RenewalRequests};
+use super::{Membership, scripts};
 use crate::id::NodeId;
-use crate::redis_client::{AttachedRedis, NodeAnswer, NodeKey, Reach, read, scripts};
+use crate::redis_client::{AttachedRedis, NodeAnswer, NodeKey, Reach, read, server_info};
 
 /// Most renewals that go to Redis in one round trip.
 const BATCH: usize = 64;
@@ -123,7 +123,7 @@ pub async fn renew_for(redis: &AttachedRedis, membership: &Membership, wanted: &
         // If this fails, this node does not reach Redis either; its own heartbeat finds out too.
         Some(connection) => {
             let calls = wanted.iter().flat_map(|PeerLease { node, epoch, lease }| {
-                [scripts::info(&connection, keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
+                [server_info::ask(&connection, keys, *node, "server"), scripts::renew(keys, *node, *epoch, *lease)]
             });
             connection.run(&calls.collect::<Vec<_>>()).await.unwrap_or_default()
         }
@@ -134,7 +134,7 @@ pub async fn renew_for(redis: &AttachedRedis, membership: &Membership, wanted: &
         let info = answers.next().and_then(|answer| read::<String>(answer).ok());
         let renewal = answers.next().and_then(|answer| NodeAnswer::read(answer).ok());
         match (info, renewal) {
-            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: scripts::run_id_of(&info) },
+            (Some(info), Some(renewal)) => RelayedRenewal::Answered { renewal, run_id: server_info::run_id_of(&info) },
             _ => detached(membership, &wanted.node),
         }
     };

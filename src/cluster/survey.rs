@@ -9,9 +9,11 @@ use tracing::debug;
 use super::ClusterMember;
 use super::node_index::NodeIndexEntry;
 use super::observe::Look;
+use super::scripts::{self, NodeLook};
 use crate::id::NodeId;
-use crate::redis_client::scripts::{self, NodeLook};
-use crate::redis_client::{BUCKETS, Keys, NodeAnswer, RedisCommand, RedisConnection, RedisError, Value, read};
+use crate::redis_client::{
+    BUCKETS, Keys, NodeAnswer, RedisCommand, RedisConnection, RedisError, Value, read, server_info,
+};
 
 /// The results of one survey.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ pub(super) async fn survey(
     others: &[NodeId],
 ) -> Result<Survey, SurveyError> {
     let mut calls = vec![
-        scripts::info(connection, keys, node, "server"),
+        server_info::ask(connection, keys, node, "server"),
         scripts::renew(keys, node, epoch, lease),
         RedisCommand::new("HGETALL", keys.index()),
     ];
@@ -71,7 +73,7 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     let mut answers = answers.into_iter();
     let mut next = || answers.next().ok_or(RedisError::Unexpected);
     let info: String = read(next()?)?;
-    let run_id = scripts::run_id_of(&info);
+    let run_id = server_info::run_id_of(&info);
     let renewal = NodeAnswer::read(next()?)?;
     let (index, unreadable) = read_index(next()?)?;
     let counts = (0..BUCKETS).map(|_| read(next()?));

@@ -15,6 +15,7 @@ mod listing;
 mod map;
 pub mod record;
 mod redis_replica;
+pub mod scripts;
 mod serving_gate;
 mod settings;
 mod state;

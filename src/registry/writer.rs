@@ -13,9 +13,9 @@ use super::Registry;
 use super::entry::PresentState;
 use super::record::{self, RecordText, encode};
 use super::redis_replica::{RedisReplica, Work};
+use super::scripts::{self, RecordChange};
 use crate::error_chain::chain;
 use crate::id::ConnectionId;
-use crate::redis_client::scripts::{self, RecordChange};
 use crate::redis_client::{Attachment, BUCKETS, Keys, NodeAnswer, RedisCommand, RedisError, read};
 
 /// Most texts that the records of a node share. Other texts stand in their records.

@@ -1,4 +1,4 @@
-//! One attempt to reach Redis: it connects, registers, surveys, and acts on the answers.
+//! An attempt to reach Redis: it connects, registers, surveys, and acts on the answers.
 
 use thiserror::Error;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use crate::cluster::observe::LookTimes;
 use crate::cluster::survey::{Survey, SurveyError, look_at, survey};
 use crate::cluster::{ClusterMember, NodeTable};
 use crate::id::NodeId;
-use crate::redis_client::{Attachment, BUCKETS, NodeKey, RedisConnection, RedisError, read, scripts};
+use crate::redis_client::{Attachment, BUCKETS, NodeKey, RedisConnection, RedisError, read, server_info};
 
 /// Most steps of one heartbeat. Registering, registering anew after Redis has forgotten this node, and taking another
 /// id after having been fenced are one step each.
@@ -103,7 +103,7 @@ impl Heartbeat {
     }
 
     async fn check_policy(&mut self, connection: &RedisConnection) -> Result<(), HeartbeatError> {
-        let info = scripts::info(connection, self.replica.keys(), self.registry.node(), "memory");
+        let info = server_info::ask(connection, self.replica.keys(), self.registry.node(), "memory");
         let info: String = match connection.run_one(info).await.and_then(read) {
             Ok(info) => info,
             Err(RedisError::Denied(_)) => {

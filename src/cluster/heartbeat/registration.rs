@@ -10,9 +10,9 @@ use super::attempt::HeartbeatError;
 use crate::cluster::decide::RegistrationOutcome;
 use crate::cluster::node_index::NodeIndexEntry;
 use crate::cluster::node_state::Fenced;
+use crate::cluster::scripts::{self, LeaveAnswer};
 use crate::error_chain::chain;
 use crate::id::{NODE_ID_BYTES, NodeId};
-use crate::redis_client::scripts::{self, LeaveAnswer};
 use crate::redis_client::{Keys, NodeAnswer, NodeKey, RedisCommand, RedisConnection, RedisError};
 use crate::registry::RegistryState;
 

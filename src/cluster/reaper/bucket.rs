@@ -9,7 +9,7 @@ use super::{BATCH, ReapError, Reaper, ReaperPass};
 use crate::cluster::decide::{ClaimRenewal, after_keep, is_same_run};
 use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
-use crate::redis_client::{RedisCommand, read, scripts as node_scripts};
+use crate::redis_client::{RedisCommand, read, server_info};
 use crate::registry::claims::{Bucket, ClaimView};
 use crate::registry::record::{self, Record, RecordTexts, texts_of};
 
@@ -110,7 +110,7 @@ impl Reaper {
         }
         let (sent, lease) = (Instant::now(), self.settings.times.lease());
         let calls = views.iter().flat_map(|ClaimView { bucket: (node, bucket), .. }| {
-            let info = node_scripts::info(pass.connection, pass.keys, *node, "server");
+            let info = server_info::ask(pass.connection, pass.keys, *node, "server");
             [info, scripts::keep(pass.keys, *node, *bucket, pass.node, lease)]
         });
         let calls: Vec<RedisCommand> = calls.collect();
@@ -118,7 +118,7 @@ impl Reaper {
         for (view, answer) in views.iter().zip(answers.as_chunks::<2>().0) {
             let info: String = read(answer[0].clone()).map_err(ReapError::Redis)?;
             let answer = KeepAnswer::read(answer[1].clone()).map_err(ReapError::Redis)?;
-            let run_id = node_scripts::run_id_of(&info);
+            let run_id = server_info::run_id_of(&info);
             self.kept(pass, view, answer, &run_id, sent).await?;
         }
         Ok(())

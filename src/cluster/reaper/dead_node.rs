@@ -9,7 +9,7 @@ use crate::cluster::decide::may_claim;
 use crate::cluster::node_index::NodeIndexEntry;
 use crate::group_index::scripts as group_index_scripts;
 use crate::id::NodeId;
-use crate::redis_client::{BUCKETS, RedisCommand, RedisError, read, scripts as node_scripts};
+use crate::redis_client::{BUCKETS, RedisCommand, RedisError, read, server_info};
 use crate::registry::record::{RECORD_FORMAT, RecordTexts};
 
 /// Largest number of calls in one pass that remove a dead node's entries from the group index. Each removes up to
@@ -73,7 +73,7 @@ impl Reaper {
         }
         let counts = (0..BUCKETS).map(|bucket| RedisCommand::new("HLEN", pass.keys.bucket(node, bucket)));
         let claims = (0..BUCKETS).map(|bucket| RedisCommand::new("GET", pass.keys.claim(node, bucket)));
-        let info = node_scripts::info(pass.connection, pass.keys, node, "server");
+        let info = server_info::ask(pass.connection, pass.keys, node, "server");
         let calls: Vec<RedisCommand> = counts.chain(claims).chain([info]).collect();
         let answers = pass.connection.run(&calls).await.map_err(ReapError::Redis)?;
         let (counted, claimed) = (answers.iter().take(BUCKETS), answers.iter().skip(BUCKETS).take(BUCKETS));
@@ -82,7 +82,7 @@ impl Reaper {
         let claimed: Vec<Option<String>> =
             claimed.map(|answer| read(answer.clone())).collect::<Result<_, _>>().map_err(ReapError::Redis)?;
         let info = answers.into_iter().next_back().ok_or(RedisError::Unexpected).and_then(read::<String>);
-        let run_id = node_scripts::run_id_of(&info.map_err(ReapError::Redis)?);
+        let run_id = server_info::run_id_of(&info.map_err(ReapError::Redis)?);
         let left = counts.iter().sum();
         if let Some(dead_node) = self.dead_nodes.get_mut(&node) {
             (dead_node.left, dead_node.is_damaged) = (left, false);

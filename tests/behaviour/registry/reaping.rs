@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use tidegate::cluster::reaper::scripts as reaping;
+use tidegate::cluster::scripts;
 use tidegate::id::NodeId;
-use tidegate::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read, scripts};
+use tidegate::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read};
+use tidegate::registry;
 use tidegate_testing::RedisServer;
 
 const REGISTRY_LEASE: Duration = Duration::from_secs(60);
@@ -106,7 +108,7 @@ async fn a_node_is_condemned_as_it_was_seen_and_in_time_or_not_at_all() {
     test.check(condemn("dead 7", LATER), "CHANGED").await;
     // It cannot come back, and nothing is written for it.
     test.check(scripts::renew(&test.keys, test.node, 7, REGISTRY_LEASE), "dead 7").await;
-    test.check(scripts::write(&test.keys, test.node, 7, &[], Vec::new()), "dead 7").await;
+    test.check(registry::scripts::write(&test.keys, test.node, 7, &[], Vec::new()), "dead 7").await;
     test.check(scripts::register(&test.keys, test.node, 8, REGISTRY_LEASE), "dead 7").await;
     test.check(scripts::leave(&test.keys, test.node, 7), "dead 7").await;
 }
