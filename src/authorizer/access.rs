@@ -1,19 +1,20 @@
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderName;
 use tokio::time::Instant;
 
-use super::api_key::{ApiKeySource, ApiKeys};
+use super::api_key::ApiKeys;
+use super::api_key_source::ApiKeySource;
 use super::arn::Arns;
 use super::condition::ConditionKeys;
+use super::connections_call::ConnectionsCall;
 use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
 use super::grant::Grant;
-use super::iam::{Claim, Credentials, Signer};
+use super::iam::{Claim, Credentials};
+use super::iam_error::IamError;
 use super::issuer::Issuers;
-use super::policy_path::PolicyPath;
 use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
 use super::sigv4::Received;
 use super::usage_plan::UsagePlans;
@@ -67,18 +68,6 @@ pub struct Client<'a> {
     pub handshake: &'a Handshake,
     /// The client's request as it was received.
     pub received: Received<'a>,
-}
-
-/// A signed call of `@connections`, `@groups`, `@users`, `@broadcast` or `@send`.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionsCall<'a> {
-    pub api_id: &'a str,
-    pub stage: &'a str,
-    /// Paths of the resources that the call acts on, as policies name them below the stage.
-    pub paths: &'a [PolicyPath],
-    pub received: Received<'a>,
-    pub source_ip: IpAddr,
-    pub secure: bool,
 }
 
 impl Default for Access {
@@ -143,7 +132,7 @@ impl Access {
                     kind: authorizer.kind(),
                     outcome: denial.map_or(AuthorizerOutcome::Allowed, Denial::outcome),
                     error: denial.map(|denial| chain(denial).to_string()),
-                    is_signed: !matches!(denial, Some(Denial::Signature(_))),
+                    is_signed: !matches!(denial, Some(Denial::Iam(IamError::Signature(_)))),
                     latency: started.elapsed(),
                     call: called.into_inner(),
                 });
@@ -174,55 +163,28 @@ impl Access {
     /// Adds the value of the API key to a principal that was read from a record, because records hold only the key's
     /// id. A key that is no longer configured gets no value.
     pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
-        let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
-        match bare.and_then(|key| self.api_keys.of_id(&key.id)) {
-            Some(key) => Arc::new(Principal { api_key: Some(Arc::clone(key)), ..Principal::clone(&principal) }),
-            None => principal,
-        }
+        self.api_keys.complete(principal)
     }
 
-    /// Checks a signed call as far as possible before its body is read: the time of the signature, the key, and that
-    /// the signature covers each header of `deciding`, the headers that change what the call does. If the body is not
-    /// needed to check the signature, it checks the signature and the policy of the key too. The body of `call` is not
-    /// used.
+    /// Checks a signed call as far as possible before its body is read. See [`Credentials::claim_call`].
     ///
     /// # Errors
-    /// Returns [`Denial::Signature`] if the call is not signed, its signature cannot be valid with any body, or the
-    /// signature does not cover a header of `deciding`. Returns [`Denial::Iam`] if the policy does not allow the call
-    /// on one of its paths.
+    /// Returns the [`IamError`] of the call.
     pub fn claim_call<'h>(
         &self,
         call: &ConnectionsCall<'_>,
         deciding: impl IntoIterator<Item = &'h HeaderName>,
         now: Timestamp,
-    ) -> Result<Claim, Denial> {
-        let claim = self.credentials.claim(&call.received, now).map_err(Denial::Signature)?;
-        deciding.into_iter().try_for_each(|name| claim.check_signs(name)).map_err(Denial::Signature)?;
-        if let Some(signer) = claim.proved() {
-            self.grant(Arc::clone(signer), call, now).permit(call)?;
-        }
-        Ok(claim)
+    ) -> Result<Claim, IamError> {
+        self.credentials.claim_call(call, deciding, now)
     }
 
-    /// Checks the rest of a signed call after its body was read, and returns the right to make the call. The policy is
-    /// checked here unless [`Access::claim_call`], which returned `claim`, has checked it.
+    /// Checks the rest of a signed call after its body was read. See [`Credentials::admit_call`].
     ///
     /// # Errors
-    /// Returns [`Denial::Signature`] if the signature is not valid or is not for this body, and [`Denial::Iam`] if the
-    /// policy of the key does not allow the call on one of its paths.
-    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, Denial> {
-        let is_permitted = claim.proved().is_some();
-        let signer = claim.prove(&call.received, now).map_err(Denial::Signature)?;
-        let grant = self.grant(signer, call, now);
-        if !is_permitted {
-            grant.permit(call)?;
-        }
-        Ok(grant)
-    }
-
-    fn grant(&self, signer: Arc<Signer>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
-        let (arns, method) = (Arc::clone(&self.arns), call.received.method.clone());
-        Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
+    /// Returns the [`IamError`] of the call.
+    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, IamError> {
+        self.credentials.admit_call(claim, call, now)
     }
 
     /// Returns true if a message with `route_key` brings a new token.

@@ -1,8 +1,9 @@
 use thiserror::Error;
 
+use super::iam_error::IamError;
 use super::request_authorizer::RequestAuthorizerError;
-use super::sigv4::SignatureError;
 use super::token::TokenError;
+use super::usage_exceeded::UsageExceeded;
 use crate::telemetry::AuthorizerOutcome;
 
 /// The reason why a client may not connect or a backend may not make its call: one variant for each answer that AWS
@@ -29,36 +30,8 @@ pub enum Denial {
     ApiKey,
     #[error(transparent)]
     UsageExceeded(UsageExceeded),
-    #[error("the signature is not valid")]
-    Signature(#[source] SignatureError),
-    #[error(
-        "User: {user_arn} is not authorized to perform: {action} on resource: {resource} {}",
-        because(*.explicitly, .action)
-    )]
-    Iam {
-        user_arn: String,
-        action: &'static str,
-        /// ARN of the resource. All but the account's last four digits are hidden, as AWS shows it.
-        resource: String,
-        explicitly: bool,
-    },
-}
-
-/// The limit of a usage plan that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum UsageExceeded {
-    #[error("the usage plan's rate is exceeded")]
-    Throttle,
-    #[error("the usage plan's quota is exhausted")]
-    Quota,
-}
-
-fn because(explicitly: bool, action: &str) -> String {
-    if explicitly {
-        "with an explicit deny in an identity-based policy".to_owned()
-    } else {
-        format!("because no identity-based policy allows the {action} action")
-    }
+    #[error(transparent)]
+    Iam(#[from] IamError),
 }
 
 impl Denial {
@@ -69,12 +42,9 @@ impl Denial {
             | Denial::RepeatedIdentitySource(_)
             | Denial::Token(_)
             | Denial::Unauthorized => AuthorizerOutcome::Unauthorized,
-            Denial::MissingScope
-            | Denial::ExplicitDeny
-            | Denial::NoAllow { .. }
-            | Denial::ApiKey
-            | Denial::Signature(_)
-            | Denial::Iam { .. } => AuthorizerOutcome::Forbidden,
+            Denial::MissingScope | Denial::ExplicitDeny | Denial::NoAllow { .. } | Denial::ApiKey | Denial::Iam(_) => {
+                AuthorizerOutcome::Forbidden
+            }
             Denial::Authorizer(_) => AuthorizerOutcome::Failed,
             Denial::UsageExceeded(_) => AuthorizerOutcome::Throttled,
         }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::access::ConnectionsCall;
 use super::arn::Arns;
 use super::condition::ConditionKeys;
-use super::denial::Denial;
+use super::connections_call::ConnectionsCall;
 use super::iam::{MANAGE_CONNECTIONS, Signer};
+use super::iam_error::IamError;
 use super::policy_path::PolicyPath;
 use crate::clock::Timestamp;
 use crate::principal::IamIdentity;
@@ -38,8 +38,8 @@ impl Grant {
     /// Checks that the policy allows `call` on each of its paths.
     ///
     /// # Errors
-    /// Returns [`Denial::Iam`] if it does not.
-    pub fn permit(&self, call: &ConnectionsCall<'_>) -> Result<(), Denial> {
+    /// Returns [`IamError::AccessDenied`] if it does not.
+    pub fn permit(&self, call: &ConnectionsCall<'_>) -> Result<(), IamError> {
         let user_agent = call.received.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         call.paths.iter().try_for_each(|path| self.check(call.api_id, call.stage, path, user_agent))
     }
@@ -47,8 +47,14 @@ impl Grant {
     /// Checks that the policy allows the call on `path` in `stage`.
     ///
     /// # Errors
-    /// Returns [`Denial::Iam`] if it does not.
-    pub fn check(&self, api_id: &str, stage: &str, path: &PolicyPath, user_agent: Option<&str>) -> Result<(), Denial> {
+    /// Returns [`IamError::AccessDenied`] if it does not.
+    pub fn check(
+        &self,
+        api_id: &str,
+        stage: &str,
+        path: &PolicyPath,
+        user_agent: Option<&str>,
+    ) -> Result<(), IamError> {
         let Grant { signer, arns, method, source_ip, secure, now } = self;
         let keys =
             ConditionKeys { source_ip: *source_ip, user_agent, secure_transport: *secure, now: *now, user: None };

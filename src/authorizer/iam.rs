@@ -1,25 +1,23 @@
 use std::collections::{BTreeMap, HashMap};
-use std::future::ready;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use http::HeaderName;
 use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Arns;
+use super::arn::Arns;
 use super::condition::ConditionKeys;
-use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
+use super::connections_call::ConnectionsCall;
+use super::credential::Credential;
+use super::grant::Grant;
+use super::iam_error::{AccessDenied, IamError};
 use super::policy::{Decision, Policy, PolicyRequest};
-use super::settings::Credential;
 use super::sigv4::{Payload, Received, Signature, SignatureError};
 use crate::clock::Timestamp;
-use crate::principal::{IamIdentity, Principal};
+use crate::principal::IamIdentity;
 use crate::problem::Problem;
 use crate::secret::Secret;
-use crate::telemetry::AuthorizerKind;
 
 pub(super) const INVOKE: &str = "execute-api:Invoke";
 pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
@@ -27,6 +25,7 @@ pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
 /// The keys that may sign, by access key id.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
+    arns: Arc<Arns>,
     keys: HashMap<Box<str>, Arc<Signer>>,
 }
 
@@ -53,7 +52,11 @@ pub struct Signer {
 
 impl Credentials {
     /// Compiles all credentials and adds every mistake in them to `problems`.
-    pub(super) fn compile(settings: &BTreeMap<String, Credential>, arns: &Arns, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn compile(
+        settings: &BTreeMap<String, Credential>,
+        arns: &Arc<Arns>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut keys: HashMap<Box<str>, Arc<Signer>> = HashMap::with_capacity(settings.len());
         for (name, credential) in settings {
             let policy = credential.policy_document.as_ref().map(Policy::parse).transpose();
@@ -93,7 +96,7 @@ impl Credentials {
                 ));
             }
         }
-        Credentials { keys }
+        Credentials { arns: Arc::clone(arns), keys }
     }
 
     /// Checks the signature of a request and returns the key that signed it.
@@ -120,6 +123,55 @@ impl Credentials {
             claim.check(request, now)?;
         }
         Ok(claim)
+    }
+
+    /// Checks a signed call as far as possible before its body is read: the time of the signature, the key, and that
+    /// the signature covers each header of `deciding`, the headers that change what the call does. If the body is not
+    /// needed to check the signature, it checks the signature and the policy of the key too. The body of `call` is not
+    /// used.
+    ///
+    /// # Errors
+    /// Returns [`IamError::Signature`] if the call is not signed, its signature cannot be valid with any body, or the
+    /// signature does not cover a header of `deciding`. Returns [`IamError::AccessDenied`] if the policy does not allow the call
+    /// on one of its paths.
+    pub(super) fn claim_call<'h>(
+        &self,
+        call: &ConnectionsCall<'_>,
+        deciding: impl IntoIterator<Item = &'h HeaderName>,
+        now: Timestamp,
+    ) -> Result<Claim, IamError> {
+        let claim = self.claim(&call.received, now).map_err(IamError::Signature)?;
+        deciding.into_iter().try_for_each(|name| claim.check_signs(name)).map_err(IamError::Signature)?;
+        if let Some(signer) = claim.proved() {
+            self.grant(Arc::clone(signer), call, now).permit(call)?;
+        }
+        Ok(claim)
+    }
+
+    /// Checks the rest of a signed call after its body was read, and returns the right to make the call. The policy is
+    /// checked here unless [`Credentials::claim_call`], which returned `claim`, has checked it.
+    ///
+    /// # Errors
+    /// Returns [`IamError::Signature`] if the signature is not valid or is not for this body, and [`IamError::AccessDenied`] if the
+    /// policy of the key does not allow the call on one of its paths.
+    pub(super) fn admit_call(
+        &self,
+        claim: Claim,
+        call: &ConnectionsCall<'_>,
+        now: Timestamp,
+    ) -> Result<Grant, IamError> {
+        let is_permitted = claim.proved().is_some();
+        let signer = claim.prove(&call.received, now).map_err(IamError::Signature)?;
+        let grant = self.grant(signer, call, now);
+        if !is_permitted {
+            grant.permit(call)?;
+        }
+        Ok(grant)
+    }
+
+    fn grant(&self, signer: Arc<Signer>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
+        let (arns, method) = (Arc::clone(&self.arns), call.received.method.clone());
+        Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
     }
 }
 
@@ -171,44 +223,18 @@ fn moment(text: &str) -> Option<Timestamp> {
     u64::try_from(moment).ok().and_then(|seconds| seconds.checked_mul(1000)).map(Timestamp)
 }
 
-/// The `AWS_IAM` authorizer of a `$connect` route.
-#[derive(Debug)]
-pub(super) struct IamAuthorizer {
-    pub(super) credentials: Arc<Credentials>,
-    pub(super) arns: Arc<Arns>,
-}
-
-impl Authorize for IamAuthorizer {
-    fn kind(&self) -> AuthorizerKind {
-        AuthorizerKind::Iam
-    }
-
-    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
-        let Question { received, method_arn, keys, now, .. } = question;
-        let signer = self.credentials.authenticate(&received, now).map_err(Denial::Signature);
-        let allowed = signer.and_then(|signer| {
-            signer.authorize(INVOKE, method_arn, &self.arns, keys)?;
-            Ok(signer)
-        });
-        Box::pin(ready(allowed.map(|signer| {
-            let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
-            Authorized { principal, usage_identifier_key: None }
-        })))
-    }
-}
-
 impl Signer {
     /// Checks that the key's policy allows `action` on `resource`.
     ///
     /// # Errors
-    /// Returns [`Denial::Iam`] if it does not.
+    /// Returns [`IamError::AccessDenied`] if it does not.
     pub(super) fn authorize(
         &self,
         action: &'static str,
         resource: &str,
         arns: &Arns,
         keys: &ConditionKeys<'_>,
-    ) -> Result<(), Denial> {
+    ) -> Result<(), IamError> {
         match self.decide(action, resource, keys) {
             Decision::Allow => Ok(()),
             Decision::ExplicitDeny => Err(self.denial(action, resource, arns, true)),
@@ -219,14 +245,14 @@ impl Signer {
     /// Checks that no statement of the key's policy denies `action` on `resource`. No statement has to allow it.
     ///
     /// # Errors
-    /// Returns [`Denial::Iam`] if a statement denies it.
+    /// Returns [`IamError::AccessDenied`] if a statement denies it.
     pub(super) fn check_denied(
         &self,
         action: &'static str,
         resource: &str,
         arns: &Arns,
         keys: &ConditionKeys<'_>,
-    ) -> Result<(), Denial> {
+    ) -> Result<(), IamError> {
         match self.decide(action, resource, keys) {
             Decision::Allow | Decision::NoAllow => Ok(()),
             Decision::ExplicitDeny => Err(self.denial(action, resource, arns, true)),
@@ -238,9 +264,9 @@ impl Signer {
         self.policy.is_some()
     }
 
-    fn denial(&self, action: &'static str, resource: &str, arns: &Arns, explicitly: bool) -> Denial {
+    fn denial(&self, action: &'static str, resource: &str, arns: &Arns, explicitly: bool) -> IamError {
         let user_arn = self.identity.user_arn.to_string();
-        Denial::Iam { user_arn, action, resource: arns.masked(resource), explicitly }
+        IamError::AccessDenied(AccessDenied { user_arn, action, resource: arns.masked(resource), explicitly })
     }
 
     /// Evaluates the key's policy.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::authorizer_answer::{ANSWER_MAX_BYTES, AuthorizerAnswer, AuthorizerAnswerError, parse};
 use super::denial::Denial;
 use super::gate::{Authorize, Authorized, Question};
+use super::iam::INVOKE;
 use super::identity_source::IdentitySource;
 use super::policy::{Decision, PolicyRequest};
 use crate::http_client::{Backend, Call, CallError, HttpClient};
@@ -21,7 +22,6 @@ use crate::lock::lock;
 use crate::principal::Principal;
 use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
-const INVOKE: &str = "execute-api:Invoke";
 const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use super::denial::UsageExceeded;
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use super::settings::{ApiKey, QuotaPeriod, QuotaSettings, UsagePlan};
+use super::usage_exceeded::UsageExceeded;
 use crate::apigatewayv2::Api;
 use crate::clock::Timestamp;
 use crate::limits::Throttle;

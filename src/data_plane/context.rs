@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -212,8 +213,13 @@ impl Live {
 
 /// One line for the operator about somebody who was turned away: a warning if the gateway's side has to mend something.
 pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {
-    let error = chain(denial);
-    if denial.is_operators() {
+    log_refused(denial, denial.is_operators(), api_id, stage, what);
+}
+
+/// Logs an error that turned somebody away: as a warning if `needs_operator`.
+pub(super) fn log_refused(error: &dyn Error, needs_operator: bool, api_id: &str, stage: &str, what: &str) {
+    let error = chain(error);
+    if needs_operator {
         warn!(api_id, stage, %error, "{what}");
     } else {
         info!(api_id, stage, %error, "{what}");

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::authorizer::{Denial, UsageExceeded};
+use crate::authorizer::{Denial, IamError, UsageExceeded};
 use crate::deployment::OriginError;
 use crate::error_chain::chain;
 use crate::groups::InvalidMessage;
@@ -86,7 +86,7 @@ pub enum MessageError {
 #[derive(Debug, Error)]
 pub enum ConnectionsApiError {
     #[error("the caller may not do this")]
-    Denied(#[source] Denial),
+    Denied(#[source] IamError),
     #[error("the usage plan of the connection's API key has no more to give")]
     UsageExceeded(#[source] UsageExceeded),
     /// What was typed. It is answered and not printed: who mistakes a path may have put a secret there.

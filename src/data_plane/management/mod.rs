@@ -24,8 +24,8 @@ use std::time::Duration;
 use http::HeaderName;
 use tokio::time::timeout;
 
-use crate::authorizer::{Claim, ConnectionsCall, Counted, Denial, Grant};
-use crate::data_plane::context::log_denial;
+use crate::authorizer::{Claim, ConnectionsCall, Counted, Grant, IamError};
+use crate::data_plane::context::log_refused;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
@@ -66,7 +66,7 @@ pub fn claim_call<'h>(
     call: &ConnectionsCall<'_>,
     deciding: impl IntoIterator<Item = &'h HeaderName>,
 ) -> Result<Claim, ConnectionsApiError> {
-    plane.live().access.claim_call(call, deciding, plane.clock.now()).map_err(|denial| denied(call, denial))
+    plane.live().access.claim_call(call, deciding, plane.clock.now()).map_err(|error| denied(call, error))
 }
 
 /// Finds out who signed a call, now that its body is there; the operator learns of one that may not be made.
@@ -74,7 +74,7 @@ pub fn claim_call<'h>(
 /// # Errors
 /// [`ConnectionsApiError::Denied`]: the signature is not valid, or its key may not make the call.
 pub fn admit_call(plane: &DataPlane, claim: Claim, call: &ConnectionsCall<'_>) -> Result<Grant, ConnectionsApiError> {
-    plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|denial| denied(call, denial))
+    plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|error| denied(call, error))
 }
 
 /// Checks whether a signed call is worth reading its body. The signature must cover the headers of `deciding`.
@@ -82,12 +82,12 @@ pub fn admit_call(plane: &DataPlane, claim: Claim, call: &ConnectionsCall<'_>) -
 /// # Errors
 /// [`ConnectionsApiError::Denied`]: its key may not make the call on one of its paths.
 pub fn permit(grant: &Grant, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    grant.permit(call).map_err(|denial| denied(call, denial))
+    grant.permit(call).map_err(|error| denied(call, error))
 }
 
-fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
-    log_denial(&denial, call.api_id, call.stage, "a call of @connections was refused");
-    ConnectionsApiError::Denied(denial)
+fn denied(call: &ConnectionsCall<'_>, error: IamError) -> ConnectionsApiError {
+    log_refused(&error, false, call.api_id, call.stage, "a call of @connections was refused");
+    ConnectionsApiError::Denied(error)
 }
 
 /// Takes a token of the bucket of all APIs for a call.

@@ -1,0 +1,38 @@
+use std::future::ready;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::arn::Arns;
+use super::denial::Denial;
+use super::gate::{Authorize, Authorized, Question};
+use super::iam::{Credentials, INVOKE};
+use super::iam_error::IamError;
+use crate::principal::Principal;
+use crate::telemetry::AuthorizerKind;
+
+/// The `AWS_IAM` authorizer of a `$connect` route.
+#[derive(Debug)]
+pub(super) struct IamAuthorizer {
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) arns: Arc<Arns>,
+}
+
+impl Authorize for IamAuthorizer {
+    fn kind(&self) -> AuthorizerKind {
+        AuthorizerKind::Iam
+    }
+
+    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
+        let Question { received, method_arn, keys, now, .. } = question;
+        let signer = self.credentials.authenticate(&received, now).map_err(IamError::Signature);
+        let allowed = signer.and_then(|signer| {
+            signer.authorize(INVOKE, method_arn, &self.arns, keys)?;
+            Ok(signer)
+        });
+        Box::pin(ready(allowed.map_err(Denial::from).map(|signer| {
+            let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
+            Authorized { principal, usage_identifier_key: None }
+        })))
+    }
+}
