@@ -62,6 +62,9 @@ pub mod redis_client;
 pub mod registry;
 pub mod cluster;
 pub mod integration;
+pub mod iam;
+pub mod jwt;
+pub mod usage;
 pub mod authorizer;
 pub mod deployment;
 

@@ -6,8 +6,8 @@
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use libfuzzer_sys::fuzz_target;
-use tidegate::authorizer::Received;
-use tidegate::authorizer::sigv4::{is_right, moment};
+use tidegate::iam::Received;
+use tidegate::iam::sigv4::{is_right, moment};
 
 fuzz_target!(|input: &str| {
     let mut parts = input.splitn(4, '\n');

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::member::{self, Member, Quotas};
-use crate::authorizer::{Access, Issuers, Mechanisms};
+use crate::authorizer::{Access, Mechanisms};
 use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, PeerView};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
@@ -18,6 +18,7 @@ use crate::deployment::Deployments;
 use crate::http_client::HttpClient;
 use crate::id::NodeId;
 use crate::integration::IntegrationClient;
+use crate::jwt::Issuers;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Throttle;
 use crate::problem::Problem;

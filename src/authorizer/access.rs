@@ -4,27 +4,19 @@ use std::sync::{Arc, OnceLock};
 use http::HeaderName;
 use tokio::time::Instant;
 
-use super::api_key::ApiKeys;
 use super::api_key_source::ApiKeySource;
-use super::arn::Arns;
-use super::condition::ConditionKeys;
-use super::connections_call::ConnectionsCall;
+use super::authorize::{Authorize, Authorized, Question};
 use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
-use super::grant::Grant;
-use super::iam::{Claim, Credentials};
-use super::iam_error::IamError;
-use super::issuer::Issuers;
-use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
-use super::sigv4::Received;
-use super::usage_plan::UsagePlans;
 use crate::clock::Timestamp;
 use crate::error_chain::chain;
 use crate::http_client::HttpClient;
+use crate::iam::{Arns, Claim, ConditionKeys, ConnectionsCall, Credentials, Grant, IamError, Received};
 use crate::integration::Handshake;
+use crate::jwt::Issuers;
 use crate::principal::Principal;
 use crate::request_context::RequestContext;
 use crate::telemetry::{AuthorizerOutcome, AuthorizerRecord};
+use crate::usage::{ApiKeys, Counted, MemoryQuotaStore, QuotaStore, UsagePlans};
 
 /// The access rules of one configuration: who may connect, and who may call `@connections`. A reload replaces them as a
 /// whole.

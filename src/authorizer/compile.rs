@@ -5,24 +5,20 @@ use std::time::Duration;
 use http::Uri;
 
 use super::access::{Access, ApiGates, Gate, Mechanisms};
-use super::api_key::ApiKeys;
 use super::api_key_source::ApiKeySource;
-use super::arn::Arns;
-use super::credential::Credential;
-use super::gate::Authorize;
-use super::iam::Credentials;
+use super::authorize::Authorize;
 use super::iam_authorizer::IamAuthorizer;
 use super::identity_source::IdentitySource;
-use super::issuer::Issuer;
-use super::jwt::JwtAuthorizer;
+use super::jwt_authorizer::JwtAuthorizer;
 use super::request_authorizer::{AnswerCache, RequestAuthorizer};
-use super::settings::{ApiKey, UsagePlan};
-use super::usage_plan::UsagePlans;
 use crate::apigatewayv2::{Api, AuthorizationType, Authorizer, AuthorizerType, Route, Stage};
 use crate::error_chain::chain;
 use crate::expression::UriTemplate;
+use crate::iam::{Arns, Credential, Credentials};
+use crate::jwt::Issuer;
 use crate::problem::Problem;
 use crate::route_key::CONNECT;
+use crate::usage::{ApiKey, ApiKeys, UsagePlan, UsagePlans};
 
 /// Most authorizers of one API.
 ///

@@ -1,10 +1,10 @@
 use thiserror::Error;
 
-use super::iam_error::IamError;
 use super::request_authorizer::RequestAuthorizerError;
-use super::token::TokenError;
-use super::usage_exceeded::UsageExceeded;
+use crate::iam::IamError;
+use crate::jwt::TokenError;
 use crate::telemetry::AuthorizerOutcome;
+use crate::usage::UsageExceeded;
 
 /// The reason why a client may not connect or a backend may not make its call: one variant for each answer that AWS
 /// gives. `data_plane/gateway_response.rs` turns it into that answer.

@@ -3,11 +3,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::arn::Arns;
+use super::authorize::{Authorize, Authorized, Question};
 use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
-use super::iam::{Credentials, INVOKE};
-use super::iam_error::IamError;
+use crate::iam::{Arns, Credentials, INVOKE, IamError};
 use crate::principal::Principal;
 use crate::telemetry::AuthorizerKind;
 

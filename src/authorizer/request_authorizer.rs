@@ -10,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::authorize::{Authorize, Authorized, Question};
 use super::authorizer_answer::{ANSWER_MAX_BYTES, AuthorizerAnswer, AuthorizerAnswerError, parse};
 use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
-use super::iam::INVOKE;
 use super::identity_source::IdentitySource;
-use super::policy::{Decision, PolicyRequest};
 use crate::http_client::{Backend, Call, CallError, HttpClient};
+use crate::iam::INVOKE;
+use crate::iam::policy::{Decision, PolicyRequest};
 use crate::integration::authorizer_request;
 use crate::lock::lock;
 use crate::principal::Principal;

@@ -5,13 +5,15 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Config;
-use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
+use crate::authorizer::{Access, Mechanisms};
 use crate::deployment::Deployments;
 use crate::http_client::HttpClient;
+use crate::jwt::Issuers;
 use crate::problem::Problem;
 use crate::registry::RegistryType;
 use crate::server::ConnectionsApi;
 use crate::telemetry::{ExportTarget, InvalidEndpoint};
+use crate::usage::MemoryQuotaStore;
 
 /// What is wrong in a configuration whose form is right.
 ///

@@ -1,6 +1,9 @@
 use thiserror::Error;
 
-use crate::authorizer::{Denial, IamError, UsageExceeded};
+use crate::authorizer::Denial;
+
+use crate::iam::IamError;
+
 use crate::deployment::OriginError;
 use crate::error_chain::chain;
 use crate::groups::InvalidMessage;
@@ -8,6 +11,7 @@ use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
 use crate::limits::ThrottleLevel;
 use crate::topic::InvalidName;
+use crate::usage::UsageExceeded;
 
 /// A request that leads nowhere.
 #[derive(Debug, Error)]

@@ -12,13 +12,15 @@ use serde::Serialize;
 use serde_json::json as object;
 
 use super::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
-use crate::authorizer::{Denial, IamError, RequestAuthorizerError, SignatureError, UsageExceeded};
+use crate::authorizer::{Denial, RequestAuthorizerError};
 use crate::clock::Timestamp;
 use crate::http_client::CallError;
+use crate::iam::{IamError, SignatureError};
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, remove_hop_by_hop};
 use crate::session::DataFrame;
 use crate::telemetry::Reason;
+use crate::usage::UsageExceeded;
 
 /// The body of every answer of the gateway: whole, in memory.
 pub type Body = Full<Bytes>;

@@ -1,11 +1,13 @@
 //! Why an event went another way than asked for, as operators are told: the code of each error.
 
 use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
-use crate::authorizer::{Denial, IamError, SignatureError, UsageExceeded};
+use crate::authorizer::Denial;
 use crate::http_client::CallError;
+use crate::iam::{IamError, SignatureError};
 use crate::integration::IntegrationError;
 use crate::limits::ThrottleLevel;
 use crate::telemetry::{AuthorizerOutcome, ConnectOutcome, PushOutcome, Reason};
+use crate::usage::UsageExceeded;
 
 impl RoutingError {
     /// The code of this error. `forbidden` is what is behind AWS's 403, which says nothing.

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::authorizer::PolicyPath;
+use crate::iam::PolicyPath;
 
 /// What backends act on: everything below a stage that begins with `@`. Names and ids are as they were typed, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]

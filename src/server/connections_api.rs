@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::pace::KeepAlive;
 use super::request_body::read_body;
 use super::router::Answered;
-use crate::authorizer::{ConnectionsCall, PolicyPath, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
     Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, Operation, admit, admit_call, change_many, change_one,
@@ -21,6 +20,7 @@ use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::deployment::Resource;
 use crate::groups::{Audience, Except};
+use crate::iam::{ConnectionsCall, PolicyPath, Received};
 use crate::id::{ConnectionId, EventId};
 use crate::topic::TopicName;
 

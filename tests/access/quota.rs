@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tidegate::authorizer::{QuotaKey, QuotaStore as _, RedisQuotaStore};
 use tidegate::clock::Timestamp;
 use tidegate::id::NodeId;
 use tidegate::redis_client::{Keys, RedisCommand, RedisConnection, read};
 use tidegate::registry::{Attachment, RedisReplica, WhenUnavailable};
 use tidegate::telemetry::Metrics;
+use tidegate::usage::{QuotaKey, QuotaStore as _, RedisQuotaStore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::Operation;
 use super::push::Outcome as Reached;
-use crate::authorizer::{Grant, PolicyPath};
 use crate::clock::Timestamp;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::PushCounts;
+use crate::iam::{Grant, PolicyPath};
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
 use crate::telemetry::{

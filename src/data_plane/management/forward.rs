@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use super::CallRecord;
 use super::reach::stages_for;
-use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
 use crate::cluster::link::{Action, PeerAnswer, PeerCall, PeerCallError, PeerOutcome};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
 use crate::telemetry::{Span, SpanKind};
+use crate::usage::UsageExceeded;
 
 /// How much longer than `limits.slowClientTimeoutSeconds` the owner may take to answer: after that time a socket that
 /// takes nothing is closed there, and the call is answered.

@@ -7,7 +7,6 @@ use super::delete_connection::close;
 use super::get_connection::describe;
 use super::reach::Reach;
 use super::{count, find_here, forwarded, may_serve};
-use crate::authorizer::{Counted, UsageExceeded};
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
 use crate::data_plane::DataPlane;
 use crate::data_type::DataType;
@@ -16,6 +15,7 @@ use crate::registry::OpenConnection;
 use crate::session::DataFrame;
 use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
+use crate::usage::{Counted, UsageExceeded};
 
 /// What peers ask of this node. A call that was forwarded is never forwarded again: for a connection that is not here
 /// it is gone. It counts against the usage plan here, where the connection's API key is known.

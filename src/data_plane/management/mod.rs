@@ -24,7 +24,8 @@ use std::time::Duration;
 use http::HeaderName;
 use tokio::time::timeout;
 
-use crate::authorizer::{Claim, ConnectionsCall, Counted, Grant, IamError};
+use crate::iam::{Claim, ConnectionsCall, Grant, IamError};
+
 use crate::data_plane::context::log_refused;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
@@ -32,6 +33,7 @@ use crate::registry::OpenConnection;
 use crate::request_context::Connection;
 use crate::telemetry::{Span, SpanKind};
 use crate::trace_context::TraceContext;
+use crate::usage::Counted;
 
 use reach::Reach;
 

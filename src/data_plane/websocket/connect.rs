@@ -10,7 +10,7 @@ use tracing::{Instrument as _, debug, warn};
 
 use super::disconnect::report;
 use crate::apigatewayv2::LoggingLevel;
-use crate::authorizer::{Client, Denial, Received};
+use crate::authorizer::{Client, Denial};
 use crate::data_plane::answer_actions::{act, name_user};
 use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
@@ -19,6 +19,7 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::error_chain::chain;
 use crate::expression::RouteParameter;
 use crate::groups::Actions;
+use crate::iam::Received;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload, remove_hop_by_hop};
 use crate::limits::{Bucket, Slot, ThrottleLevel, cut_forwarded_for, cut_header};

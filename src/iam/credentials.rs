@@ -9,22 +9,22 @@ use time::format_description::well_known::Rfc3339;
 use super::arn::Arns;
 use super::condition::ConditionKeys;
 use super::connections_call::ConnectionsCall;
-use super::credential::Credential;
+use super::error::{AccessDenied, IamError};
 use super::grant::Grant;
-use super::iam_error::{AccessDenied, IamError};
 use super::policy::{Decision, Policy, PolicyRequest};
+use super::settings::Credential;
 use super::sigv4::{Payload, Received, Signature, SignatureError};
 use crate::clock::Timestamp;
 use crate::principal::IamIdentity;
 use crate::problem::Problem;
 use crate::secret::Secret;
 
-pub(super) const INVOKE: &str = "execute-api:Invoke";
+pub const INVOKE: &str = "execute-api:Invoke";
 pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
 
 /// The keys that may sign, by access key id.
 #[derive(Debug, Default)]
-pub(super) struct Credentials {
+pub struct Credentials {
     arns: Arc<Arns>,
     keys: HashMap<Box<str>, Arc<Signer>>,
 }
@@ -52,11 +52,7 @@ pub struct Signer {
 
 impl Credentials {
     /// Compiles all credentials and adds every mistake in them to `problems`.
-    pub(super) fn compile(
-        settings: &BTreeMap<String, Credential>,
-        arns: &Arc<Arns>,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    pub fn compile(settings: &BTreeMap<String, Credential>, arns: &Arc<Arns>, problems: &mut Vec<Problem>) -> Self {
         let mut keys: HashMap<Box<str>, Arc<Signer>> = HashMap::with_capacity(settings.len());
         for (name, credential) in settings {
             let policy = credential.policy_document.as_ref().map(Policy::parse).transpose();
@@ -103,7 +99,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Returns a [`SignatureError`] if the request is not signed or its signature is not valid.
-    pub(super) fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+    pub fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
         self.claim(request, now)?.prove(request, now)
     }
 
@@ -134,7 +130,7 @@ impl Credentials {
     /// Returns [`IamError::Signature`] if the call is not signed, its signature cannot be valid with any body, or the
     /// signature does not cover a header of `deciding`. Returns [`IamError::AccessDenied`] if the policy does not allow the call
     /// on one of its paths.
-    pub(super) fn claim_call<'h>(
+    pub fn claim_call<'h>(
         &self,
         call: &ConnectionsCall<'_>,
         deciding: impl IntoIterator<Item = &'h HeaderName>,
@@ -154,12 +150,7 @@ impl Credentials {
     /// # Errors
     /// Returns [`IamError::Signature`] if the signature is not valid or is not for this body, and [`IamError::AccessDenied`] if the
     /// policy of the key does not allow the call on one of its paths.
-    pub(super) fn admit_call(
-        &self,
-        claim: Claim,
-        call: &ConnectionsCall<'_>,
-        now: Timestamp,
-    ) -> Result<Grant, IamError> {
+    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, IamError> {
         let is_permitted = claim.proved().is_some();
         let signer = claim.prove(&call.received, now).map_err(IamError::Signature)?;
         let grant = self.grant(signer, call, now);
@@ -228,7 +219,7 @@ impl Signer {
     ///
     /// # Errors
     /// Returns [`IamError::AccessDenied`] if it does not.
-    pub(super) fn authorize(
+    pub fn authorize(
         &self,
         action: &'static str,
         resource: &str,

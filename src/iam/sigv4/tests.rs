@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use proptest::prelude::*;
 
-use super::sigv4::{Received, SignatureError, is_right};
+use super::{Received, SignatureError, is_right};
 use crate::clock::Timestamp;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -35,7 +35,7 @@ impl Request {
         }
         let date = headers.get("x-amz-date").map(|date| date.to_str().expect("text").to_owned());
         let date = date.or_else(|| uri.split("X-Amz-Date=").nth(1).map(|rest| rest[..16].to_owned()));
-        let now = super::sigv4::moment(&date.expect("a date")).expect("a date");
+        let now = super::moment(&date.expect("a date")).expect("a date");
         Request { method, uri, headers, body: text[end + 4..].to_vec(), now }
     }
 
@@ -86,7 +86,7 @@ impl Request {
 
 macro_rules! recorded {
     ($($name:literal),* $(,)?) => {
-        [$(($name, include_bytes!(concat!("../../tests/aws_parity/signed_requests/", $name, ".http")).as_slice())),*]
+        [$(($name, include_bytes!(concat!("../../../tests/aws_parity/signed_requests/", $name, ".http")).as_slice())),*]
     };
 }
 
@@ -356,7 +356,7 @@ proptest! {
             }
         }
         let received = Received { method: &Method::POST, uri: &uri, headers: &headers, body: &body };
-        let now = super::sigv4::moment("20261120T120000Z").expect("a date");
+        let now = super::moment("20261120T120000Z").expect("a date");
         prop_assert_ne!(is_right(&received, SECRET, now), Ok(true));
     }
 

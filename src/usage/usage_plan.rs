@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use super::error::UsageExceeded;
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use super::settings::{ApiKey, QuotaPeriod, QuotaSettings, UsagePlan};
-use super::usage_exceeded::UsageExceeded;
 use crate::apigatewayv2::Api;
 use crate::clock::Timestamp;
 use crate::limits::Throttle;
@@ -13,7 +13,7 @@ use crate::problem::Problem;
 
 /// The usage plans of all API keys on all stages.
 #[derive(Debug, Default)]
-pub(super) struct UsagePlans {
+pub struct UsagePlans {
     /// Usages by API id, stage name and key id.
     apis: HashMap<Box<str>, HashMap<Box<str>, KeyUsages>>,
 }
@@ -23,7 +23,7 @@ type KeyUsages = HashMap<Box<str>, Arc<Usage>>;
 
 /// The limits and counts of one key under one plan, for all stages of the plan together.
 #[derive(Debug)]
-pub(super) struct Usage {
+pub struct Usage {
     plan: Box<str>,
     api_key: Box<str>,
     throttle: Option<Throttle>,
@@ -33,7 +33,7 @@ pub(super) struct Usage {
 }
 
 impl UsagePlans {
-    pub(super) fn compile(
+    pub fn compile(
         plans: &BTreeMap<String, UsagePlan>,
         keys: &BTreeMap<String, ApiKey>,
         apis: &BTreeMap<String, Api>,
@@ -88,14 +88,14 @@ impl UsagePlans {
     }
 
     /// Returns the usage of a key on a stage, or `None` if the key has no plan there.
-    pub(super) fn usage(&self, api_id: &str, stage: &str, api_key: &str) -> Option<&Arc<Usage>> {
+    pub fn usage(&self, api_id: &str, stage: &str, api_key: &str) -> Option<&Arc<Usage>> {
         self.apis.get(api_id)?.get(stage)?.get(api_key)
     }
 }
 
 impl Usage {
     /// Counts one connect, message or post. A use that exceeds the rate is not counted against the quota.
-    pub(super) fn take(&self, quotas: &dyn QuotaStore, now: Timestamp) -> Counted {
+    pub fn take(&self, quotas: &dyn QuotaStore, now: Timestamp) -> Counted {
         if self.throttle.as_ref().is_some_and(|throttle| !throttle.admit()) {
             return Counted::Now(Err(UsageExceeded::Throttle));
         }

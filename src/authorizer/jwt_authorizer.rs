@@ -3,13 +3,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::authorize::{Authorize, Authorized, Question};
 use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
 use super::identity_source::IdentitySource;
-use super::issuer::Issuer;
-use super::token::{Claims, Expected, TokenError, Unverified};
 use crate::apigatewayv2::{TokenExpiration, TokenExpirationAction};
 use crate::clock::Timestamp;
+use crate::jwt::{Claims, Expected, Issuer, TokenError, Unverified};
 use crate::principal::{AuthorizerContext, Expiry, Principal};
 use crate::telemetry::AuthorizerKind;
 

@@ -4,10 +4,9 @@ use std::sync::OnceLock;
 
 use futures_util::future::BoxFuture;
 
-use super::condition::ConditionKeys;
 use super::denial::Denial;
-use super::sigv4::Received;
 use crate::clock::Timestamp;
+use crate::iam::{ConditionKeys, Received};
 use crate::integration::Handshake;
 use crate::principal::Principal;
 use crate::request_context::RequestContext;

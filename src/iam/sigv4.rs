@@ -457,3 +457,6 @@ pub fn moment(date_time: &str) -> Option<Timestamp> {
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use time::{Date, Duration, OffsetDateTime, Time, UtcDateTime};
 use tokio::sync::oneshot;
 
+use super::error::UsageExceeded;
 use super::settings::QuotaPeriod;
-use super::usage_exceeded::UsageExceeded;
 use crate::clock::Timestamp;
 use crate::lock::lock;
 

@@ -9,14 +9,14 @@ use crate::problem::Problem;
 
 /// The configured API keys.
 #[derive(Debug, Default)]
-pub(super) struct ApiKeys {
+pub struct ApiKeys {
     /// Enabled keys by the hash of their value, so that the time of a lookup does not depend on the value.
     enabled: HashMap<[u8; 32], Arc<ApiKeyIdentity>>,
     by_id: HashMap<Box<str>, Arc<ApiKeyIdentity>>,
 }
 
 impl ApiKeys {
-    pub(super) fn compile(settings: &BTreeMap<String, ApiKey>, problems: &mut Vec<Problem>) -> Self {
+    pub fn compile(settings: &BTreeMap<String, ApiKey>, problems: &mut Vec<Problem>) -> Self {
         let mut owners: HashMap<[u8; 32], &str> = HashMap::new();
         let (mut enabled, mut by_id) = (HashMap::new(), HashMap::with_capacity(settings.len()));
         for (id, key) in settings {
@@ -34,7 +34,7 @@ impl ApiKeys {
         ApiKeys { enabled, by_id }
     }
 
-    pub(super) fn find(&self, value: &str) -> Option<&Arc<ApiKeyIdentity>> {
+    pub fn find(&self, value: &str) -> Option<&Arc<ApiKeyIdentity>> {
         self.enabled.get(&hash(value))
     }
 
@@ -45,7 +45,7 @@ impl ApiKeys {
 
     /// Adds the value of the API key to a principal that was read from a record, because records hold only the key's
     /// id. A key that is no longer configured gets no value.
-    pub(super) fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
+    pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
         let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
         match bare.and_then(|key| self.of_id(&key.id)) {
             Some(key) => Arc::new(Principal { api_key: Some(Arc::clone(key)), ..Principal::clone(&principal) }),
