@@ -5,7 +5,7 @@ use http::HeaderName;
 use tokio::time::Instant;
 
 use super::api_key_source::ApiKeySource;
-use super::authorize::{Authorize, Authorized, Question};
+use super::authorize::{AuthorizeRequest, AuthorizeResponse, Authorizer};
 use super::denial::Denial;
 use crate::clock::Timestamp;
 use crate::error_chain::chain;
@@ -41,13 +41,13 @@ pub struct Mechanisms {
 /// The requirements of each stage of an API for a client that connects.
 #[derive(Debug, Default)]
 pub(super) struct ApiGates {
-    pub(super) stages: HashMap<Box<str>, Gate>,
+    pub(super) stages: HashMap<Box<str>, StageAccess>,
 }
 
 /// The requirements of one stage for a client that connects.
 #[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) authorizer: Option<Arc<dyn Authorize>>,
+pub(super) struct StageAccess {
+    pub(super) authorizer: Option<Arc<dyn Authorizer>>,
     /// Place of the API key, if one is required.
     pub(super) api_key: Option<ApiKeySource>,
 }
@@ -100,7 +100,7 @@ impl Access {
         if gate.authorizer.is_none() && gate.api_key.is_none() {
             return Ok(None);
         }
-        let Authorized { mut principal, usage_identifier_key } = match &gate.authorizer {
+        let AuthorizeResponse { mut principal, usage_identifier_key } = match &gate.authorizer {
             Some(authorizer) => {
                 let method_arn = self.arns.connect(&connection.api_id, &connection.stage);
                 // From the request, because the connection keeps only the beginning of the header.
@@ -116,9 +116,17 @@ impl Access {
                 let Client { context, stage_variables, handshake, received } = client;
                 let method_arn = &method_arn;
                 let (keys, called, started) = (&keys, OnceLock::new(), Instant::now());
-                let question =
-                    Question { context, stage_variables, handshake, received, method_arn, keys, now, called: &called };
-                let result = authorizer.authorize(question).await;
+                let request = AuthorizeRequest {
+                    context,
+                    stage_variables,
+                    handshake,
+                    received,
+                    method_arn,
+                    keys,
+                    now,
+                    called: &called,
+                };
+                let result = authorizer.authorize(request).await;
                 let denial = result.as_ref().err();
                 *record = Some(AuthorizerRecord {
                     kind: authorizer.kind(),
@@ -130,7 +138,7 @@ impl Access {
                 });
                 result?
             }
-            None => Authorized::default(),
+            None => AuthorizeResponse::default(),
         };
         if let Some(source) = gate.api_key {
             let value = source.value(client.handshake, usage_identifier_key.as_deref()).ok_or(Denial::ApiKey)?;
@@ -204,11 +212,11 @@ impl Access {
         }
     }
 
-    fn refreshing(&self, api_id: &str, stage: &str) -> Option<&Arc<dyn Authorize>> {
+    fn refreshing(&self, api_id: &str, stage: &str) -> Option<&Arc<dyn Authorizer>> {
         self.gate(api_id, stage)?.authorizer.as_ref()
     }
 
-    fn gate(&self, api_id: &str, stage: &str) -> Option<&Gate> {
+    fn gate(&self, api_id: &str, stage: &str) -> Option<&StageAccess> {
         self.gates.get(api_id)?.stages.get(stage)
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::access::{Access, ApiGates, Gate, Mechanisms};
+use super::access::{Access, ApiGates, Mechanisms, StageAccess};
 use super::api_key_source::ApiKeySource;
-use super::authorize::Authorize;
+use super::authorize::Authorizer;
 use super::iam_authorizer::IamAuthorizer;
 use super::identity_source::IdentitySource;
 use super::jwt_authorizer::JwtAuthorizer;
 use super::request_authorizer::{AnswerCache, RequestAuthorizer};
-use crate::apigatewayv2::{Api, AuthorizationType, Authorizer, AuthorizerType, Route, Stage};
+use crate::apigatewayv2::{self, Api, AuthorizationType, AuthorizerType, Route, Stage};
 use crate::error_chain::chain;
 use crate::expression::UriTemplate;
 use crate::iam::{Arns, Credential, Credentials};
@@ -97,7 +97,7 @@ impl Compiler<'_> {
             let message = format!("{} authorizers; at most {AUTHORIZERS_MAX} are allowed", api.authorizers.len());
             self.problem(["apis", api_id, "authorizers"], message);
         }
-        let drafts: BTreeMap<&str, (&Authorizer, Draft)> = api
+        let drafts: BTreeMap<&str, (&apigatewayv2::Authorizer, Draft)> = api
             .authorizers
             .iter()
             .filter_map(|(id, authorizer)| {
@@ -113,7 +113,7 @@ impl Compiler<'_> {
         let api_key = key_source.filter(|_| route.api_key_required);
         let stages = api.stages.iter().filter_map(|(name, stage)| {
             let authorizer = self.authorizer(api_id, name, stage, route, &drafts)?;
-            Some((name.as_str().into(), Gate { authorizer, api_key }))
+            Some((name.as_str().into(), StageAccess { authorizer, api_key }))
         });
         ApiGates { stages: stages.collect() }
     }
@@ -177,7 +177,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn draft(&mut self, place: Place<'_>, api: &Api, authorizer: &Authorizer) -> Option<Draft> {
+    fn draft(&mut self, place: Place<'_>, api: &Api, authorizer: &apigatewayv2::Authorizer) -> Option<Draft> {
         let before = self.problems.len();
         let sources = self.identity_sources(place, authorizer);
         let draft = match authorizer.authorizer_type {
@@ -192,7 +192,7 @@ impl Compiler<'_> {
     }
 
     /// Parses the identity sources. A single empty text stands for no source, as on AWS.
-    fn identity_sources(&mut self, place: Place<'_>, authorizer: &Authorizer) -> Vec<IdentitySource> {
+    fn identity_sources(&mut self, place: Place<'_>, authorizer: &apigatewayv2::Authorizer) -> Vec<IdentitySource> {
         let texts = match authorizer.identity_source.as_slice() {
             [empty] if empty.is_empty() => &[],
             texts => texts,
@@ -215,7 +215,7 @@ impl Compiler<'_> {
     fn request_draft(
         &mut self,
         place: Place<'_>,
-        authorizer: &Authorizer,
+        authorizer: &apigatewayv2::Authorizer,
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
         if authorizer.jwt_configuration.is_some() {
@@ -256,7 +256,7 @@ impl Compiler<'_> {
         &mut self,
         place: Place<'_>,
         api: &Api,
-        authorizer: &Authorizer,
+        authorizer: &apigatewayv2::Authorizer,
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
         if authorizer.authorizer_uri.is_some() {
@@ -315,8 +315,8 @@ impl Compiler<'_> {
         stage_name: &str,
         stage: &Stage,
         route: &Route,
-        drafts: &BTreeMap<&str, (&Authorizer, Draft)>,
-    ) -> Option<Option<Arc<dyn Authorize>>> {
+        drafts: &BTreeMap<&str, (&apigatewayv2::Authorizer, Draft)>,
+    ) -> Option<Option<Arc<dyn Authorizer>>> {
         let credentials = self.credentials;
         match route.authorization_type {
             AuthorizationType::None => return Some(None),
@@ -327,7 +327,7 @@ impl Compiler<'_> {
             AuthorizationType::Custom | AuthorizationType::Jwt => {}
         }
         let (id, (settings, draft)) = drafts.get_key_value(route.authorizer_id.as_deref()?)?;
-        let compiled: Arc<dyn Authorize> = match draft {
+        let compiled: Arc<dyn Authorizer> = match draft {
             Draft::Jwt { issuer, source } => Arc::new(JwtAuthorizer {
                 issuer: Arc::clone(issuer),
                 audience: settings.jwt_configuration.as_ref().map(|jwt| jwt.audience.clone()).unwrap_or_default(),

@@ -52,10 +52,10 @@ impl Denial {
 
     /// Returns true if an operator has to act, because the authorizer or the issuer failed. Other denials are the
     /// caller's fault.
-    pub fn is_operators(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             Denial::Authorizer(_) => true,
-            Denial::Token(error) => error.is_issuers(),
+            Denial::Token(error) => error.is_issuer_fault(),
             _ => false,
         }
     }

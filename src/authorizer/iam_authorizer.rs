@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::authorize::{Authorize, Authorized, Question};
+use super::authorize::{AuthorizeRequest, AuthorizeResponse, Authorizer};
 use super::denial::Denial;
 use crate::iam::{Arns, Credentials, INVOKE, IamError};
 use crate::principal::Principal;
@@ -16,13 +16,13 @@ pub(super) struct IamAuthorizer {
     pub(super) arns: Arc<Arns>,
 }
 
-impl Authorize for IamAuthorizer {
+impl Authorizer for IamAuthorizer {
     fn kind(&self) -> AuthorizerKind {
         AuthorizerKind::Iam
     }
 
-    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
-        let Question { received, method_arn, keys, now, .. } = question;
+    fn authorize<'a>(&'a self, request: AuthorizeRequest<'a>) -> BoxFuture<'a, Result<AuthorizeResponse, Denial>> {
+        let AuthorizeRequest { received, method_arn, keys, now, .. } = request;
         let signer = self.credentials.authenticate(&received, now).map_err(IamError::Signature);
         let allowed = signer.and_then(|signer| {
             signer.authorize(INVOKE, method_arn, &self.arns, keys)?;
@@ -30,7 +30,7 @@ impl Authorize for IamAuthorizer {
         });
         Box::pin(ready(allowed.map_err(Denial::from).map(|signer| {
             let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
-            Authorized { principal, usage_identifier_key: None }
+            AuthorizeResponse { principal, usage_identifier_key: None }
         })))
     }
 }

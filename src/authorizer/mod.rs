@@ -4,7 +4,7 @@
 //! flow of `@connections` calls [`Access::claim_call`] before it reads the body, and [`Access::admit_call`] afterwards.
 //! `data_plane/gateway_response.rs` turns a denial into the answer for the caller.
 //!
-//! - `authorize.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorize`, and
+//! - `authorize.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorizer`, and
 //!   one arm in `compile.rs`.
 //! - `request_authorizer.rs` calls a server of the user, and `authorizer_answer.rs` parses its answer. `jwt_authorizer.rs`
 //!   checks tokens ([`crate::jwt`]), `iam_authorizer.rs` signatures ([`crate::iam`]).

@@ -213,7 +213,7 @@ impl Live {
 
 /// One line for the operator about somebody who was turned away: a warning if the gateway's side has to mend something.
 pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {
-    log_refused(denial, denial.is_operators(), api_id, stage, what);
+    log_refused(denial, denial.needs_operator(), api_id, stage, what);
 }
 
 /// Logs an error that turned somebody away: as a warning if `needs_operator`.

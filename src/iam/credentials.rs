@@ -26,14 +26,14 @@ pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
 #[derive(Debug, Default)]
 pub struct Credentials {
     arns: Arc<Arns>,
-    keys: HashMap<Box<str>, Arc<Signer>>,
+    keys: HashMap<Box<str>, Arc<AccessKey>>,
 }
 
 /// A request that names a known key. Its signature is checked before the body is read if that is possible, otherwise
 /// afterwards.
 #[derive(Debug)]
 pub struct Claim {
-    signer: Arc<Signer>,
+    signer: Arc<AccessKey>,
     signature: Signature,
     payload: Payload,
     is_proved: bool,
@@ -41,7 +41,7 @@ pub struct Claim {
 
 /// A key that may sign.
 #[derive(Debug)]
-pub struct Signer {
+pub struct AccessKey {
     pub identity: Arc<IamIdentity>,
     secret_access_key: Secret,
     session_token: Option<Secret>,
@@ -53,7 +53,7 @@ pub struct Signer {
 impl Credentials {
     /// Compiles all credentials and adds every mistake in them to `problems`.
     pub fn compile(settings: &BTreeMap<String, Credential>, arns: &Arc<Arns>, problems: &mut Vec<Problem>) -> Self {
-        let mut keys: HashMap<Box<str>, Arc<Signer>> = HashMap::with_capacity(settings.len());
+        let mut keys: HashMap<Box<str>, Arc<AccessKey>> = HashMap::with_capacity(settings.len());
         for (name, credential) in settings {
             let policy = credential.policy_document.as_ref().map(Policy::parse).transpose();
             let policy = policy.unwrap_or_else(|error| {
@@ -78,7 +78,7 @@ impl Credentials {
                 account_id: arns.account_id().into(),
                 user_arn: arns.user(name).into(),
             });
-            let signer = Signer {
+            let signer = AccessKey {
                 identity,
                 secret_access_key: credential.secret_access_key.clone(),
                 session_token: credential.session_token.clone(),
@@ -99,7 +99,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Returns a [`SignatureError`] if the request is not signed or its signature is not valid.
-    pub fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+    pub fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<AccessKey>, SignatureError> {
         self.claim(request, now)?.prove(request, now)
     }
 
@@ -160,7 +160,7 @@ impl Credentials {
         Ok(grant)
     }
 
-    fn grant(&self, signer: Arc<Signer>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
+    fn grant(&self, signer: Arc<AccessKey>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
         let (arns, method) = (Arc::clone(&self.arns), call.received.method.clone());
         Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
     }
@@ -168,7 +168,7 @@ impl Credentials {
 
 impl Claim {
     /// Returns the key if the signature has been checked. The body may still differ from the one that was signed.
-    pub fn proved(&self) -> Option<&Arc<Signer>> {
+    pub fn proved(&self) -> Option<&Arc<AccessKey>> {
         self.is_proved.then_some(&self.signer)
     }
 
@@ -181,7 +181,7 @@ impl Claim {
     }
 
     /// Checks the body, and the signature if that has not been checked, and returns the key.
-    pub(super) fn prove(mut self, request: &Received<'_>, now: Timestamp) -> Result<Arc<Signer>, SignatureError> {
+    pub(super) fn prove(mut self, request: &Received<'_>, now: Timestamp) -> Result<Arc<AccessKey>, SignatureError> {
         if !self.is_proved {
             self.check(request, now)?;
         }
@@ -214,7 +214,7 @@ fn moment(text: &str) -> Option<Timestamp> {
     u64::try_from(moment).ok().and_then(|seconds| seconds.checked_mul(1000)).map(Timestamp)
 }
 
-impl Signer {
+impl AccessKey {
     /// Checks that the key's policy allows `action` on `resource`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use http::Method;
 use super::arn::Arns;
 use super::condition::ConditionKeys;
 use super::connections_call::ConnectionsCall;
-use super::credentials::{MANAGE_CONNECTIONS, Signer};
+use super::credentials::{AccessKey, MANAGE_CONNECTIONS};
 use super::error::IamError;
 use super::policy_path::PolicyPath;
 use crate::clock::Timestamp;
@@ -16,7 +16,7 @@ use crate::principal::IamIdentity;
 /// the key's policy can be evaluated for the same call in another stage.
 #[derive(Debug)]
 pub struct Grant {
-    pub(super) signer: Arc<Signer>,
+    pub(super) signer: Arc<AccessKey>,
     pub(super) arns: Arc<Arns>,
     pub(super) method: Method,
     pub(super) source_ip: IpAddr,

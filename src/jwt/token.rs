@@ -61,7 +61,7 @@ pub enum TokenError {
 
 impl TokenError {
     /// Returns true if the issuer, not the token, is at fault.
-    pub fn is_issuers(&self) -> bool {
+    pub fn is_issuer_fault(&self) -> bool {
         matches!(self, TokenError::Issuers(_))
     }
 }
