@@ -10,7 +10,7 @@
 //!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
 //!            -> disconnect (registry, disconnect_queue, integration)
-//! backend  server/connections_api (authorizer) -> data_plane/management/post_to_connection -> registry
+//! backend  server/connections_api (iam) -> data_plane/management/post_to_connection -> registry
 //!            -> session/outbox -> socket
 //!            of another node, by the id: forward -> cluster/link -> there: local -> registry -> session/outbox -> socket
 //!          for many: server/connections_api -> data_plane/management/push -> groups (who) -> session/outbox of each -> socket

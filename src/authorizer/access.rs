@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderName;
 use tokio::time::Instant;
 
 use super::api_key_source::ApiKeySource;
@@ -10,7 +9,7 @@ use super::denial::Denial;
 use crate::clock::Timestamp;
 use crate::error_chain::chain;
 use crate::http_client::HttpClient;
-use crate::iam::{Arns, Claim, ConditionKeys, ConnectionsCall, Credentials, Grant, IamError, Received};
+use crate::iam::{Arns, ConditionKeys, Credentials, IamError, Received, user_agent};
 use crate::integration::Handshake;
 use crate::jwt::Issuers;
 use crate::principal::Principal;
@@ -23,7 +22,7 @@ use crate::usage::{ApiKeys, Counted, MemoryQuotaStore, QuotaStore, UsagePlans};
 #[derive(Debug)]
 pub struct Access {
     pub(super) arns: Arc<Arns>,
-    pub(super) credentials: Arc<Credentials>,
+    pub credentials: Arc<Credentials>,
     pub(super) api_keys: ApiKeys,
     pub(super) usage_plans: UsagePlans,
     pub(super) gates: HashMap<Box<str>, ApiGates>,
@@ -104,8 +103,7 @@ impl Access {
             Some(authorizer) => {
                 let method_arn = self.arns.connect(&connection.api_id, &connection.stage);
                 // From the request, because the connection keeps only the beginning of the header.
-                let user_agent = client.received.headers.get(http::header::USER_AGENT);
-                let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+                let user_agent = user_agent(client.received.headers);
                 let keys = ConditionKeys {
                     source_ip: connection.source_ip,
                     user_agent: user_agent.as_deref(),
@@ -164,27 +162,6 @@ impl Access {
     /// id. A key that is no longer configured gets no value.
     pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
         self.api_keys.complete(principal)
-    }
-
-    /// Checks a signed call as far as possible before its body is read. See [`Credentials::claim_call`].
-    ///
-    /// # Errors
-    /// Returns the [`IamError`] of the call.
-    pub fn claim_call<'h>(
-        &self,
-        call: &ConnectionsCall<'_>,
-        deciding: impl IntoIterator<Item = &'h HeaderName>,
-        now: Timestamp,
-    ) -> Result<Claim, IamError> {
-        self.credentials.claim_call(call, deciding, now)
-    }
-
-    /// Checks the rest of a signed call after its body was read. See [`Credentials::admit_call`].
-    ///
-    /// # Errors
-    /// Returns the [`IamError`] of the call.
-    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, IamError> {
-        self.credentials.admit_call(claim, call, now)
     }
 
     /// Returns true if a message with `route_key` brings a new token.

@@ -23,13 +23,13 @@ impl Authorizer for IamAuthorizer {
 
     fn authorize<'a>(&'a self, request: AuthorizeRequest<'a>) -> BoxFuture<'a, Result<AuthorizeResponse, Denial>> {
         let AuthorizeRequest { received, method_arn, keys, now, .. } = request;
-        let signer = self.credentials.authenticate(&received, now).map_err(IamError::Signature);
-        let allowed = signer.and_then(|signer| {
-            signer.authorize(INVOKE, method_arn, &self.arns, keys)?;
-            Ok(signer)
+        let key = self.credentials.authenticate(received, &[], now).map_err(IamError::Signature);
+        let allowed = key.and_then(|key| {
+            key.authorize(INVOKE, method_arn, &self.arns, keys)?;
+            Ok(key)
         });
-        Box::pin(ready(allowed.map_err(Denial::from).map(|signer| {
-            let principal = Principal { iam: Some(Arc::clone(&signer.identity)), ..Principal::default() };
+        Box::pin(ready(allowed.map_err(Denial::from).map(|key| {
+            let principal = Principal { iam: Some(Arc::clone(&key.identity)), ..Principal::default() };
             AuthorizeResponse { principal, usage_identifier_key: None }
         })))
     }

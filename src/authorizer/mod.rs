@@ -1,7 +1,7 @@
 //! Access control: which clients may connect, and which backends may call `@connections`.
 //!
 //! The `$connect` flow calls [`Access::admit`], which returns a [`crate::principal::Principal`] or a [`Denial`]. The
-//! flow of `@connections` calls [`Access::claim_call`] before it reads the body, and [`Access::admit_call`] afterwards.
+//! flow of `@connections` calls [`crate::iam::Credentials::claim_call`] before it reads the body.
 //! `data_plane/gateway_response.rs` turns a denial into the answer for the caller.
 //!
 //! - `authorize.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorizer`, and

@@ -7,13 +7,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::arn::Arns;
+use super::claim::Claim;
 use super::condition::ConditionKeys;
 use super::connections_call::ConnectionsCall;
 use super::error::{AccessDenied, IamError};
 use super::grant::Grant;
 use super::policy::{Decision, Policy, PolicyRequest};
 use super::settings::Credential;
-use super::sigv4::{Payload, Received, Signature, SignatureError};
+use super::signed_request::SignedRequest;
+use super::sigv4::{Received, SignatureError};
 use crate::clock::Timestamp;
 use crate::principal::IamIdentity;
 use crate::problem::Problem;
@@ -27,16 +29,6 @@ pub(super) const MANAGE_CONNECTIONS: &str = "execute-api:ManageConnections";
 pub struct Credentials {
     arns: Arc<Arns>,
     keys: HashMap<Box<str>, Arc<AccessKey>>,
-}
-
-/// A request that names a known key. Its signature is checked before the body is read if that is possible, otherwise
-/// afterwards.
-#[derive(Debug)]
-pub struct Claim {
-    signer: Arc<AccessKey>,
-    signature: Signature,
-    payload: Payload,
-    is_proved: bool,
 }
 
 /// A key that may sign.
@@ -78,14 +70,14 @@ impl Credentials {
                 account_id: arns.account_id().into(),
                 user_arn: arns.user(name).into(),
             });
-            let signer = AccessKey {
+            let key = AccessKey {
                 identity,
                 secret_access_key: credential.secret_access_key.clone(),
                 session_token: credential.session_token.clone(),
                 expires_at,
                 policy,
             };
-            if let Some(other) = keys.insert(credential.access_key_id.as_str().into(), Arc::new(signer)) {
+            if let Some(other) = keys.insert(credential.access_key_id.as_str().into(), Arc::new(key)) {
                 problems.push(Problem::at(
                     ["credentials", name, "accessKeyId"],
                     format!("`{}` has the same accessKeyId; each must have its own", other.identity.name),
@@ -99,113 +91,37 @@ impl Credentials {
     ///
     /// # Errors
     /// Returns a [`SignatureError`] if the request is not signed or its signature is not valid.
-    pub fn authenticate(&self, request: &Received<'_>, now: Timestamp) -> Result<Arc<AccessKey>, SignatureError> {
-        self.claim(request, now)?.prove(request, now)
-    }
-
-    /// Finds the key that a request names, and checks the signature if that is possible without the body. The body of
-    /// `request` is not used.
-    ///
-    /// # Errors
-    /// Returns a [`SignatureError`] if the request is not signed, names an unknown key, or has a signature that cannot
-    /// be valid with any body.
-    pub(super) fn claim(&self, request: &Received<'_>, now: Timestamp) -> Result<Claim, SignatureError> {
-        let signature = Signature::read(request, now)?;
-        // The answer distinguishes an unknown key from a wrong signature, so the time that it takes may do so too.
-        let signer = self.keys.get(&*signature.access_key_id).map(Arc::clone).ok_or(SignatureError::UnknownKey)?;
-        let payload = Payload::read(&signature, request.headers)?;
-        let mut claim = Claim { signer, signature, payload, is_proved: false };
-        if claim.payload != Payload::Body {
-            claim.check(request, now)?;
-        }
-        Ok(claim)
+    pub fn authenticate(
+        &self,
+        received: Received<'_>,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Arc<AccessKey>, SignatureError> {
+        self.read(received, now)?.prove(body)
     }
 
     /// Checks a signed call as far as possible before its body is read: the time of the signature, the key, and that
     /// the signature covers each header of `deciding`, the headers that change what the call does. If the body is not
-    /// needed to check the signature, it checks the signature and the policy of the key too. The body of `call` is not
-    /// used.
+    /// needed to check the signature, it checks the signature and the policy of the key too.
     ///
     /// # Errors
     /// Returns [`IamError::Signature`] if the call is not signed, its signature cannot be valid with any body, or the
-    /// signature does not cover a header of `deciding`. Returns [`IamError::AccessDenied`] if the policy does not allow the call
-    /// on one of its paths.
-    pub fn claim_call<'h>(
+    /// signature does not cover a header of `deciding`. Returns [`IamError::AccessDenied`] if the policy does not allow
+    /// the call on one of its paths.
+    pub fn claim_call<'a>(
         &self,
-        call: &ConnectionsCall<'_>,
-        deciding: impl IntoIterator<Item = &'h HeaderName>,
-        now: Timestamp,
-    ) -> Result<Claim, IamError> {
-        let claim = self.claim(&call.received, now).map_err(IamError::Signature)?;
-        deciding.into_iter().try_for_each(|name| claim.check_signs(name)).map_err(IamError::Signature)?;
-        if let Some(signer) = claim.proved() {
-            self.grant(Arc::clone(signer), call, now).permit(call)?;
-        }
-        Ok(claim)
+        received: Received<'a>,
+        call: ConnectionsCall<'a>,
+        deciding: impl IntoIterator<Item = &'a HeaderName>,
+    ) -> Result<Claim<'a>, IamError> {
+        let request = self.read(received, call.facts.time).map_err(IamError::Signature)?;
+        deciding.into_iter().try_for_each(|name| request.check_signs(name)).map_err(IamError::Signature)?;
+        let grant = Grant::new(Arc::clone(request.key()), Arc::clone(&self.arns));
+        Claim::new(request, call, grant)
     }
 
-    /// Checks the rest of a signed call after its body was read, and returns the right to make the call. The policy is
-    /// checked here unless [`Credentials::claim_call`], which returned `claim`, has checked it.
-    ///
-    /// # Errors
-    /// Returns [`IamError::Signature`] if the signature is not valid or is not for this body, and [`IamError::AccessDenied`] if the
-    /// policy of the key does not allow the call on one of its paths.
-    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, IamError> {
-        let is_permitted = claim.proved().is_some();
-        let signer = claim.prove(&call.received, now).map_err(IamError::Signature)?;
-        let grant = self.grant(signer, call, now);
-        if !is_permitted {
-            grant.permit(call)?;
-        }
-        Ok(grant)
-    }
-
-    fn grant(&self, signer: Arc<AccessKey>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
-        let (arns, method) = (Arc::clone(&self.arns), call.received.method.clone());
-        Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
-    }
-}
-
-impl Claim {
-    /// Returns the key if the signature has been checked. The body may still differ from the one that was signed.
-    pub fn proved(&self) -> Option<&Arc<AccessKey>> {
-        self.is_proved.then_some(&self.signer)
-    }
-
-    /// Checks that the signature covers a header.
-    ///
-    /// # Errors
-    /// Returns [`SignatureError::Invalid`] if it does not: an intermediary could have added or changed the header.
-    pub(super) fn check_signs(&self, name: &HeaderName) -> Result<(), SignatureError> {
-        self.signature.check_signs(name)
-    }
-
-    /// Checks the body, and the signature if that has not been checked, and returns the key.
-    pub(super) fn prove(mut self, request: &Received<'_>, now: Timestamp) -> Result<Arc<AccessKey>, SignatureError> {
-        if !self.is_proved {
-            self.check(request, now)?;
-        }
-        self.payload.check(request.body)?;
-        Ok(self.signer)
-    }
-
-    fn check(&mut self, request: &Received<'_>, now: Timestamp) -> Result<(), SignatureError> {
-        let Claim { signer, signature, payload, .. } = self;
-        let is_right = signature.is_of(signer.secret_access_key.expose(), request, &payload.with(request.body))?;
-        let has_token = match (&signer.session_token, &signature.session_token) {
-            (None, None) => true,
-            (Some(wanted), Some(found)) => wanted.expose().as_bytes().ct_eq(found.as_bytes()).into(),
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        match (is_right, has_token) {
-            (false, _) => Err(SignatureError::Mismatch),
-            (true, false) => Err(SignatureError::UnknownKey),
-            (true, true) if signer.expires_at.is_some_and(|at| at <= now) => Err(SignatureError::Expired),
-            (true, true) => {
-                self.is_proved = true;
-                Ok(())
-            }
-        }
+    fn read<'a>(&self, received: Received<'a>, now: Timestamp) -> Result<SignedRequest<'a>, SignatureError> {
+        SignedRequest::read(received, now, |access_key_id| self.keys.get(access_key_id).map(Arc::clone))
     }
 }
 
@@ -248,6 +164,24 @@ impl AccessKey {
             Decision::Allow | Decision::NoAllow => Ok(()),
             Decision::ExplicitDeny => Err(self.denial(action, resource, arns, true)),
         }
+    }
+
+    pub(super) fn secret(&self) -> &str {
+        self.secret_access_key.expose()
+    }
+
+    /// Returns true if `token` is the key's session token, or both have none. Tokens are compared in constant time.
+    pub(super) fn has_session_token(&self, token: Option<&str>) -> bool {
+        match (&self.session_token, token) {
+            (None, None) => true,
+            (Some(wanted), Some(found)) => wanted.expose().as_bytes().ct_eq(found.as_bytes()).into(),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// Returns true if the key is a temporary credential that has expired at `now`.
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 
     /// Returns true if the key has a policy.

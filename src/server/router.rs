@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::client_address::{ClientAddress, is_trusted, sender};
-use super::connections_api::{Caller, Origin};
+use super::connections_api::Caller;
 use super::entrance::{Peer, no_stage};
 use super::listener::{Endpoint, Session};
 use super::pace::KeepAlive;
@@ -142,10 +142,10 @@ async fn answer(
                     }
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
-                    let from_whom = (from.source_ip, sender_of_call(endpoint, peer, asked));
-                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from_whom);
+                    let from_whom = (from.source_ip, from.secure, sender_of_call(endpoint, peer, asked));
+                    let record = CallRecord::begin(plane, (live, deployment, stage), resource, sent, from_whom);
                     let caller = match (asked, endpoint) {
-                        (ConnectionsApi::AwsIam, _) => Caller::Signs(from),
+                        (ConnectionsApi::AwsIam, _) => Caller::Signs,
                         (_, Endpoint::Public { .. }) => Caller::Anybody,
                         (_, Endpoint::Internal { .. }) => Caller::Trusted,
                     };
@@ -252,11 +252,10 @@ fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Se
 }
 
 /// Where a call comes from, as far as it can be believed.
-fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Origin {
+fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> ClientAddress {
     let trusted: &[TrustedProxy] = match endpoint {
         Endpoint::Public { trusted_proxies, .. } => trusted_proxies,
         Endpoint::Internal { .. } => &[],
     };
-    let address = ClientAddress::find(peer, request.headers(), trusted);
-    Origin { source_ip: address.source_ip, secure: address.secure }
+    ClientAddress::find(peer, request.headers(), trusted)
 }

@@ -37,7 +37,7 @@ pub async fn get_connection(
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let json = match find(plane, call, id).await? {
         Found::Here(open) => {
-            count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
+            count(&call.live, &open.connection, call.facts.time).await.map_err(ConnectionsApiError::UsageExceeded)?;
             describe(&open)
         }
         Found::Elsewhere(id) => match forward(plane, call, id, Action::Get).await? {

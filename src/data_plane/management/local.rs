@@ -7,8 +7,9 @@ use super::delete_connection::close;
 use super::get_connection::describe;
 use super::reach::Reach;
 use super::{count, find_here, forwarded, may_serve};
+use crate::clock::Timestamp;
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
-use crate::data_plane::DataPlane;
+use crate::data_plane::{DataPlane, Live};
 use crate::data_type::DataType;
 use crate::lock::lock;
 use crate::registry::OpenConnection;
@@ -27,11 +28,12 @@ impl LocalConnections for Arc<DataPlane> {
             Ok(open) => open,
             Err(outcome) => return caller.answer(id, outcome),
         };
-        if data.len() > self.live().limits.message_bytes {
+        let live = self.live();
+        if data.len() > live.limits.message_bytes {
             return caller.answer(id, PeerOutcome::TooLarge);
         }
         let (frame, now) = (DataFrame::new(data, data_type), self.clock.now());
-        counted(self, open, caller, id, move |open, caller| {
+        counted(self, (&live, now), open, caller, id, move |open, caller| {
             let refused = open.outbox.post_for(frame, now, Arc::clone(caller) as _, id).err();
             match refused {
                 None => {}
@@ -48,7 +50,9 @@ impl LocalConnections for Arc<DataPlane> {
             Ok(open) => open,
             Err(outcome) => return caller.answer(id, outcome),
         };
-        counted(self, open, caller, id, move |open, caller| caller.answer_info(id, describe(open)));
+        counted(self, (&self.live(), self.clock.now()), open, caller, id, move |open, caller| {
+            caller.answer_info(id, describe(open))
+        });
     }
 
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
@@ -131,6 +135,7 @@ fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<OpenConnection, Pe
 /// own when the quota has to be asked for.
 fn counted(
     plane: &DataPlane,
+    (live, now): (&Live, Timestamp),
     open: OpenConnection,
     caller: &Arc<dyn Caller>,
     id: u64,
@@ -142,7 +147,7 @@ fn counted(
             Err(UsageExceeded::Throttle) => caller.answer(id, PeerOutcome::Throttled),
             Err(UsageExceeded::Quota) => caller.answer(id, PeerOutcome::QuotaExceeded),
         };
-    match count(plane, &open.connection) {
+    match count(live, &open.connection, now) {
         Counted::Now(result) => finish(result, &open, caller),
         later @ Counted::Later(_) => {
             let caller = Arc::clone(caller);

@@ -8,7 +8,7 @@ use super::peers::{Reply, ask_named, by_owner};
 use super::reach::Reach;
 use super::{CallRecord, find_here};
 use crate::data_plane::gateway_response::{Body, empty, json};
-use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::groups::{ChangeResult, GroupNames, GroupRequest, JoinRefused};
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
@@ -92,7 +92,7 @@ pub async fn change_one(
         return Err(ConnectionsApiError::Gone);
     }
     if !changed.full.is_empty() {
-        return Err(ConnectionsApiError::TooManyGroups { max: plane.live().limits.groups_per_connection });
+        return Err(ConnectionsApiError::TooManyGroups { max: call.live.limits.groups_per_connection });
     }
     if unreachable.is_empty() { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(ConnectionsApiError::OwnerUnreachable) }
 }
@@ -123,7 +123,7 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
         async move { (ask_named(owner, ask, stages.as_ref()).await, connections) }
     });
     let replies = join_all(asked).await;
-    let changed = change_here(plane, api_id, &Change { group, join, connections: own }, reach);
+    let changed = change_here(plane, &call.live, api_id, &Change { group, join, connections: own }, reach);
     if join {
         plane.recorded().await;
     }
@@ -145,8 +145,14 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
 }
 
 /// Changes the group for those of the connections that are on this node and within `reach`.
-pub(super) fn change_here(plane: &DataPlane, api_id: &Arc<str>, change: &Change, reach: Reach<'_>) -> ChangeResult {
-    let most = plane.live().most_topics();
+pub(super) fn change_here(
+    plane: &DataPlane,
+    live: &Live,
+    api_id: &Arc<str>,
+    change: &Change,
+    reach: Reach<'_>,
+) -> ChangeResult {
+    let most = live.most_topics();
     let mut changed = ChangeResult::default();
     for id in &change.connections {
         let Some(open) = find_here(plane, api_id, id, reach) else {

@@ -24,10 +24,12 @@ use std::time::Duration;
 use http::HeaderName;
 use tokio::time::timeout;
 
-use crate::iam::{Claim, ConnectionsCall, Grant, IamError};
+use crate::iam::{Claim, ConnectionsCall, Grant, IamError, PolicyPath, Received, SignatureError};
 
+use crate::clock::Timestamp;
 use crate::data_plane::context::log_refused;
-use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
+use crate::deployment::Resource;
 use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 use crate::request_context::Connection;
@@ -37,7 +39,7 @@ use crate::usage::Counted;
 
 use reach::Reach;
 
-pub use call::CallRecord;
+pub use call::{CallRecord, CallRight};
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use listing::{Asked, close_all, list};
@@ -49,46 +51,55 @@ pub use send::{Batch, send};
 
 /// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be
 /// closed, so [`delete_connection`] does not count.
-fn count(plane: &DataPlane, connection: &Connection) -> Counted {
+fn count(live: &Live, connection: &Connection, now: Timestamp) -> Counted {
     match &*connection.principal.load() {
-        Some(principal) => {
-            let now = plane.clock.now();
-            plane.live().access.count(Some(principal), &connection.api_id, &connection.stage, now)
-        }
+        Some(principal) => live.access.count(Some(principal), &connection.api_id, &connection.stage, now),
         None => Counted::Now(Ok(())),
     }
 }
 
-/// Authenticates and authorizes a signed call of `@connections`; the operator learns of one that is refused.
+/// Checks a signed call of `@connections` as far as possible without its body, and logs a refusal. The signature must
+/// cover the headers of `deciding`.
 ///
 /// # Errors
-/// [`ConnectionsApiError::Denied`]: it cannot be let in whatever its body is.
-pub fn claim_call<'h>(
-    plane: &DataPlane,
-    call: &ConnectionsCall<'_>,
-    deciding: impl IntoIterator<Item = &'h HeaderName>,
-) -> Result<Claim, ConnectionsApiError> {
-    plane.live().access.claim_call(call, deciding, plane.clock.now()).map_err(|error| denied(call, error))
+/// Returns [`ConnectionsApiError::Denied`] if the call would be refused with any body.
+pub fn claim_call<'a>(
+    live: &Live,
+    received: Received<'a>,
+    call: ConnectionsCall<'a>,
+    deciding: impl IntoIterator<Item = &'a HeaderName>,
+) -> Result<Claim<'a>, ConnectionsApiError> {
+    let claim = live.access.credentials.claim_call(received, call, deciding);
+    claim.map_err(|error| denied((call.api_id, call.stage), error))
 }
 
-/// Finds out who signed a call, now that its body is there; the operator learns of one that may not be made.
+/// Checks the rest of a signed call with its body, and logs a refusal.
 ///
 /// # Errors
-/// [`ConnectionsApiError::Denied`]: the signature is not valid, or its key may not make the call.
-pub fn admit_call(plane: &DataPlane, claim: Claim, call: &ConnectionsCall<'_>) -> Result<Grant, ConnectionsApiError> {
-    plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|error| denied(call, error))
+/// Returns [`ConnectionsApiError::Denied`] if the signature is not valid or the policy of its key does not allow the call.
+pub fn admit_call(claim: Claim<'_>, body: &[u8]) -> Result<Grant, ConnectionsApiError> {
+    let (api_id, stage) = claim.stage();
+    claim.admit(body).map_err(|error| denied((api_id, stage), error))
 }
 
-/// Checks whether a signed call is worth reading its body. The signature must cover the headers of `deciding`.
+/// Checks that a call that was let in may also act on each of `resources`, and logs a refusal.
 ///
 /// # Errors
-/// [`ConnectionsApiError::Denied`]: its key may not make the call on one of its paths.
-pub fn permit(grant: &Grant, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    grant.permit(call).map_err(|error| denied(call, error))
+/// Returns [`ConnectionsApiError::Denied`] if the policy of its key does not allow it, or if the call was never let in.
+pub fn permit(call: &CallRecord, resources: impl Iterator<Item = Resource>) -> Result<(), ConnectionsApiError> {
+    let permitted = match &call.right {
+        CallRight::Unsigned => return Ok(()),
+        CallRight::Unchecked => Err(IamError::Signature(SignatureError::Missing)),
+        CallRight::Granted(grant) => {
+            let paths: Vec<PolicyPath> = resources.map(|resource| resource.policy_path()).collect();
+            grant.permit(&call.on(&paths))
+        }
+    };
+    permitted.map_err(|error| denied((&call.deployment.api_id, &call.stage.name), error))
 }
 
-fn denied(call: &ConnectionsCall<'_>, error: IamError) -> ConnectionsApiError {
-    log_refused(&error, false, call.api_id, call.stage, "a call of @connections was refused");
+fn denied((api_id, stage): (&str, &str), error: IamError) -> ConnectionsApiError {
+    log_refused(&error, false, api_id, stage, "a call of @connections was refused");
     ConnectionsApiError::Denied(error)
 }
 
@@ -96,8 +107,8 @@ fn denied(call: &ConnectionsCall<'_>, error: IamError) -> ConnectionsApiError {
 ///
 /// # Errors
 /// There is none.
-pub fn admit(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
-    if plane.live().admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
+pub fn admit(live: &Live) -> Result<(), ConnectionsApiError> {
+    if live.admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
 }
 
 /// Where the connection is that a call is about.

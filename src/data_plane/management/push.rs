@@ -13,7 +13,7 @@ use super::peers::{Asked, Reply, by_owner, holders, reply};
 use super::reach::{Reach, encode_for};
 use crate::cluster::link::{Link, PeerRequest};
 use crate::cluster::{OtherNodes, Owner};
-use crate::data_plane::DataPlane;
+use crate::data_plane::{DataPlane, Live};
 use crate::groups::{Audience, FanOut, GroupMember, GroupRequest, PushCounts, PushResult};
 use crate::id::{ConnectionId, NodeId};
 use crate::registry::MemberNodes;
@@ -157,7 +157,12 @@ fn queue(
 }
 
 /// Waits until all is known of a message, for as long as slow members and other nodes are waited for.
-pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabels, pushing: Pushing) -> Outcome {
+pub(in crate::data_plane) async fn finish(
+    plane: &DataPlane,
+    live: &Live,
+    labels: &StageLabels,
+    pushing: Pushing,
+) -> Outcome {
     let Pushing { here, elsewhere, gone, unreachable } = pushing;
     let asked = elsewhere.into_iter().map(|Elsewhere { asked, connections, mut span }| async move {
         let reply = reply(asked).await;
@@ -166,7 +171,7 @@ pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabel
         }
         (reply, connections)
     });
-    let (here, elsewhere) = join(settle_here(plane, labels, here), join_all(asked)).await;
+    let (here, elsewhere) = join(settle_here(plane, live, labels, here), join_all(asked)).await;
     let mut outcome = Outcome { counts: here.counts, unreachable_nodes: unreachable, gone: here.gone };
     outcome.counts.gone += gone.len();
     outcome.gone.extend(gone);
@@ -225,11 +230,10 @@ pub(super) fn queue_here(
 }
 
 /// Waits until all is known of what was queued on this node, and counts it.
-pub(super) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> PushResult {
+pub(super) async fn settle_here(plane: &DataPlane, live: &Live, labels: &StageLabels, here: Here) -> PushResult {
     let Here { fan_out, bytes, gone, deadline } = here;
     let mut counts = fan_out.settled(deadline).await;
     counts.gone += gone.len();
-    let live = plane.live();
     let deployment = live.deployments.api(&labels.api_id);
     if let Some(stage) = deployment.and_then(|deployment| deployment.stage(&labels.stage)) {
         let meters = stage.telemetry.default.meters(&plane.metrics, labels);

@@ -284,7 +284,7 @@ async fn identify(
         context: &context,
         stage_variables: &request.stage.variables,
         handshake: &request.handshake,
-        received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
+        received: Received { method: received.method(), uri: received.uri(), headers: received.headers() },
     };
     match live.access.admit(client, plane.clock.now(), record).await {
         Ok(principal) => {
