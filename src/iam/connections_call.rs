@@ -1,9 +1,8 @@
 use std::net::IpAddr;
 
-use http::header::USER_AGENT;
 use http::{HeaderMap, Method};
 
-use super::condition::ConditionKeys;
+use super::condition::{ConditionKeys, user_agent};
 use super::policy_path::PolicyPath;
 use crate::clock::Timestamp;
 
@@ -31,7 +30,7 @@ pub struct CallFacts {
 impl CallFacts {
     /// Reads the facts of a call from its head.
     pub fn new(method: Method, headers: &HeaderMap, source_ip: IpAddr, secure: bool, time: Timestamp) -> Self {
-        let user_agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(str::to_owned);
+        let user_agent = user_agent(headers).map(Into::into);
         CallFacts { method, source_ip, secure, user_agent, time }
     }
 

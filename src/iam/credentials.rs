@@ -201,3 +201,52 @@ impl AccessKey {
         policy.evaluate(&PolicyRequest { action, resource, keys: &keys })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use http::{HeaderMap, HeaderValue, Method};
+    use serde_json::json;
+
+    use super::*;
+    use crate::iam::{CallFacts, PolicyPath};
+
+    #[test]
+    fn a_policy_that_denies_a_user_agent_denies_it_whatever_bytes_are_in_it() {
+        let denied = json!({ "StringLike": { "aws:UserAgent": "*scanner*" } });
+        let policy = json!({ "Statement": [
+            { "Effect": "Allow", "Action": "*", "Resource": "*" },
+            { "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": denied },
+        ] });
+        let credential = Credential {
+            access_key_id: "AKIDEXAMPLE".to_owned(),
+            secret_access_key: "secret".to_owned().into(),
+            session_token: None,
+            expiration: None,
+            policy_document: Some(policy),
+        };
+        let (arns, mut problems) = (Arc::new(Arns::default()), Vec::new());
+        let settings = [("backend".to_owned(), credential)].into();
+        let credentials = Credentials::compile(&settings, &arns, &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        let grant = Grant::new(Arc::clone(&credentials.keys["AKIDEXAMPLE"]), arns);
+        let check = |agent: Option<&[u8]>, is_allowed: bool| {
+            let mut headers = HeaderMap::new();
+            if let Some(agent) = agent {
+                headers.insert("user-agent", HeaderValue::from_bytes(agent).expect("a header"));
+            }
+            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let facts = CallFacts::new(Method::POST, &headers, address, false, Timestamp(0));
+            let path = PolicyPath { escaped: "/@connections/{connectionId}".into(), plain: None };
+            let call = ConnectionsCall { api_id: "chat", stage: "prod", paths: &[path], facts: &facts };
+            assert_eq!(grant.permit(&call).is_ok(), is_allowed, "{agent:?}");
+        };
+        check(None, true);
+        check(Some(b"backend/1.0"), true);
+        check(Some(b"scanner/1.0"), false);
+        check(Some("sc\u{e4}nner scanner/1.0".as_bytes()), false);
+        check(Some(b"scanner/1.0 \xff"), false);
+        check(Some(b"\xe4 backend/1.0"), true);
+    }
+}
