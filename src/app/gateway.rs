@@ -14,7 +14,7 @@ use crate::cluster::link::{LocalConnections, PeerView};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
 use crate::data_plane::{DataPlane, Live};
-use crate::deployment::Deployments;
+use crate::deployment::{CompileContext, Deployments};
 use crate::http_client::HttpClient;
 use crate::id::NodeId;
 use crate::integration::IntegrationClient;
@@ -476,11 +476,19 @@ fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Res
 }
 
 fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
-    let http_client = &mechanisms.http_client;
+    let mut problems = Vec::new();
+    let access = Access::compile(&config.access(), mechanisms, &mut problems);
+    let context = CompileContext { limits: &config.limits, access: &access, mechanisms };
+    let deployments = match Deployments::compile(&config.apis, &config.domain_names, context) {
+        Ok(deployments) if problems.is_empty() => deployments,
+        Ok(_) => return Err(problems),
+        Err(found) => return Err([problems, found].concat()),
+    };
+    mechanisms.retain_issuers(&config.apis);
     Ok(Live {
         number: 0,
-        deployments: Deployments::compile(&config.apis, &config.domain_names, &config.limits, http_client)?,
-        access: Access::compile(&config.access(), mechanisms)?,
+        deployments,
+        access,
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),

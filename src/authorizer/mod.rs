@@ -1,7 +1,9 @@
 //! Access control: which clients may connect, and which backends may call `@connections`.
 //!
-//! The `$connect` flow calls [`Access::admit`], which returns a [`crate::principal::Principal`] or a [`Denial`]. The
-//! flow of `@connections` calls [`crate::iam::Credentials::claim_call`] before it reads the body.
+//! Each stage holds its requirements as a [`StageAccess`], compiled with the stage. The `$connect` flow calls
+//! [`StageAccess::admit`], which returns a [`crate::principal::Principal`] or a [`Denial`]. [`Access`] holds what is not
+//! of one stage: credentials, API keys and usage plans. The flow of `@connections` calls
+//! [`crate::iam::Credentials::claim_call`] before it reads the body.
 //! `data_plane/gateway_response.rs` turns a denial into the answer for the caller.
 //!
 //! - `authorize.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorizer`, and
@@ -25,9 +27,11 @@ mod iam_authorizer;
 mod identity_source;
 mod jwt_authorizer;
 mod request_authorizer;
+mod stage_access;
 
-pub use access::{Access, Client, Mechanisms};
+pub use access::{Access, AccessSettings, Mechanisms};
 pub use authorizer_answer::AuthorizerAnswerError;
-pub use compile::AccessSettings;
+pub use compile::AccessDraft;
 pub use denial::Denial;
 pub use request_authorizer::RequestAuthorizerError;
+pub use stage_access::{Client, StageAccess};

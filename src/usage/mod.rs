@@ -18,4 +18,4 @@ pub use error::UsageExceeded;
 pub use quota_store::{Counted, MemoryQuotaStore, QuotaKey, QuotaStore};
 pub use redis_quota_store::RedisQuotaStore;
 pub use settings::{ApiKey, QuotaPeriod, QuotaSettings, ThrottleSettings, UsagePlan};
-pub use usage_plan::{Usage, UsagePlans};
+pub use usage_plan::{StageUsage, Usage, UsagePlans};

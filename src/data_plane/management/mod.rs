@@ -52,8 +52,13 @@ pub use send::{Batch, send};
 /// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be
 /// closed, so [`delete_connection`] does not count.
 fn count(live: &Live, connection: &Connection, now: Timestamp) -> Counted {
-    match &*connection.principal.load() {
-        Some(principal) => live.access.count(Some(principal), &connection.api_id, &connection.stage, now),
+    let principal = connection.principal.load();
+    // Most connections have no API key, and nothing is looked up for them.
+    let Some(principal) = principal.as_deref().filter(|principal| principal.api_key.is_some()) else {
+        return Counted::Now(Ok(()));
+    };
+    match live.stage(&connection.api_id, &connection.stage) {
+        Some((_, stage)) => stage.usage.count(Some(principal), now),
         None => Counted::Now(Ok(())),
     }
 }

@@ -10,7 +10,7 @@ use tracing::{Instrument as _, debug, warn};
 
 use super::disconnect::report;
 use crate::apigatewayv2::LoggingLevel;
-use crate::authorizer::{Client, Denial};
+use crate::authorizer::{Client, Denial, StageAccess};
 use crate::data_plane::answer_actions::{act, name_user};
 use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
@@ -208,8 +208,10 @@ async fn admit(
     if plane.registry.backlog().is_full() {
         return Err(ConnectError::Backlog);
     }
-    if live.access.asks(&connection.api_id, &connection.stage) {
-        identify(plane, parts, context.request_id, &mut asked.authorizer).await.map_err(ConnectError::Denied)?;
+    if let Some(access) = &request.stage.access {
+        identify(plane, parts, access, context.request_id, &mut asked.authorizer)
+            .await
+            .map_err(ConnectError::Denied)?;
         context.principal = connection.principal.load_full();
     }
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
@@ -274,6 +276,7 @@ async fn admit(
 async fn identify(
     plane: &DataPlane,
     Parts { request, connection, live, span, .. }: &Parts<'_>,
+    access: &StageAccess,
     request_id: EventId,
     record: &mut Option<AuthorizerRecord>,
 ) -> Result<(), Denial> {
@@ -286,9 +289,10 @@ async fn identify(
         handshake: &request.handshake,
         received: Received { method: received.method(), uri: received.uri(), headers: received.headers() },
     };
-    match live.access.admit(client, plane.clock.now(), record).await {
+    let keys = (&live.access.api_keys, &*request.stage.usage);
+    match access.admit(client, keys, plane.clock.now(), record).await {
         Ok(principal) => {
-            connection.principal.store(principal);
+            connection.principal.store(Some(principal));
             Ok(())
         }
         Err(denial) => {

@@ -114,7 +114,7 @@ pub(super) fn dispatch(
             let dispatch = async move {
                 let context = at.context(&key, &message);
                 let request_id = context.request_id;
-                let outcome = refresh(&at.plane, &at.live, &at.connection, &message.payload, request_id).await;
+                let outcome = refresh(&at.plane, &at.stage, &at.connection, &message.payload, request_id).await;
                 let sent = outcome.as_ref().map(|reply| reply.frame.as_ref());
                 let way = Some(Taken::refresh(&at.stage));
                 let reason = at.record(sent, way, &context, message);
@@ -232,7 +232,7 @@ async fn call(
     let connection = &at.connection;
     if let Some(principal) = connection.principal.load_full() {
         let now = at.plane.clock.now();
-        let counted = at.live.access.count(Some(&principal), &connection.api_id, &connection.stage, now).await;
+        let counted = at.stage.usage.count(Some(&principal), now).await;
         counted.map_err(MessageError::UsageExceeded)?;
     }
     let Message { labels, payload, span, .. } = &*message;
@@ -262,7 +262,7 @@ impl Place {
         // Only who came with a token can bring another one.
         let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
         let refresh_key = selected.as_deref().filter(|_| can_refresh);
-        let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
+        let refresh_key = refresh_key.filter(|key| stage.access.as_ref().is_some_and(|access| access.is_refresh(key)));
         let (way, throttle) = match refresh_key {
             // A token costs what a connect costs: it takes from the same bucket.
             Some(key) => (Way::Refresh(key.to_owned()), stage.connect.as_ref().and_then(|c| c.throttle.clone())),
