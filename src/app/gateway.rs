@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, PeerView};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
-use crate::data_plane::{DataPlane, Live};
+use crate::data_plane::{DataPlane, Live, NodeSettings};
 use crate::deployment::{CompileContext, Deployments};
 use crate::http_client::HttpClient;
 use crate::id::NodeId;
@@ -485,15 +485,13 @@ fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem
         Err(found) => return Err([problems, found].concat()),
     };
     mechanisms.retain_issuers(&config.apis);
-    Ok(Live {
-        number: 0,
-        deployments,
-        access,
+    let settings = NodeSettings {
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
         explain: config.explain,
         throttle: Throttle::new(config.throttle.rate_limit, config.throttle.burst_limit),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
-    })
+    };
+    Ok(Live { number: 0, settings: Arc::new(settings), access: Arc::new(access), deployments: Arc::new(deployments) })
 }

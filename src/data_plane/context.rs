@@ -45,14 +45,21 @@ pub struct DataPlane {
     pub(super) retired: Retired,
 }
 
-/// What a reload replaces as a whole.
-#[derive(Debug, Default)]
+/// What a reload replaces as a whole. The parts can also be replaced apart, but for `access`: `deployments` are compiled
+/// with it.
+#[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Counts the configurations of this process, from 1; set when it is put in force.
     pub number: u32,
-    pub deployments: Deployments,
+    pub settings: Arc<NodeSettings>,
     /// Who may enter and who may push.
-    pub access: Access,
+    pub access: Arc<Access>,
+    pub deployments: Arc<Deployments>,
+}
+
+/// The settings of a node, which are the same for all its APIs.
+#[derive(Debug, Default)]
+pub struct NodeSettings {
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
@@ -78,7 +85,7 @@ impl DataPlane {
         let disconnects = DisconnectQueues::default();
         live.number = 1;
         live.open_access_logs(&telemetry);
-        registry.set_limits(&live.limits);
+        registry.set_limits(&live.settings.limits);
         live.deployments.put_in_force();
         DataPlane {
             live: ArcSwap::from_pointee(live),
@@ -130,7 +137,7 @@ impl DataPlane {
         let old = self.live_owned();
         live.number = old.number.saturating_add(1);
         live.open_access_logs(&self.telemetry);
-        self.registry.set_limits(&live.limits);
+        self.registry.set_limits(&live.settings.limits);
         self.retired.replace(&old, &live, || self.registry.stages());
         live.deployments.put_in_force();
         self.live.store(Arc::new(live));
@@ -164,12 +171,12 @@ impl Live {
 
     /// How many groups a connection may be in, with the users that are on it.
     pub(super) fn most_topics(&self) -> usize {
-        usize::try_from(self.limits.groups_per_connection).unwrap_or(usize::MAX)
+        usize::try_from(self.settings.limits.groups_per_connection).unwrap_or(usize::MAX)
     }
 
     /// Takes a token of the bucket of all APIs; `false` if there is none.
     pub(super) fn admit(&self) -> bool {
-        self.throttle.as_ref().is_none_or(Throttle::admit)
+        self.settings.throttle.as_ref().is_none_or(Throttle::admit)
     }
 
     /// The `$context` of an event on a connection.
@@ -198,7 +205,7 @@ impl Live {
     /// Where a backend posts to reach a connection; ready to use.
     fn callback_url(&self, connection: &Connection) -> String {
         let Connection { id, api_id, stage, host, callback_secure, .. } = connection;
-        match &self.callback_base_url {
+        match &self.settings.callback_base_url {
             Some(base) => {
                 let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
                 format!("{base}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))

@@ -22,7 +22,7 @@ mod settings;
 mod take_over;
 pub mod websocket;
 
-pub use context::{DataPlane, Live};
+pub use context::{DataPlane, Live, NodeSettings};
 pub use error::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
 pub use settings::DisconnectSettings;
 pub use take_over::take_over;

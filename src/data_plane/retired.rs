@@ -169,7 +169,7 @@ mod tests {
         let (limits, access) = (LimitSettings::default(), Access::default());
         let context = CompileContext { limits: &limits, access: &access, mechanisms: &mechanisms };
         let compiled = Deployments::compile(&apis, &BTreeMap::new(), context);
-        Arc::new(Live { number, deployments: compiled.unwrap(), ..Live::default() })
+        Arc::new(Live { number, deployments: Arc::new(compiled.unwrap()), ..Live::default() })
     }
 
     fn connection(stage: &str, configuration: u32) -> Connection {

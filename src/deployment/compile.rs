@@ -45,14 +45,31 @@ impl Deployments {
         domain_names: &BTreeMap<String, apigatewayv2::DomainName>,
         context: CompileContext<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let mut compiler = Compiler { context, problems: Vec::new() };
-        let compiled: HashMap<Arc<str>, Arc<Deployment>> = apis
-            .iter()
-            .filter_map(|(api_id, api)| Some((api_id.as_str().into(), Arc::new(compiler.api(api_id, api)?))))
-            .collect();
-        let domains = Domains::compile(domain_names, &compiled, &mut compiler.problems);
-        let deployments = Deployments { apis: compiled, domains };
-        if compiler.problems.is_empty() { Ok(deployments) } else { Err(compiler.problems) }
+        let (mut compiled, mut problems) = (HashMap::new(), Vec::new());
+        for (api_id, api) in apis {
+            match compile_api(api_id, api, context) {
+                Ok(deployment) => _ = compiled.insert(Arc::from(api_id.as_str()), Arc::new(deployment)),
+                Err(found) => problems.extend(found),
+            }
+        }
+        let domains = Domains::compile(domain_names, apis, &compiled, &mut problems);
+        if problems.is_empty() { Ok(Deployments { apis: compiled, domains }) } else { Err(problems) }
+    }
+}
+
+/// Compiles one API.
+///
+/// # Errors
+/// Returns every mistake in the API, not only the first.
+pub fn compile_api(
+    api_id: &str,
+    api: &apigatewayv2::Api,
+    context: CompileContext<'_>,
+) -> Result<Deployment, Vec<Problem>> {
+    let mut compiler = Compiler { context, problems: Vec::new() };
+    match compiler.api(api_id, api) {
+        Some(deployment) if compiler.problems.is_empty() => Ok(deployment),
+        Some(_) | None => Err(compiler.problems),
     }
 }
 

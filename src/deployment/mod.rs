@@ -22,7 +22,7 @@ use crate::usage::StageUsage;
 
 use domain::Domains;
 
-pub use compile::CompileContext;
+pub use compile::{CompileContext, compile_api};
 pub use origin::{AllowedOrigins, OriginError};
 pub use resolve::{Resolved, Target};
 pub use resource::Resource;

@@ -102,12 +102,12 @@ async fn call(
         None => matches!(caller, Caller::Trusted),
     };
     let bodies = if is_known { &plane.bodies.verified } else { &plane.bodies.unverified };
-    let (max, too_large) = max_bytes(&live.limits, operation, kind);
+    let (max, too_large) = max_bytes(&live.settings.limits, operation, kind);
     let mut held = bodies.begin(max);
     let body = match kind {
         BodyKind::None if claim.is_none() => Bytes::new(),
         BodyKind::None | BodyKind::Data | BodyKind::Bulk => {
-            read_body(body, (max, too_large), &mut held, live.limits.handshake_timeout()).await?
+            read_body(body, (max, too_large), &mut held, live.settings.limits.handshake_timeout()).await?
         }
     };
     record.request_bytes = body.len();
@@ -154,12 +154,12 @@ async fn call(
             change_one(plane, record, Change::one(group, connection, join)?).await
         }
         (Operation::JoinGroupMany | Operation::LeaveGroupMany, Resource::GroupConnections(group)) => {
-            let (join, targets) = (operation == Operation::JoinGroupMany, live.limits.targets);
+            let (join, targets) = (operation == Operation::JoinGroupMany, live.settings.limits.targets);
             Ok(change_many(plane, record, Change::many(group, &body, targets, join)?).await)
         }
         (Operation::Send, _) => {
             let (data_type, except) = (data_type(headers)?, except(headers)?);
-            let batch = Batch::parse(&body, headers.get(CONTENT_TYPE), data_type, &except, &live.limits)?;
+            let batch = Batch::parse(&body, headers.get(CONTENT_TYPE), data_type, &except, &live.settings.limits)?;
             // Whoever may not post to a group may not do so by another way.
             permit(record, batch.resources())?;
             Ok(send(plane, record, batch).await)

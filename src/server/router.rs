@@ -195,7 +195,7 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
     let reason = error.reason(forbidden);
     plane.telemetry.refused(&plane.metrics, reason);
     let mut response = gateway_response::routing(error);
-    if plane.live().explain {
+    if plane.live().settings.explain {
         gateway_response::explain(&mut response, reason);
     }
     response

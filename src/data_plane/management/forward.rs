@@ -49,7 +49,7 @@ async fn ask(
         Owner::Gone => return Err(ConnectionsApiError::Gone),
         Owner::Unreachable => return Err(ConnectionsApiError::OwnerUnreachable),
     };
-    let within = record.live.limits.slow_client_timeout() + ANSWER_MARGIN;
+    let within = record.live.settings.limits.slow_client_timeout() + ANSWER_MARGIN;
     let is_get = matches!(action, Action::Get);
     let (api_id, stages) = (record.deployment.api_id.clone(), stages_for(&link, record.stages().as_ref()));
     let call = PeerCall { connection, api_id, trace: span.context(), stages, action };

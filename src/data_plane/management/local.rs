@@ -29,7 +29,7 @@ impl LocalConnections for Arc<DataPlane> {
             Err(outcome) => return caller.answer(id, outcome),
         };
         let live = self.live();
-        if data.len() > live.limits.message_bytes {
+        if data.len() > live.settings.limits.message_bytes {
             return caller.answer(id, PeerOutcome::TooLarge);
         }
         let (frame, now) = (DataFrame::new(data, data_type), self.clock.now());
@@ -147,7 +147,8 @@ fn counted(
             Err(UsageExceeded::Throttle) => caller.answer(id, PeerOutcome::Throttled),
             Err(UsageExceeded::Quota) => caller.answer(id, PeerOutcome::QuotaExceeded),
         };
-    match count(live, &open.connection, now) {
+    let stage = || Some(live.stage(&open.connection.api_id, &open.connection.stage)?.1);
+    match count(&open.connection, now, stage) {
         Counted::Now(result) => finish(result, &open, caller),
         later @ Counted::Later(_) => {
             let caller = Arc::clone(caller);

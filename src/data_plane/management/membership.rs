@@ -92,7 +92,7 @@ pub async fn change_one(
         return Err(ConnectionsApiError::Gone);
     }
     if !changed.full.is_empty() {
-        return Err(ConnectionsApiError::TooManyGroups { max: call.live.limits.groups_per_connection });
+        return Err(ConnectionsApiError::TooManyGroups { max: call.live.settings.limits.groups_per_connection });
     }
     if unreachable.is_empty() { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(ConnectionsApiError::OwnerUnreachable) }
 }

@@ -19,6 +19,7 @@ pub(super) mod push;
 pub(super) mod reach;
 pub(super) mod send;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -29,7 +30,7 @@ use crate::iam::{Claim, ConnectionsCall, Grant, IamError, PolicyPath, Received, 
 use crate::clock::Timestamp;
 use crate::data_plane::context::log_refused;
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
-use crate::deployment::Resource;
+use crate::deployment::{Resource, Stage};
 use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 use crate::request_context::Connection;
@@ -49,16 +50,14 @@ pub use post_to_audience::post_to_audience;
 pub use post_to_connection::post_to_connection;
 pub use send::{Batch, send};
 
-/// Counts a call for the API key that the connection came with, on the node that holds it. A connection can always be
-/// closed, so [`delete_connection`] does not count.
-fn count(live: &Live, connection: &Connection, now: Timestamp) -> Counted {
+/// Counts a call for the API key that the connection came with, on the node that holds it, against the usage plan of
+/// the connection's `stage`. A connection can always be closed, so [`delete_connection`] does not count.
+fn count<'a>(connection: &Connection, now: Timestamp, stage: impl FnOnce() -> Option<&'a Arc<Stage>>) -> Counted {
     let principal = connection.principal.load();
-    // Most connections have no API key, and nothing is looked up for them.
-    let Some(principal) = principal.as_deref().filter(|principal| principal.api_key.is_some()) else {
-        return Counted::Now(Ok(()));
-    };
-    match live.stage(&connection.api_id, &connection.stage) {
-        Some((_, stage)) => stage.usage.count(Some(principal), now),
+    // Most connections have no API key, and no stage is looked up for them.
+    let keyed = principal.as_deref().filter(|principal| principal.api_key.is_some());
+    match keyed.and_then(|principal| Some((principal, stage()?))) {
+        Some((principal, stage)) => stage.usage.count(Some(principal), now),
         None => Counted::Now(Ok(())),
     }
 }

@@ -42,7 +42,8 @@ async fn post(
     data: Bytes,
     data_type: DataType,
 ) -> Result<(), ConnectionsApiError> {
-    count(&call.live, &open.connection, call.facts.time).await.map_err(ConnectionsApiError::UsageExceeded)?;
+    let counted = count(&open.connection, call.facts.time, || call.deployment.stage(&open.connection.stage));
+    counted.await.map_err(ConnectionsApiError::UsageExceeded)?;
     let delivery =
         open.outbox.post(DataFrame::new(data, data_type), plane.clock.now()).map_err(|refused| match refused {
             PostRefused::Gone => ConnectionsApiError::Gone,

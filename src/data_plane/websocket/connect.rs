@@ -115,11 +115,12 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
         user_agent: request
             .user_agent
             .as_deref()
-            .map(|agent| cut_header(agent, live.limits.client_header_bytes).into()),
+            .map(|agent| cut_header(agent, live.settings.limits.client_header_bytes).into()),
         principal: ArcSwapOption::empty(),
         client_cert: request.client_cert.clone(),
         port: request.port,
-        forwarded_for: cut_forwarded_for(&request.forwarded_for, live.limits.client_header_bytes).map(Into::into),
+        forwarded_for: cut_forwarded_for(&request.forwarded_for, live.settings.limits.client_header_bytes)
+            .map(Into::into),
         topics: Default::default(),
     });
     let labels = labels(&connection);
@@ -186,7 +187,7 @@ async fn admit(
 ) -> Result<Admitted, ConnectError> {
     let Parts { request, connection, live, labels, span } = parts;
     let throttled = |level| ConnectError::Throttled { level };
-    let per_address = &live.limits.per_address;
+    let per_address = &live.settings.limits.per_address;
     if !plane.addresses.admit_connect(request.source_ip, per_address) {
         return Err(throttled(ThrottleLevel::Address));
     }
@@ -217,14 +218,14 @@ async fn admit(
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
         return Err(ConnectError::MissingParameter(missing));
     }
-    let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
+    let limit = Some(live.settings.limits.connections).filter(|limit| *limit > 0);
     if !plane.registry.connect(connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
         return Err(ConnectError::Full);
     }
     // From here on the registry knows the connection, so every way out removes or ends it.
     let mut admitted = Admitted {
         plane: Arc::clone(plane),
-        outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
+        outbox: Arc::new(Outbox::new(live.settings.limits.send_buffer_bytes, connection.connected_at)),
         connection: Arc::clone(connection),
         live: Arc::clone(live),
         forgotten: false,

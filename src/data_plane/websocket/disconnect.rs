@@ -145,7 +145,7 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
         Err(error) => chain(error).to_string(),
     };
     let next = plane.registry.retry(id).unwrap_or(attempt + 1);
-    let retry = live.disconnect.retry_time();
+    let retry = live.settings.disconnect.retry_time();
     if pauses_before(next) > retry || since.elapsed() > retry {
         plane.telemetry.record(&plane.metrics, &record, span);
         give_up(plane, &connection, attempt, &why);
@@ -176,7 +176,7 @@ fn is_final(outcome: &Result<(Answer, Actions), IntegrationError>) -> bool {
 
 /// Gives up an event that waited for as long as it may, without another call. `false` if it has time left.
 pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionId) -> bool {
-    let retry = plane.live().disconnect.retry_time();
+    let retry = plane.live().settings.disconnect.retry_time();
     match plane.registry.get_ended(id) {
         Some(ended) if ended.since.elapsed() > retry => {
             if let Told::By(Way { live, deployment, stage, .. }) = plane.told_of(&ended.connection) {

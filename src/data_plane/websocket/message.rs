@@ -83,7 +83,7 @@ pub(super) fn dispatch(
             plane.metrics.throttled(&message.labels, level);
         }
         plane.telemetry.refused(&plane.metrics, reason);
-        let reason = Some(reason).filter(|_| live.explain);
+        let reason = Some(reason).filter(|_| live.settings.explain);
         return Dispatched::Failed(error_frame(&error, connection.id, message.request_id, reason));
     };
     let at = Place { plane: Arc::clone(plane), connection: Arc::clone(connection), live, deployment, stage };
@@ -197,11 +197,11 @@ fn throttle_client(
     connection: &Connection,
     bucket: &mut Bucket,
 ) -> Result<(), MessageError> {
-    let ConnectionLimitSettings { messages_per_second, message_burst } = live.limits.per_connection;
+    let ConnectionLimitSettings { messages_per_second, message_burst } = live.settings.limits.per_connection;
     if !bucket.admit(messages_per_second, message_burst, Instant::now()) {
         return Err(MessageError::Throttled { level: ThrottleLevel::Connection });
     }
-    if !plane.addresses.admit_message(connection.source_ip, &live.limits.per_address) {
+    if !plane.addresses.admit_message(connection.source_ip, &live.settings.limits.per_address) {
         return Err(MessageError::Throttled { level: ThrottleLevel::Address });
     }
     Ok(())
@@ -243,7 +243,7 @@ async fn call(
     let (answer, actions) = outcome.map_err(MessageError::Integration)?;
     act(&at.plane, &at.live, connection, actions, message.span.context()).await;
     let Some(body) = answer.body.filter(|_| route.two_way) else { return Ok(None) };
-    let max = at.live.limits.message_bytes;
+    let max = at.live.settings.limits.message_bytes;
     if body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
@@ -343,6 +343,6 @@ impl Place {
             connection_id = %id, api_id = &**api_id, stage = &**stage, request_id = %request_id,
             error = %chain(error), "a message failed"
         );
-        error_frame(error, *id, request_id, reason.filter(|_| self.live.explain))
+        error_frame(error, *id, request_id, reason.filter(|_| self.live.settings.explain))
     }
 }
