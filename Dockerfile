@@ -5,6 +5,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY config config
+COPY crates crates
 COPY loadtest loadtest
 COPY src src
 # The caches outlive the layer: after a change of the sources only tidegate itself is compiled again.

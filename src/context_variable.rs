@@ -1,5 +1,5 @@
 //! The `$context` variables: the one list of their names. Mappings, access logs and templates check names against it; the
-//! values come from the event (`RequestContext::variable`), and in access logs from its record.
+//! values come from the event (`request_context.rs`), and in access logs from its record.
 //!
 //! Source: AWS, "API Gateway WebSocket API mapping template reference" and "Variables for access logging".
 

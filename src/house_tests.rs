@@ -65,6 +65,33 @@ fn imports_point_down() {
     assert!(up.is_empty(), "imports that run up, against the order of lib.rs:\n{}", up.join("\n"));
 }
 
+/// Words with which no doc comment begins: the sentence that they open has no subject or no verb.
+const NO_BEGINNINGS: [&str; 9] = ["What", "Who", "Whether", "Its", "Of", "As", "One", "Where", "How"];
+
+#[test]
+fn doc_comments_begin_with_a_noun_or_a_verb() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut read, mut wrong) = (0, Vec::new());
+    for path in sources(&source) {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut inside = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+            if let Some(doc) = doc.filter(|_| !inside) {
+                read += 1;
+                let first = doc.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+                if NO_BEGINNINGS.contains(&first) {
+                    wrong.push(format!("{}:{}: {line}", path.display(), number + 1));
+                }
+            }
+            inside = doc.is_some();
+        }
+    }
+    assert!(read > 2000, "only {read} doc comments were found");
+    assert!(wrong.is_empty(), "begin with a noun, or with a verb in the third person:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_file_that_the_pages_for_newcomers_name_exists() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,7 +1,7 @@
-//! Identifiers that the gateway makes: nodes, connections, events.
+//! Identifiers that the gateway generates: of nodes, connections and events.
 //!
-//! Differs from AWS: a connection id is 20 characters (14 bytes) and begins with the id of the node that holds the
-//! connection, so that a push finds its way without a lookup.
+//! Differs from AWS: a connection id has 20 characters (14 bytes) and begins with the id of the node that holds the
+//! connection, so that a push reaches its node without a lookup.
 
 use std::fmt;
 
@@ -34,12 +34,12 @@ pub struct ConnectionId([u8; CONNECTION_ID_BYTES]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventId([u8; EVENT_ID_CHARS]);
 
-/// An error: the text is no connection id of this gateway.
+/// The error for a text that is not a connection id of this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a connection id: 20 base64url characters ending in `=`")]
 pub struct InvalidConnectionId;
 
-/// An error: the text is no node id.
+/// The error for a text that is not a node id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a node id: 8 base64url characters")]
 pub struct InvalidNodeId;
@@ -53,7 +53,7 @@ impl NodeId {
     /// Parses an id. Each id has one spelling.
     ///
     /// # Errors
-    /// [`InvalidNodeId`]: the text has another length, or a character outside base64url.
+    /// Returns [`InvalidNodeId`] if the text has another length, or a character outside base64url.
     pub fn parse(text: &str) -> Result<Self, InvalidNodeId> {
         let mut bytes = [0; NODE_ID_BYTES];
         match URL_SAFE.decode_slice(text, &mut bytes) {
@@ -62,7 +62,7 @@ impl NodeId {
         }
     }
 
-    /// Returns the 48 bits of the id, in the lower part.
+    /// Returns the id as the lower 48 bits of a number.
     pub fn to_bits(self) -> u64 {
         self.0.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
     }
@@ -102,8 +102,8 @@ impl ConnectionId {
     /// Parses an id. Each id has one spelling.
     ///
     /// # Errors
-    /// [`InvalidConnectionId`]: the text has another length, a character outside base64url, or unused bits that are not
-    /// zero.
+    /// Returns [`InvalidConnectionId`] if the text has another length, a character outside base64url, or unused bits
+    /// that are not zero.
     pub fn parse(text: &str) -> Result<Self, InvalidConnectionId> {
         if text.len() != CONNECTION_ID_CHARS {
             return Err(InvalidConnectionId);
@@ -138,7 +138,8 @@ impl ConnectionId {
         self.0[NODE_ID_BYTES] >> 4
     }
 
-    /// Returns the id of the connection's `$disconnect` event. It is computed, so nothing can produce a second one.
+    /// Returns the id of the connection's `$disconnect` event. The id is computed from the connection id, so every node
+    /// that sends the event uses the same one.
     pub fn disconnect_event(&self) -> EventId {
         let mut hash = Sha256::new();
         hash.update(b"tidegate/disconnect/1");
@@ -196,7 +197,7 @@ impl fmt::Debug for EventId {
     }
 }
 
-/// Fills `text`, which is exactly as long as the padded encoding of `bytes`.
+/// Encodes `bytes` into `text`, which must be exactly as long as the padded encoding.
 fn encode(bytes: &[u8], text: &mut [u8]) {
     URL_SAFE.encode_slice(bytes, text).expect("the text has the length of the encoding");
 }

@@ -1,10 +1,10 @@
-//! JSON that others write and the gateway reads: answers of backends and authorizers, documents of issuers, messages of
-//! clients and of those who push.
+//! Tolerant parsing of JSON that other programs write: answers of backends and authorizers, documents of token issuers,
+//! messages of clients and bodies of pushes.
 //!
-//! Two things stand in such text that JSON does not allow, or leaves open, and that programs write all the same. A byte
-//! order mark before it means nothing. An escape that is half of a surrogate pair (`"\ud83d"` alone: text that was cut
-//! inside a character) stands for U+FFFD, the character for what cannot be decoded. Text is read as it is first, so that
-//! good text costs nothing more.
+//! Two things that JSON forbids or leaves open occur in such texts, and both are accepted. A byte order mark at the
+//! beginning is ignored. An escape that is half of a surrogate pair (`"\ud83d"` alone, from a text that was cut inside
+//! a character) is read as U+FFFD, the replacement character. A text is first parsed as it is, so correct JSON costs
+//! nothing more.
 
 use std::iter;
 
@@ -15,21 +15,21 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// The digits of the escape of U+FFFD, the replacement character.
 const REPLACEMENT: &[u8; 4] = b"fffd";
 
-/// Bytes of an escape like `\u0041`.
+/// Length of an escape such as `\u0041`, in bytes.
 const ESCAPE_BYTES: usize = 6;
 
-/// Reads a value that owns what it holds.
+/// Parses a value that borrows nothing from `text`.
 ///
 /// # Errors
-/// The text is not JSON, or has another shape, also when it is mended.
+/// Returns an error if `text` is not JSON or does not fit `T`, even after [`mend`].
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(text).or_else(|error| from_mended(text, error))
 }
 
-/// Reads a value as [`from_slice`] does, from what is known to be text.
+/// Parses a value as [`from_slice`] does, from a `str`.
 ///
 /// # Errors
-/// The text is not JSON, or has another shape, also when it is mended.
+/// Returns an error if `text` is not JSON or does not fit `T`, even after [`mend`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text).or_else(|error| from_mended(text.as_bytes(), error))
 }
@@ -41,19 +41,19 @@ fn from_mended<T: DeserializeOwned>(text: &[u8], error: serde_json::Error) -> se
     }
 }
 
-/// Says whether a text is JSON.
+/// Returns true if `text` is JSON.
 pub fn is_json(text: &str) -> bool {
-    // Skipping a string, serde_json looks at no surrogate.
+    // serde_json does not check surrogates in a string that it skips.
     serde_json::from_str::<IgnoredAny>(without_mark(text)).is_ok()
 }
 
-/// Takes the byte order mark off a text that has one.
+/// Returns `text` without a byte order mark at its beginning.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// Copies the text without its byte order mark and with U+FFFD in place of each half of a surrogate pair. `None` if it
-/// has neither.
+/// Returns a copy of `text` without a byte order mark and with U+FFFD in place of each half of a surrogate pair.
+/// Returns `None` if `text` has neither.
 pub fn mend(text: &[u8]) -> Option<Vec<u8>> {
     let json = text.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(text);
     let mut halves = halves(json).peekable();
@@ -67,7 +67,7 @@ pub fn mend(text: &[u8]) -> Option<Vec<u8>> {
     Some(mended)
 }
 
-/// The offset of each escape that is half of a surrogate pair. In JSON a backslash stands in strings alone.
+/// Returns the offset of each escape that is half of a surrogate pair. In JSON a backslash occurs only inside strings.
 fn halves(json: &[u8]) -> impl Iterator<Item = usize> {
     let mut offset = 0;
     iter::from_fn(move || {
@@ -87,7 +87,7 @@ fn halves(json: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The UTF-16 unit that the escape at `offset` stands for, if it is one with four digits.
+/// Returns the UTF-16 code unit of the escape at `offset`, if there is an escape with four digits.
 pub fn unit(text: &[u8], offset: usize) -> Option<u16> {
     let digits = text.get(offset..offset + ESCAPE_BYTES)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | u16::try_from(char::from(*digit).to_digit(16)?).ok()?))
@@ -109,7 +109,7 @@ mod tests {
         check("", None);
         check(r#"{"a":"\ud83d\ude00"}"#, None);
         check(r#""\uD83D\uDE00 \u0041 \n""#, None);
-        // No escapes: their backslash is one.
+        // These are not escapes of characters: the backslash itself is escaped.
         check(r#""\\ud83d \\\\ud83d""#, None);
         check("\u{feff}{}", Some("{}"));
         check("{}\u{feff}", None);

@@ -1,7 +1,8 @@
 //! tidegate: a self-hosted, WebSocket-first messaging gateway with the contract of Amazon API Gateway's WebSocket APIs.
 //!
-//! It holds clients' connections, so that a backend can stay plain stateless HTTP: a client's connect, its messages and
-//! its disconnect become HTTP calls to the backend, and the backend pushes with `POST /{stage}/@connections/{id}`.
+//! The gateway holds clients' connections, so that a backend can stay plain stateless HTTP. A client's connect, its
+//! messages and its disconnect become HTTP calls to the backend, and the backend pushes with
+//! `POST /{stage}/@connections/{id}`.
 //!
 //! This file is the map. Modules are declared from low to high; a module imports only modules declared above it.
 //!
@@ -9,12 +10,12 @@
 //! client   server/listener (tls, limits) -> router -> upgrade -> data_plane/websocket/connect (authorizer, integration)
 //!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
-//!            -> disconnect (registry, disconnect_queue, integration)
+//!            -> disconnect (registry, disconnect/queue, integration)
 //! backend  server/connections_api (iam) -> data_plane/management/post_to_connection -> registry
 //!            -> session/outbox -> socket
-//!            of another node, by the id: forward -> cluster/link -> there: local -> registry -> session/outbox -> socket
-//!          for many: server/connections_api -> data_plane/management/push -> groups (who) -> session/outbox of each -> socket
-//!            and once to each other node: peers -> cluster/link -> there: answer_peer -> push
+//!            of another node, by the id: delivery/forward -> cluster/link -> there: answer_call -> registry -> session/outbox -> socket
+//!          for many: server/connections_api -> data_plane/delivery/fan_out -> groups (members) -> session/outbox of each -> socket
+//!            and once to each other node: ask -> cluster/link -> there: answer_request -> fan_out
 //! ```
 //!
 //! Invariants:
@@ -26,7 +27,7 @@
 //! - A call that was forwarded to the owner of its connection is never forwarded again.
 //! - One event uses one [`data_plane::Live`] configuration from start to end.
 //! - No lock and no map reference lives across an await.
-//! - Every task is spawned on [`lifecycle::Lifecycle`], every queue, body, wait and retry has a named bound.
+//! - Every task is spawned on [`lifecycle::Lifecycle`], and every queue, body, wait and retry has a named bound.
 
 // Pure: values in, values out.
 pub mod clock;
@@ -48,7 +49,7 @@ pub mod context_variable;
 pub mod request_context;
 pub mod expression;
 
-// Mechanisms: each wraps one outside thing and knows no flow.
+// Mechanisms: each wraps one external resource and knows no flow.
 pub mod limits;
 pub mod lifecycle;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! The owner of all tasks of this process, which tells them when it ends.
+//! The owner of all tasks of this process, which signals them to drain and to stop.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The place where every task of the process is spawned, so that shutdown can wait for all of them.
+/// The tracker of every task of the process, so that shutdown can wait for all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     tasks: TaskTracker,

@@ -1,5 +1,5 @@
-//! Locking without regard to poison. What the mutexes of this program guard is valid after each statement, so a task that
-//! panics while it holds one leaves nothing half done.
+//! Locking that ignores poison. The data behind this program's mutexes is valid after each statement, so a task that
+//! panics while it holds a lock leaves nothing half done.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

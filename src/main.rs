@@ -20,7 +20,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// How log lines on stderr look: text on a terminal, JSON otherwise. RUST_LOG chooses what is logged.
+    /// Format of log lines on stderr; by default text on a terminal and JSON otherwise. RUST_LOG sets the log filter.
     #[arg(long, global = true, value_enum)]
     log_format: Option<LogFormat>,
 }
@@ -31,17 +31,17 @@ enum Command {
     Serve(ConfigFile),
     /// Runs the gateway with a sample chat backend and a chat page, all on 127.0.0.1.
     Demo {
-        /// Port of the public listener, or with --gateway of the chat page; 0 takes any free one.
+        /// Port of the public listener, or of the chat page with --gateway; 0 takes any free port.
         #[arg(long, default_value_t = 8080)]
         port: u16,
-        /// A gateway that runs already, such as ws://127.0.0.1:8080/prod: only the backend and the page are run, for
-        /// all that are named.
+        /// URL of a running gateway, such as ws://127.0.0.1:8080/prod; may be given several times. Only the sample
+        /// backend and the chat page are started then.
         #[arg(long = "gateway", value_name = "URL")]
         gateways: Vec<String>,
     },
     /// Validates a configuration and prints every problem in it.
     Check(ConfigFile),
-    /// Tells what a message would do, and why: route, integration, reply. Calls nobody.
+    /// Shows which route, integration and reply a message would get, and why. Calls no backend.
     Route {
         /// The apiId; may be left out if there is one API.
         #[arg(long)]
@@ -57,31 +57,31 @@ enum Command {
     },
     /// Prints the JSON Schema of the configuration.
     Schema,
-    /// Shows all nodes of the cluster, as Redis has them.
+    /// Shows all nodes of the cluster, as recorded in Redis.
     Nodes {
         #[command(flatten)]
         file: ConfigFile,
-        /// One JSON object instead of a table.
+        /// Prints one JSON object instead of a table.
         #[arg(long)]
         json: bool,
     },
-    /// Shows connections of all nodes, as Redis has them.
+    /// Shows connections of all nodes, as recorded in Redis.
     Connections {
         #[command(flatten)]
         file: ConfigFile,
-        /// Only those of this API.
+        /// Shows only connections of this API.
         #[arg(long, value_name = "API_ID")]
         api: Option<String>,
-        /// Only those of this stage.
+        /// Shows only connections of this stage.
         #[arg(long)]
         stage: Option<String>,
-        /// Only those that this node has recorded.
+        /// Shows only connections that this node has recorded.
         #[arg(long, value_name = "NODE_ID")]
         node: Option<String>,
-        /// Only how many there are.
+        /// Prints only the number of connections.
         #[arg(long)]
         count: bool,
-        /// One JSON object to a line instead of a table.
+        /// Prints one JSON object per line instead of a table.
         #[arg(long)]
         json: bool,
     },
@@ -138,7 +138,7 @@ fn check(path: &Path) -> Result<(), String> {
 
 fn run(log_format: Option<LogFormat>, command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     logging::start(log_format).map_err(|error| format!("could not start logging: {error}"))?;
-    // Never more workers than cores; on one core a single thread is a quarter cheaper.
+    // There are never more workers than cores. On one core a single-threaded runtime is a quarter cheaper.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = if cores == 1 {
         tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! The principal of a connection: everything known about its user besides the address. That is the answer of an
+//! The principal of a connection: everything known about its user besides the address. This is the answer of an
 //! authorizer, the API key, and the credential that signed the request.
 
 use std::borrow::Cow;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
-/// The identity behind a connection. A connection whose route requires no authorization has none.
+/// The user behind a connection. A connection whose route requires no authorization has no principal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Principal {
     /// Value of `requestContext.authorizer` in every event.
     pub authorizer: Option<AuthorizerContext>,
-    /// The API key that the client came with.
+    /// The API key that the client sent.
     pub api_key: Option<Arc<ApiKeyIdentity>>,
     /// The credential that signed the client's request.
     pub iam: Option<Arc<IamIdentity>>,
-    /// Time that the authorizer took, in milliseconds.
+    /// Duration of the authorizer's call, in milliseconds.
     pub integration_latency: Option<u64>,
     /// Expiry of the token. Only the node that holds the connection acts on it.
     #[serde(skip)]
@@ -30,11 +30,11 @@ pub struct Principal {
 pub enum AuthorizerContext {
     /// `principalId` and `context` of a REQUEST authorizer's answer.
     Request { principal_id: Option<Box<str>>, context: Box<[(Box<str>, Box<str>)]> },
-    /// The claims of a token; its scopes if the route asked for some.
+    /// The claims of a token, and its scopes if the route requires any.
     Jwt { claims: Box<[(Box<str>, Box<str>)]>, scopes: Option<Box<[Box<str>]>> },
 }
 
-/// An API key, as events name it.
+/// An API key, as events show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApiKeyIdentity {
     /// Name of the key in `apiKeys`.
@@ -44,7 +44,7 @@ pub struct ApiKeyIdentity {
     pub value: Secret,
 }
 
-/// A credential, as events name it.
+/// A credential, as events show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IamIdentity {
     /// Name of the credential in `credentials`.
@@ -54,13 +54,13 @@ pub struct IamIdentity {
     pub user_arn: Box<str>,
 }
 
-/// The expiry of a token, and what happens then.
+/// The expiry of a token, and the action at that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub at: Timestamp,
-    /// Time when the client is notified.
+    /// Time when the client gets a notice, if it gets one.
     pub notice_at: Option<Timestamp>,
-    /// Code with which the connection is closed, if it is closed.
+    /// Code of the close frame, if the connection is closed.
     pub close_code: Option<u16>,
 }
 
@@ -96,12 +96,12 @@ impl Principal {
         }
     }
 
-    /// Returns true if the client came with a token.
+    /// Returns true if a token authorized the client.
     pub fn has_token(&self) -> bool {
         matches!(self.authorizer, Some(AuthorizerContext::Jwt { .. }))
     }
 
-    /// Returns the value of `$context.identity.{name}` for the names that concern the API key or the credential.
+    /// Returns the value of `$context.identity.{name}` for the variables of API keys and credentials.
     pub fn identity_variable(&self, name: &str) -> Option<&str> {
         match name {
             "apiKey" => self.api_key.as_ref().map(|key| key.value.expose()).filter(|value| !value.is_empty()),

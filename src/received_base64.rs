@@ -1,18 +1,20 @@
-//! Base64 that somebody else has written.
+//! Decoding of base64 that other programs have written.
 
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{DecodeError, Engine as _};
 
-/// Reads the standard alphabet with its padding. The bits behind the last byte may have any value, as for most readers:
-/// RFC 6455's own example of a key has some. Not for ids and signatures, which must have one spelling.
+/// The decoder: standard alphabet, padding required. Unused bits of the last character may have any value, as in most
+/// decoders: a key that RFC 6455 shows as an example has such bits. Not for ids and signatures, which must have only
+/// one spelling.
 const ENGINE: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// Decodes base64 that was received.
+/// Decodes `text`.
 ///
 /// # Errors
-/// Another alphabet, no padding where it must be, or a length that base64 does not have.
+/// Returns an error if `text` has a character outside the standard alphabet, wrong padding, or a length that base64
+/// cannot have.
 pub fn decode(text: impl AsRef<[u8]>) -> Result<Vec<u8>, DecodeError> {
     ENGINE.decode(text)
 }

@@ -1,8 +1,8 @@
-//! The `$context` of one event: everything that is known about a connection and about the event. It feeds integration
-//! events, request parameters and headers of backend calls.
+//! The `$context` of one event: everything that is known about a connection and about the event. Integration events,
+//! request parameters and headers of backend calls are filled from these values.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -14,42 +14,44 @@ use crate::principal::Principal;
 use crate::topic::Topics;
 use crate::trace_context::TraceContext;
 
-/// Everything that is known of a connection for its whole life. A fresh token replaces the principal; all else stays
-/// the same.
+/// Everything that is known about a connection for its whole life. A fresh token replaces the principal, and groups and
+/// users may change; all else stays the same.
 #[derive(Debug)]
 pub struct Connection {
     pub id: ConnectionId,
     pub api_id: Arc<str>,
     pub stage: Arc<str>,
     pub connected_at: Timestamp,
-    /// The number of the configuration that it was admitted by; 0 of a connection of another node.
+    /// The number of the configuration that was in force when the connection was admitted; 0 for a connection of
+    /// another node.
     pub configuration: u32,
-    /// Host and port, as the client wrote them.
+    /// The host with which callback URLs begin, with its port if it has one.
     pub host: Box<str>,
-    /// Callback URLs begin with `https`. Not part of its record: after the death of its node it is `secure`.
+    /// True if callback URLs begin with `https`. The record in Redis does not contain this field: after the death of
+    /// the connection's node it has the value of `secure`.
     pub callback_secure: bool,
     /// True if the client used `wss`, as far as the gateway or a trusted proxy knows.
     pub secure: bool,
     pub source_ip: IpAddr,
-    /// The beginning of the client's own, at most `limits.clientHeaderBytes` of it.
+    /// The client's `User-Agent`, cut to at most `limits.clientHeaderBytes`.
     pub user_agent: Option<Box<str>>,
     /// The principal, once the client was authorized.
     pub principal: ArcSwapOption<Principal>,
-    /// The certificate that the client showed to the gateway itself.
+    /// The certificate that the client presented to the gateway itself.
     pub client_cert: Option<Arc<ClientCert>>,
-    /// The port that the client used, as far as the gateway or a trusted proxy knows. 0 = not known.
+    /// The port that the client connected to, as far as the gateway or a trusted proxy knows; 0 if unknown.
     pub port: u16,
-    /// The addresses on the client's way, the source first, as `X-Forwarded-For` has them; none if it is the source alone.
+    /// The addresses that the client's request passed through, the client's own first, as in `X-Forwarded-For`; `None`
+    /// if there is only the client's own.
     pub forwarded_for: Option<Box<str>>,
-    /// Groups that it is in and users that are on it, while it is open.
+    /// The groups and users of the connection, while it is open.
     pub topics: Topics,
 }
 
+#[cfg(test)]
 impl Connection {
-    /// Returns a connection for tests: of the API `chat` and the stage `prod`, without TLS, from this machine, and in
-    /// no group.
-    #[doc(hidden)]
-    pub fn sample(id: ConnectionId) -> Self {
+    /// Returns a connection of the API `chat` and the stage `prod`, without TLS, from this machine, and in no group.
+    pub(crate) fn sample(id: ConnectionId) -> Self {
         Connection {
             id,
             api_id: "chat".into(),
@@ -59,7 +61,7 @@ impl Connection {
             host: "localhost".into(),
             callback_secure: false,
             secure: false,
-            source_ip: Ipv4Addr::LOCALHOST.into(),
+            source_ip: [127, 0, 0, 1].into(),
             user_agent: None,
             principal: ArcSwapOption::empty(),
             client_cert: None,
@@ -83,7 +85,7 @@ pub struct ClientCert {
     pub validity: Validity,
 }
 
-/// The time for which a certificate is valid, written as OpenSSL does: `May 28 12:30:02 2019 GMT`.
+/// The validity period of a certificate, in OpenSSL's format: `May 28 12:30:02 2019 GMT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Validity {
@@ -115,7 +117,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Returns AWS's name of the kind.
+    /// Returns AWS's name for this kind of event.
     pub fn event_type(&self) -> &'static str {
         match self {
             Event::Connect => "CONNECT",
@@ -137,9 +139,9 @@ pub struct RequestContext<'a> {
     pub request_time: Timestamp,
     /// The API's own `domainName`, else the connection's `host`.
     pub domain_name: &'a str,
-    /// URL to which a backend posts to reach this connection; ready to use.
+    /// Complete URL to which a backend posts to reach this connection.
     pub callback_url: String,
-    /// The trace that calls of backends continue; a new one for each if there is none.
+    /// The trace that calls to backends continue; without it, each call begins a new trace.
     pub trace: Option<TraceContext>,
 }
 

@@ -1,10 +1,10 @@
-//! Signatures of calls to backends, by Standard Webhooks. A backend that knows the secret can distinguish the gateway's
-//! calls from forged calls and from old ones.
+//! Signatures of calls to backends, as Standard Webhooks defines them. A backend that knows the secret can tell the
+//! gateway's calls from forged and from replayed ones.
 //!
-//! `webhook-signature` covers the event's id, the time and the body, as the standard requires. `x-tidegate-signature`
-//! is the gateway's own and covers the id, the time and every other `x-tidegate-*` header, because these tell an
-//! `HTTP_PROXY` backend which connection and which event a call is about. Neither signature covers the path, the query
-//! string or other headers.
+//! `webhook-signature` covers the event's id, the time and the body, as the standard says. `x-tidegate-signature` is
+//! tidegate's addition and covers the id, the time and every other `x-tidegate-*` header: these headers tell an
+//! `HTTP_PROXY` backend which connection an event is about and what happened. Neither signature covers the path, the
+//! query string or other headers.
 //!
 //! Source: Standard Webhooks, "Specification", version 1.0.0.
 
@@ -33,14 +33,14 @@ const PREFIX: &str = "whsec_";
 const SECRET_MIN_BYTES: usize = 24;
 const SECRET_MAX_BYTES: usize = 64;
 
-/// Signs calls with one or more secrets.
+/// A signer of calls, with one or more secrets.
 #[derive(Clone)]
 pub struct RequestSigner {
-    /// HMAC state of each secret, before any data.
+    /// Hash states with their keys, one for each secret, before any input.
     keys: Vec<Hmac<Sha256>>,
 }
 
-/// The error of a secret that cannot sign. The message does not contain the secret.
+/// The error for a secret that cannot be used. The message does not contain the secret.
 #[derive(Debug, Error)]
 #[error(
     "secret {number} cannot be used; allowed: 24 to 64 bytes in base64, with or without the prefix `whsec_`, \
@@ -51,10 +51,10 @@ pub struct SecretError {
 }
 
 impl RequestSigner {
-    /// Creates a signer that signs with each of `secrets`.
+    /// Creates a signer with `secrets`.
     ///
     /// # Errors
-    /// Returns [`SecretError`] if a secret is not base64 of 24 to 64 bytes.
+    /// Returns [`SecretError`] for the first secret that is not base64 of 24 to 64 bytes.
     pub fn new(secrets: &[Secret]) -> Result<Self, SecretError> {
         let key = |(index, secret): (usize, &Secret)| {
             let text = secret.expose();
@@ -66,8 +66,8 @@ impl RequestSigner {
         Ok(RequestSigner { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Sets the four headers of a signed call, and replaces them if they exist. `headers` must already contain all
-    /// other `x-tidegate-*` headers of the call.
+    /// Sets the four signature headers in `headers`, in place of any that are there. All other `x-tidegate-*` headers
+    /// of the call must be in `headers` already.
     pub fn sign(&self, headers: &mut HeaderMap, id: &str, now: Timestamp, body: &[u8]) {
         let seconds = (now.millis() / 1000).to_string();
         let prefix = format!("{id}.{seconds}.");
@@ -91,7 +91,7 @@ impl RequestSigner {
         }
     }
 
-    /// Signs the bytes of `parts` with each key and returns the signatures, separated by blanks.
+    /// Signs `parts`, joined together, with each key. Returns the signatures, separated by spaces.
     fn signatures(&self, parts: &[&[u8]]) -> String {
         let signatures = self.keys.iter().map(|key| {
             let mut mac = key.clone();
@@ -112,7 +112,7 @@ impl std::fmt::Debug for RequestSigner {
 mod tests {
     use super::*;
 
-    /// Compares with the example of the specification.
+    /// The example in the specification.
     #[test]
     fn a_call_is_signed_as_the_specification_says() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();

@@ -1,19 +1,20 @@
-//! Stages that one node names to another.
+//! Sets of stage names, in the form in which one node sends them to another.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-/// Most bytes of all names together: those of five hundred stages with the longest names.
+/// Longest encoding of a set, in bytes: room for five hundred stages with the longest names.
 pub const MAX_BYTES: usize = u16::MAX as usize;
 
-/// Names of stages, for each one byte of length and its bytes: as they go over a link, whoever holds the bytes.
+/// A set of stage names in its encoded form: for each name one byte with its length, then its bytes. `B` holds the
+/// encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageNames<B>(B);
 
 impl StageNames<Bytes> {
-    /// Names in any order. One that is longer than 255 bytes, which none of a stage is, or for which [`MAX_BYTES`] leave
-    /// no room, is left out.
+    /// Encodes `names`, which may have any order. Leaves out a name that is longer than 255 bytes, which no stage's
+    /// name is, and a name for which [`MAX_BYTES`] leaves no room.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut bytes = Vec::new();
         for name in names.into_iter().collect::<BTreeSet<_>>() {
@@ -28,7 +29,7 @@ impl StageNames<Bytes> {
 }
 
 impl<B: AsRef<[u8]>> StageNames<B> {
-    /// Reads names. `None` if the last one is cut short.
+    /// Parses the encoding of a set. Returns `None` if the last name is cut short.
     pub fn parse(bytes: B) -> Option<Self> {
         let names = StageNames(bytes);
         let mut rest = names.0.as_ref();
@@ -38,7 +39,7 @@ impl<B: AsRef<[u8]>> StageNames<B> {
         Some(names)
     }
 
-    /// Returns `true` if a stage is among them.
+    /// Returns true if the set contains `stage`.
     pub fn has(&self, stage: &str) -> bool {
         let mut rest = self.0.as_ref();
         while let Some((name, behind)) = split_name(rest) {
@@ -50,18 +51,18 @@ impl<B: AsRef<[u8]>> StageNames<B> {
         false
     }
 
-    /// The same names, borrowed.
+    /// Returns the same set, with a borrowed encoding.
     pub fn borrowed(&self) -> StageNames<&[u8]> {
         StageNames(self.0.as_ref())
     }
 
-    /// The bytes that [`StageNames::parse`] reads.
+    /// Returns the encoding that [`StageNames::parse`] reads.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_ref()
     }
 }
 
-/// The first name, and what is behind it.
+/// Splits off the first name. Returns the name and the bytes after it.
 fn split_name(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first()?;
     rest.split_at_checked(usize::from(*length))

@@ -1,5 +1,4 @@
-//! The groups and users by which connections are found, beside their ids: groups that they joined, and users that are
-//! on them.
+//! Groups and users: the names by which connections are found, besides their ids.
 
 use std::sync::{Arc, Mutex};
 
@@ -47,7 +46,7 @@ impl TopicName {
     /// Parses the name of a group: `[A-Za-z0-9_.:@=-]{1,128}`.
     ///
     /// # Errors
-    /// [`InvalidName::Group`]: the text is empty or too long, or has another character.
+    /// Returns [`InvalidName::Group`] if the text is empty or too long, or has another character.
     pub fn group(text: &str) -> Result<Self, InvalidName> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@=-".contains(&byte);
         if (1..=GROUP_NAME_MAX_BYTES).contains(&text.len()) && text.bytes().all(is_allowed) {
@@ -60,7 +59,7 @@ impl TopicName {
     /// Parses the name of a user: any text of 1 to 256 bytes.
     ///
     /// # Errors
-    /// [`InvalidName::User`]: the text is empty or too long.
+    /// Returns [`InvalidName::User`] if the text is empty or too long.
     pub fn user(text: &str) -> Result<Self, InvalidName> {
         if (1..=USER_NAME_MAX_BYTES).contains(&text.len()) {
             Ok(TopicName { kind: TopicKind::User, text: text.into() })
@@ -80,7 +79,7 @@ impl TopicName {
     }
 }
 
-/// The groups and users that one connection is in. Each costs the connection eight bytes; the names are shared.
+/// The groups and users of one connection. Each takes eight bytes of the connection; the names are shared.
 #[derive(Debug)]
 pub struct Topics(Mutex<Option<Vec<Arc<Topic>>>>);
 
@@ -91,13 +90,14 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// Calls `act` with the groups and users, to read or to change them. Returns `None` once the connection is over:
-    /// nothing can be added then.
+    /// Calls `act` with the list, to read or to change it. Returns `None` once the connection has ended: nothing can be
+    /// added then.
     pub fn with<R>(&self, act: impl FnOnce(&mut Vec<Arc<Topic>>) -> R) -> Option<R> {
         lock(&self.0).as_mut().map(act)
     }
 
-    /// Ends the list, because the connection is over. Returns what the connection was in; nothing the second time.
+    /// Ends the list, because the connection has ended. Returns the groups and users in it; later calls return an empty
+    /// list.
     pub fn end(&self) -> Vec<Arc<Topic>> {
         lock(&self.0).take().unwrap_or_default()
     }

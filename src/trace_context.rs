@@ -1,4 +1,4 @@
-//! Places in a trace, and how they are written in headers.
+//! Positions in a distributed trace, and their form in headers.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Header of AWS X-Ray.
 pub const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
-/// The place in a trace from which something continues. It goes to a backend with a call, and to another node with a
-/// forwarded post or push.
+/// The position in a trace at which a call continues it. It is sent to a backend with a call, and to another node with
+/// a forwarded post or push.
 ///
-/// W3C's trace id and the root of `X-Amzn-Trace-Id` are the same 16 bytes.
+/// The trace id of W3C and the root of `X-Amzn-Trace-Id` are the same 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace_id: u128,
@@ -25,7 +25,7 @@ pub struct TraceContext {
 pub const TRACE_PLACE_BYTES: usize = 24;
 
 impl TraceContext {
-    /// Returns the trace id and the span id, as they are sent to peers of a sampled trace.
+    /// Returns the trace id and the span id, in the form in which a sampled trace is sent to peers.
     pub fn to_bytes(self) -> [u8; TRACE_PLACE_BYTES] {
         let mut bytes = [0; TRACE_PLACE_BYTES];
         let (trace_id, span_id) = bytes.split_at_mut(size_of::<u128>());
@@ -34,7 +34,8 @@ impl TraceContext {
         bytes
     }
 
-    /// Reads a place in a sampled trace. Returns `None` if an id is zero, which stands for none in every format.
+    /// Parses a position in a sampled trace. Returns `None` if an id is zero, which in every format means that there is
+    /// no id.
     pub fn from_bytes(bytes: [u8; TRACE_PLACE_BYTES]) -> Option<Self> {
         let (trace_id, span_id) = bytes.split_first_chunk()?;
         let (trace_id, span_id) = (u128::from_be_bytes(*trace_id), u64::from_be_bytes(*span_id.first_chunk()?));
@@ -48,14 +49,14 @@ impl TraceContext {
         TraceContext { trace_id, span_id: random_span_id(), sampled }
     }
 
-    /// Reads the sender's place from its headers: from `traceparent`, else from `X-Amzn-Trace-Id`.
+    /// Reads the sender's position from `headers`: from `traceparent`, or else from `X-Amzn-Trace-Id`.
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let traceparent = text(&TRACEPARENT).and_then(Self::parse_traceparent);
         traceparent.or_else(|| text(&X_AMZN_TRACE_ID).and_then(Self::parse_amzn))
     }
 
-    /// Reads a `traceparent` (W3C Trace Context, section 3.2).
+    /// Parses a `traceparent` (W3C Trace Context, section 3.2).
     pub fn parse_traceparent(text: &str) -> Option<Self> {
         let is_lower_hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let mut parts = text.split('-');
@@ -73,7 +74,7 @@ impl TraceContext {
         })
     }
 
-    /// Reads `Root=1-{8 hex}-{24 hex};Parent={16 hex};Sampled=1`. A root without a parent gets one of its own.
+    /// Parses `Root=1-{8 hex}-{24 hex};Parent={16 hex};Sampled=1`. A root without a parent gets a random span id.
     ///
     /// Source: AWS, "X-Ray concepts: tracing header".
     pub fn parse_amzn(text: &str) -> Option<Self> {
@@ -120,7 +121,7 @@ impl TraceContext {
     }
 }
 
-/// Draws a span id. Zero stands for none, so it is never drawn.
+/// Draws a span id. It is never zero, because zero means that there is no id.
 fn random_span_id() -> u64 {
     rand::random::<u64>().max(1)
 }

@@ -1,14 +1,11 @@
 //! What a message to many costs a node while nobody takes it, in a process of its own: its memory is what is measured.
 
-mod memory;
-
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memory::resident_bytes;
 use tidegate::clock::Timestamp;
 use tidegate::data_type::DataType;
 use tidegate::groups::{FanOut, Groups, PushCounts};
@@ -16,6 +13,7 @@ use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::{DataFrame, Outbox, Socket, SocketSettings};
 use tidegate::topic::{Topic, TopicName};
+use tidegate_testing::{resident_bytes, sample_connection};
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::time::Instant;
 
@@ -42,7 +40,7 @@ impl Member {
         let (near, client) = duplex(NETWORK_BYTES);
         let settings = SocketSettings { message_max_bytes: 128 * 1024, frame_max_bytes: 128 * 1024 };
         let socket = Socket::new(near, Bytes::new(), Arc::clone(&outbox), settings).await;
-        Member { connection: Connection::sample(ConnectionId::random(node)), outbox, socket, client }
+        Member { connection: sample_connection(ConnectionId::random(node)), outbox, socket, client }
     }
 
     /// Writes what the network takes.

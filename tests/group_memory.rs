@@ -1,16 +1,14 @@
 //! What being in a group costs a node, in a process of its own: its memory is what is measured.
 
-mod memory;
-
 use std::sync::Arc;
 
-use memory::resident_bytes;
 use tidegate::clock::Timestamp;
 use tidegate::groups::Groups;
 use tidegate::id::{ConnectionId, NodeId};
 use tidegate::request_context::Connection;
 use tidegate::session::Outbox;
 use tidegate::topic::TopicName;
+use tidegate_testing::{resident_bytes, sample_connection};
 
 const CONNECTIONS: usize = 100_000;
 const GROUPS: usize = 100;
@@ -19,7 +17,7 @@ const GROUPS: usize = 100;
 fn joining_costs_less_than_100_bytes_for_each_of_100_000_connections() {
     let node = NodeId::random();
     let connections: Vec<(Arc<Connection>, Arc<Outbox>)> = (0..CONNECTIONS)
-        .map(|_| (Arc::new(Connection::sample(ConnectionId::random(node))), Arc::new(Outbox::new(1024, Timestamp(0)))))
+        .map(|_| (Arc::new(sample_connection(ConnectionId::random(node))), Arc::new(Outbox::new(1024, Timestamp(0)))))
         .collect();
     let names: Vec<TopicName> =
         (0..GROUPS).map(|number| TopicName::group(&format!("room-{number}")).expect("a name")).collect();

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One line for each connect, message, disconnect and call of `@connections` of a stage.
+/// Access log of a stage: one line for each connect, message, disconnect and call of `@connections`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessLogSettings {
@@ -9,8 +9,8 @@ pub struct AccessLogSettings {
     #[schemars(length(min = 1, max = 4096))]
     pub destination: String,
 
-    /// One line of text with `$context` variables. One that begins with `{` has its values escaped as in JSON, one that
-    /// begins with `<` as in XML.
+    /// Format of a line: text with `$context` variables. In a format that begins with `{` values are escaped as in
+    /// JSON, in one that begins with `<` as in XML.
     #[schemars(length(min = 1, max = 3072))]
     pub format: String,
 }

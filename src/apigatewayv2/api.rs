@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Authorizer, Integration, Route, Stage};
 
-/// One WebSocket API. Its key in `apis` is the apiId.
+/// A WebSocket API. The key in `apis` is the apiId.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Api {
@@ -14,31 +14,31 @@ pub struct Api {
     #[schemars(length(min = 1, max = 128))]
     pub name: Option<String>,
 
-    /// What the API is for; at most 1024 characters.
+    /// Purpose of the API; at most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// How a message chooses its route, such as `$request.body.action`.
+    /// Expression that selects the route of a message, such as `$request.body.action`.
     pub route_selection_expression: String,
 
-    /// Overrides `requestContext.domainName`; by default it is the host that callback URLs begin with, with its port, as
-    /// without `callbackBaseUrl`.
+    /// Value of `requestContext.domainName`. By default the host, with its port, with which callback URLs begin without
+    /// `callbackBaseUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub domain_name: Option<String>,
 
-    /// Where a client's API key is: `$request.header.x-api-key`, the default, or
+    /// Source of a client's API key: `$request.header.x-api-key`, the default, or
     /// `$context.authorizer.usageIdentifierKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub api_key_selection_expression: Option<String>,
 
-    /// Who decides whether a client may connect, by authorizerId.
+    /// Authorizers by authorizerId. An authorizer decides if a client may connect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub authorizers: BTreeMap<String, Authorizer>,
-    /// The web pages that may open connections, by the `Origin` that their browser sends: `https://example.com` or
-    /// `https://*.example.com`. By default every page may; clients that send no `Origin` are not meant.
+    /// Web pages that may open connections, by the `Origin` that their browser sends: `https://example.com` or
+    /// `https://*.example.com`. By default every page may. Clients that send no `Origin` are always allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     pub allow_origins: Option<Vec<String>>,

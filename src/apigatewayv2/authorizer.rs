@@ -1,47 +1,49 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who decides whether a client may connect. Its key in `authorizers` is the authorizerId.
+/// An authorizer, which decides if a client may connect. The key in `authorizers` is the authorizerId.
 ///
-/// Differs from AWS: `JWT` works for WebSocket APIs, a `REQUEST` authorizer's answers may be cached, and a token that
-/// expires has consequences for its connection.
+/// Differs from AWS: `JWT` works for WebSocket APIs, answers of a `REQUEST` authorizer may be cached, and the expiry of
+/// a token has consequences for its connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Authorizer {
-    /// `REQUEST` asks an HTTP server, `JWT` checks a token against its issuer's keys.
+    /// `REQUEST` calls an HTTP server, `JWT` checks a token against its issuer's keys.
     pub authorizer_type: AuthorizerType,
 
-    /// `REQUEST`: the URL that gets the authorizer event by `POST`, an HTTP server's or a Lambda function's;
+    /// `REQUEST`: URL of an HTTP server or a Lambda function, which gets the authorizer event by `POST`;
     /// `${stageVariables.name}` is replaced by the stage's variable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub authorizer_uri: Option<String>,
 
-    /// What a client must send: `route.request.header.NAME`, `route.request.querystring.NAME`, `context.NAME` or
-    /// `stageVariables.NAME`. Without one of them it is refused with 401. `JWT` takes one, the place of the token.
+    /// Values that a client must send: `route.request.header.NAME`, `route.request.querystring.NAME`, `context.NAME` or
+    /// `stageVariables.NAME`. A client without one of them is refused with 401. `JWT` has exactly one, the place of the
+    /// token.
     #[serde(default)]
     pub identity_source: Vec<String>,
 
-    /// `REQUEST`: one deadline for the whole call, in milliseconds.
+    /// `REQUEST`: deadline for the whole call, in milliseconds.
     #[serde(default = "timeout_default")]
     #[schemars(range(min = 50, max = 29000))]
     pub authorizer_timeout_in_millis: u32,
 
-    /// `REQUEST`: how long an answer holds for others with the same identity sources. 0 = never, as AWS.
+    /// `REQUEST`: time for which an answer is reused for clients with the same identity sources, in seconds. 0 = never,
+    /// as AWS.
     #[serde(default)]
     #[schemars(range(max = 3600))]
     pub authorizer_result_ttl_in_seconds: u32,
 
-    /// `JWT`: whose tokens are taken.
+    /// `JWT`: issuer and audience of the tokens that are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt_configuration: Option<JwtConfiguration>,
 
-    /// `JWT`: a message with this route key brings a fresh token; the gateway answers it itself. Off when unset.
+    /// `JWT`: route key of messages that bring a fresh token; the gateway answers them itself. Off when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub refresh_route_key: Option<String>,
 
-    /// `JWT`: what becomes of a connection whose token expires.
+    /// `JWT`: action when the token of a connection expires.
     #[serde(default)]
     pub token_expiration: TokenExpiration,
 }
@@ -52,16 +54,17 @@ pub enum AuthorizerType {
     /// An HTTP server, or a Lambda function, answers with a policy.
     #[serde(rename = "REQUEST")]
     Request,
-    /// A signed token.
+    /// The gateway verifies a signed token.
     #[serde(rename = "JWT")]
     Jwt,
 }
 
-/// Whose tokens an authorizer takes.
+/// Issuer and audience of the tokens that an authorizer accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtConfiguration {
-    /// The `iss` of the tokens, and where OpenID Connect discovery begins: an `https` URL, or `http` on loopback.
+    /// The `iss` of the tokens, which is also the URL at which OpenID Connect discovery begins: an `https` URL, or
+    /// `http` on loopback.
     #[schemars(length(min = 1, max = 512))]
     pub issuer: String,
 
@@ -70,32 +73,32 @@ pub struct JwtConfiguration {
     pub audience: Vec<String>,
 }
 
-/// What becomes of a connection whose token expires.
+/// Settings for a connection whose token expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TokenExpiration {
-    /// What happens when the token expires.
+    /// Action when the token expires.
     pub action: TokenExpirationAction,
 
-    /// `CLOSE`: the code of the close frame; 1008, or 3000 to 4999.
+    /// `CLOSE`: code of the close frame; 1008, or 3000 to 4999.
     #[schemars(range(min = 1008, max = 4999))]
     pub close_code: u16,
 
-    /// A notice is sent this long before the token expires, so that the client can bring a fresh one. 0 = at that
-    /// very moment for `NOTIFY`, none for `CLOSE`.
+    /// Time between the notice to the client and the expiry of the token, in seconds, so that the client can bring a
+    /// fresh one. 0 = at the expiry for `NOTIFY`, no notice for `CLOSE`.
     #[schemars(range(max = 3600))]
     pub notice_seconds: u32,
 }
 
-/// What happens when a token expires.
+/// Action when a token expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TokenExpirationAction {
     /// The connection is closed.
     Close,
-    /// The client gets a notice, and stays.
+    /// The client gets a notice, and stays connected.
     Notify,
-    /// Nothing: as AWS, where a token counts only when a client connects.
+    /// Nothing happens, as on AWS, where a token matters only when a client connects.
     Ignore,
 }
 

@@ -1,16 +1,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A host name of one's own and what it leads to. Its key in `domainNames` is the name, such as `chat.example.com` or
-/// `*.example.com`.
+/// A custom domain name, which leads to stages of APIs. The key in `domainNames` is the name, such as
+/// `chat.example.com` or `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DomainName {
-    /// Which base path leads to which stage.
+    /// Mappings of base paths to stages.
     pub api_mappings: Vec<ApiMapping>,
 }
 
-/// A base path of a domain.
+/// A base path of a domain, with its stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiMapping {
@@ -19,9 +19,9 @@ pub struct ApiMapping {
     #[schemars(length(max = 300))]
     pub api_mapping_key: String,
 
-    /// The API.
+    /// The apiId.
     pub api_id: String,
 
-    /// Its stage. The stage's name is no part of the path then.
+    /// The stageName. It is not part of the path.
     pub stage: String,
 }

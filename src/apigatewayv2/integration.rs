@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
-/// A backend call. Its key in `integrations` is the integrationId.
+/// A backend call. The key in `integrations` is the integrationId.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Integration {
-    /// What the backend receives: `AWS_PROXY` the Lambda proxy event as JSON, `HTTP_PROXY` the message's own bytes.
+    /// Payload that the backend receives: with `AWS_PROXY` the Lambda proxy event as JSON, with `HTTP_PROXY` the
+    /// message's own bytes.
     pub integration_type: IntegrationType,
 
     /// An `http` or `https` URL; `${stageVariables.name}` is replaced by the stage's variable. 1 to 2048 characters.
@@ -21,16 +22,16 @@ pub struct Integration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_method: Option<String>,
 
-    /// One deadline for the whole call, in milliseconds: waiting for a connection, connecting, sending, reading. At most
+    /// Deadline for the whole call, in milliseconds: waiting for a connection, connecting, sending, reading. At most
     /// `limits.integrationTimeoutMillis`.
     #[serde(default = "timeout_default")]
     #[schemars(range(min = 50))]
     pub timeout_in_millis: u32,
 
-    /// `HTTP_PROXY`: what the backend receives beside the message, as
-    /// `integration.request.header.NAME` or `integration.request.querystring.NAME` to
-    /// `context.NAME`, `stageVariables.NAME`, `route.request.querystring.NAME`, `route.request.header.NAME`,
-    /// `route.request.body.PATH` or `'literal'`. A client's own header or query parameter of the name never passes.
+    /// `HTTP_PROXY`: headers and query parameters that the backend receives besides the message, as
+    /// `integration.request.header.NAME` or `integration.request.querystring.NAME` to `context.NAME`,
+    /// `stageVariables.NAME`, `route.request.querystring.NAME`, `route.request.header.NAME`, `route.request.body.PATH`
+    /// or `'literal'`. A client's own header or query parameter with that name is never passed on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub request_parameters: BTreeMap<String, String>,
 
@@ -38,40 +39,41 @@ pub struct Integration {
     #[serde(default)]
     pub http2: bool,
 
-    /// Most connections that this node opens to the backend's address; calls beyond them wait for a free one.
-    /// Integrations with the same address share them, by the largest figure.
+    /// Most connections that this node opens to the backend's address; further calls wait for a free one. Integrations
+    /// with the same address share the connections, and the largest value applies.
     #[serde(default = "max_connections_default")]
     #[schemars(range(min = 1, max = 10000))]
     pub max_connections: u32,
 
-    /// Longest time that a connection to the backend's address is kept idle, in milliseconds; 0 = one connection for each
-    /// call. Less than the backend itself waits: a message that crosses with its close is lost. Not set: a second less
-    /// than the backend's `Keep-Alive` header says, 4000 without one. Integrations with the same address share the least.
+    /// Longest time that a connection to the backend's address is kept idle, in milliseconds; 0 = a new connection for
+    /// each call. It must be less than the backend's own idle timeout: a message that is sent while the backend closes
+    /// the connection is lost. Not set: a second less than the backend's `Keep-Alive` header says, or 4000 without that
+    /// header. Integrations with the same address share the least value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 3_600_000))]
     pub connection_idle_millis: Option<u32>,
 
-    /// Signs every call, so that the backend can trust it.
+    /// Signs every call, so that the backend can verify that the gateway sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
 
-    /// With `https`: whom the call trusts, and who it is.
+    /// With `https`: the authorities that the gateway trusts, and the gateway's own certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_config: Option<TlsConfig>,
 
-    /// What the integration is for; at most 1024 characters.
+    /// Purpose of the integration; at most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 }
 
-/// How calls are signed: by the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`) for
-/// the body, and by `x-tidegate-signature` for the other `x-tidegate-*` headers.
+/// Signatures of calls: the headers of Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`) cover
+/// the body, and `x-tidegate-signature` covers the other `x-tidegate-*` headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signing {
-    /// Secrets that gateway and backend share: 24 to 64 bytes in base64, with or without `whsec_` before it. Each signs,
-    /// so that a backend may know the old one or the new one while they are changed.
+    /// Secrets that the gateway and the backend share: 24 to 64 bytes in base64, with or without `whsec_` before it.
+    /// Every secret signs each call, so that a backend may know the old or the new one during a change.
     #[schemars(length(min = 1, max = 4))]
     pub secrets: Vec<Secret>,
 }
@@ -80,8 +82,8 @@ pub struct Signing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The authorities that the backend's certificate must come from, in place of the public ones; a certificate that
-    /// stands here itself is trusted.
+    /// Authorities that must have issued the backend's certificate, in place of the public ones; a certificate that is
+    /// in this file itself is trusted too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
 
@@ -89,7 +91,7 @@ pub struct TlsConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<PathBuf>,
 
-    /// Its key.
+    /// The private key of `clientCertificate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<PathBuf>,
 

@@ -1,8 +1,7 @@
 //! Resources of a WebSocket API as AWS spells them in `apigatewayv2`.
 //!
-//! The same types are read from the configuration file today and can be served by a compatible control plane
-//! later. They hold what somebody typed and nothing compiled: `deployment` turns them into the form
-//! that traffic sees.
+//! The types are read from the configuration file today and can be served by a compatible control plane later. They
+//! hold the text of the configuration, not compiled; `deployment` turns them into the form that traffic uses.
 //!
 //! Differs from AWS: resources are maps keyed by their id (or route key, or stage name) instead of lists, and a
 //! stage has no deployment of its own: loading the configuration deploys every stage.

@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where messages of one route key go. Its key in `routes` is the route key.
+/// A route, which sends messages of one route key to an integration. The key in `routes` is the route key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
-    /// `integrations/{integrationId}`.
+    /// Integration of the route: `integrations/{integrationId}`.
     #[schemars(length(min = 1, max = 128))]
     pub target: String,
 
@@ -15,16 +15,16 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_response_selection_expression: Option<String>,
 
-    /// `$connect` only: query strings and headers that a client must or may send, as
+    /// `$connect` only: query parameters and headers that a client must or may send, as
     /// `route.request.querystring.NAME` or `route.request.header.NAME` to `{ required: true }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub request_parameters: BTreeMap<String, ParameterConstraints>,
 
-    /// `$connect` only: who decides whether a client may connect.
+    /// `$connect` only: the check that decides if a client may connect.
     #[serde(default)]
     pub authorization_type: AuthorizationType,
 
-    /// The authorizer, for `CUSTOM` and `JWT`.
+    /// The authorizerId, for `CUSTOM` and `JWT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub authorizer_id: Option<String>,
@@ -43,14 +43,14 @@ pub struct Route {
     pub operation_name: Option<String>,
 }
 
-/// Who decides whether a client may connect.
+/// Check that decides if a client may connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AuthorizationType {
-    /// Everybody may.
+    /// No check: everybody may connect.
     #[default]
     #[serde(rename = "NONE")]
     None,
-    /// Requests signed with one of `credentials` whose policy allows it.
+    /// The request must be signed with one of `credentials` whose policy allows it.
     #[serde(rename = "AWS_IAM")]
     AwsIam,
     /// A `REQUEST` authorizer.
@@ -61,11 +61,11 @@ pub enum AuthorizationType {
     Jwt,
 }
 
-/// Whether a request parameter must be there.
+/// Requirement of a request parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ParameterConstraints {
-    /// A client without it is refused with 400.
+    /// If true, a client without the parameter is refused with 400.
     #[serde(default)]
     pub required: bool,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AccessLogSettings;
 
-/// A stage of an API. Its key in `stages` is the stageName: `[A-Za-z0-9_-]{1,128}`.
+/// A stage of an API. The key in `stages` is the stageName: `[A-Za-z0-9_-]{1,128}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Stage {
@@ -21,18 +21,18 @@ pub struct Stage {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub route_settings: BTreeMap<String, RouteSettings>,
 
-    /// One line for each event; none when absent.
+    /// Access log: one line for each event; off when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log_settings: Option<AccessLogSettings>,
 
-    /// What the stage is for; at most 1024 characters.
+    /// Purpose of the stage; at most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 }
 
-/// Throttle and logs of a route or of a whole stage. The throttle is per node: a bucket of `throttlingBurstLimit` tokens
-/// that refills with `throttlingRateLimit` a second. Each connect and each message takes one.
+/// Throttle and logs of a route or of a whole stage. The throttle is per node: a bucket of `throttlingBurstLimit`
+/// tokens that refills with `throttlingRateLimit` tokens a second. Each connect and each message takes one token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSettings {
@@ -46,28 +46,28 @@ pub struct RouteSettings {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub throttling_burst_limit: Option<u32>,
 
-    /// What the execution log says of each event: `OFF` nothing, `ERROR` failures, `INFO` all; the stage's, or `OFF`,
-    /// when absent.
+    /// Level of the execution log: `OFF` logs nothing, `ERROR` failures, `INFO` every event. When absent, the stage's
+    /// level, or `OFF`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging_level: Option<LoggingLevel>,
 
-    /// Puts the beginnings of payloads into the log too, at level `debug`. They may hold what nobody else should read.
+    /// Logs the beginnings of payloads too, at level `debug`. Payloads may contain confidential data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_trace_enabled: Option<bool>,
 
-    /// Counts by route what is counted by stage otherwise. Of a stage it wins over its routes.
+    /// Counts by route what is otherwise counted by stage. The value of a stage wins over those of its routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detailed_metrics_enabled: Option<bool>,
 }
 
 impl RouteSettings {
-    /// Whether they say anything of a throttle. Settings of a route that do not leave it to its stage.
+    /// Returns true if these settings have a throttle, so that the stage's throttle does not apply to the route.
     pub fn has_throttle(&self) -> bool {
         self.throttling_rate_limit.is_some() || self.throttling_burst_limit.is_some()
     }
 }
 
-/// How much the execution log says.
+/// Level of the execution log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum LoggingLevel {

@@ -15,13 +15,14 @@ use crate::config;
 use crate::demo;
 use crate::error_chain::chain;
 
-/// How long the demo waits until what it prints is taken.
+/// Longest time that the demo waits until its output is read.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// `tidegate demo`: gateway, sample chat backend and chat page on 127.0.0.1. The last line on stdout is the page's URL.
+/// Runs `tidegate demo`: the gateway, a sample chat backend and a chat page on 127.0.0.1. The last line on stdout is
+/// the page's URL.
 ///
 /// # Errors
-/// A port is taken, or the configuration of the demo is broken; the text says why.
+/// Returns a text for the user if a port is taken, or if the configuration of the demo has problems.
 pub async fn demo(port: u16) -> Result<(), String> {
     open_files::raise_limit();
     let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
@@ -38,7 +39,7 @@ pub async fn demo(port: u16) -> Result<(), String> {
         let file = Path::new("config/demo.yaml");
         problems.iter().map(|problem| problem.in_file(file).to_string()).collect::<Vec<_>>().join("\n")
     })?;
-    let gateway = Gateway::start(config).await.map_err(|error| chain(&error).to_string())?;
+    let gateway = Gateway::builder(config).start().await.map_err(|error| chain(&error).to_string())?;
 
     let (stop_backend, tasks) = (CancellationToken::new(), TaskTracker::new());
     let websocket_url = format!("ws://{}/prod", gateway.public_address());
@@ -68,11 +69,11 @@ pub async fn demo(port: u16) -> Result<(), String> {
     }
 }
 
-/// `tidegate demo --gateway URL`: sample chat backend and chat page on 127.0.0.1, for gateways that run already. The last
-/// line on stdout is the page's URL; `?node=2` connects to the second gateway.
+/// Runs `tidegate demo --gateway URL`: the sample chat backend and the chat page on 127.0.0.1, for gateways that run
+/// already. The last line on stdout is the page's URL; `?node=2` connects to the second gateway.
 ///
 /// # Errors
-/// The port is taken, or a URL is none of a gateway; the text says why.
+/// Returns a text for the user if the port is taken, or if a URL is not that of a gateway.
 pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
     let listener = TcpListener::bind(loopback(port)).await;
@@ -86,7 +87,7 @@ pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
         stop.cancel();
     };
     let (served, ()) = tokio::select! {
-        // It ends by itself only if it could not begin.
+        // The chat ends by itself only if it could not start.
         served = chat => (served, ()),
         () = told_to_stop => (Ok(()), ()),
     };
@@ -95,11 +96,11 @@ pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
     served.map_err(|error| chain(&error).to_string())
 }
 
-/// Writes to stdout on a thread that may block, and goes on after [`PRINT_TIMEOUT`] if nobody takes it.
+/// Writes to stdout on a thread that may block. Goes on after [`PRINT_TIMEOUT`] if nothing reads stdout.
 async fn print(text: String) {
     let printing = spawn_blocking(move || {
         let mut stdout = io::stdout().lock();
-        // Whoever started the demo may not want to read.
+        // An error is ignored, because there may be no reader.
         let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     });
     let _ = timeout(PRINT_TIMEOUT, printing).await;
@@ -109,7 +110,8 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// The port above the public one where it is free, so that it can be guessed; otherwise any.
+/// Returns the port after the public one if it is free, so that it can be guessed; otherwise 0, which takes any free
+/// port.
 async fn internal_port(port: u16) -> u16 {
     match port.checked_add(1) {
         Some(next) if port != 0 && TcpListener::bind(loopback(next)).await.is_ok() => next,

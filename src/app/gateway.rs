@@ -7,6 +7,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::builder::GatewayBuilder;
 use super::member::{self, Member, Quotas};
 use crate::authorizer::{Access, Mechanisms};
 use crate::clock::SystemClock;
@@ -28,34 +29,35 @@ use crate::session::Closing;
 use crate::telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer, UNBUDGETED, logging};
 use crate::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
 
-/// Time between two batches of sessions that are closed while draining.
+/// Time between two batches of sessions that a drain closes.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Sessions of the smallest batch: few connections are closed at once, many are spread.
+/// Sessions in the smallest batch: a few connections are closed at once, many are spread over time.
 const BATCH_MIN: usize = 100;
 
-/// How often the end of a drain looks whether anything is left.
+/// Time between two checks, at the end of a drain, if anything is left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How often a drain says what it waits for.
+/// Time between two log lines about what a drain waits for.
 const DRAIN_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What remains of the grace period for tasks that are told to stop.
+/// The part of the grace period that is reserved for aborting tasks.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
-/// What remains of the grace period for leaving a cluster.
+/// The part of the grace period that is reserved for leaving the cluster.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
-/// Ids in one log line about events that were not delivered.
+/// Most ids in one log line about events that were not delivered.
 const IDS_PER_LINE: usize = 100;
 
-/// How long lines about events that were not delivered wait, all together, for others to be written.
+/// Longest time that all lines about events that were not delivered wait, together, for room in the log.
 const NAMING_TIME: Duration = Duration::from_millis(500);
 
-/// Time between two looks whether the log takes more of them.
+/// Time between two checks if the log has room for another of these lines.
 const NAMING_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a node dials the others before it is ready. Those that do not answer by then are dialled on.
+/// Longest time that a node dials its peers before it is ready. It goes on dialling those that have not answered by
+/// then.
 const ANNOUNCE_TIME: Duration = Duration::from_secs(2);
 
 /// A running gateway.
@@ -70,24 +72,16 @@ pub struct Gateway {
     peer_address: Option<SocketAddr>,
 }
 
-/// What makes a gateway one of several nodes.
-#[derive(Clone, Debug)]
-pub struct ClusterStart {
-    pub settings: ClusterSettings,
-    /// The table of members, which somebody else keeps true.
-    pub membership: Arc<Membership>,
-}
-
-/// Why a gateway did not start.
+/// The reason why a gateway did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
     #[error("the configuration has {} problems", .0.len())]
     Config(Vec<Problem>),
-    #[error("the collector of traces cannot be called")]
+    #[error("could not use the endpoint of the trace collector")]
     Collector(#[source] InvalidEndpoint),
-    #[error("a listener could not be opened")]
+    #[error("could not open a listener")]
     Bind(#[source] BindError),
-    #[error("TLS of the {listener} listener could not be set up")]
+    #[error("could not set up TLS of the {listener} listener")]
     Tls {
         listener: &'static str,
         #[source]
@@ -98,43 +92,19 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Opens both listeners and serves. Nothing is started if anything fails.
-    ///
-    /// # Errors
-    /// The APIs cannot be compiled, or an address cannot be taken.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, HttpClient::new).await
+    /// Returns a builder of a gateway with this configuration.
+    pub fn builder(config: Config) -> GatewayBuilder {
+        GatewayBuilder::new(config)
     }
 
-    /// As [`Gateway::start`], with an HTTP client for backends of the caller's making.
-    ///
-    /// # Errors
-    /// As [`Gateway::start`].
-    pub async fn start_with(
-        config: Config,
-        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
-    ) -> Result<Self, StartError> {
-        Self::start_as(config, http_client, None).await
-    }
-
-    /// As [`Gateway::start`], as one of several nodes.
-    ///
-    /// # Errors
-    /// As [`Gateway::start`], or the cluster's settings are not complete.
-    pub async fn start_in_cluster(config: Config, cluster: ClusterStart) -> Result<Self, StartError> {
-        Self::start_as(config, HttpClient::new, Some(cluster)).await
-    }
-
-    async fn start_as(
-        config: Config,
-        http_client: impl FnOnce(tokio_util::task::TaskTracker) -> HttpClient,
-        cluster: Option<ClusterStart>,
-    ) -> Result<Self, StartError> {
+    /// Opens all listeners and serves, as [`GatewayBuilder::start`] promises it.
+    pub(super) async fn start(builder: GatewayBuilder) -> Result<Self, StartError> {
+        let GatewayBuilder { config, http_client, cluster } = builder;
         let lifecycle = Lifecycle::default();
         let http_client = http_client(lifecycle.tasks().clone());
         let metrics = Metrics::new("memory");
         let registry = Arc::new(member::registry(&config, &metrics));
-        // Somebody else's table of members comes without a task that speaks with Redis.
+        // With a table of members from the caller, this node has no task that connects to Redis.
         let quotas = Quotas::of(registry.replica().filter(|_| cluster.is_none()));
         let mechanisms = Mechanisms {
             http_client: http_client.clone(),
@@ -153,10 +123,10 @@ impl Gateway {
         let public = listen(settings.public.address, entrance, &lifecycle)?;
         let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
         let internal = listen(settings.internal.address, entrance, &lifecycle)?;
-        let telemetry = telemetry(&config, &metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
+        let telemetry = telemetry(&config, metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let is_replicated = registry.replica().is_some();
         let cluster_settings = match &cluster {
-            Some(start) => Some(start.settings.clone()),
+            Some(given) => Some(given.settings.clone()),
             None => is_replicated.then(|| config.cluster.clone().unwrap_or_default()),
         };
         let peer_tls = load_peer_tls(cluster_settings.as_ref(), &lifecycle)?;
@@ -168,7 +138,6 @@ impl Gateway {
             Arc::clone(&registry),
             IntegrationClient::new(http_client),
             Arc::new(SystemClock),
-            metrics,
             telemetry,
             lifecycle,
         );
@@ -176,7 +145,7 @@ impl Gateway {
         if let (Some(settings), Some(listener)) = (cluster_settings, &peers) {
             let advertise = settings.advertise.clone().unwrap_or_else(|| listener.address().to_string());
             let membership = match cluster {
-                Some(start) => start.membership,
+                Some(given) => given.membership,
                 None => {
                     let (membership, wanted) = Membership::new();
                     refreshes = Some(wanted);
@@ -184,7 +153,7 @@ impl Gateway {
                 }
             };
             joining = Some((settings.lease(), advertise.clone()));
-            let (node, metrics) = (plane.registry.node(), plane.metrics.links().clone());
+            let (node, metrics) = (plane.registry.node(), plane.telemetry.metrics.links().clone());
             let cluster = Cluster::new(&settings, node, advertise, peer_tls, membership, metrics);
             plane = plane.with_cluster(cluster.map_err(StartError::Cluster)?);
         }
@@ -217,7 +186,7 @@ impl Gateway {
             hosts: AllowedHosts::public(&settings.public.allowed_hosts),
         };
         gateway.listen(public, endpoint, lifecycle.draining().clone());
-        // Probes are answered, and posts to what is still open are taken, until the very end.
+        // Until the very end, probes are answered and posts to connections that are still open are accepted.
         let endpoint = Endpoint::Internal {
             connections_api: settings.internal.connections_api,
             readiness,
@@ -228,8 +197,8 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Ready at once; in a cluster as soon as this node is registered and has dialled its peers, so that whoever hears of
-    /// a connection of this node has heard of the node.
+    /// Marks the node as ready: at once, or in a cluster as soon as this node is registered and has dialled its peers.
+    /// So a node that learns of a connection of this node knows this node already.
     async fn make_ready(&self) {
         let (public, internal, apis) = (self.public_address, self.internal_address, self.config.apis.len());
         let (plane, readiness) = (Arc::clone(&self.plane), self.readiness.clone());
@@ -242,7 +211,7 @@ impl Gateway {
         };
         let Some(replica) = self.plane.registry.replica().cloned() else { return announce.await };
         let peers = self.peer_address.map(tracing::field::display);
-        info!(%public, %internal, peers, "listening; waits for Redis");
+        info!(%public, %internal, peers, "listening; waiting for Redis");
         let draining = self.plane.lifecycle.draining().clone();
         self.plane.lifecycle.spawn(async move {
             let mut state = replica.state();
@@ -254,27 +223,27 @@ impl Gateway {
         });
     }
 
-    /// Waits until this node takes connections.
+    /// Waits until this node accepts connections.
     pub async fn ready(&self) {
         self.readiness.wait().await;
     }
 
-    /// What this node knows of all nodes, if it is one of several.
+    /// Returns this node's table of all nodes, if it is one of several.
     pub fn membership(&self) -> Option<&Arc<Membership>> {
         self.plane.cluster.as_ref().map(|cluster| &cluster.membership)
     }
 
-    /// This node's connections.
+    /// Returns the registry of this node's connections.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.plane.registry
     }
 
-    /// Takes peers' links, and dials all members that are known.
+    /// Accepts peers' links on `listener`, and dials all known members.
     fn link(&self, listener: Listener) {
         let (plane, lifecycle) = (&self.plane, &self.plane.lifecycle);
         let Some(cluster) = &plane.cluster else { return };
         let links = &cluster.links;
-        // Peers push to what is still open until the very end.
+        // Until the very end, peers can push to connections that are still open.
         let stop = lifecycle.aborting().clone();
         lifecycle.spawn(listener.serve_peers(Arc::clone(plane), Arc::clone(links), stop));
         let local: Arc<dyn LocalConnections> = Arc::new(Arc::clone(plane));
@@ -285,37 +254,38 @@ impl Gateway {
         self.plane.lifecycle.spawn(listener.serve(Arc::clone(&self.plane), Arc::new(endpoint), stop));
     }
 
-    /// Where clients connect.
+    /// Returns the address to which clients connect.
     pub fn public_address(&self) -> SocketAddr {
         self.public_address
     }
 
-    /// Where health, metrics and `@connections` are.
+    /// Returns the address of health checks, metrics and `@connections`.
     pub fn internal_address(&self) -> SocketAddr {
         self.internal_address
     }
 
-    /// Where peers reach this node, if it is one of several.
+    /// Returns the address at which peers reach this node, if it is one of several.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         self.peer_address
     }
 
-    /// The id of this node.
+    /// Returns the id of this node.
     pub fn node(&self) -> NodeId {
         self.plane.registry.node()
     }
 
-    /// The other nodes, and how this one stands to them.
+    /// Returns all other nodes that are known, and the state of the link to each.
     pub fn peers(&self) -> Vec<PeerView> {
         self.plane.cluster.as_ref().map_or_else(Vec::new, |cluster| cluster.links.peers())
     }
 
-    /// Puts another configuration in force. Open connections stay; their next message meets the new routes.
+    /// Puts another configuration in force. Open connections stay, and their next message uses the new routes.
     ///
     /// # Errors
-    /// The APIs cannot be compiled; then nothing has changed.
+    /// Returns the problems if the APIs cannot be compiled; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<(), Vec<Problem>> {
-        let live = compile(&config, &self.mechanisms).inspect_err(|_| self.plane.metrics.reload("refused"))?;
+        let live =
+            compile(&config, &self.mechanisms).inspect_err(|_| self.plane.telemetry.metrics.reload("refused"))?;
         for (section, changed) in [
             ("listeners", config.listeners != self.config.listeners),
             ("registry", config.registry != self.config.registry),
@@ -323,28 +293,28 @@ impl Gateway {
             ("cluster", config.cluster != self.config.cluster),
         ] {
             if changed {
-                warn!(section, "this section has changed and needs a restart; the rest is in force");
+                warn!(section, "this section has changed and takes effect after a restart; the rest is in force");
             }
         }
         self.mechanisms.http_client.set_egress(config.egress.clone());
         self.plane.replace(live);
-        self.plane.metrics.reload("ok");
+        self.plane.telemetry.metrics.reload("ok");
         self.config = config;
         Ok(())
     }
 
-    /// Counts a configuration that could not even be read.
+    /// Counts a configuration that could not be read.
     pub fn reload_refused(&self) {
-        self.plane.metrics.reload("refused");
+        self.plane.telemetry.metrics.reload("refused");
     }
 
-    /// Opens the files of access logs anew: a tool has moved them away.
+    /// Opens the files of access logs anew, because a tool has moved them away.
     pub fn reopen_logs(&self) {
         self.plane.telemetry.access_logs.reopen();
     }
 
-    /// Goes down within `drain.graceMillis`: readiness fails, the public listener closes, sessions are closed in paced
-    /// batches, their `$disconnect` events are sent. Cut short by `hurry`.
+    /// Drains the node within `drain.graceMillis`: readiness fails, the public listener closes, sessions are closed in
+    /// paced batches, and their `$disconnect` events are sent. `hurry` cuts this short.
     pub async fn drain(self, hurry: CancellationToken) {
         let grace = Duration::from_millis(self.config.drain.grace_millis.into());
         let abort_at = Instant::now() + grace.saturating_sub(ABORT_TIME.min(grace / 4));
@@ -354,10 +324,10 @@ impl Gateway {
         self.plane.lifecycle.draining().cancel();
         tokio::select! {
             () = self.close_sessions(grace / 2) => {}
-            () = sleep_until(end) => warn!("the grace period is over"),
-            () = hurry.cancelled() => warn!("told to stop now"),
+            () = sleep_until(end) => warn!("the grace period is over; stopping now"),
+            () = hurry.cancelled() => warn!("a second signal was received; stopping now"),
         }
-        // With connections left the links are only cut: goodbye means that they are gone.
+        // To leave means to announce that this node's connections are gone. If some are left, the links just break.
         if let Some(cluster) = &self.plane.cluster
             && self.plane.registry.live() == 0
         {
@@ -367,18 +337,18 @@ impl Gateway {
         if let Some(member) = &self.member
             && timeout_at(abort_at.max(Instant::now() + LEAVE_TIME.min(grace / 4)), member.leave()).await.is_err()
         {
-            warn!("Redis did not answer in time: this node leaves without a word");
+            warn!("Redis did not answer in time; leaving without deregistering");
         }
         self.plane.lifecycle.aborting().cancel();
         self.mechanisms.http_client.close_idle();
         self.plane.lifecycle.tasks().close();
         if timeout(ABORT_TIME.min(grace / 4), self.plane.lifecycle.tasks().wait()).await.is_err() {
-            warn!("some tasks did not end in time");
+            warn!("some tasks did not end in time; exiting without them");
         }
         info!("stopped");
     }
 
-    /// Closes all sessions over at most `window`, then waits until their backends know it.
+    /// Closes all sessions over at most `window`, then waits until their `$disconnect` events are delivered.
     async fn close_sessions(&self, window: Duration) {
         let mut batches = interval(BATCH_INTERVAL);
         let open = self.plane.registry.all_open();
@@ -400,10 +370,10 @@ impl Gateway {
                 let disconnect_events = all.saturating_sub(connections);
                 info!(
                     connections,
-                    disconnect_events, "draining; waits for clients to close and for backends to answer"
+                    disconnect_events, "draining; waiting for clients to close and for backends to answer"
                 );
             }
-            // A `$connect` that was under way may have been accepted meanwhile.
+            // A `$connect` that was in progress may have been accepted meanwhile.
             for outbox in self.plane.registry.all_open() {
                 outbox.close(Closing::drained());
             }
@@ -413,7 +383,8 @@ impl Gateway {
         }
     }
 
-    /// Says which connections' backends do not know that they are gone. Waits up to `within` for the log to take it.
+    /// Logs the ids of the connections whose `$disconnect` events were not delivered. Waits up to `within` for room in
+    /// the log.
     async fn name_undelivered(&self, within: Duration) {
         let undelivered = self.plane.registry.all();
         let until = Instant::now() + within;
@@ -425,7 +396,7 @@ impl Gateway {
             error!(
                 name: UNBUDGETED, count = undelivered.len(),
                 connection_ids = ids,
-                "not delivered before the end: the $disconnect events of these connections"
+                "could not deliver the $disconnect events of these connections before the end"
             );
         }
     }
@@ -433,19 +404,19 @@ impl Gateway {
 
 fn telemetry(
     config: &Config,
-    metrics: &Metrics,
+    metrics: Metrics,
     http_client: &HttpClient,
     lifecycle: &Lifecycle,
 ) -> Result<Telemetry, InvalidEndpoint> {
     let (tasks, clock) = (lifecycle.tasks(), Arc::new(SystemClock));
     let tracer = match ExportTarget::parse(&config.tracing)? {
         Some(target) => {
-            target.start(&config.tracing, http_client, metrics, clock, tasks, lifecycle.aborting().clone())?
+            target.start(&config.tracing, http_client, &metrics, clock, tasks, lifecycle.aborting().clone())?
         }
         None => Tracer::off(clock),
     };
-    let access_logs = AccessLogs::new(metrics, tasks.clone(), lifecycle.aborting().clone());
-    Ok(Telemetry { tracer, access_logs })
+    let access_logs = AccessLogs::new(&metrics, tasks.clone(), lifecycle.aborting().clone());
+    Ok(Telemetry { metrics, tracer, access_logs })
 }
 
 fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Option<Arc<ServerTls>>, StartError> {
@@ -453,7 +424,7 @@ fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Op
     tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
 }
 
-/// TLS of the links to other nodes, which follows its files.
+/// Loads TLS of the links to other nodes, and follows its files.
 fn load_peer_tls(
     settings: Option<&ClusterSettings>,
     lifecycle: &Lifecycle,
@@ -465,7 +436,7 @@ fn load_peer_tls(
     Ok(Some(tls))
 }
 
-/// Takes an address, and follows the files of its TLS.
+/// Binds `address`, and follows the files of its TLS.
 fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Result<Listener, StartError> {
     let tls = entrance.tls.clone();
     let listener = Listener::bind(address, Arc::new(entrance)).map_err(StartError::Bind)?;

@@ -9,27 +9,27 @@ use crate::id::NodeId;
 use crate::redis_client::{Keys, RedisConnection};
 use crate::registry::{ConnectionView, Page, Query};
 
-/// How long Redis may take for each answer to an operator.
+/// Longest time for each answer of Redis.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections that are asked for at once.
+/// Number of connections that one request asks for.
 const PAGE: usize = 1000;
 
-/// What `tidegate connections` is asked.
+/// The arguments of `tidegate connections`.
 #[derive(Debug, Default)]
 pub struct ConnectionsArguments {
     pub api: Option<String>,
     pub stage: Option<String>,
     pub node: Option<String>,
-    /// Only how many there are.
+    /// True to print only the number of connections.
     pub count: bool,
     pub json: bool,
 }
 
-/// `tidegate nodes`: all nodes, as Redis has them.
+/// Runs `tidegate nodes`: prints all nodes, as recorded in Redis.
 ///
 /// # Errors
-/// The configuration has problems or no Redis, or Redis cannot be asked.
+/// Returns a text for the user if the configuration has problems or no Redis, or if Redis does not answer.
 pub async fn nodes(path: &Path, json: bool) -> Result<(), String> {
     let nodes = directory(path).await?.nodes().await.map_err(|error| chain(&error).to_string())?;
     if json {
@@ -43,10 +43,11 @@ pub async fn nodes(path: &Path, json: bool) -> Result<(), String> {
     print(&text)
 }
 
-/// `tidegate connections`: connections of all nodes, as Redis has them, a page at a time. JSON has one to a line.
+/// Runs `tidegate connections`: prints connections of all nodes, as recorded in Redis, a page at a time. With `json`
+/// each line has one connection.
 ///
 /// # Errors
-/// The configuration has problems or no Redis, or Redis cannot be asked.
+/// Returns a text for the user if the configuration has problems or no Redis, or if Redis does not answer.
 pub async fn connections(path: &Path, arguments: ConnectionsArguments) -> Result<(), String> {
     let ConnectionsArguments { api, stage, node, count, json } = arguments;
     let node = node.map(|node| NodeId::parse(&node).map_err(|error| format!("`{node}`: {error}"))).transpose()?;
@@ -87,7 +88,7 @@ async fn directory(path: &Path) -> Result<Directory, String> {
     let settings = &loaded.config.registry;
     let Some(redis) = settings.redis() else {
         return Err(format!(
-            "{}: with `registry.type: memory` only the node itself knows: ask http://{}/connections",
+            "{}: with `registry.type: memory` only the node itself knows its connections; ask it at http://{}/connections",
             path.display(),
             loaded.config.listeners.internal.address
         ));
@@ -108,7 +109,7 @@ fn print_count(count: u64, json: bool) -> Result<(), String> {
     print(&if json { format!("{{\"count\":{count}}}\n") } else { format!("{count}\n") })
 }
 
-/// Writes to stdout; whoever reads it may have seen enough.
+/// Writes to stdout. A closed pipe is not an error: the reader may have seen enough.
 fn print(text: &str) -> Result<(), String> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("could not print: {error}")),

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::data_plane::{DataPlane, take_over};
 use crate::id::NodeId;
 use crate::redis_client::Keys;
-use crate::registry::{GroupIndex, RedisReplica, Registry, watch_gate, writer};
+use crate::registry::{GroupIndex, RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
 use crate::telemetry::Metrics;
 use crate::usage::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
 
@@ -21,7 +21,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Settles what Redis has to know, and takes this node out of the cluster.
+    /// Writes to Redis what is not written yet, and takes this node out of the cluster.
     pub(super) async fn leave(&self) {
         if let Some(quotas) = &self.quotas {
             quotas.leave().await;
@@ -33,7 +33,7 @@ impl Member {
     }
 }
 
-/// Where quotas are counted: where the registry is.
+/// The store in which quotas are counted: in memory or in Redis, as the registry.
 #[derive(Clone, Debug)]
 pub(super) enum Quotas {
     Memory(Arc<MemoryQuotaStore>),
@@ -56,7 +56,7 @@ impl Quotas {
     }
 }
 
-/// The registry as the configuration wants it: in memory alone, or with a Redis replica.
+/// Creates the registry as configured: in memory alone, or with a Redis replica.
 pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     let settings = &config.registry;
     if settings.redis().is_none() {
@@ -64,16 +64,16 @@ pub(super) fn registry(config: &Config, metrics: &Metrics) -> Registry {
     }
     let replica = RedisReplica::new(
         Keys::new(&settings.key_prefix),
-        settings.rebuild_per_second,
-        settings.when_unavailable,
+        ReplicaSettings::new(settings.rebuild_per_second, settings.when_unavailable),
         metrics.registry(),
     );
     let lease = config.cluster.clone().unwrap_or_default().lease();
     Registry::replicated(NodeId::random(), Times::new(lease).hold(), Arc::new(replica))
 }
 
-/// Takes part in a cluster, if the registry has a Redis replica: writes records, heartbeats and counts, reaps what dead
-/// nodes left, helps peers, and closes its clients when it may not serve them, until the process aborts.
+/// Starts the tasks of a member of a cluster, if the registry has a Redis replica. Until the process aborts, the tasks
+/// write records, heartbeats and quotas, take over the connections of dead nodes, renew the leases of peers, and close
+/// this node's clients when it may not serve them.
 pub(super) fn start(
     config: &Config,
     plane: &Arc<DataPlane>,
@@ -95,7 +95,7 @@ pub(super) fn start(
     let member = (Arc::clone(&membership), refreshes);
     let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(registry), Arc::clone(&replica), member);
     let settings = ReaperSettings::new(times);
-    let gauge = plane.metrics.reaping();
+    let gauge = plane.telemetry.metrics.reaping();
     let reaper = Reaper::new(settings, Arc::clone(registry), Arc::clone(&replica), membership, gauge);
     lifecycle.spawn(writer::run(Arc::clone(registry), replica, stop.clone()));
     lifecycle.spawn(heartbeat.run(stop.clone()));

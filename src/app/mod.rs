@@ -1,5 +1,6 @@
-//! The process: everything built from one [`crate::config::Config`], its signals, its end.
+//! The process: it is built from one [`crate::config::Config`], handles signals, and drains before it ends.
 
+mod builder;
 mod demo;
 mod gateway;
 mod inspect;
@@ -8,8 +9,9 @@ mod open_files;
 mod route;
 mod serve;
 
+pub use builder::GatewayBuilder;
 pub use demo::{demo, demo_chat};
-pub use gateway::{ClusterStart, Gateway, StartError};
+pub use gateway::{Gateway, StartError};
 pub use inspect::{ConnectionsArguments, connections, nodes};
 pub use route::{RouteQuestion, route};
 pub use serve::serve;

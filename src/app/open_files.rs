@@ -4,6 +4,6 @@ use tracing::{info, warn};
 pub(super) fn raise_limit() {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => info!(limit, "open files allowed"),
-        Err(error) => warn!(%error, "could not raise the limit of open files"),
+        Err(error) => warn!(%error, "could not raise the limit of open files; continuing with the present limit"),
     }
 }

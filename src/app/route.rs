@@ -15,20 +15,20 @@ use crate::integration::Payload;
 use crate::limits::ThrottleLevel;
 use crate::telemetry::Reason;
 
-/// What `tidegate route` asks about.
+/// The arguments of `tidegate route`.
 #[derive(Clone, Debug)]
 pub struct RouteQuestion<'a> {
-    /// May be left out of a configuration with one API.
+    /// The apiId; may be left out if there is one API.
     pub api: Option<&'a str>,
-    /// May be left out of an API with one stage.
+    /// The stageName; may be left out if the API has one stage.
     pub stage: Option<&'a str>,
     pub message: &'a str,
 }
 
-/// `tidegate route`: what a message would do, without a gateway and without a call.
+/// Runs `tidegate route`: describes what a message would do, without a running gateway and without a call.
 ///
 /// # Errors
-/// The configuration has problems, or there is no such API or stage.
+/// Returns a text for the user if the configuration has problems, or if there is no such API or stage.
 pub fn route(path: &Path, question: &RouteQuestion<'_>) -> Result<String, String> {
     let loaded =
         config::load_file(path, &|name| std::env::var(name).ok()).map_err(|error| chain(&error).to_string())?;
@@ -88,7 +88,7 @@ fn describe(route: &Route, stage: &Stage, api: &Api, say: &mut impl FnMut(&str, 
     say("reply", if route.two_way { "the body of the backend's answer" } else { "none: the route is one-way" });
 }
 
-/// The one that was named, or the only one.
+/// Returns the entry that is named, or the only one.
 fn choose<'a, T: 'a>(
     what: &str,
     named: Option<&str>,
@@ -102,7 +102,7 @@ fn choose<'a, T: 'a>(
             None => Err(format!("there is no {what} `{named}`; there are: {names}")),
         },
         (None, [(name, value)]) => Ok((name, value)),
-        (None, _) => Err(format!("say which {what} with --{}; there are: {names}", what.to_lowercase())),
+        (None, _) => Err(format!("choose the {what} with --{}; there are: {names}", what.to_lowercase())),
     }
 }
 

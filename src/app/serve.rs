@@ -8,19 +8,19 @@ use super::{Gateway, open_files};
 use crate::config;
 use crate::error_chain::chain;
 
-/// `tidegate serve`: runs the gateway until it is told to stop.
+/// Runs `tidegate serve`: the gateway, until a signal stops it.
 ///
 /// # Errors
-/// The configuration or the start failed; the text says why, in lines for people.
+/// Returns a text for the user if the configuration has problems, or if the gateway could not start.
 pub async fn serve(path: PathBuf) -> Result<(), String> {
     let loaded = load(&path)?;
     for warning in &loaded.warnings {
         warn!("{}", warning.in_file(&path));
     }
     open_files::raise_limit();
-    // Caught from here on: a signal during start-up is not lost.
+    // Signals are caught from here on, so that one during start-up is not lost.
     let mut signals = Signals::new().map_err(|error| format!("could not listen for signals: {error}"))?;
-    let mut gateway = Gateway::start(loaded.config).await.map_err(|error| chain(&error).to_string())?;
+    let mut gateway = Gateway::builder(loaded.config).start().await.map_err(|error| chain(&error).to_string())?;
     while let Received::Reload = signals.next().await {
         gateway.reopen_logs();
         reload(&mut gateway, &path);
@@ -40,13 +40,13 @@ fn load(path: &Path) -> Result<config::Loaded, String> {
     config::load_file(path, &|name| std::env::var(name).ok()).map_err(|error| chain(&error).to_string())
 }
 
-/// A bad file changes nothing and says why.
+/// Reloads the configuration. A file with problems changes nothing, and its problems are logged.
 fn reload(gateway: &mut Gateway, path: &Path) {
     let loaded = match load(path) {
         Ok(loaded) => loaded,
         Err(problems) => {
             gateway.reload_refused();
-            return error!("the configuration was not reloaded, the old one stays: {problems}");
+            return error!("could not reload the configuration; the old one stays in force: {problems}");
         }
     };
     for warning in &loaded.warnings {
@@ -54,11 +54,11 @@ fn reload(gateway: &mut Gateway, path: &Path) {
     }
     match gateway.reload(loaded.config) {
         Ok(()) => info!("the configuration was reloaded"),
-        Err(problems) => error!(?problems, "the configuration was not reloaded, the old one stays"),
+        Err(problems) => error!(?problems, "could not reload the configuration; the old one stays in force"),
     }
 }
 
-/// The signals that the process minds.
+/// The signals that the process handles.
 pub(super) struct Signals {
     hangup: Signal,
     terminate: Signal,

@@ -81,7 +81,7 @@ pub(super) fn after_register(answer: &str, epoch: u64, former: &[u64]) -> Regist
 pub(super) enum Proof {
     /// A peer has renewed the lease: nobody can have condemned this node. Renews a serving lease that has run out, too.
     Renewed,
-    /// Redis is away for everybody, as far as this node can tell. Extends a serving lease that has not run out, as the
+    /// Redis is away for all nodes, as far as this node can tell. Extends a serving lease that has not run out, as the
     /// next two do.
     RedisIsAway,
     PeerIsDetached,
@@ -122,7 +122,7 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
     match evidence.redis {
         _ if is_renewed => Proof::Renewed,
         _ if !gate_is_open => Proof::None,
-        // A server that accepts and then says nothing, or nothing but errors, does so to everybody.
+        // A server that accepts connections and then does not answer, or only with errors, does so for all nodes.
         Reach::Refused | Reach::Accepted => Proof::RedisIsAway,
         Reach::Silent if evidence.relayed.contains(&RelayedRenewal::Detached) => Proof::PeerIsDetached,
         Reach::Silent if evidence.peers.iter().all(|peer| *peer == Reach::Refused) => Proof::Alone,
@@ -130,7 +130,8 @@ pub(super) fn proof(evidence: &Evidence<'_>, former: &[u64], gate_is_open: bool)
     }
 }
 
-/// Whether two answers certainly came from one start of a Redis server. Where `INFO` may not be asked nothing is certain.
+/// Returns true if two answers certainly come from the same run of a Redis server. Without the right to run `INFO` it
+/// is never certain.
 pub(super) fn is_same_run(one: &str, other: &str) -> bool {
     !one.is_empty() && one == other
 }
@@ -250,7 +251,7 @@ mod tests {
         check(std::slice::from_ref(&detached), silent, &[silent], Proof::PeerIsDetached, Proof::None);
         check(&[], silent, &[Reach::Refused, Reach::Refused], Proof::Alone, Proof::None);
         check(&[], silent, &[], Proof::Alone, Proof::None);
-        // Cut off from everybody.
+        // Cut off from Redis and from all peers.
         check(&[], silent, &[Reach::Refused, silent], Proof::None, Proof::None);
         check(&[], silent, &[up], Proof::None, Proof::None);
     }

@@ -50,7 +50,7 @@ impl NodeIndexEntry {
         serde_json::from_str(text)
     }
 
-    /// Returns the member `node`, with its keys not looked at yet.
+    /// Returns the member `node`, whose keys are not read yet.
     pub(super) fn into_member(self, node: NodeId) -> ClusterMember {
         ClusterMember {
             node,

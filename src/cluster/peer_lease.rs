@@ -36,9 +36,9 @@ pub trait Peers: fmt::Debug + Send + Sync {
 /// The answer of one peer to a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayedRenewal {
-    /// It reached Redis: the answer of the script, and the server that gave it, empty if it is not known.
+    /// The answer of Redis: the text that the script returned, and the run id of the server, empty if it is unknown.
     Answered { renewal: String, run_id: String },
-    /// The peer does not reach Redis either, and has not seen that the node is dead.
+    /// The peer cannot reach Redis either, and has not seen that the node is dead.
     Detached,
 }
 

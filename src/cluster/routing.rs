@@ -19,8 +19,8 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time that a push then waits for the link to a node that was found.
 const LINK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most nodes that are remembered as unknown to everybody, so that stale ids do not ask Redis again and again. Beyond
-/// it the oldest is forgotten.
+/// Largest number of node ids that are remembered as unknown, so that stale ids do not cause a Redis command each time.
+/// Beyond it the oldest is forgotten.
 const UNKNOWN_MAX: usize = 4096;
 
 /// This node as a member of a cluster: it finds where calls about other nodes' connections go.

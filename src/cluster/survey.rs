@@ -13,10 +13,10 @@ use super::observe::Look;
 use crate::id::NodeId;
 use crate::redis_client::{BUCKETS, Keys, RedisCommand, RedisConnection, RedisError, Value, read, scripts};
 
-/// Everything that one heartbeat learns.
+/// The results of one survey.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// One start of the Redis server; empty if this node may not ask.
+    /// Run id of the Redis server; empty if the Redis user may not run `INFO`.
     pub(super) run_id: String,
     /// The answer of the script that renews the lease.
     pub(super) renewal: String,
@@ -80,7 +80,7 @@ fn read_survey(answers: Vec<Value>, others: &[NodeId]) -> Result<Survey, RedisEr
     Ok(Survey { run_id, renewal, index, unreadable, counts, looks })
 }
 
-/// The start of the server that gave this section of `INFO`; empty if the section is.
+/// Returns the run id of the server from the section `info` of `INFO`. It is empty if the section is.
 pub(super) fn run_id_of(info: &str) -> String {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned()
 }
@@ -104,15 +104,15 @@ pub(super) fn read_index(answer: Value) -> Result<Index, RedisError> {
     Ok((index, unreadable))
 }
 
-/// Reads looks. A node whose key is none that a node writes is left out: nobody can say how it stands, and no other node
-/// is the worse for it.
+/// Reads the looks at other nodes. A node whose key is damaged is left out: its state is unknown, and it must not hold
+/// up the others.
 fn read_looks(nodes: &[NodeId], answers: Vec<Value>) -> Result<HashMap<NodeId, Look>, RedisError> {
     let mut looks = HashMap::with_capacity(nodes.len());
     for (node, answer) in nodes.iter().zip(answers) {
         let (key, lease, time_millis): (Vec<u8>, u8, u64) = read(answer)?;
         match node_key(&String::from_utf8_lossy(&key)) {
             Some(key) => _ = looks.insert(*node, Look { key, lease_alive: lease > 0, time_millis }),
-            None => debug!(%node, "the key of a node in Redis is damaged; it is not looked at"),
+            None => debug!(%node, "the key of a node in Redis is damaged; ignoring the node"),
         }
     }
     Ok(looks)

@@ -1,8 +1,8 @@
-//! What people get wrong about who may enter, and what they are told.
+//! Tests of mistakes in the access settings (authorizers, credentials, API keys, usage plans) and of their messages.
 
 use super::load;
 
-/// One API, from line 1 to line 12; each test changes a line or puts its mistake below.
+/// A correct API, in lines 1 to 12. Each test changes a line, or adds its mistake below.
 const API: &str = "\
 apis:
   chat:

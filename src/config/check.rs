@@ -12,9 +12,9 @@ use crate::registry::RegistryType;
 use crate::server::ConnectionsApi;
 use crate::telemetry::{ExportTarget, InvalidEndpoint};
 
-/// What is wrong in a configuration whose form is right.
+/// Returns the problems of a configuration that is valid by the schema and the formats.
 ///
-/// This is the one place where the checks of other rooms are called.
+/// This is the only place where the checks of other modules are called.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems = empty(config);
     problems.extend(listeners_that_collide(config));
@@ -22,7 +22,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(callback_base_url(config));
     problems.extend(api_ids(config));
     problems.extend(collector(config));
-    // Compiling finds what is wrong in the APIs. Nothing is called: the client is dropped with its pools.
+    // Compiling finds the problems of the APIs. No backend is called: the client is dropped with its pools.
     let mechanisms = Mechanisms::alone(HttpClient::new(TaskTracker::new()), TaskTracker::new());
     let access = Access::compile(&config.access(), &mechanisms, &mut problems);
     let context = CompileContext { limits: &config.limits, access: &access, mechanisms: &mechanisms };
@@ -32,34 +32,35 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// Names what is empty as a whole though each part is right, as a file is that is being written.
+/// Reports a configuration that is empty as a whole although each part is valid. A file that is being written looks
+/// like this.
 fn empty(config: &Config) -> Vec<Problem> {
     if config.apis.is_empty() {
-        return vec![Problem::at(["apis"], "there is no API, so nobody could connect; allowed: at least one")];
+        return vec![Problem::at(["apis"], "there is no API, so no client could connect; allowed: at least one")];
     }
     let mut problems = Vec::new();
     for (api_id, api) in &config.apis {
         if api.routes.is_empty() {
-            let message = "there is no route, so no backend would hear of this API's clients; allowed: at least one, \
+            let message = "there is no route, so no backend would get events of this API; allowed: at least one, \
                            such as `$default`, or `$connect` where clients only listen";
             problems.push(Problem::at(["apis", api_id, "routes"], message));
         }
         if api.stages.is_empty() {
             let message =
-                "there is no stage, so nobody could connect to this API; allowed: at least one, such as `prod: {}`";
+                "there is no stage, so no client could connect to this API; allowed: at least one, such as `prod: {}`";
             problems.push(Problem::at(["apis", api_id, "stages"], message));
         }
     }
     for (name, domain) in &config.domain_names {
         if domain.api_mappings.is_empty() {
-            let message = "the list is empty, so this domain would lead nowhere; allowed: at least one mapping";
+            let message = "the list is empty, so this domain would lead to no API; allowed: at least one mapping";
             problems.push(Problem::at(["domainNames", name, "apiMappings"], message));
         }
     }
     problems
 }
 
-/// What is allowed but doubtful: things that an operator may not have meant.
+/// Returns warnings about settings that are allowed but that an operator may not have intended.
 pub fn warnings(config: &Config) -> Vec<Problem> {
     let mut warnings = Vec::new();
     if let Some(cluster) = &config.cluster
@@ -68,14 +69,14 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
     {
         warnings.push(Problem::at(
             ["cluster", "address"],
-            "peers are told this address, which is that of no machine; set `advertise`",
+            "peers cannot connect to this address, which is announced to them; set `advertise`",
         ));
     }
     let public = &config.listeners.public;
     if public.connections_api == ConnectionsApi::None && !public.address.ip().to_canonical().is_loopback() {
         warnings.push(Problem::at(
             ["listeners", "public", "connectionsApi"],
-            "`NONE` lets everybody who reaches this listener send to clients and close their connections; choose \
+            "`NONE` lets anyone who reaches this listener send to clients and close their connections; choose \
              `AWS_IAM` or `OFF`, or a loopback address",
         ));
     }
@@ -96,7 +97,7 @@ fn listeners_that_collide(config: &Config) -> impl Iterator<Item = Problem> {
     internal_problem.into_iter().chain(peer_problem)
 }
 
-/// What belongs to several nodes is there if, and only if, the registry has a Redis replica.
+/// Checks that the settings of a cluster are set if, and only if, the registry uses Redis.
 fn cluster(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     match config.registry.registry_type {
@@ -110,7 +111,7 @@ fn cluster(config: &Config) -> Vec<Problem> {
         }
         RegistryType::Redis => {
             if config.registry.url.is_none() {
-                problems.push(Problem::at(["registry"], "required key `url` is missing; it says where Redis is"));
+                problems.push(Problem::at(["registry"], "required key `url` is missing; it is the address of Redis"));
             }
             match &config.cluster {
                 None => problems.push(Problem::at(
@@ -127,8 +128,8 @@ fn cluster(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// Whether the second of two sockets could not listen. An unspecified address takes the port on all addresses of its
-/// family.
+/// Returns true if two sockets cannot listen on `a` and `b` at the same time. An unspecified address takes the port on
+/// all addresses of its family.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let same_address = a.ip() == b.ip();
     let covers = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
@@ -147,8 +148,7 @@ fn callback_base_url(config: &Config) -> Option<Problem> {
 }
 
 fn is_base_url(text: &str) -> bool {
-    // `Url` mends what browsers mend: missing slashes, blanks and line breaks. A URL that others build on may not
-    // need that.
+    // `Url` corrects what browsers correct: missing slashes, spaces and line breaks. A base URL must not need that.
     let begins_well = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
     let has_blanks = text.contains(|c: char| c.is_whitespace() || c.is_control());
     let parsed = Url::parse(text).ok().filter(|_| begins_well && !has_blanks);
@@ -167,7 +167,7 @@ fn collector(config: &Config) -> Option<Problem> {
 fn api_ids(config: &Config) -> impl Iterator<Item = Problem> {
     let wrong = config.apis.keys().filter(|api_id| !is_api_id(api_id));
     wrong.map(|api_id| {
-        Problem::at(["apis", api_id], "not an apiId; allowed: 1 to 64 letters, digits, `_` and `-` of ASCII")
+        Problem::at(["apis", api_id], "not an apiId; allowed: 1 to 64 ASCII letters, digits, `_` and `-`")
     })
 }
 

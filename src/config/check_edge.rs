@@ -7,14 +7,14 @@ use crate::route_key::CONNECT;
 use crate::server::HostPattern;
 use crate::tls::{PeerTls, ServerTls, TlsSettings, authority_warnings};
 
-/// What is wrong at the edge: certificates, proxies, hosts.
+/// Returns the problems at the edge: certificates, proxies, hosts.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let public = &config.listeners.public;
     if public.proxy_protocol && public.trusted_proxies.is_empty() {
         problems.push(Problem::at(
             ["listeners", "public", "proxyProtocol"],
-            "it needs `trustedProxies`: PROXY headers are believed from them alone, and no other connection is taken",
+            "it needs `trustedProxies`: only connections from them are accepted, and only their PROXY headers",
         ));
     }
     let public_tls = load("public", public.tls.as_ref(), &mut problems);
@@ -30,19 +30,19 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
         if !is_allowed(&public.allowed_hosts, name) {
             problems.push(Problem::at(
                 ["domainNames", name],
-                "`listeners.public.allowedHosts` does not have it, so every request for it is refused; add it there",
+                "`listeners.public.allowedHosts` does not list it, so every request for it is refused; add it there",
             ));
         }
     }
     problems
 }
 
-/// Finds what is doubtful at the edge, whatever the listeners' addresses: a proxy may make a loopback listener public.
+/// Returns warnings about the edge, whatever the listeners' addresses are: a proxy may make a loopback listener public.
 pub(super) fn warnings(config: &Config) -> Vec<Problem> {
     hosts(config).into_iter().chain(pages(config)).chain(certificates(config)).collect()
 }
 
-/// Warns when nothing says which host names are this gateway's.
+/// Warns if the configuration names no host of this gateway.
 fn hosts(config: &Config) -> Option<Problem> {
     let is_named = config.callback_base_url.is_some()
         || !config.domain_names.is_empty()
@@ -50,19 +50,19 @@ fn hosts(config: &Config) -> Option<Problem> {
     (!is_named && !config.apis.is_empty()).then(|| {
         Problem::at(
             ["listeners", "public", "allowedHosts"],
-            "every Host is answered for, and callback URLs begin with the listener's own address; list the names that \
-             clients use, or set `callbackBaseUrl`",
+            "requests for any Host are accepted, and callback URLs begin with the listener's own address; list the \
+             names that clients use, or set `callbackBaseUrl`",
         )
     })
 }
 
-/// Warns of APIs that every web page may connect to. A page cannot sign, so those with `AWS_IAM` are not among them.
+/// Warns of APIs that any web page may connect to. A page cannot sign, so APIs with `AWS_IAM` are left out.
 fn pages(config: &Config) -> Option<Problem> {
     let is_signed =
         |api: &Api| api.routes.get(CONNECT).is_some_and(|route| route.authorization_type == AuthorizationType::AwsIam);
     let open = config.apis.iter().filter(|(_, api)| api.allow_origins.is_none() && !is_signed(api));
     let open: Vec<&str> = open.map(|(api_id, _)| api_id.as_str()).collect();
-    let message = "every web page may connect in the name of who looks at it (with their cookies, from their network); \
+    let message = "any web page may connect on behalf of its visitors (with their cookies, from their network); \
                    list the pages in `allowOrigins`";
     match open[..] {
         [] => None,
@@ -95,7 +95,7 @@ fn certificates(config: &Config) -> impl Iterator<Item = Problem> {
     })
 }
 
-/// TLS of the links between nodes.
+/// Checks the TLS settings of the links between nodes.
 fn cluster(settings: &ClusterSettings) -> Option<Problem> {
     let at = |message: String| Some(Problem::at(["cluster", "tls"], message));
     let tls = match PeerTls::load(settings.tls.as_ref()?) {
@@ -103,13 +103,13 @@ fn cluster(settings: &ClusterSettings) -> Option<Problem> {
         Err(error) => return at(chain(&error).to_string()),
     };
     let advertise = settings.advertise.clone().unwrap_or_else(|| settings.address.to_string());
-    // What nobody can reach is warned of.
+    // An unspecified address that peers cannot reach has its own warning.
     if tls.covers(&advertise) || (settings.advertise.is_none() && settings.address.ip().is_unspecified()) {
         return None;
     }
     at(format!(
-        "the certificate is not for `{advertise}`, where peers look for this node; set `serverNameToVerify` to a name that \
-         all nodes' certificates have, or `cluster.advertise`"
+        "the certificate is not for `{advertise}`, the address that peers connect to; set `serverNameToVerify` to a \
+         name that all nodes' certificates have, or change `cluster.advertise`"
     ))
 }
 
@@ -117,7 +117,7 @@ fn load(listener: &str, settings: Option<&TlsSettings>, problems: &mut Vec<Probl
     let settings = settings?;
     if settings.client_auth.is_some() && settings.client_ca.is_none() {
         let path = ["listeners", listener, "tls", "clientAuth"];
-        problems.push(Problem::at(path, "it needs `clientCa`: the authorities that certificates must come from"));
+        problems.push(Problem::at(path, "it needs `clientCa`: the authorities that issue the clients' certificates"));
     }
     match ServerTls::load(settings) {
         Ok(tls) => Some(tls),
@@ -128,7 +128,7 @@ fn load(listener: &str, settings: Option<&TlsSettings>, problems: &mut Vec<Probl
     }
 }
 
-/// A domain with `*` needs a certificate with `*`.
+/// Returns true if a certificate is valid for `domain`. A domain with `*` needs a certificate with `*`.
 fn covers(tls: &ServerTls, domain: &str) -> bool {
     tls.covers(&domain.replacen('*', "any", 1))
 }

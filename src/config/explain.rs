@@ -7,23 +7,23 @@ use super::schema::owner;
 use super::secrets::is_secret;
 use super::source::{Source, child};
 
-/// Longest list of allowed keys that a message prints.
+/// Most allowed keys that a message lists.
 const KEYS_SHOWN_MAX: usize = 20;
 
-/// Least likeness of a name to be offered as the right spelling, from 0 to 1.
+/// Least likeness, from 0 to 1, with which a name is suggested as the right spelling.
 const LIKENESS_MIN: f64 = 0.6;
 
-/// One thing that the schema does not allow.
+/// A violation of the schema.
 #[derive(Debug, PartialEq)]
 pub(super) struct Mistake {
-    /// Where in the file, as a JSON pointer.
+    /// Place in the file, as a JSON pointer.
     pub pointer: String,
-    /// The keyword in the schema that is not met, as a JSON pointer.
+    /// The violated keyword in the schema, as a JSON pointer.
     schema_path: String,
     pub kind: Kind,
 }
 
-/// Kinds of mistake, as far as they are worded differently.
+/// The kind of a mistake. Each has its own wording.
 #[derive(Debug, PartialEq)]
 pub(super) enum Kind {
     Type(JsonTypeSet),
@@ -36,10 +36,10 @@ pub(super) enum Kind {
     Other(String),
 }
 
-/// All that is wrong by `errors`. Alternatives are resolved to the one that was meant.
+/// Returns the mistakes behind `errors`. Alternatives are resolved to the one that was meant.
 pub(super) fn mistakes<'e, 'v: 'e>(errors: impl IntoIterator<Item = &'e ValidationError<'v>>) -> Vec<Mistake> {
     let mut mistakes: Vec<Mistake> = errors.into_iter().flat_map(of_error).collect();
-    // A number where one of some texts is wanted breaks two rules; the choice says more than the type.
+    // A number in place of one of several texts breaks two rules. The choice is more helpful than the type.
     let choices: Vec<String> =
         mistakes.iter().filter(|m| matches!(m.kind, Kind::Choice(_))).map(|m| m.pointer.clone()).collect();
     mistakes.retain(|mistake| !(matches!(mistake.kind, Kind::Type(_)) && choices.contains(&mistake.pointer)));
@@ -76,8 +76,8 @@ fn mistake(error: &ValidationError<'_>, kind: Kind) -> Mistake {
     }
 }
 
-/// What is wrong where none of some alternatives fits: an optional setting is its type or null, an enum one constant
-/// each.
+/// Returns the mistakes of a value that fits none of the alternatives. The alternatives of an optional setting are its
+/// type and null, those of an enum are its constants.
 fn of_alternatives(error: &ValidationError<'_>, alternatives: &[Vec<ValidationError<'static>>]) -> Vec<Mistake> {
     let here = error.instance_path().as_str();
     let alternatives: Vec<Vec<Mistake>> = alternatives.iter().map(mistakes).collect();
@@ -115,7 +115,7 @@ fn types(kind: &TypeKind) -> JsonTypeSet {
     }
 }
 
-/// Puts a mistake into words.
+/// Returns the problem that describes `mistake` to a user.
 pub(super) fn explain(mistake: &Mistake, source: &Source, schema: &Value) -> Problem {
     let pointer = mistake.pointer.as_str();
     let value = source.value.pointer(pointer).unwrap_or(&Value::Null);
@@ -136,7 +136,7 @@ pub(super) fn explain(mistake: &Mistake, source: &Source, schema: &Value) -> Pro
             let allowed = bounds(owner, "minLength", "maxLength");
             format!("the text has {length} {characters}; allowed: {allowed}")
         }
-        Kind::Pattern(pattern) => format!("the text does not fit; allowed: what matches `{pattern}`"),
+        Kind::Pattern(pattern) => format!("the text is not valid; allowed: text that matches `{pattern}`"),
         Kind::Other(keyword) => format!("the value does not meet `{keyword}` of the schema"),
     };
     source.problem(pointer, message)
@@ -207,11 +207,11 @@ fn bounds(owner: Option<&Map<String, Value>>, least: &str, most: &str) -> String
         (Some(least), Some(most)) => format!("{least} to {most}{unit}"),
         (Some(least), None) => format!("at least {least}{unit}"),
         (None, Some(most)) => format!("at most {most}{unit}"),
-        (None, None) => "what the schema says".to_owned(),
+        (None, None) => "the range in the schema".to_owned(),
     }
 }
 
-/// A bound without the fraction that JSON gives to a whole float.
+/// Returns a bound as text, without the fraction that JSON gives to a whole float.
 fn number_text(number: &Value) -> String {
     let whole = number.as_f64().and_then(super::yaml::finite);
     whole.map_or_else(|| number.to_string(), |number| number.to_string())

@@ -8,7 +8,7 @@ use super::source::{Source, child};
 use crate::redis_client::RedisUrl;
 use crate::server::{HostPattern, TrustedProxy};
 
-/// A text that must parse, which the schema cannot say: where it is, whether it parses, what is allowed.
+/// The format of a setting's text that the schema cannot describe: its place, its parser, and what is allowed.
 struct Format {
     /// Keys from the top; `*` stands for every item of a list.
     path: &'static [&'static str],
@@ -22,8 +22,8 @@ impl Format {
     }
 }
 
-/// Every such text. A setting whose type parses its text belongs here, so that its mistakes are reported with a place
-/// and along with all others.
+/// All such settings. A setting whose type parses its text belongs here, so that its mistakes are reported with their
+/// place and together with all others.
 const FORMATS: &[Format] = &[
     Format::new(&["listeners", "public", "address"], is_socket_address, SOCKET_ADDRESS),
     Format::new(&["listeners", "public", "trustedProxies", "*"], is_network, NETWORK),
@@ -80,7 +80,7 @@ fn check_below(
                 check_below(source, entry, &child(pointer, key), rest, format, problems);
             }
         }
-        // Anything else is not there, parses, or has the wrong type, which the schema reports.
+        // Anything else is missing, parses, or has the wrong type, which the schema reports.
         _ => {}
     }
 }

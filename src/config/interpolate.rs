@@ -11,16 +11,16 @@ use super::source::{Source, child};
 const ENVIRONMENT: &str = "${env:";
 const FILE: &str = "${file:";
 
-/// Largest file that is filled in, in bytes: it holds a secret, not a document.
+/// Largest file that is filled in, in bytes. It is meant for a secret, not for a document.
 const FILE_MAX_BYTES: u64 = 64 * 1024;
 
-/// Fills `${env:NAME}`, `${env:NAME:-default}` and `${file:/PATH}` into every string value; keys stay as they are. A path
-/// may begin with a variable: `${file:${env:FOLDER}/name}`.
+/// Replaces `${env:NAME}`, `${env:NAME:-default}` and `${file:/PATH}` in every string value. Keys are not changed. A
+/// path may begin with a variable: `${file:${env:FOLDER}/name}`.
 ///
-/// As in a shell, the default stands in for a variable that is not set or empty. A file's last line feed is not part of
-/// its text. A file without content, and a secret whose variable is empty, are mistakes: they may be about to be written.
-/// Anything else that begins with `$` stays, `${stageVariables.name}` and `$$` too, and what a variable or a
-/// file holds is not searched again.
+/// The default replaces a variable that is not set or empty, as in a shell. A file's last line feed is not part of its
+/// text. A file without content, and a secret whose variable is empty, are mistakes: they may be about to be written.
+/// Anything else that begins with `$` stays, including `${stageVariables.name}` and `$$`. The value of a variable or
+/// file is not searched for placeholders.
 pub(super) fn interpolate(source: &mut Source, environment: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
     let mut value = std::mem::take(&mut source.value);
     let mut problems = Vec::new();
@@ -45,7 +45,7 @@ pub(super) fn interpolate(source: &mut Source, environment: &dyn Fn(&str) -> Opt
     problems
 }
 
-/// Shows `visit` every string below `value` with its JSON pointer.
+/// Calls `visit` with every string below `value` and its JSON pointer.
 fn visit_strings(value: &mut Value, pointer: &str, visit: &mut dyn FnMut(&str, &mut String)) {
     match value {
         Value::String(text) => visit(pointer, text),
@@ -66,14 +66,14 @@ fn visit_strings(value: &mut Value, pointer: &str, visit: &mut dyn FnMut(&str, &
 #[derive(Debug, Default, PartialEq)]
 struct Filled {
     text: String,
-    /// What was filled in, and the placeholder that it stands for.
+    /// The values that were filled in, each with its placeholder.
     values: Vec<(String, String)>,
-    /// Variables that are set, to nothing.
+    /// Variables that are set but empty.
     empty: Vec<String>,
     mistakes: Vec<String>,
 }
 
-/// `None` if `text` has nothing to fill in.
+/// Fills in `text`. Returns `None` if it has no placeholder.
 fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<Filled> {
     let (before, mut opening, mut rest) = split_at_opening(text)?;
     let mut filled = Filled { text: before.to_owned(), ..Filled::default() };
@@ -101,7 +101,7 @@ fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<Fill
     }
 }
 
-/// What is before the first placeholder, how it opens, and what is behind that.
+/// Splits `text` at its first placeholder. Returns the text before it, its opening, and the text after the opening.
 fn split_at_opening(text: &str) -> Option<(&str, &'static str, &str)> {
     let splits = [ENVIRONMENT, FILE]
         .into_iter()
@@ -120,7 +120,10 @@ fn malformed(opening: &str) -> String {
     }
 }
 
-/// What `NAME` or `NAME:-default` stands for, and the name if it is the variable's value.
+/// Returns the value of `NAME` or `NAME:-default`, and the name if the value is the variable's and not the default.
+///
+/// # Errors
+/// Returns a mistake if the placeholder is malformed, or the variable is not set and has no default.
 fn look_up<'a>(
     inside: &'a str,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -165,14 +168,17 @@ impl Filled {
     }
 }
 
-/// The text of a file without its last line feed.
+/// Reads the text of a file without its last line feed.
+///
+/// # Errors
+/// Returns an error if the file cannot be read, is too large, is empty, or is not UTF-8.
 fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX_BYTES {
         return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
     }
-    // The library's own error would quote bytes.
+    // The library's own error would print bytes of the file.
     let mut text = String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))?;
     text.truncate(text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text).len());
     if text.trim().is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }

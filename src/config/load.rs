@@ -11,15 +11,15 @@ use super::{Config, check, formats, interpolate, validate, yaml};
 /// Largest configuration file, in bytes.
 pub const FILE_MAX_BYTES: usize = 1024 * 1024;
 
-/// A configuration, and what an operator may not have meant.
+/// A configuration and its warnings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub config: Config,
-    /// In the order of the file.
+    /// Settings that an operator may not have intended, in the order of the file.
     pub warnings: Vec<Problem>,
 }
 
-/// Why there is no configuration.
+/// The reason why a configuration could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
     #[error("could not read {}", path.display())]
@@ -28,7 +28,7 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
-    /// One line for each problem: `FILE:LINE: PATH: what is wrong; what is allowed`.
+    /// The file has problems. The text has one line for each: `FILE:LINE: PATH: what is wrong; what is allowed`.
     #[error("{}", lines(path, problems))]
     Problems { path: PathBuf, problems: Vec<Problem> },
 }
@@ -36,15 +36,15 @@ pub enum LoadError {
 /// Reads a configuration from the text of a file.
 ///
 /// # Errors
-/// All problems that could be found, in the order of the file.
+/// Returns all problems that were found, in the order of the file.
 pub fn load(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
     load_with_warnings(text, environment).map(|loaded| loaded.config)
 }
 
-/// [`load`], with the warnings.
+/// Reads a configuration like [`load`] does, with its warnings.
 ///
 /// # Errors
-/// As [`load`].
+/// Returns all problems that were found, in the order of the file.
 pub fn load_with_warnings(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Problem>> {
     if text.len() > FILE_MAX_BYTES {
         let message = format!("the file is too large; allowed: {FILE_MAX_BYTES} bytes");
@@ -62,28 +62,29 @@ pub fn load_with_warnings(text: &str, environment: &dyn Fn(&str) -> Option<Strin
     Ok(Loaded { config, warnings })
 }
 
-/// [`load_with_warnings`] of the file at `path`.
+/// Reads a configuration and its warnings from the file at `path`.
 ///
 /// # Errors
-/// The file cannot be read, or has problems.
+/// Returns `Read` if the file cannot be read, and `Problems` if it has problems.
 pub fn load_file(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, LoadError> {
     let text = read_text(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     load_with_warnings(&text, environment).map_err(|problems| LoadError::Problems { path: path.to_owned(), problems })
 }
 
-/// Reads one byte more than allowed at most, so that a file that is too large is noticed and not held.
+/// Reads the text of a file. At most one byte more than allowed is read, so that a file that is too large is noticed
+/// and not held in memory.
 fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > FILE_MAX_BYTES {
-        // The end may lie inside a character. What `load` says about the size does not depend on the text.
+        // The end may be inside a character. The error of `load` about the size does not depend on the text.
         return Ok(" ".repeat(bytes.len()));
     }
     decode_text(bytes)
 }
 
-/// The text in UTF-8, or in UTF-16 where its mark or a zero byte of its first character says so, as YAML has it (YAML
-/// 1.2.2, section 5.2).
+/// Decodes UTF-8, or UTF-16 if there is a byte order mark or a zero byte in the first character (YAML 1.2.2, section
+/// 5.2).
 fn decode_text(bytes: Vec<u8>) -> io::Result<String> {
     let invalid = |error: &str| io::Error::new(io::ErrorKind::InvalidData, error.to_owned());
     let unit: fn([u8; 2]) -> u16 = match bytes.as_slice() {
@@ -96,10 +97,10 @@ fn decode_text(bytes: Vec<u8>) -> io::Result<String> {
     text.ok().filter(|_| rest.is_empty()).ok_or_else(|| invalid("it is neither UTF-8 nor UTF-16"))
 }
 
-/// Turns values that fit the schema and the formats into their types.
+/// Converts the values, which fit the schema and the formats, to a [`Config`].
 fn decode(source: &Source) -> Result<Config, Problem> {
     serde_json::from_value(source.value.clone()).map_err(|error| {
-        // The schema lets something through that the types refuse. serde's text may quote values.
+        // The schema accepts something that the types refuse. The text of serde may quote values.
         let cause = if source.has_interpolations() { String::new() } else { format!(": {error}") };
         Problem::of_file(0, format!("a value does not fit the type of its setting{cause}"))
     })
@@ -231,7 +232,7 @@ mod tests {
             let places: Vec<(usize, &str)> = loaded.warnings.iter().map(|w| (w.line, w.path.as_str())).collect();
             assert_eq!(places, expected, "{settings}");
         };
-        // One line for web pages, one for Hosts, whatever the address: a proxy may make it public.
+        // One warning about web pages and one about Hosts, whatever the address is: a proxy may make it public.
         let (api, unsigned) = ((2, "apis.chat"), "listeners.public.connectionsApi");
         let hosts = |line| (line, "listeners.public.allowedHosts");
         check("", &[hosts(1), api]);
@@ -246,11 +247,11 @@ mod tests {
         check("listeners: { public: { allowedHosts: [ a.b ] } }", &[api]);
         check("callbackBaseUrl: https://a.b", &[api]);
         check("domainNames: { a.b: { apiMappings: [ { apiId: chat, stage: prod } ] } }", &[api]);
-        // What events say does not change where callback URLs lead.
+        // The domain name in events does not change callback URLs.
         check("    domainName: a.b\ncallbackBaseUrl: https://a.b", &[api]);
         check("    domainName: a.b", &[hosts(1), api]);
         check("    allowOrigins: []", &[hosts(1)]);
-        // No page can sign.
+        // A page cannot sign.
         let signed = "      $connect: { target: integrations/backend, authorizationType: AWS_IAM }\n    stages:\n";
         let signed = API.replace("    stages:\n", signed);
         let signed = format!("{signed}callbackBaseUrl: https://a.b");
@@ -259,7 +260,7 @@ mod tests {
             "callbackBaseUrl: https://a.b\nlisteners:\n  public:\n    address: 0.0.0.0:80\n    connectionsApi: NONE",
             &[api, (16, unsigned)],
         );
-        // All APIs in one line.
+        // One warning for all APIs.
         let another = crate::config::mistakes::API.replace("apis:\n  chat:", "  news:");
         check(&format!("{another}callbackBaseUrl: https://a.b"), &[(1, "apis")]);
     }

@@ -1,4 +1,4 @@
-//! What people get wrong and what they are told: tests of the whole way from a text to its problems.
+//! Tests of mistakes and their messages, from the text of a file to its problems.
 
 use super::load;
 
@@ -11,7 +11,7 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// One API, from line 1 to line 11; each test puts its mistake below.
+/// A correct API, in lines 1 to 11. Each test adds its mistake below.
 pub(super) const API: &str = "\
 apis:
   chat:
@@ -35,13 +35,13 @@ fn check(text: &str, expected: &[&str]) {
     assert!(!told.concat().contains("hunter2"), "a secret is shown in\n{text}");
 }
 
-/// As [`check`], with `text` below [`API`].
+/// Checks the problems of `text` below [`API`].
 #[track_caller]
 fn check_api(text: &str, expected: &[&str]) {
     check(&format!("{API}{text}"), expected);
 }
 
-/// Checks the problems of `text` with [`API`] below it.
+/// Checks the problems of `text` above [`API`].
 #[track_caller]
 fn check_above_api(text: &str, expected: &[&str]) {
     check(&format!("{text}{API}"), expected);
@@ -57,10 +57,7 @@ fn text_that_is_no_yaml_or_more_than_yaml_we_take() {
     check("- a\n", &["1: : found a list; allowed: a mapping"]);
     check("text", &["1: : found text; allowed: a mapping"]);
     check("region: !secret x\n", &["1: region: tag `secret` is unknown; allowed: values without a tag"]);
-    check(
-        "region: !!int x\n",
-        &["1: region: the value does not fit its tag, or an alias stands inside its own anchor"],
-    );
+    check("region: !!int x\n", &["1: region: the value does not fit its tag, or an alias is inside its own anchor"]);
     check(
         "limits: &l\n  connections: 5\nkeepAlive:\n  <<: *l\n",
         &["4: keepAlive[\"<<\"]: merge keys are not supported; write the keys themselves"],
@@ -85,10 +82,10 @@ fn keys_that_are_there_twice() {
     check(
         "region: a\nlimits:\n  connections: 1\n  connections: 2\n  connections: 3\n\"region\": b\nregion: c\n",
         &[
-            "4: limits.connections: the key is there twice; allowed: once",
-            "5: limits.connections: the key is there twice; allowed: once",
-            "6: region: the key is there twice; allowed: once",
-            "7: region: the key is there twice; allowed: once",
+            "4: limits.connections: the key occurs twice; allowed: once",
+            "5: limits.connections: the key occurs twice; allowed: once",
+            "6: region: the key occurs twice; allowed: once",
+            "7: region: the key occurs twice; allowed: once",
         ],
     );
 }
@@ -116,13 +113,13 @@ fn files_that_would_take_too_much() {
 
 #[test]
 fn an_empty_whole_though_its_parts_are_right() {
-    let no_api = "1: apis: there is no API, so nobody could connect; allowed: at least one";
+    let no_api = "1: apis: there is no API, so no client could connect; allowed: at least one";
     for text in ["", "\n", "# nothing\n", "{}", "\u{feff}{}", "null", "apis: {}", "region: us-east-1\n"] {
         check(text, &[no_api]);
     }
     check("---\n", &[&no_api.replacen('1', "2", 1)]);
     check("listeners:\n  public: { address: 127.0.0.1:0 }\n", &[no_api]);
-    let no_route = "there is no route, so no backend would hear of this API's clients; allowed: at least one, such as \
+    let no_route = "there is no route, so no backend would get events of this API; allowed: at least one, such as \
                     `$default`, or `$connect` where clients only listen";
     let routes = "    routes:\n      $default: { target: integrations/backend }\n";
     check(&API.replace(routes, ""), &[&format!("2: apis.chat.routes: {no_route}")]);
@@ -130,13 +127,15 @@ fn an_empty_whole_though_its_parts_are_right() {
     check(&API.replace("$default", "$connect"), &[]);
     check(
         &API.replace("    stages:\n      prod: {}\n", "    stages: {}\n"),
-        &["10: apis.chat.stages: there is no stage, so nobody could connect to this API; allowed: at least one, such \
-           as `prod: {}`"],
+        &[
+            "10: apis.chat.stages: there is no stage, so no client could connect to this API; allowed: at least one, such \
+           as `prod: {}`",
+        ],
     );
     check_api(
         "domainNames: { a.test: { apiMappings: [] } }\n",
         &[
-            "12: domainNames[\"a.test\"].apiMappings: the list is empty, so this domain would lead nowhere; allowed: at \
+            "12: domainNames[\"a.test\"].apiMappings: the list is empty, so this domain would lead to no API; allowed: at \
          least one mapping",
         ],
     );
@@ -171,7 +170,7 @@ fn secrets_that_are_empty() {
         let expected = format!("2: registry.{place}: the text has 0 characters; allowed: 1 to 1024 characters");
         check(&format!("registry:\n  {setting}\n"), &[&expected]);
     }
-    // No secret: nothing may be meant.
+    // A value that is not a secret may be empty.
     let stage = "      test: { stageVariables: { path: \"${env:EMPTY}\" } }\n";
     check_api(stage, &[]);
     check_api(&stage.replace("${env:EMPTY}", "${env:EMPTY:-}"), &[]);
@@ -270,7 +269,7 @@ fn values_out_of_bounds() {
          1000000000",
         ],
     );
-    check("accountId: \"12345\"\n", &["1: accountId: the text does not fit; allowed: what matches `^[0-9]{12}$`"]);
+    check("accountId: \"12345\"\n", &["1: accountId: the text is not valid; allowed: text that matches `^[0-9]{12}$`"]);
     check("region: ''\n", &["1: region: the text has 0 characters; allowed: 1 to 64 characters"]);
     check_api(
         "    description: ''\n    domainName: ''\n",
@@ -345,7 +344,10 @@ fn placeholders_that_cannot_be_filled_in_or_do_not_fit() {
         "drain:\n  graceMillis: ${env:BIG}\n",
         &["2: drain.graceMillis: the number is out of range; allowed: 100 to 86400000"],
     );
-    check("accountId: ${env:SECRET}\n", &["1: accountId: the text does not fit; allowed: what matches `^[0-9]{12}$`"]);
+    check(
+        "accountId: ${env:SECRET}\n",
+        &["1: accountId: the text is not valid; allowed: text that matches `^[0-9]{12}$`"],
+    );
     check_above_api(
         "callbackBaseUrl: ${env:SECRET}\n",
         &[
@@ -373,7 +375,7 @@ fn settings_that_do_not_go_together() {
     );
     check(
         &API.replace("chat", "\"my chat\""),
-        &["2: apis[\"my chat\"]: not an apiId; allowed: 1 to 64 letters, digits, `_` and `-` of ASCII"],
+        &["2: apis[\"my chat\"]: not an apiId; allowed: 1 to 64 ASCII letters, digits, `_` and `-`"],
     );
 }
 
@@ -389,7 +391,7 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
             "4: drain.graceMillis: environment variable `GRACE` is not set; set it or write `${env:GRACE:-default}`",
             "6: listeners.public.address: `x` does not parse; allowed: an IP address and a port, such as \
          `127.0.0.1:8080` or `[::]:8080`",
-            "7: drain: the key is there twice; allowed: once",
+            "7: drain: the key occurs twice; allowed: once",
         ],
     );
 }
@@ -406,7 +408,7 @@ fn redis_and_the_cluster_belong_together() {
     check_above_api(
         "registry:\n  type: redis\n",
         &[
-            "1: registry: required key `url` is missing; it says where Redis is",
+            "1: registry: required key `url` is missing; it is the address of Redis",
             "2: registry.type: `redis` needs the section `cluster`, with the `secret` that all nodes share",
         ],
     );
@@ -451,6 +453,6 @@ fn where_redis_is_and_how_it_is_opened_is_never_shown() {
     );
     check(
         "registry:\n  keyPrefix: 'a{b}'\n",
-        &["2: registry.keyPrefix: the text does not fit; allowed: what matches `^[A-Za-z0-9_.:-]{1,64}$`"],
+        &["2: registry.keyPrefix: the text is not valid; allowed: text that matches `^[A-Za-z0-9_.:-]{1,64}$`"],
     );
 }

@@ -1,15 +1,21 @@
-//! From a file and the environment to a [`Config`], made of each room's own settings.
+//! The configuration: reads a file and the environment into a [`Config`], which is made of each module's own settings.
 //!
-//! The way of a text, one file for each step: `yaml.rs` reads it and keeps the line of every key, with `surrogates.rs` for
-//! what JSON spells otherwise; `interpolate.rs` fills in `${env:NAME}`, `validate.rs` holds it against the schema of `schema.rs` and `explain.rs` puts what that
-//! finds into words, `formats.rs` looks at texts that must parse (addresses, networks), `check.rs` at what only the
-//! whole can tell. `load.rs` is the flow; `secrets.rs` knows which values are never shown.
+//! `load.rs` is the flow, with one file for each step:
 //!
-//! A file that is being written is empty first, or half there. So an empty whole whose parts are right is a mistake: no
-//! API, an API without a route or a stage, a secret or a certificate without content.
+//! - `yaml.rs` parses the text and keeps the line of every key. `surrogates.rs` handles the escapes that JSON has and
+//!   YAML has not.
+//! - `interpolate.rs` fills in `${env:NAME}` and `${file:/PATH}`.
+//! - `validate.rs` checks the values against the schema (`schema.rs`), and `explain.rs` words the mistakes.
+//! - `formats.rs` checks texts that must parse, such as addresses and networks.
+//! - `check.rs` checks everything that takes several settings together.
 //!
-//! Invariants: every mistake is reported, not only the first, though questions about meaning wait until the form is
-//! right. No [`Problem`] prints a value that came from the environment, since it may be a secret.
+//! `secrets.rs` lists the values that are never printed.
+//!
+//! A file that is being written may be empty or incomplete. So these are mistakes, although each part is valid: no API,
+//! an API without a route or a stage, a secret or a certificate without content.
+//!
+//! Invariants: all mistakes are reported, not only the first, but `check.rs` runs only after the values fit the schema
+//! and the formats. No [`Problem`] prints a value from the environment, since it may be a secret.
 
 mod settings;
 mod problem;

@@ -1,24 +1,24 @@
 use std::fmt;
 use std::path::Path;
 
-/// Something wrong, or doubtful, in a configuration, and where.
+/// A mistake in a configuration, or a warning, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Line in the file, from 1; 0 if it has none.
+    /// Line in the file, from 1. 0 if the problem has no line.
     pub line: usize,
-    /// Place in the file, such as `apis.chat.routes.$connect.target`; empty for the file as a whole.
+    /// Place in the file, such as `apis.chat.routes.$connect.target`. Empty for the file as a whole.
     pub path: String,
-    /// What is wrong; what is allowed. Never a value from the environment.
+    /// Message: what is wrong, then what is allowed. It never contains a value from the environment.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem of the file as a whole.
+    /// Returns a problem of the file as a whole.
     pub(super) fn of_file(line: usize, message: impl Into<String>) -> Self {
         Problem { line, path: String::new(), message: printable(&message.into()) }
     }
 
-    /// The problem as one line, `FILE:LINE: PATH: MESSAGE`, without the parts that it does not have.
+    /// Returns the problem as one line, `FILE:LINE: PATH: MESSAGE`, without the parts that it does not have.
     pub fn in_file<'a>(&'a self, file: &'a Path) -> impl fmt::Display + 'a {
         fmt::from_fn(move |formatter| {
             write!(formatter, "{}:", file.display())?;
@@ -33,7 +33,7 @@ impl Problem {
     }
 }
 
-/// Escapes what would break a message out of its line.
+/// Escapes control characters, so that a message stays on one line.
 pub(super) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
@@ -45,7 +45,7 @@ pub(super) fn printable(text: &str) -> String {
     printable
 }
 
-/// Appends a key to a path: `.key`, or `["key"]` when it holds anything but letters, digits, `_`, `-` and `$`.
+/// Appends a key to a path: `.key`, or `["key"]` if it contains anything but ASCII letters, digits, `_`, `-` and `$`.
 pub(super) fn push_key(path: &mut String, key: &str) {
     let is_plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '$'));
     if !is_plain {

@@ -5,22 +5,22 @@ use serde_json::{Map, Value, json};
 
 use super::Config;
 
-/// The JSON Schema of the configuration file as people write it, for editors.
+/// Returns the JSON Schema of the configuration file before placeholders are filled in, for editors.
 ///
-/// Where a number or a boolean is wanted, it also takes text with `${env:NAME}` or `${file:/PATH}`. Other texts are described as they are
-/// after filling in.
+/// In place of a number or a boolean it also accepts text with `${env:NAME}` or `${file:/PATH}`. Other texts are
+/// described as they are after filling in.
 pub fn schema() -> Value {
     let mut schema = generate();
     RecursiveTransform(allow_placeholders).transform(&mut schema);
     schema.to_value()
 }
 
-/// [`schema`] as `tidegate schema` prints it and `config/tidegate.schema.json` holds it.
+/// Returns [`schema`] as text, as in the output of `tidegate schema` and in `config/tidegate.schema.json`.
 pub fn schema_text() -> String {
     format!("{:#}\n", schema())
 }
 
-/// The JSON Schema of a configuration whose placeholders are filled in: what `validate` goes by.
+/// Returns the JSON Schema of a configuration whose placeholders are filled in, which `validate` uses.
 pub(super) fn values_schema() -> Value {
     generate().to_value()
 }
@@ -30,7 +30,7 @@ fn generate() -> Schema {
     settings.into_generator().into_root_schema_for::<Config>()
 }
 
-/// Gives integers the bound of their Rust type where no narrower one is set.
+/// Gives integers the bounds of their Rust type, unless narrower ones are set.
 fn bound_integers(schema: &mut Schema) {
     let maximum = match schema.get("format").and_then(Value::as_str) {
         Some("uint8") => u64::from(u8::MAX),
@@ -43,7 +43,8 @@ fn bound_integers(schema: &mut Schema) {
     }
 }
 
-/// Bounds are for numbers alone and patterns for text alone, so one schema can have both.
+/// Adds text with a placeholder to a schema of numbers or booleans. Bounds apply only to numbers and patterns only to
+/// text, so one schema can have both.
 fn allow_placeholders(schema: &mut Schema) {
     let types = match schema.get("type") {
         Some(Value::String(name)) => vec![Value::from(name.as_str())],
@@ -58,7 +59,7 @@ fn allow_placeholders(schema: &mut Schema) {
     }
 }
 
-/// The part of `schema` that has the keyword at `schema_path`.
+/// Returns the part of `schema` that contains the keyword at `schema_path`.
 pub(super) fn owner<'a>(schema: &'a Value, schema_path: &str) -> Option<&'a Map<String, Value>> {
     schema.pointer(super::source::parent(schema_path)).and_then(Value::as_object)
 }

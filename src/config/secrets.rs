@@ -11,7 +11,7 @@ const SECRETS: [&[&str]; 9] = [
     &["apis", "*", "integrations", "*", "signing", "secrets", "*"],
 ];
 
-/// Says that the value at `pointer` is a secret, or holds one.
+/// Returns true if the value at `pointer` is a secret, or contains one.
 pub(super) fn is_secret(pointer: &str) -> bool {
     let keys = || pointer.split('/').skip(1);
     let matches = |path: &&[&str]| {

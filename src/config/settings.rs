@@ -15,7 +15,7 @@ use crate::server::ListenerSettings;
 use crate::telemetry::TracingSettings;
 use crate::usage::{ApiKey, UsagePlan};
 
-/// The configuration of tidegate. Any string may hold `${env:NAME}`, `${env:NAME:-default}` or
+/// The configuration of tidegate. Any string may contain `${env:NAME}`, `${env:NAME:-default}` or
 /// `${file:/PATH}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -24,50 +24,51 @@ pub struct Config {
     /// The sockets that the gateway listens on.
     pub listeners: ListenerSettings,
 
-    /// Where the truth about connections is kept.
+    /// The registry of connections: in memory only, or with a copy in Redis.
     pub registry: RegistrySettings,
 
-    /// How nodes reach each other. Only with `registry.type: redis`, and required then.
+    /// The connections between nodes. Required with `registry.type: redis`, and only allowed then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterSettings>,
 
-    /// How a node goes down.
+    /// The drain: the orderly end of a node.
     pub drain: DrainSettings,
 
-    /// How `$disconnect` events are delivered.
+    /// The delivery of `$disconnect` events.
     pub disconnect: DisconnectSettings,
 
-    /// What ARNs in policies and in `methodArn` say.
+    /// Region in the ARNs of policies and in `methodArn`.
     #[schemars(length(min = 1, max = 64))]
     pub region: String,
 
-    /// What ARNs in policies and in `methodArn` say: 12 digits.
+    /// Account id in the ARNs of policies and in `methodArn`: 12 digits.
     #[schemars(regex(pattern = r"^[0-9]{12}$"))]
     pub account_id: String,
 
-    /// Bounds of what clients and backends may do.
+    /// Limits on what clients and backends may do.
     pub limits: LimitSettings,
 
-    /// The bucket of all APIs together, per node.
+    /// The throttle for all APIs together, per node.
     pub throttle: ThrottleSettings,
 
-    /// How the gateway notices that a peer is gone.
+    /// The pings by which the gateway notices that a client is gone.
     pub keep_alive: KeepAliveSettings,
 
-    /// Callback URLs begin so, such as `https://ws.example.com`. By default with the client's Host if `allowedHosts`, a
-    /// domain or `{apiId}.execute-api.localhost` at the listener's port names it, else with the listener's own address.
+    /// Beginning of callback URLs, such as `https://ws.example.com`. By default it is the client's Host if
+    /// `allowedHosts`, a domain or `{apiId}.execute-api.localhost` at the listener's port names it, else the listener's
+    /// own address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_base_url: Option<String>,
 
-    /// Tells refused clients why, in `x-tidegate-reason` and in error frames. For development.
+    /// True if refused clients get the reason, in `x-tidegate-reason` and in error frames. For development.
     pub explain: bool,
 
-    /// Traces: where they go, and how many are made.
+    /// Traces: their destination, and the share of them that is recorded.
     pub tracing: TracingSettings,
-    /// Which private networks backends may be in.
+    /// The private networks that backends may be in.
     pub egress: EgressSettings,
 
-    /// Host names of one's own by name: what their paths lead to.
+    /// Custom domain names by host name, with the stages that their paths lead to.
     pub domain_names: BTreeMap<String, DomainName>,
 
     /// Keys that may sign requests to `@connections` and to `$connect` routes with `AWS_IAM`.
@@ -76,7 +77,7 @@ pub struct Config {
     /// Keys that clients send with their `$connect`.
     pub api_keys: BTreeMap<String, ApiKey>,
 
-    /// How much the holders of API keys may do.
+    /// Throttles and quotas of the holders of API keys.
     pub usage_plans: BTreeMap<String, UsagePlan>,
 
     /// WebSocket APIs by apiId.
@@ -110,7 +111,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What decides who may enter and who may push.
+    /// Returns the settings that decide which clients may connect and which callers may push.
     pub fn access(&self) -> AccessSettings<'_> {
         AccessSettings {
             region: &self.region,
@@ -123,11 +124,11 @@ impl Config {
     }
 }
 
-/// How a node goes down.
+/// The drain: the orderly end of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DrainSettings {
-    /// From SIGTERM to the end: sockets are closed and their `$disconnect` events sent within this time.
+    /// Time from SIGTERM to the end, within which sockets are closed and their `$disconnect` events sent.
     #[schemars(range(min = 100, max = 86_400_000))]
     pub grace_millis: u32,
 }

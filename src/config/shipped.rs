@@ -4,7 +4,7 @@ pub const TIDEGATE_YAML: &str = include_str!("../../config/tidegate.yaml");
 /// `config/demo.yaml`: the configuration of `tidegate demo`.
 pub const DEMO_YAML: &str = include_str!("../../config/demo.yaml");
 
-/// `config/access.yaml`: an example of every way to say who may enter and who may push.
+/// `config/access.yaml`: an example of every way to control which clients may connect and which callers may push.
 pub const ACCESS_YAML: &str = include_str!("../../config/access.yaml");
 
 #[cfg(test)]
@@ -18,7 +18,7 @@ mod tests {
 
     fn load(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Config {
         let loaded = load_with_warnings(text, environment).expect("no problems");
-        // Which names and which pages are theirs is for those who use them to say.
+        // The host names and web pages are up to the users of these files.
         let warnings: Vec<&str> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings.iter().any(|warning| warning.contains("set `callbackBaseUrl`")), "{warnings:?}");

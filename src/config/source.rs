@@ -5,17 +5,17 @@ use serde_json::Value;
 use super::problem::{Problem, printable, push_key};
 use crate::problem;
 
-/// What was read from a file: the values, and what problems need to know about each. Places are named by JSON pointers
-/// (RFC 6901).
+/// The values of a file, with what problems need to know about each: its line, its path and its origin. Places are JSON
+/// pointers (RFC 6901).
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub value: Value,
     places: HashMap<String, Place>,
-    /// Places that already have a problem. Nothing more is said about them or what is below them.
+    /// Places that already have a problem. No other problem is reported for them or anything below them.
     rejected: HashSet<String>,
-    /// Strings that something was filled into. Problems do not print them.
+    /// Places of strings with filled-in placeholders. Problems do not print these strings.
     interpolated: HashSet<String>,
-    /// What the environment and files gave, and the placeholder to print in its stead.
+    /// Values from the environment and from files, each with the placeholder that is printed instead.
     filled_in: Vec<(String, String)>,
 }
 
@@ -25,8 +25,8 @@ struct Place {
     path: String,
 }
 
-/// Values that were filled in and are shorter than this are not looked for in messages about other places: they are no
-/// secrets, and would be found in the middle of words.
+/// Length below which a filled-in value is not hidden in messages about other places. Such a value is no secret, and
+/// would be found in the middle of words.
 const SECRET_MIN_CHARS: usize = 4;
 
 impl Source {
@@ -35,7 +35,8 @@ impl Source {
         self.places.insert(pointer.to_owned(), Place { line, path: path.to_owned() });
     }
 
-    /// A problem at `pointer`, or below the nearest place that the file has on the way to it.
+    /// Returns a problem at `pointer`. If the file does not have this place, the line is that of the nearest place
+    /// above it.
     pub(super) fn problem(&self, pointer: &str, message: impl Into<String>) -> Problem {
         let mut known = pointer;
         let place = loop {
@@ -52,7 +53,8 @@ impl Source {
         Problem { line, path, message: printable(&message.into()) }
     }
 
-    /// A problem that another room found. Its message may quote any value, so those of the environment are hidden.
+    /// Returns a problem that another module found, with its place in the file. Its message may quote any value, so
+    /// values from the environment are hidden.
     pub(super) fn locate(&self, problem: &problem::Problem) -> Problem {
         let pointer = problem.path.iter().fold(String::new(), |pointer, key| child(&pointer, key));
         self.problem(&pointer, self.hide(&problem.message))
@@ -68,7 +70,7 @@ impl Source {
         hidden
     }
 
-    /// Lets nothing more be said about `pointer` and what is below it.
+    /// Suppresses further problems at `pointer` and below it.
     pub(super) fn reject(&mut self, pointer: &str) {
         self.rejected.insert(pointer.to_owned());
     }
@@ -91,7 +93,7 @@ impl Source {
         self.interpolated.insert(pointer.to_owned());
     }
 
-    /// Whether the value at `pointer` must not be printed.
+    /// Returns true if the value at `pointer` must not be printed, because it was filled in.
     pub(super) fn is_interpolated(&self, pointer: &str) -> bool {
         self.interpolated.contains(pointer)
     }
@@ -108,12 +110,12 @@ impl Source {
     }
 }
 
-/// The pointer to `key` below `pointer`.
+/// Returns the pointer to `key` below `pointer`.
 pub(super) fn child(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
-/// The pointer one level up; the root is its own parent.
+/// Returns the pointer one level up. The root is its own parent.
 pub(super) fn parent(pointer: &str) -> &str {
     pointer.rsplit_once('/').map_or("", |(parent, _)| parent)
 }

@@ -1,4 +1,5 @@
-//! The one escape that JSON has and YAML has not: a character beyond the basic plane as two halves, `\ud83d\ude00`.
+//! The only escape that JSON has and YAML has not: a surrogate pair, which is a character beyond the basic plane
+//! written as two halves, `\ud83d\ude00`.
 
 use std::borrow::Cow;
 
@@ -7,14 +8,15 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 use super::problem::Problem;
 use crate::json;
 
-/// Bytes of an escape like `\u0041`, and what is put in the place of a half while quotes are looked for.
+/// Length of an escape such as `\u0041`, in bytes.
 const ESCAPE_BYTES: usize = 6;
+/// Escape that replaces a half while quotes are looked for.
 const MASK: &str = r"\u0041";
 
-/// Spells each pair of halves in a text in double quotes as YAML does, `\U0001f600`. Texts of other kinds have no escapes,
-/// and stay. No line moves.
+/// Rewrites each surrogate pair in double-quoted texts as YAML writes it, `\U0001f600`. Other texts have no escapes,
+/// and stay unchanged. Line numbers do not change.
 ///
-/// A half without the other is a problem, and becomes `\ufffd`.
+/// A half without the other is reported as a problem, and becomes `\ufffd`.
 pub(super) fn join(text: &str) -> (Cow<'_, str>, Vec<Problem>) {
     let Some(masked) = mask(text) else { return (Cow::Borrowed(text), Vec::new()) };
     let mut joined = String::with_capacity(text.len());
@@ -28,7 +30,7 @@ pub(super) fn join(text: &str) -> (Cow<'_, str>, Vec<Problem>) {
                 continue;
             }
             let Some(first) = unit(offset) else {
-                // The escaped character is no quote that ends the text.
+                // The escaped character is not a quote that ends the text.
                 offset += 2;
                 continue;
             };
@@ -43,7 +45,7 @@ pub(super) fn join(text: &str) -> (Cow<'_, str>, Vec<Problem>) {
                     let line = line + text[start..offset].matches('\n').count();
                     let half = &text[offset..offset + ESCAPE_BYTES];
                     let message = format!(
-                        "`{half}` is half of a surrogate pair, and no character; allowed: both halves, such as \
+                        "`{half}` is half of a surrogate pair, not a character; allowed: both halves, such as \
                          `\\ud83d\\ude00`, or the character itself"
                     );
                     problems.push(Problem::of_file(line, message));
@@ -62,7 +64,8 @@ fn is_surrogate(unit: u16) -> bool {
     (0xD800..=0xDFFF).contains(&unit)
 }
 
-/// The text with a letter for each half, so that YAML can be read: nothing moves. `None` if there is no half.
+/// Returns the text with an escaped letter in place of each half, so that a YAML parser accepts it and positions stay
+/// the same. Returns `None` if there is no half.
 fn mask(text: &str) -> Option<String> {
     let halves: Vec<usize> = text
         .match_indices(r"\u")
@@ -79,7 +82,7 @@ fn mask(text: &str) -> Option<String> {
     Some(masked)
 }
 
-/// The byte and the line where each text in double quotes begins, up to the first mistake.
+/// Returns the byte offset and the line where each double-quoted text begins, up to the first YAML error.
 fn quotes(text: &str) -> Vec<(usize, usize)> {
     let mut quotes = Vec::new();
     let mut bytes = text.char_indices().map(|(byte, _)| byte).enumerate();
@@ -88,7 +91,7 @@ fn quotes(text: &str) -> Vec<(usize, usize)> {
             continue;
         }
         let Some((_, start)) = bytes.find(|(index, _)| *index == span.start.index()) else { return quotes };
-        // An anchor or a tag may come first, and could have a quote inside.
+        // An anchor or a tag may come first, and may contain a quote.
         let before = |quote: usize| text[start..start + quote].chars().next_back();
         let mut inside = text[start..].match_indices('"').map(|(quote, _)| quote);
         if let Some(quote) = inside.find(|quote| before(*quote).is_none_or(char::is_whitespace)) {

@@ -7,15 +7,15 @@ use super::schema::values_schema;
 use super::source::Source;
 use super::yaml::finite;
 
-/// Holds `source` against the schema and returns all that does not fit.
+/// Validates `source` against the schema and returns all problems.
 ///
-/// Text that was filled in from the environment becomes the number or boolean that the schema wants in its place, if
-/// it can be read as one.
+/// A text that was filled in is converted to the number or boolean that the schema requires in its place, if it can be
+/// parsed as one.
 pub(super) fn validate(source: &mut Source) -> Vec<Problem> {
     let schema = values_schema();
     let validator = match jsonschema::validator_for(&schema) {
         Ok(validator) => validator,
-        // Not a user's mistake; a unit test keeps it from happening.
+        // Not a user's mistake. A unit test ensures that it does not happen.
         Err(error) => return vec![Problem::of_file(0, format!("the schema itself is not valid: {error}"))],
     };
     let mut found = find(&validator, &source.value);
@@ -37,7 +37,8 @@ fn find(validator: &Validator, value: &Value) -> Vec<Mistake> {
     mistakes(&errors)
 }
 
-/// The value that the schema wants in place of a text that was filled in, and where.
+/// Returns the pointer of a filled-in text that has the wrong type, and the value that the schema requires in its
+/// place.
 fn convert(mistake: &Mistake, source: &Source) -> Option<(String, Value)> {
     let Kind::Type(wanted) = &mistake.kind else { return None };
     if !source.is_interpolated(&mistake.pointer) {

@@ -5,22 +5,23 @@ use super::problem::{Problem, push_key};
 use super::source::{Source, child};
 use super::surrogates;
 
-/// Deepest nesting of a file, in mappings and lists. The parser recurses, so an unbounded file could exhaust the stack.
+/// Deepest nesting of mappings and lists in a file. The parser recurses, so deeper nesting could exhaust the stack.
 const NESTING_MAX: usize = 64;
 
 /// Most duplicate keys that are reported; each costs one more pass over the text.
 const DUPLICATES_MAX: usize = 20;
 
-/// Put before a key to tell it from an earlier one with the same name. Unicode keeps it free of meaning.
+/// Character that is put before a key to distinguish it from an earlier one with the same name. Unicode gives it no
+/// meaning.
 const DUPLICATE_MARK: char = '\u{f8ff}';
 
-/// Reads one YAML document, and the problems of those parts of it that have no counterpart in JSON.
+/// Reads one YAML document. Returns its values, and the problems of parts that have no counterpart in JSON.
 ///
-/// An empty document is an empty mapping. Anchors and aliases work; merge keys (`<<`) and tags of one's own do not.
-/// Integral floats (`1e3`, `16.0`) are integers. JSON is YAML, with all of its escapes.
+/// An empty document is an empty mapping. Anchors and aliases work; merge keys (`<<`) and custom tags do not. Integral
+/// floats (`1e3`, `16.0`) are integers. JSON is accepted, with all of its escapes.
 ///
 /// # Errors
-/// The problems that leave nothing to look at: no YAML, too deep, more than one document.
+/// Returns the problems of a text that cannot be read at all: not YAML, nested too deeply, or more than one document.
 pub(super) fn read(text: &str) -> Result<(Source, Vec<Problem>), Vec<Problem>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(line) = too_deep(text) {
@@ -78,7 +79,7 @@ impl Reader {
                 self.reject(pointer, format!("tag `{}` is unknown; allowed: values without a tag", tag.suffix))
             }
             YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
-                self.reject(pointer, "the value does not fit its tag, or an alias stands inside its own anchor")
+                self.reject(pointer, "the value does not fit its tag, or an alias is inside its own anchor")
             }
         }
     }
@@ -112,7 +113,7 @@ impl Reader {
         let (child_pointer, mut child_path) = (child(pointer, name), path.to_owned());
         push_key(&mut child_path, name);
         let message = if is_duplicate {
-            "the key is there twice; allowed: once".to_owned()
+            "the key occurs twice; allowed: once".to_owned()
         } else if let Some(kind) = kind {
             format!("the key is {kind}; allowed: text, so put it in quotes")
         } else if name == "<<" {
@@ -146,7 +147,7 @@ impl Reader {
     }
 }
 
-/// A float as JSON has it: an integer if it is one, as long as floats are exact.
+/// Returns a float as a JSON number: an integer if it is one, as long as floats are exact.
 pub(super) fn finite(number: f64) -> Option<Number> {
     const EXACT_BELOW: f64 = 9_007_199_254_740_992.0; // 2^53
     if number.fract() == 0.0 && number.abs() < EXACT_BELOW {
@@ -155,7 +156,7 @@ pub(super) fn finite(number: f64) -> Option<Number> {
     Number::from_f64(number)
 }
 
-/// Marks each key that repeats an earlier one of its mapping, so that the parser, which stops at the first, reads on
+/// Marks each key that repeats an earlier one of its mapping. The parser, which stops at a duplicate, then reads on,
 /// and every duplicate is reported with its path.
 fn distinguish_duplicates(text: &mut String) {
     for _ in 0..DUPLICATES_MAX {
@@ -169,9 +170,9 @@ fn distinguish_duplicates(text: &mut String) {
     }
 }
 
-/// The line where nesting passes [`NESTING_MAX`], by a bound from above: indentation and the indicators `- `, `? ` and
-/// `: ` open blocks, and brackets count wherever they stand, also in quotes. Closing brackets in quotes can outwit it
-/// up to the parser's own bound on brackets, 255.
+/// Returns the line where nesting exceeds [`NESTING_MAX`]. The depth is estimated from above: indentation and the
+/// indicators `- `, `? ` and `: ` open blocks, and all brackets count, also in quotes. Closing brackets in quotes can
+/// hide nesting up to the parser's own bound on brackets, 255.
 fn too_deep(text: &str) -> Option<usize> {
     let mut blocks: Vec<usize> = Vec::new();
     let mut brackets = 0_usize;

@@ -1,12 +1,13 @@
-//! What a backend asks for in its answer to an event: to join, to leave, to say who it is, to push.
+//! The actions that a backend requests in its answer to an event: join groups, leave groups, set the users of the
+//! connection, push messages.
 
 use std::sync::Arc;
 
 use tracing::warn;
 
 use super::context::labels;
-use super::management::push::{begin, finish};
-use super::management::reach::Reach;
+use super::delivery::fan_out::{begin, finish};
+use super::delivery::reach::Reach;
 use super::{DataPlane, Live};
 use crate::groups::{Actions, JoinRefused, PushMessage};
 use crate::request_context::Connection;
@@ -14,9 +15,11 @@ use crate::telemetry::SpanKind;
 use crate::topic::TopicName;
 use crate::trace_context::TraceContext;
 
-/// Does what a backend asked for in its answer to an event on a connection. What it says of a connection that is over
-/// is not minded; its messages are sent all the same. They are queued in their order when this returns, and nobody
-/// waits for slow members. What is sent goes on in the trace of the event.
+/// Carries out the `actions` that a backend requested in its answer to an event on `connection`.
+///
+/// If the connection has ended, its groups and users are not changed, but the messages are still sent. When this
+/// returns, the messages are queued in their order; slow members are not waited for. The messages continue the trace
+/// `trace` of the event.
 pub(super) async fn act(
     plane: &Arc<DataPlane>,
     live: &Arc<Live>,
@@ -62,12 +65,12 @@ pub(super) async fn act(
     });
 }
 
-/// Puts the user onto a connection that its authorizer named, if there is one that can be used.
+/// Sets the user of `connection` that its authorizer named. Does nothing if there is none, or if its name is not valid.
 pub(super) async fn name_user(plane: &DataPlane, live: &Live, connection: &Connection) {
     let principal = connection.principal.load_full();
     let Some(user) = principal.as_ref().and_then(|principal| principal.user()) else { return };
     let (Ok(user), Some(open)) = (TopicName::user(user), plane.registry.get_open(&connection.id)) else { return };
-    // A connection that has just begun is in nothing else, and one that is over needs no user.
+    // A new connection has no group or user yet, so its limit is not reached; one that has ended needs no user.
     let _ = plane.groups.join(connection, &open.outbox, user, live.most_topics());
     plane.recorded().await;
 }

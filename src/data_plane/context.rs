@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tracing::{info, warn};
 
-use super::DisconnectSettings;
-use super::disconnect_queue::DisconnectQueues;
-use super::retired::Retired;
+use super::disconnect::DisconnectSettings;
+use super::disconnect::queue::DisconnectQueues;
+use super::disconnect::retired::Retired;
 use crate::authorizer::{Access, Denial};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -20,39 +20,38 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{Addresses, Bodies, KeepAliveSettings, LimitSettings, Throttle};
 use crate::registry::{GroupIndex, RedisReplica, Registry};
 use crate::request_context::{Connection, Event, RequestContext};
-use crate::telemetry::{Metrics, StageLabels, Telemetry};
+use crate::telemetry::{StageLabels, Telemetry};
 
-/// All that a flow may use.
+/// Everything that a flow may use.
 pub struct DataPlane {
     live: ArcSwap<Live>,
     pub registry: Arc<Registry>,
-    /// Who is in which group, and who is on which connection. It outlives reloads.
+    /// The members of groups and the users of connections. They outlive reloads.
     pub groups: Arc<Groups>,
-    /// What other nodes know of `groups`, and this one of theirs, unless it is alone.
+    /// The index that tells nodes of each other's `groups`; `None` without a cluster.
     pub group_index: Option<Arc<GroupIndex>>,
     pub integrations: IntegrationClient,
     pub clock: Arc<dyn Clock>,
-    pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub lifecycle: Lifecycle,
-    /// What client addresses have open. It outlives reloads.
+    /// The connections and rates of each client address. They outlive reloads.
     pub addresses: Arc<Addresses>,
-    /// What bodies of calls hold while they are read.
+    /// The memory that the bodies of calls use while they are read.
     pub bodies: Bodies,
-    /// The other nodes, unless this one is alone.
+    /// The other nodes; `None` without a cluster.
     pub cluster: Option<Cluster>,
     pub(super) disconnects: DisconnectQueues,
     pub(super) retired: Retired,
 }
 
-/// What a reload replaces as a whole. The parts can also be replaced apart, but for `access`: `deployments` are compiled
-/// with it.
+/// The configuration in force. A reload replaces it as a whole. `settings` can also be replaced apart. `deployments` can
+/// too, if they are compiled with `access`.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Counts the configurations of this process, from 1; set when it is put in force.
+    /// Number of this configuration in its process, from 1. Set when the configuration is put in force.
     pub number: u32,
     pub settings: Arc<NodeSettings>,
-    /// Who may enter and who may push.
+    /// The access control of clients and of `@connections`.
     pub access: Arc<Access>,
     pub deployments: Arc<Deployments>,
 }
@@ -63,22 +62,21 @@ pub struct NodeSettings {
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
-    /// The bucket of all APIs together.
+    /// The throttle that all APIs share.
     pub throttle: Option<Throttle>,
-    /// Begins callback URLs, without a slash at its end.
+    /// Beginning of callback URLs, without a slash at its end.
     pub callback_base_url: Option<String>,
-    /// Clients are told why they are refused.
+    /// True if answers to refused clients contain the reason.
     pub explain: bool,
 }
 
 impl DataPlane {
-    /// A data plane without connections.
+    /// Returns a data plane without connections.
     pub fn new(
         mut live: Live,
         registry: Arc<Registry>,
         integrations: IntegrationClient,
         clock: Arc<dyn Clock>,
-        metrics: Metrics,
         telemetry: Telemetry,
         lifecycle: Lifecycle,
     ) -> Self {
@@ -94,7 +92,6 @@ impl DataPlane {
             group_index: None,
             integrations,
             clock,
-            metrics,
             telemetry,
             lifecycle,
             addresses: Arc::default(),
@@ -105,7 +102,7 @@ impl DataPlane {
         }
     }
 
-    /// As a member of a cluster.
+    /// Makes this node a member of `cluster`.
     pub fn with_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(cluster);
         let group_index =
@@ -114,25 +111,26 @@ impl DataPlane {
         self
     }
 
-    /// Waits until whatever has joined a group here, or was named as a user, is found by all nodes.
+    /// Waits until all nodes can find every connection that has joined a group here or was given a user.
     pub(super) async fn recorded(&self) {
         if let Some(group_index) = &self.group_index {
             group_index.recorded().await;
         }
     }
 
-    /// The configuration in force, for a short look.
+    /// Returns the configuration in force, for a short access that does not wait.
     pub fn live(&self) -> Guard<Arc<Live>> {
         self.live.load()
     }
 
-    /// The configuration in force, to be kept for a whole event.
+    /// Returns the configuration in force, to be kept for a whole event.
     pub fn live_owned(&self) -> Arc<Live> {
         self.live.load_full()
     }
 
-    /// Puts another configuration in force. Open connections stay; their next event meets it, but for the `$disconnect`
-    /// of those whose stage or route it takes away. One reload comes after the other.
+    /// Puts the configuration `live` in force. Open connections stay, and their next event uses `live`; the exception
+    /// is the `$disconnect` of a connection whose stage or `$disconnect` route `live` no longer has. Reloads must not
+    /// overlap.
     pub fn replace(&self, mut live: Live) {
         let old = self.live_owned();
         live.number = old.number.saturating_add(1);
@@ -145,7 +143,7 @@ impl DataPlane {
 }
 
 impl DataPlane {
-    /// `$disconnect` events that no backend has taken yet, of each stage. Looks at every connection.
+    /// Returns the number of `$disconnect` events of each stage that are not delivered yet. Visits every connection.
     pub fn pending(&self) -> Vec<(StageLabels, usize)> {
         let live = self.live();
         let stages = live.deployments.iter().flat_map(|deployment| {
@@ -169,17 +167,17 @@ impl Live {
         telemetry.access_logs.open(stages.filter_map(|stage| stage.telemetry.access_log.as_ref()));
     }
 
-    /// How many groups a connection may be in, with the users that are on it.
+    /// Returns the largest number of groups and users that a connection may have.
     pub(super) fn most_topics(&self) -> usize {
         usize::try_from(self.settings.limits.groups_per_connection).unwrap_or(usize::MAX)
     }
 
-    /// Takes a token of the bucket of all APIs; `false` if there is none.
+    /// Takes a token from the throttle that all APIs share. Returns false if there is none.
     pub(super) fn admit(&self) -> bool {
         self.settings.throttle.as_ref().is_none_or(Throttle::admit)
     }
 
-    /// The `$context` of an event on a connection.
+    /// Returns the `$context` of an event on `connection`.
     pub(super) fn context<'a>(
         &self,
         plane: &DataPlane,
@@ -202,7 +200,7 @@ impl Live {
         }
     }
 
-    /// Where a backend posts to reach a connection; ready to use.
+    /// Returns the complete URL to which a backend posts to reach `connection`.
     fn callback_url(&self, connection: &Connection) -> String {
         let Connection { id, api_id, stage, host, callback_secure, .. } = connection;
         match &self.settings.callback_base_url {
@@ -218,7 +216,8 @@ impl Live {
     }
 }
 
-/// One line for the operator about somebody who was turned away: a warning if the gateway's side has to mend something.
+/// Logs that a client or call was refused: as a warning if the operator has to correct something, otherwise as
+/// information.
 pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {
     log_refused(denial, denial.needs_operator(), api_id, stage, what);
 }
@@ -233,7 +232,7 @@ pub(super) fn log_refused(error: &dyn Error, needs_operator: bool, api_id: &str,
     }
 }
 
-/// The labels of all metrics of a connection.
+/// Returns the labels of all metrics of `connection`.
 pub(super) fn labels(connection: &Connection) -> StageLabels {
     StageLabels { api_id: Arc::clone(&connection.api_id), stage: Arc::clone(&connection.stage) }
 }

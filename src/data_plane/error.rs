@@ -13,16 +13,16 @@ use crate::limits::ThrottleLevel;
 use crate::topic::InvalidName;
 use crate::usage::UsageExceeded;
 
-/// A request that leads nowhere.
+/// A request that the router refuses.
 #[derive(Debug, Error)]
 pub enum RoutingError {
-    #[error("no API, stage or resource is there")]
+    #[error("there is no such API, stage or resource")]
     Forbidden,
     #[error("the listener does not answer for this Host")]
     HostNotAllowed,
     #[error("a web page may not make this call: it has an Origin or a Sec-Fetch-Site header and is not signed")]
     FromPage,
-    #[error("the page may not connect")]
+    #[error("the origin is not allowed")]
     OriginNotAllowed(#[source] OriginError),
     #[error("the URL is longer than {max} bytes")]
     UrlTooLong { max: usize },
@@ -30,15 +30,15 @@ pub enum RoutingError {
     HeadTooLarge { max: usize },
     #[error("{0}")]
     BadRequest(&'static str),
-    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    #[error("only version 13 of the WebSocket protocol is supported")]
     UpgradeRequired,
-    #[error("the gateway is going down")]
+    #[error("the gateway is shutting down")]
     Draining,
-    #[error("the address has as many connections as it may")]
+    #[error("the address has reached its limit of connections")]
     TooManyConnections,
 }
 
-/// A client that was not admitted, and the ids that its `$connect` had.
+/// A client that was not admitted, with the ids of its `$connect`.
 #[derive(Debug, Error)]
 #[error("refused")]
 pub struct Refusal {
@@ -48,20 +48,20 @@ pub struct Refusal {
     pub request_id: EventId,
 }
 
-/// Why a client was not admitted.
+/// The reason why a client was not admitted.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error("the required request parameter `{0}` is missing")]
     MissingParameter(String),
     #[error("too many requests ({level})")]
     Throttled { level: ThrottleLevel },
-    #[error("the client may not enter")]
+    #[error("access denied")]
     Denied(#[source] Denial),
-    #[error("the node has as many connections as it may")]
+    #[error("the node has reached its limit of connections")]
     Full,
-    #[error("as many ended connections wait for their $disconnect as may")]
+    #[error("the node has reached its limit of ended connections whose $disconnect is not delivered")]
     Backlog,
-    #[error("the node may take no connections now")]
+    #[error("the node cannot accept connections now")]
     Unavailable,
     #[error("the backend refused the client with status {}", .0.status)]
     Refused(Box<Answer>),
@@ -69,16 +69,16 @@ pub enum ConnectError {
     Integration(#[source] IntegrationError),
 }
 
-/// Why a message got no answer from its backend.
+/// The reason why a message got no answer from its backend.
 #[derive(Debug, Error)]
 pub enum MessageError {
     #[error("no route has the selected key and there is no `$default` route")]
     NoRoute,
     #[error("too many requests ({level})")]
     Throttled { level: ThrottleLevel },
-    #[error("the API key's usage plan has no more to give")]
+    #[error("the usage plan of the API key is exhausted")]
     UsageExceeded(#[source] UsageExceeded),
-    #[error("the fresh token does not count")]
+    #[error("the fresh token is not valid")]
     RefreshDenied(#[source] Denial),
     #[error("the integration failed")]
     Integration(#[source] IntegrationError),
@@ -86,14 +86,14 @@ pub enum MessageError {
     ReplyTooLarge { max: usize },
 }
 
-/// Why a call of `@connections` failed.
+/// The reason why a call of `@connections` failed.
 #[derive(Debug, Error)]
 pub enum ConnectionsApiError {
-    #[error("the caller may not do this")]
+    #[error("the caller is not allowed to make this call")]
     Denied(#[source] IamError),
-    #[error("the usage plan of the connection's API key has no more to give")]
+    #[error("the usage plan of the connection's API key is exhausted")]
     UsageExceeded(#[source] UsageExceeded),
-    /// What was typed. It is answered and not printed: who mistakes a path may have put a secret there.
+    /// The text of the path. It goes into the answer but not into logs: a wrong path may contain a secret.
     #[error("not a connection id")]
     InvalidConnectionId(String),
     #[error("{0}")]
@@ -107,11 +107,11 @@ pub enum ConnectionsApiError {
     /// AWS's own calls are answered with [`ConnectionsApiError::TooLarge`].
     #[error("more than {max} {what}, which is the limit")]
     OverLimit { what: &'static str, max: usize },
-    #[error("the connection is in as many groups as it may be in: limits.groupsPerConnection is {max}")]
+    #[error("the connection has reached its limit of groups: limits.groupsPerConnection is {max}")]
     TooManyGroups { max: u32 },
     #[error("there is no such method")]
     UnknownMethod,
-    #[error("the connection is gone, or not there yet")]
+    #[error("the connection is gone or not open yet")]
     Gone,
     #[error("the data are larger than allowed")]
     TooLarge,
@@ -127,6 +127,6 @@ pub enum ConnectionsApiError {
     BodiesFull,
     #[error("the body did not arrive in time")]
     BodyTimeout,
-    #[error("the body did not arrive whole")]
+    #[error("the body did not arrive completely")]
     BodyLost,
 }

@@ -1,4 +1,4 @@
-//! What an error looks like to the client or backend that it concerns: HTTP status and body, or error frame.
+//! The responses that clients and backends get for errors: HTTP status and body, or error frame.
 //!
 //! Sources: AWS, "Gateway response types for API Gateway"; recorded answers of WebSocket APIs.
 
@@ -22,7 +22,7 @@ use crate::session::DataFrame;
 use crate::telemetry::Reason;
 use crate::usage::UsageExceeded;
 
-/// The body of every answer of the gateway: whole, in memory.
+/// The body of every response of the gateway, as a whole in memory.
 pub type Body = Full<Bytes>;
 
 const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
@@ -37,7 +37,7 @@ const UNAUTHORIZED: &str = "Unauthorized";
 const LIMIT_EXCEEDED: &str = "Limit Exceeded";
 const TOO_MANY_REQUESTS: &str = "Too Many Requests";
 
-/// The answer to a request that leads nowhere.
+/// Returns the response to a request that the router refused.
 pub fn routing(error: &RoutingError) -> Response<Body> {
     match error {
         RoutingError::Forbidden => typed(StatusCode::FORBIDDEN, "ForbiddenException", "Forbidden"),
@@ -64,7 +64,7 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
     }
 }
 
-/// The answer to a client that was not admitted.
+/// Returns the response to a client that was not admitted.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
     let (status, message) = match whose_word(&refusal.error) {
         Refused::Gateway(status, message) => (status, message),
@@ -85,7 +85,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     }
 }
 
-/// The status and the words for a client that may not enter.
+/// Returns the status and the message for a client that was refused access.
 fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
     let (status, message) = match denial {
         Denial::MissingIdentitySource(_)
@@ -102,7 +102,7 @@ fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
             "User is not authorized to access this resource because no identity-based policy allows the \
              execute-api:Invoke action",
         ),
-        // AWS says nothing about an answer that it cannot use.
+        // AWS sends no message if the authorizer's answer cannot be used.
         Denial::Authorizer(RequestAuthorizerError::Answer(_)) => (StatusCode::INTERNAL_SERVER_ERROR, ""),
         Denial::Authorizer(RequestAuthorizerError::Call(_) | RequestAuthorizerError::Status(_)) => {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR)
@@ -132,7 +132,7 @@ fn usage_exceeded(exceeded: UsageExceeded) -> &'static str {
     }
 }
 
-/// AWS's code and text for a signature that does not count.
+/// Returns AWS's error type and message for a signature that is not valid.
 fn signature_error(error: &SignatureError) -> (&'static str, String) {
     match error {
         SignatureError::Missing => ("MissingAuthenticationTokenException", "Missing Authentication Token".to_owned()),
@@ -147,7 +147,7 @@ fn signature_error(error: &SignatureError) -> (&'static str, String) {
     }
 }
 
-/// Whose word it is that a client is not admitted.
+/// The side that refused a client: the gateway, with a status and a message, or the backend, with its answer.
 enum Refused<'a> {
     Gateway(StatusCode, Cow<'static, str>),
     Backend(&'a Answer),
@@ -179,7 +179,8 @@ fn whose_word(error: &ConnectError) -> Refused<'_> {
     Refused::Gateway(status, Cow::Borrowed(message))
 }
 
-/// The status that a client that was not admitted gets, and the gateway's words if they are not the backend's own.
+/// Returns the status for a client that was not admitted, and the message if the gateway refused it and not the
+/// backend.
 pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<Cow<'static, str>>) {
     match whose_word(error) {
         Refused::Gateway(status, message) => (status, Some(message)),
@@ -187,7 +188,7 @@ pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<Cow<'s
     }
 }
 
-/// What a message that failed would have as an HTTP status, and what its client is told.
+/// Returns the HTTP status that is recorded for a failed message, and the message that its client gets.
 pub(super) fn failure_status(error: &MessageError) -> (StatusCode, &'static str) {
     match error {
         MessageError::NoRoute => (StatusCode::FORBIDDEN, "Forbidden"),
@@ -205,8 +206,8 @@ pub(super) fn failure_status(error: &MessageError) -> (StatusCode, &'static str)
     }
 }
 
-/// The frame that a client gets for a message that failed. Spelled as AWS does, blanks included. With a `reason` it
-/// says more than AWS does.
+/// Returns the frame that a client gets for a failed message, byte for byte as on AWS. AWS has no `reason`; if there is
+/// one, the frame has it as one more member.
 pub fn error_frame(
     error: &MessageError,
     connection_id: ConnectionId,
@@ -221,12 +222,12 @@ pub fn error_frame(
     DataFrame::text(text)
 }
 
-/// Tells a refused client why, for developers.
+/// Adds the header `x-tidegate-reason` to `response`. It tells developers why a client was refused.
 pub fn explain(response: &mut Response<Body>, reason: Reason) {
     response.headers_mut().insert(X_TIDEGATE_REASON, HeaderValue::from_static(reason.code()));
 }
 
-/// The frame that tells a client until when its fresh token holds, or when the one that it has expires.
+/// Returns the frame that tells a client when its token expires.
 pub fn token_frame(
     notice: TokenNotice,
     connection_id: ConnectionId,
@@ -243,14 +244,16 @@ pub fn token_frame(
     DataFrame::text(format!(r#"{frame}, "expiresAt":{expires_at}}}"#))
 }
 
-/// What a client is told of its token.
+/// The kind of a frame about a client's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenNotice {
+    /// A fresh token was accepted.
     Refreshed,
+    /// The present token expires soon.
     Expires,
 }
 
-/// The answer to a failed call of `@connections`.
+/// Returns the response to a failed call of `@connections`.
 pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
     match error {
         ConnectionsApiError::UnknownMethod => {
@@ -287,7 +290,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
             response.headers_mut().insert(X_AMZN_ERROR_TYPE, HeaderValue::from_static("GoneException"));
             response
         }
-        // AWS sends neither a type nor a body here, and SDKs show what they make of that.
+        // AWS sends neither an error type nor a body here. SDKs derive their error from the status.
         ConnectionsApiError::TooLarge => empty(StatusCode::PAYLOAD_TOO_LARGE),
         ConnectionsApiError::BufferFull | ConnectionsApiError::Throttled => {
             retry_soon(typed(StatusCode::TOO_MANY_REQUESTS, "LimitExceededException", LIMIT_EXCEEDED))
@@ -295,7 +298,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         ConnectionsApiError::OwnerUnreachable | ConnectionsApiError::BodiesFull => {
             retry_soon(typed(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string()))
         }
-        // A client error, which SDKs do not repeat.
+        // A client error, because SDKs do not retry those.
         ConnectionsApiError::DeliveryUnknown => {
             typed(StatusCode::FAILED_DEPENDENCY, "DeliveryUnknownException", &error.to_string())
         }
@@ -305,7 +308,7 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
     }
 }
 
-/// An answer with AWS's error type and a message.
+/// Returns a response with AWS's error type and a message.
 fn typed(status: StatusCode, error_type: &'static str, message: &str) -> Response<Body> {
     let mut response = Response::new(Full::from(object!({ "message": message }).to_string()));
     *response.status_mut() = status;
@@ -314,14 +317,14 @@ fn typed(status: StatusCode, error_type: &'static str, message: &str) -> Respons
     response
 }
 
-/// An answer to a backend's call that has something to say.
+/// Returns the response 200 with `value` as its JSON body.
 pub(super) fn json(value: &impl Serialize) -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     *response.body_mut() = Full::from(serde_json::to_vec(value).expect("texts and numbers are JSON"));
     response
 }
 
-/// An answer without a body.
+/// Returns a response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
@@ -329,7 +332,7 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// What the backend itself said to a client that wants to connect.
+/// Returns the backend's own answer as the response to a client that it refused.
 fn backends_own(answer: &Answer) -> Response<Body> {
     let mut response = Response::new(Full::new(answer.body.clone().unwrap_or_default()));
     *response.status_mut() = answer.status;

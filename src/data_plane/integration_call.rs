@@ -11,11 +11,11 @@ use crate::integration::{Answer, Called, Handshake, IntegrationError, Integratio
 use crate::request_context::RequestContext;
 use crate::telemetry::{IntegrationRecord, Span, SpanKind, StageLabels};
 
-/// What backends call the request themselves, as AWS's services do.
+/// The header with a backend's own id of the request, as AWS's services send it.
 const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 
-/// Calls the backend of a route for an event: one span inside the event's, one latency, one record. The backend
-/// continues the trace of that span.
+/// Calls the backend of `route` for an event. The call has one span inside the span `event`, one latency and one
+/// record. The backend continues the trace of that span.
 pub(super) async fn call_integration(
     plane: &DataPlane,
     live: &Live,
@@ -64,7 +64,12 @@ pub(super) async fn call_integration(
         request_id,
         left_out,
     };
-    plane.metrics.integration(route.telemetry.meters(&plane.metrics, labels), latency, status, record.error_kind);
+    plane.telemetry.metrics.integration(
+        route.telemetry.meters(&plane.telemetry.metrics, labels),
+        latency,
+        status,
+        record.error_kind,
+    );
     if span.is_recording() {
         span.set("tidegate.integration_id", &integration.id);
         integration.origin().into_iter().for_each(|origin| span.set("server.address", origin));
@@ -76,7 +81,7 @@ pub(super) async fn call_integration(
     (outcome, record)
 }
 
-/// What the backend asks for beside its answer. One that says no asks for nothing.
+/// Returns `answer` with the actions that the backend requests in it. A status other than 2xx requests none.
 fn with_actions(
     mut answer: Answer,
     connection: ConnectionId,

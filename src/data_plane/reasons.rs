@@ -1,4 +1,4 @@
-//! Why an event went another way than asked for, as operators are told: the code of each error.
+//! The reason code of each error, for operators and metrics.
 
 use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
 use crate::authorizer::Denial;
@@ -10,7 +10,7 @@ use crate::telemetry::{AuthorizerOutcome, ConnectOutcome, PushOutcome, Reason};
 use crate::usage::UsageExceeded;
 
 impl RoutingError {
-    /// The code of this error. `forbidden` is what is behind AWS's 403, which says nothing.
+    /// Returns the reason code of this error. `forbidden` is the code behind AWS's 403, which hides the reason.
     pub fn reason(&self, forbidden: Reason) -> Reason {
         match self {
             RoutingError::Forbidden => forbidden,
@@ -26,7 +26,7 @@ impl RoutingError {
 }
 
 impl ConnectError {
-    /// The code of this error.
+    /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
             ConnectError::MissingParameter(_) => Reason::MissingParameter,
@@ -40,7 +40,7 @@ impl ConnectError {
         }
     }
 
-    /// Whose bucket was empty.
+    /// Returns the level whose throttle was exceeded, if one was.
     pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
             ConnectError::Throttled { level } => Some(*level),
@@ -55,7 +55,7 @@ impl ConnectError {
         }
     }
 
-    /// The label of `tidegate_connects_total`.
+    /// Returns the label value of `tidegate_connects_total`.
     pub(super) fn outcome(&self) -> ConnectOutcome {
         match self {
             ConnectError::MissingParameter(_) => ConnectOutcome::BadRequest,
@@ -71,7 +71,7 @@ impl ConnectError {
 }
 
 impl MessageError {
-    /// The code of this error.
+    /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
             MessageError::NoRoute => Reason::NoRoute,
@@ -83,7 +83,7 @@ impl MessageError {
         }
     }
 
-    /// Whose bucket was empty.
+    /// Returns the level whose throttle was exceeded, if one was.
     pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
             MessageError::Throttled { level } => Some(*level),
@@ -97,7 +97,7 @@ impl MessageError {
 }
 
 impl ConnectionsApiError {
-    /// The code of this error.
+    /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
             ConnectionsApiError::Denied(error) => of_iam(error),
@@ -121,7 +121,7 @@ impl ConnectionsApiError {
         }
     }
 
-    /// The label of `tidegate_pushes_total`.
+    /// Returns the label value of `tidegate_pushes_total`.
     pub(super) fn outcome(&self) -> PushOutcome {
         match self {
             ConnectionsApiError::Gone => PushOutcome::Gone,
@@ -143,7 +143,7 @@ impl ConnectionsApiError {
         }
     }
 
-    /// Whose bucket was empty.
+    /// Returns the level whose throttle was exceeded, if one was.
     pub(super) fn throttled(&self) -> Option<ThrottleLevel> {
         match self {
             ConnectionsApiError::UsageExceeded(_) => Some(ThrottleLevel::UsagePlan),
@@ -153,7 +153,7 @@ impl ConnectionsApiError {
     }
 }
 
-/// The code of a failed call.
+/// Returns the reason code of a failed call of an integration.
 pub(super) fn of_integration(error: &IntegrationError) -> Reason {
     match error {
         IntegrationError::Call(CallError::Unreachable(_)) => Reason::BackendUnreachable,
@@ -168,7 +168,7 @@ pub(super) fn of_integration(error: &IntegrationError) -> Reason {
     }
 }
 
-/// The code of somebody who was turned away.
+/// Returns the reason code of a client or call that was refused access.
 fn of_denial(denial: &Denial) -> Reason {
     match denial {
         Denial::MissingIdentitySource(_) => Reason::IdentitySourceMissing,

@@ -60,7 +60,7 @@ impl Chat {
             EventType::Disconnect => {
                 let reason = context.disconnect_reason.as_deref().unwrap_or_default();
                 let left = self.leave(&context.connection_id, context.disconnect_status_code, reason);
-                // A `$disconnect` may come twice, but the room is told only once.
+                // A `$disconnect` may come twice, but the room gets only one message.
                 let send =
                     left.map(|(room, left)| [left, self.members(&room)].map(|data| Message::to_room(&room, data)));
                 Actions { send: send.into_iter().flatten().collect(), ..Actions::default() }

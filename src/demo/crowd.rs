@@ -27,7 +27,7 @@ const CROWD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer of the gateway that is read, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// The reason with which members of a crowd close, so that they can be told from people.
+/// The reason with which members of a crowd close, so that they can be distinguished from people.
 pub(super) const LEAVES: &str = "crowd";
 
 /// The group of a crowd, and the value of `?crowd=` with which its members connect. No room can have this name.

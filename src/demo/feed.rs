@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::lock::lock;
 
 /// Most records that are kept for new subscribers; the oldest goes first. A subscriber that falls this far behind the
-/// live records loses the oldest, and is told how many.
+/// live records loses the oldest, and gets their number.
 const RECENT_MAX: usize = 200;
 
 /// Most subscribers at once; a further one is refused.

@@ -37,7 +37,7 @@ const HTTP_CONNECTIONS_MAX: usize = 1024;
 /// Time without a request after which an HTTP connection is closed; longer than a caller is likely to keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Time that a request under way still gets at shutdown; then its HTTP connection is cut off.
+/// Time that a request in progress still gets at shutdown; then its HTTP connection is closed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause after a failed accept, which is most often caused by a lack of file descriptors.

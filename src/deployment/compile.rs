@@ -16,9 +16,9 @@ use crate::problem::Problem;
 use crate::route_key::{CONNECT, DEFAULT, RouteKey};
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
-/// Routes that AWS reserves; no other key may begin with `$`.
+/// Route keys that AWS reserves; no other key may begin with `$`.
 
-/// The one value that makes a route two-way.
+/// The only value of `routeResponseSelectionExpression`, which makes a route two-way.
 const TWO_WAY: &str = DEFAULT;
 
 const STAGE_NAME_MAX_CHARS: usize = 128;
@@ -39,7 +39,7 @@ impl Deployments {
     /// Compiles every API.
     ///
     /// # Errors
-    /// Everything that is wrong, not only the first.
+    /// Returns all problems, not only the first.
     pub fn compile(
         apis: &BTreeMap<String, apigatewayv2::Api>,
         domain_names: &BTreeMap<String, apigatewayv2::DomainName>,
@@ -166,13 +166,13 @@ impl Compiler<'_> {
     ) -> Option<RouteDraft<'a>> {
         let at = |field| ["apis", api_id, "routes", key, field];
         if key.is_empty() || key.len() > ROUTE_KEY_MAX_BYTES {
-            self.problem(["apis", api_id, "routes", key], "a route key has 1 to 1024 bytes");
+            self.problem(["apis", api_id, "routes", key], "a route key must have 1 to 1024 bytes");
         }
         let route_key = RouteKey::parse(key);
         if route_key.is_none() {
             self.problem(
                 ["apis", api_id, "routes", key],
-                "a route key that begins with `$` is one of `$connect`, `$disconnect`, `$default`",
+                "a route key that begins with `$` must be one of `$connect`, `$disconnect`, `$default`",
             );
         }
         if let Some(expression) = &route.route_response_selection_expression
@@ -187,7 +187,7 @@ impl Compiler<'_> {
         for (name, constraints) in &route.request_parameters {
             let path = ["apis", api_id, "routes", key, "requestParameters", name.as_str()];
             if key != CONNECT {
-                self.problem(path, "only `$connect` has request parameters");
+                self.problem(path, "only `$connect` may have request parameters");
             }
             match RouteParameter::parse(name) {
                 Ok(parameter) if constraints.required => required_parameters.push(parameter),
@@ -224,7 +224,7 @@ impl Compiler<'_> {
         if name.is_empty() || name.len() > STAGE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
             self.problem(
                 ["apis", api_id, "stages", name],
-                "a stage name has 1 to 128 of the characters A-Z a-z 0-9 _ -",
+                "a stage name must have 1 to 128 of the characters A-Z a-z 0-9 _ -",
             );
         }
         self.check_variables(api_id, name, &stage.stage_variables);
@@ -294,13 +294,13 @@ impl Compiler<'_> {
             let path = ["apis", api_id, "stages", stage, "stageVariables", name.as_str()];
             let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
             if name.is_empty() || name.len() > VARIABLE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
-                self.problem(path, "a variable's name has 1 to 64 of the characters A-Z a-z 0-9 _");
+                self.problem(path, "a variable's name must have 1 to 64 of the characters A-Z a-z 0-9 _");
             }
             let is_value_char = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(c);
             if value.len() > VARIABLE_VALUE_MAX_CHARS || !value.chars().all(is_value_char) {
                 self.problem(
                     path,
-                    "a variable's value has at most 512 of the characters A-Z a-z 0-9 - . _ ~ : / ? # & = ,",
+                    "a variable's value may have at most 512 of the characters A-Z a-z 0-9 - . _ ~ : / ? # & = ,",
                 );
             }
         }
@@ -311,7 +311,7 @@ fn throttle(settings: apigatewayv2::RouteSettings) -> Option<Throttle> {
     Throttle::new(settings.throttling_rate_limit, settings.throttling_burst_limit)
 }
 
-/// A host with an optional port, as a Host header holds it.
+/// Returns true if `text` is a host with an optional port, as in a Host header.
 fn is_host(text: &str) -> bool {
     HeaderValue::from_str(text).is_ok()
         && text.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'))

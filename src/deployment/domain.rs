@@ -6,19 +6,19 @@ use super::{Deployment, Stage};
 use crate::apigatewayv2;
 use crate::problem::Problem;
 
-/// The custom domains, compiled: which API and stage each base path leads to.
+/// The compiled custom domains, which map base paths to APIs and stages.
 #[derive(Debug, Default)]
 pub(super) struct Domains(HashMap<String, Vec<Mapping>>);
 
 #[derive(Debug)]
 struct Mapping {
-    /// The segments of the mapping key; none for the empty key.
+    /// Segments of the mapping key; none for the empty key.
     segments: Vec<String>,
     deployment: Arc<Deployment>,
     stage: Arc<Stage>,
 }
 
-/// API and stage, and what is behind the mapping key.
+/// An API, a stage, and the segments after the mapping key.
 type Mapped<'d, 'a, 'p> = (&'d Arc<Deployment>, &'d Arc<Stage>, &'a [Cow<'p, str>]);
 
 impl Domains {
@@ -46,12 +46,12 @@ impl Domains {
                 let Some(segments) = segments_of(key) else {
                     problems.push(Problem::at(
                         at("apiMappingKey"),
-                        format!("`{key}` is no base path; allowed: segments of letters, digits and `$-_.+!*'()` with `/` between"),
+                        format!("`{key}` is not a base path; allowed: segments of letters, digits and `$-_.+!*'()` with `/` between"),
                     ));
                     continue;
                 };
                 if mappings.iter().any(|known| known.segments == segments) {
-                    problems.push(Problem::at(at("apiMappingKey"), format!("the key `{key}` is there twice")));
+                    problems.push(Problem::at(at("apiMappingKey"), format!("the key `{key}` is used twice")));
                     continue;
                 }
                 let Some(api) = apis.get(&mapping.api_id) else {
@@ -68,29 +68,29 @@ impl Domains {
                 let Some(stage) = deployment.stage(&mapping.stage) else { continue };
                 mappings.push(Mapping { segments, deployment: Arc::clone(deployment), stage: Arc::clone(stage) });
             }
-            // The longest key that fits counts.
+            // The longest matching key wins.
             mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.segments.len()));
             domains.insert(name.clone(), mappings);
         }
         Domains(domains)
     }
 
-    /// Whether a Host is one of the domains.
+    /// Returns true if `host` is one of the domains.
     pub(super) fn has(&self, host: &str) -> bool {
         self.mappings(host).is_some()
     }
 
-    /// API and stage of a path on a domain, and what is behind the mapping key.
+    /// Returns the API and the stage of a path on a domain, and the segments after the mapping key.
     pub(super) fn resolve<'a, 'p>(&self, host: &str, segments: &'a [Cow<'p, str>]) -> Option<Mapped<'_, 'a, 'p>> {
         self.mappings(host)?.iter().find_map(|mapping| {
             let rest = segments.get(mapping.segments.len()..)?;
             let fits = mapping.segments.iter().zip(segments).all(|(key, segment)| key == segment);
-            // What is behind an empty key must be nothing or `@connections`: a stage's name is no part of the path.
+            // After an empty key there may be nothing or `@connections`: the stage's name is not part of the path.
             fits.then_some((&mapping.deployment, &mapping.stage, rest))
         })
     }
 
-    /// The base path of a stage on a domain, such as `/beta`; empty for the empty key.
+    /// Returns the base path of a stage on a domain, such as `/beta`; empty for the empty key.
     pub(super) fn base_path(&self, host: &str, api_id: &str, stage: &str) -> Option<String> {
         let mappings = self.mappings(host)?.iter();
         let mapping = mappings.rev().find(|it| *it.deployment.api_id == *api_id && *it.stage.name == *stage)?;
@@ -106,7 +106,7 @@ impl Domains {
     }
 }
 
-/// A Host without its port and the dot of the root.
+/// Returns a Host without its port and without the dot of the root.
 pub(super) fn bare_host(host: &str) -> &str {
     let end = if host.starts_with('[') { host.find(']').map_or(host.len(), |end| end + 1) } else { host.len() };
     let name = host[..end].split_once(':').filter(|_| !host.starts_with('[')).map_or(&host[..end], |(name, _)| name);

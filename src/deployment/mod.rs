@@ -1,7 +1,7 @@
-//! Resources compiled into the form that traffic sees: [`Deployments`], immutable and shared.
+//! API resources compiled into the form that traffic uses: [`Deployments`], immutable and shared.
 //!
-//! Compiling finds every mistake at once ([`crate::problem::Problem`]); afterwards nothing is parsed or looked up by name twice.
-//! Resolving tells which API and stage a request is for.
+//! Compiling reports all mistakes together ([`crate::problem::Problem`]); afterwards nothing is parsed or looked up by
+//! name twice. Resolving finds the API and the stage of a request.
 
 mod compile;
 mod domain;
@@ -27,25 +27,25 @@ pub use origin::{AllowedOrigins, OriginError};
 pub use resolve::{Resolved, Target};
 pub use resource::Resource;
 
-/// Every API of this node, compiled.
+/// All APIs of this node, compiled.
 #[derive(Debug, Default)]
 pub struct Deployments {
     apis: HashMap<Arc<str>, Arc<Deployment>>,
     domains: Domains,
 }
 
-/// One API, compiled.
+/// A compiled API.
 #[derive(Debug)]
 pub struct Deployment {
     pub api_id: Arc<str>,
-    /// Overrides the Host that clients used, in events.
+    /// Value of `domainName` in events, in place of the Host that clients used.
     pub domain_name: Option<Arc<str>>,
     pub allow_origins: AllowedOrigins,
     pub route_selection_expression: SelectionExpression,
     stages: HashMap<Arc<str>, Arc<Stage>>,
 }
 
-/// One stage of an API, with every route ready to call.
+/// A stage of an API, with every route ready to call.
 #[derive(Debug)]
 pub struct Stage {
     pub name: Arc<str>,
@@ -58,25 +58,25 @@ pub struct Stage {
     pub access: Option<StageAccess>,
     /// Usage plans of the API keys on this stage.
     pub usage: Arc<StageUsage>,
-    /// What an operator wants to see of it.
+    /// Logs and metrics of the stage.
     pub telemetry: StageTelemetry,
 }
 
-/// One route of a stage.
+/// A route of a stage.
 #[derive(Debug)]
 pub struct Route {
     pub key: RouteKey,
     pub integration: Arc<Integration>,
-    /// The backend's answer goes back to the client.
+    /// True if the backend's answer goes back to the client.
     pub two_way: bool,
-    /// What a client must send when it connects.
+    /// Headers and query parameters that a client must send when it connects.
     pub required_parameters: Vec<RouteParameter>,
     pub throttle: Option<RouteThrottle>,
-    /// What an operator wants to see of it.
+    /// Logs and metrics of the route.
     pub telemetry: RouteTelemetry,
 }
 
-/// The bucket that a route's traffic takes from.
+/// The bucket from which a route's traffic takes tokens.
 #[derive(Clone, Debug)]
 pub struct RouteThrottle {
     /// The route's own bucket, or that of the stage.
@@ -85,12 +85,13 @@ pub struct RouteThrottle {
 }
 
 impl Deployments {
-    /// The API with this id.
+    /// Returns the API with the id `api_id`.
     pub fn api(&self, api_id: &str) -> Option<&Arc<Deployment>> {
         self.apis.get(api_id)
     }
 
-    /// Tells every backend how long its connections are kept idle: the least time that an integration wants.
+    /// Sets for every backend how long its connections are kept idle: the shortest time that one of its integrations
+    /// sets.
     pub fn put_in_force(&self) {
         let stages = || self.iter().flat_map(|deployment| deployment.stages());
         let integrations = || stages().flat_map(|stage| stage.routes()).map(|route| &route.integration);
@@ -98,37 +99,37 @@ impl Deployments {
         integrations().for_each(|integration| integration.lower_connection_idle());
     }
 
-    /// Every API.
+    /// Returns every API.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Deployment>> {
         self.apis.values()
     }
 }
 
 impl Deployment {
-    /// The stage with this name.
+    /// Returns the stage with the name `name`.
     pub fn stage(&self, name: &str) -> Option<&Arc<Stage>> {
         self.stages.get(name)
     }
 
-    /// Every stage.
+    /// Returns every stage.
     pub fn stages(&self) -> impl Iterator<Item = &Arc<Stage>> {
         self.stages.values()
     }
 }
 
 impl Stage {
-    /// The route of a message: the one with the selected key, else `$default`. Keys that begin with `$` are reserved:
-    /// a message body reaches none of them but `$default`.
+    /// Returns the route of a message: the one with the key `selected`, or else `$default`. Keys that begin with `$`
+    /// are reserved: a message can reach none of them but `$default`.
     pub fn route(&self, selected: Option<&str>) -> Option<&Arc<Route>> {
         selected.and_then(|key| self.custom.get(key)).or(self.default.as_ref())
     }
 
-    /// Returns true if the backend of one of its routes is saturated.
+    /// Returns true if the backend of a route is saturated.
     pub fn is_saturated(&self) -> bool {
         self.routes().any(|route| route.integration.is_saturated())
     }
 
-    /// Every route.
+    /// Returns every route.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         [&self.connect, &self.disconnect, &self.default].into_iter().flatten().chain(self.custom.values())
     }

@@ -2,41 +2,41 @@ use http::HeaderMap;
 use http::header::ORIGIN;
 use thiserror::Error;
 
-/// Which web pages may open connections: the `Origin` that browsers send. Clients that are no browser send none and are
-/// not meant.
+/// The web pages that may open connections, by the `Origin` that browsers send. Clients that are not browsers send no
+/// `Origin` and are always allowed.
 #[derive(Clone, Debug, Default)]
 pub struct AllowedOrigins(Option<Vec<OriginPattern>>);
 
-/// `https://example.com`, `https://example.com:8443` or `https://*.example.com`.
+/// A pattern of origins: `https://example.com`, `https://example.com:8443` or `https://*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OriginPattern {
-    /// With `://`.
+    /// Scheme, with `://`.
     scheme: String,
-    /// Without the `*` if `is_parent`.
+    /// Host, without the `*` if `is_parent`.
     host: String,
     is_parent: bool,
-    /// With its colon, or empty for the scheme's own.
+    /// Port, with its colon; empty for the scheme's default port.
     port: String,
 }
 
-/// Why a page may not connect.
+/// The reason why a page may not connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OriginError {
     #[error("the request has several Origin headers")]
     Several,
-    #[error("the Origin is `null`: the page has none that could be allowed")]
+    #[error("the Origin is `null`, which cannot be allowed")]
     Null,
     #[error("the Origin is not written as browsers write it")]
     Malformed,
-    #[error("the Origin is none that this API allows")]
+    #[error("the Origin is not one that this API allows")]
     NotAllowed,
 }
 
 impl AllowedOrigins {
-    /// Reads a list; without one every origin is allowed.
+    /// Parses a list of origins; without a list every origin is allowed.
     ///
     /// # Errors
-    /// The position of each entry that is no origin.
+    /// Returns the position of each entry that is not an origin.
     pub fn parse(origins: Option<&[String]>) -> Result<Self, Vec<usize>> {
         let Some(origins) = origins else { return Ok(AllowedOrigins(None)) };
         let parsed: Vec<Option<OriginPattern>> = origins.iter().map(|text| OriginPattern::parse(text)).collect();
@@ -44,7 +44,7 @@ impl AllowedOrigins {
         if wrong.is_empty() { Ok(AllowedOrigins(Some(parsed.into_iter().flatten().collect()))) } else { Err(wrong) }
     }
 
-    /// Whether there is a list.
+    /// Returns true if there is a list.
     pub fn is_set(&self) -> bool {
         self.0.is_some()
     }
@@ -52,7 +52,7 @@ impl AllowedOrigins {
     /// Checks the headers of an upgrade request.
     ///
     /// # Errors
-    /// They are of a page that is not allowed.
+    /// Returns an [`OriginError`] if a page that is not allowed sent the request.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), OriginError> {
         let Some(patterns) = &self.0 else { return Ok(()) };
         let mut origins = headers.get_all(ORIGIN).iter();
@@ -64,7 +64,7 @@ impl AllowedOrigins {
         if origin == "null" {
             return Err(OriginError::Null);
         }
-        // Browsers write scheme and host in lower case and no port that is the scheme's own.
+        // Browsers write scheme and host in lower case and leave out the scheme's default port.
         let origin = Origin::parse(origin).ok_or(OriginError::Malformed)?;
         if patterns.iter().any(|pattern| pattern.matches(&origin)) { Ok(()) } else { Err(OriginError::NotAllowed) }
     }

@@ -7,16 +7,16 @@ use super::domain::bare_host;
 use super::{Deployment, Deployments, Resource, Stage};
 use crate::telemetry::Reason;
 
-/// Begins the paths that name their API themselves: `/_aws/execute-api/{apiId}/{stage}`.
+/// The beginning of the paths that name their API themselves: `/_aws/execute-api/{apiId}/{stage}`.
 const PATH_PREFIX: [&str; 2] = ["_aws", "execute-api"];
 
-/// The label behind the apiId in a Host that names its API: `{apiId}.execute-api.…`.
+/// The label after the apiId in a Host that names its API: `{apiId}.execute-api.…`.
 const HOST_LABEL: &str = "execute-api";
 
 /// The end of an API's own name on this machine: `{apiId}.execute-api.localhost`.
 const LOCAL_NAMES: &str = "execute-api.localhost";
 
-/// What a request is for.
+/// The API, the stage and the target of a request.
 #[derive(Debug)]
 pub struct Resolved {
     pub deployment: Arc<Deployment>,
@@ -24,7 +24,7 @@ pub struct Resolved {
     pub target: Target,
 }
 
-/// What is behind the stage in a path.
+/// The part of a path after the stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `/{stage}`: a client that wants to connect.
@@ -34,11 +34,13 @@ pub enum Target {
 }
 
 impl Deployments {
-    /// Finds API, stage and target of a request. Which API it is, first match wins: a custom domain with the mapping of
-    /// its base path; a Host whose first label is an apiId (`chat.execute-api.localhost`, any port); the path prefix
-    /// `/_aws/execute-api/{apiId}`; the only API. A custom domain leads nowhere but by its mappings and by that prefix.
+    /// Finds the API, the stage and the target of a request. These may determine the API, and the first match wins: a
+    /// custom domain with the mapping of its base path; a Host whose first label is an apiId
+    /// (`chat.execute-api.localhost`, any port); the path prefix `/_aws/execute-api/{apiId}`; the only API. A custom
+    /// domain leads to an API only through its mappings and that prefix.
     ///
-    /// The path is taken as it came: empty segments are skipped (SDKs double slashes), each segment is decoded once.
+    /// The path is used as received: empty segments are skipped (SDKs double slashes), and each segment is decoded
+    /// once.
     pub fn resolve(&self, host: Option<&str>, path: &str) -> Option<Resolved> {
         let segments = path.split('/').filter(|segment| !segment.is_empty()).map(decode);
         let segments: Vec<Cow<'_, str>> = segments.collect::<Option<_>>()?;
@@ -66,14 +68,14 @@ impl Deployments {
         Some(Resolved { deployment: Arc::clone(deployment), stage: Arc::clone(stage), target })
     }
 
-    /// Why [`Deployments::resolve`] finds nothing, for people.
+    /// Returns the reason why [`Deployments::resolve`] finds nothing, for people.
     pub fn unresolved(&self, host: Option<&str>, path: &str) -> Reason {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty()).map(decode);
         let (first, second) = (segments.next().flatten(), segments.next().flatten());
         let is_prefixed = [first.as_deref(), second.as_deref()] == PATH_PREFIX.map(Some);
         let prefixed = if is_prefixed { segments.next().flatten() } else { None };
         let named = host.and_then(|host| self.named_by(host));
-        // A custom domain leads nowhere but by its mappings and by the prefix.
+        // A custom domain leads to an API only through its mappings and the prefix.
         let only = || self.only().filter(|_| !host.is_some_and(|host| self.domains.has(host)));
         let named = named.or_else(|| prefixed.as_deref().map_or_else(only, |api_id| self.api(api_id)));
         let stage = if is_prefixed { segments.next().flatten() } else { first };
@@ -86,8 +88,8 @@ impl Deployments {
         }
     }
 
-    /// The path that leads to a stage on `host`: the base path of a custom domain, or the stage behind the prefix that
-    /// names its API where the host alone does not.
+    /// Returns the path that leads to a stage on `host`: the base path of a custom domain, or the stage, after the
+    /// prefix that names its API if the host alone does not.
     pub fn stage_path(&self, host: &str, api_id: &str, stage: &str) -> String {
         if let Some(base_path) = self.domains.base_path(host, api_id, stage) {
             return base_path;
@@ -99,12 +101,12 @@ impl Deployments {
         }
     }
 
-    /// Returns `true` if a Host is a custom domain, whatever its port.
+    /// Returns true if `host` is a custom domain, with any port.
     pub fn has_domain(&self, host: &str) -> bool {
         self.domains.has(host)
     }
 
-    /// Returns `true` if a Host is `{apiId}.execute-api.localhost` of a configured API, whatever its port.
+    /// Returns true if `host` is `{apiId}.execute-api.localhost` of a configured API, with any port.
     pub fn names_api(&self, host: &str) -> bool {
         let is_local = |(_, rest): (&str, &str)| rest.eq_ignore_ascii_case(LOCAL_NAMES);
         bare_host(host).split_once('.').is_some_and(is_local) && self.named_by(host).is_some()

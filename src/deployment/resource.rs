@@ -2,7 +2,8 @@ use std::borrow::Cow;
 
 use crate::iam::PolicyPath;
 
-/// What backends act on: everything below a stage that begins with `@`. Names and ids are as they were typed, decoded.
+/// The resource that a backend acts on: everything below a stage that begins with `@`. Names and ids are decoded, but
+/// not checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     Connection(String),
@@ -16,7 +17,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// What the segments behind a stage name.
+    /// Parses the segments after a stage.
     pub(super) fn parse(segments: &[Cow<'_, str>]) -> Option<Self> {
         let text = |text: &Cow<'_, str>| text.to_string();
         let (first, rest) = segments.split_first()?;
@@ -37,7 +38,7 @@ impl Resource {
         })
     }
 
-    /// Its path below the stage, with names in place of values.
+    /// Returns the path below the stage, with names in place of values.
     pub fn path(&self) -> &'static str {
         match self {
             Resource::Connection(_) => "/@connections/{connectionId}",
@@ -51,7 +52,7 @@ impl Resource {
         }
     }
 
-    /// The connection that it is about, as it was typed.
+    /// Returns the connection id in the path, as the caller wrote it.
     pub fn connection(&self) -> Option<&str> {
         match self {
             Resource::Connection(id) | Resource::ConnectionGroups(id) => Some(id),
@@ -64,8 +65,8 @@ impl Resource {
         }
     }
 
-    /// Names the resource as policies know it. AWS never puts a real connection id there; groups and users have their own
-    /// names.
+    /// Returns the path by which policies know the resource. AWS never puts a real connection id there; groups and
+    /// users have their own names.
     pub fn policy_path(&self) -> PolicyPath {
         match self {
             Resource::Group(group) => PolicyPath::named("/@groups/", group, ""),

@@ -40,8 +40,8 @@ pub enum GroupRequest {
     Names { api_id: Arc<str>, connection: ConnectionId },
     /// Closes all connections of a user. Answered with [`MemberPage`], without ids.
     Close { api_id: Arc<str>, user: TopicName, code: u16, reason: Arc<str> },
-    /// Any of the others, in which a connection that is named counts as gone unless it is of one of these stages. Only to
-    /// a peer whose link speaks protocol 3.
+    /// Carries another request, limited to `stages`: a named connection of any other stage is treated as gone. Only for
+    /// a peer whose link has protocol 3.
     Within { stages: StageNames<Bytes>, request: Box<GroupRequest> },
 }
 
@@ -128,7 +128,7 @@ impl GroupRequest {
             }
             GroupRequest::Within { stages, request } => {
                 out.put_u8(WITHIN);
-                // An API has far fewer stages than fill this.
+                // The names of an API's stages are far shorter than this maximum.
                 out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
                 out.put_slice(stages.bytes());
                 out.put_slice(&request.encode());
@@ -152,7 +152,7 @@ impl GroupRequest {
         Ok(GroupRequest::Within { stages, request: Box::new(GroupRequest::decode_plain(request)?) })
     }
 
-    /// Reads an ask that has no other within it.
+    /// Decodes a request that does not carry another one.
     fn decode_plain(mut bytes: &[u8]) -> Read<Self> {
         let rest = &mut bytes;
         let kind = rest.try_get_u8()?;

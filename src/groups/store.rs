@@ -33,7 +33,7 @@ pub struct Size {
 pub enum JoinRefused {
     #[error("the connection is over")]
     Gone,
-    #[error("the connection is in as many groups as it may")]
+    #[error("the connection has reached its limit of groups")]
     TooMany,
 }
 

@@ -1,4 +1,5 @@
-//! [`Backend`]: one address with its pool. Locks the pool, and does after the lock what the pool decided.
+//! [`Backend`]: one address with its pool. It locks the pool for each decision, and carries the decision out once the
+//! lock is released.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use super::pool::{Http1Connection, IDLE_TIMEOUT, Outcome, Pool};
 use super::{CallError, keeper};
 use crate::lock::lock;
 
-/// Where calls go: scheme, host, port, protocol, maximum of connections. From [`HttpClient::backend`].
+/// A destination of calls: scheme, host, port, protocol, maximum of connections. It comes from [`HttpClient::backend`].
 ///
 /// [`HttpClient::backend`]: super::HttpClient::backend
 pub struct Backend {
@@ -31,18 +32,18 @@ pub struct Backend {
     http2: bool,
     max_connections: AtomicUsize,
 
-    /// Longest time that a connection is kept idle, in milliseconds; [`UNSET`] if the configuration does not say.
+    /// Longest time that a connection is kept idle, in milliseconds; [`UNSET`] if the configuration sets none.
     connection_idle_millis: AtomicU64,
     state: Mutex<State>,
 
-    /// Written under the lock of the state.
+    /// True while more calls wait for a connection than should be added to. Written under the lock of `state`.
     saturated: AtomicBool,
 
     /// Wakes the keeper.
     keeper_wake: Notify,
 }
 
-/// No time in milliseconds.
+/// The value of a time in milliseconds that is not set.
 const UNSET: u64 = u64::MAX;
 
 struct State {
@@ -87,29 +88,29 @@ impl Backend {
         }
     }
 
-    /// Its scheme, host and port, as they were configured: `http://localhost:9000`.
+    /// Returns the scheme, host and port as they were configured: `http://localhost:9000`.
     pub fn origin(&self) -> String {
         let scheme = if self.address.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address.authority)
     }
 
-    /// How many connections there are, and how many calls wait for one.
+    /// Returns the number of connections and of calls that wait for one.
     pub fn counts(&self) -> Counts {
         lock(&self.state).pool.counts()
     }
 
-    /// Whether a crowd of calls waits for a connection: who has calls here already should not add to it.
+    /// Returns true if so many calls wait for a connection that callers should not add more.
     pub fn is_saturated(&self) -> bool {
         self.saturated.load(Ordering::Relaxed)
     }
 
-    /// Forgets how long a connection may be idle at most: the backend says it, or [`IDLE_TIMEOUT`] does.
+    /// Removes the configured idle timeout. From now on the backend's `Keep-Alive` decides, or else [`IDLE_TIMEOUT`].
     pub fn reset_connection_idle(&self) {
         self.connection_idle_millis.store(UNSET, Ordering::Relaxed);
     }
 
-    /// Keeps no connection idle for longer than `millis`, or less if that was said before. A backend that says how long it
-    /// waits itself is believed if that is less.
+    /// Keeps no connection idle for longer than `millis`, unless a lower value is already set. A shorter `Keep-Alive`
+    /// of the backend still applies.
     pub fn lower_connection_idle(&self, millis: u32) {
         self.connection_idle_millis.fetch_min(millis.into(), Ordering::Relaxed);
     }
@@ -141,8 +142,11 @@ impl Backend {
         self.max_connections.load(Ordering::Relaxed)
     }
 
-    /// A connection for one call: an idle one, the shared one, or the next that becomes free. Dropping the future
-    /// leaves the queue.
+    /// Returns a connection for one call: an idle one, the shared one, or the next that becomes free. Dropping the
+    /// future leaves the queue.
+    ///
+    /// # Errors
+    /// Returns `Overloaded` if the queue is full, and `Unreachable` if no connection could be opened.
     pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, CallError> {
         let now = Instant::now();
         let waiting = self.with_pool(|pool| {
@@ -167,7 +171,8 @@ impl Backend {
         }
     }
 
-    /// Gives a free connection to the next caller, or keeps it: the backend does for `keep_alive`, if it says so.
+    /// Gives a free connection to the next caller, or keeps it idle. `keep_alive` is the idle timeout that the backend
+    /// announced, if it did.
     pub(super) fn give(self: &Arc<Self>, connection: Http1Connection, keep_alive: Option<Duration>) {
         let idle_until = self.idle_until(keep_alive);
         self.with_pool(|pool| {
@@ -175,13 +180,13 @@ impl Backend {
         });
     }
 
-    /// Lets go of a connection.
+    /// Drops a connection.
     pub(super) fn discard(self: &Arc<Self>, connection: Http1Connection) {
         self.with_pool(|pool| pool.discard(connection));
     }
 
-    /// Lets go of a connection that the backend has closed, and of all idle ones: what closed one, a restart or a
-    /// timeout, has most likely closed them all, and a request is sent again only once.
+    /// Drops a connection that the backend has closed, and all idle ones. The restart or timeout that closed one has
+    /// most likely closed them all, and a request is sent again only once.
     pub(super) fn discard_with_idle(self: &Arc<Self>, connection: Http1Connection) {
         self.with_pool(|pool| {
             pool.discard(connection);
@@ -208,19 +213,20 @@ impl Backend {
         self.keeper_wake.notify_one();
     }
 
-    /// Tends the pool, and says when to do it again, if there is a reason to.
+    /// Does what is due in the pool. Returns the time of the next round, if one is needed.
     pub(super) fn tend(self: &Arc<Self>) -> Option<Instant> {
         let max_connections = self.max_connections();
         self.with_state(|state| {
             state.pool.tend(max_connections, Instant::now());
-            // A connection that is opened now is no reason: it starts the keeper again if it has to.
+            // A connection that is opened now needs no round: it starts the keeper again if it has to.
             let next = state.pool.next_tending(max_connections);
             state.keeper.sleeps_until(next);
             next
         })
     }
 
-    /// Until when a connection is kept that is idle from now on; `keep_alive` is how long the backend keeps it, if it says so.
+    /// Returns the time at which a connection that is idle from now on is closed, or `None` if it is not kept at all.
+    /// `keep_alive` is the idle timeout that the backend announced, if it did.
     fn idle_until(&self, keep_alive: Option<Duration>) -> Option<Instant> {
         let configured = match self.connection_idle_millis.load(Ordering::Relaxed) {
             UNSET => None,
@@ -247,10 +253,11 @@ impl Backend {
         self.with_state(|state| change(&mut state.pool))
     }
 
-    /// Changes the state, then opens the connections that are due after that and sees that the keeper wakes in time.
+    /// Changes the state, then opens the connections that are due after that and makes sure that the keeper wakes in
+    /// time.
     ///
-    /// Spawning and dropping come after the lock: on a runtime that shuts down, a spawned future is dropped at once,
-    /// and its drop takes the lock.
+    /// Tasks are spawned and values dropped after the lock is released: on a runtime that shuts down, a spawned future
+    /// is dropped at once, and its drop takes the lock.
     fn with_state<R>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> R) -> R {
         let max_connections = self.max_connections();
         let mut attempts = Vec::new();
@@ -278,8 +285,8 @@ impl Backend {
     }
 }
 
-/// Chooses the time that a connection is kept idle: the least that the backend or the configuration says, if one of them
-/// says something.
+/// Returns the idle timeout of a connection: the lesser of `keep_alive` (from the backend) and `configured`, or
+/// [`IDLE_TIMEOUT`] if there is neither.
 fn idle_time(keep_alive: Option<Duration>, configured: Option<Duration>) -> Duration {
     [keep_alive, configured].into_iter().flatten().min().unwrap_or(IDLE_TIMEOUT)
 }
@@ -298,7 +305,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// One socket, counted against the maximum. It is dropped after the socket.
+/// The place of one socket under the backend's maximum. It is dropped after the socket.
 pub(super) struct Permit {
     backend: Arc<Backend>,
 }
@@ -309,12 +316,12 @@ impl Drop for Permit {
     }
 }
 
-/// One connection that is being opened, for whoever has waited longest when it is ready.
+/// A connection that is being opened. It goes to the caller that has waited longest when it is ready.
 pub(super) struct Attempt {
     backend: Arc<Backend>,
     deadline: Instant,
 
-    /// Callers with a lower ticket were waiting when it began.
+    /// The next ticket when the attempt began: callers with a lower one were waiting then.
     began: u64,
     slow: bool,
     ended: bool,
@@ -325,7 +332,7 @@ impl Attempt {
         self.deadline
     }
 
-    /// TCP takes suspiciously long.
+    /// Notes that the TCP connect takes longer than expected: the listen backlog of the backend may be full.
     pub(super) fn note_slow(&mut self) {
         if !self.slow {
             self.slow = true;
@@ -354,7 +361,7 @@ impl Attempt {
         });
     }
 
-    /// The permit of the attempt must be gone by now.
+    /// Ends the attempt with `error`. Its permit must have been dropped before.
     pub(super) fn fail(mut self, error: ConnectError) {
         self.ended = true;
         self.backend.with_pool(|pool| {
@@ -367,7 +374,8 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.ended {
-            // The runtime shuts down. Nobody may be left waiting, or each attempt that is dropped would start another.
+            // The runtime shuts down. No caller may be left in the queue, or each attempt that is dropped would start
+            // another.
             self.backend.with_pool(|pool| {
                 pool.attempt_ended(self.slow, Instant::now());
                 pool.dismiss_waiters();

@@ -1,4 +1,4 @@
-//! What a caller gives and gets: [`Call`], [`Answer`], [`CallError`].
+//! The request and the result of a call: [`Call`], [`Answer`], [`CallError`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +9,27 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::ConnectError;
 
-/// One request to a backend.
+/// A request to a backend.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub method: Method,
 
     pub path_and_query: PathAndQuery,
 
-    /// Sent as they are. `Host` is the backend's authority unless it is here; `Content-Length` is the body's.
+    /// Headers, sent unchanged. `Host` is the backend's authority unless it is given here; `Content-Length` is set from
+    /// the body.
     pub headers: HeaderMap,
 
     pub body: Bytes,
 
-    /// One deadline for the whole call, from waiting for a connection to the last byte of the answer.
+    /// Time for the whole call, from waiting for a connection to the last byte of the answer.
     pub timeout: Duration,
 
     /// Largest body of the answer that is read, in bytes. A larger one is [`CallError::TooLarge`].
     pub answer_max_bytes: usize,
 }
 
-/// What the backend answered, whatever its status: redirects are not followed.
+/// The backend's answer, with any status. Redirects are not followed.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -39,33 +40,33 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No connection could be had; nothing was sent. The cause is shared by all calls that waited for it.
+    /// No connection was available, and nothing was sent. All calls that waited for the connection share the cause.
     #[error("could not reach the backend")]
     Unreachable(#[source] Arc<ConnectError>),
 
-    /// Too many calls wait for a connection to this backend already; nothing was sent.
+    /// The queue of calls that wait for a connection to this backend is full. Nothing was sent.
     #[error("too many calls wait for a connection to the backend")]
     Overloaded,
 
-    /// The call's deadline passed. `sent`: the request was handed to a connection, so that some or all of it may have
+    /// The call's deadline passed. With `sent`, the request was handed to a connection, so some or all of it may have
     /// been written.
     #[error("the backend did not answer in time")]
     TimedOut { sent: bool },
 
-    /// The connection ended, or said something that is not HTTP, before the whole answer was there.
-    #[error("the answer of the backend was lost")]
+    /// The connection ended, or carried something that is not HTTP, before the whole answer was received.
+    #[error("the backend's answer was lost: it did not arrive whole")]
     Lost(#[source] hyper::Error),
 
-    /// The body of the answer is larger than the call allows, in bytes.
-    #[error("the answer of the backend is larger than {max} bytes")]
+    /// The body of the answer is larger than `max` bytes.
+    #[error("the backend's answer is larger than {max} bytes")]
     TooLarge { status: StatusCode, max: usize },
 }
 
 impl CallError {
-    /// Whether the backend may have received the request, or a part of it.
+    /// Returns true if the backend may have received the request, or a part of it.
     pub fn may_have_been_received(&self) -> bool {
         match self {
             CallError::Unreachable(_) | CallError::Overloaded => false,

@@ -1,4 +1,4 @@
-//! [`HttpClient`]: the backends in use, and what they share.
+//! [`HttpClient`]: the backends in use, and the resources that they share.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,21 +19,21 @@ use super::{Answer, Call, CallError, EgressSettings, Resolver, SystemResolver, e
 use crate::lock::lock;
 use crate::tls::{CertificateFiles, ClientTls, TlsError, client_config};
 
-/// The outbound HTTP client. Cheap to clone; clones share everything.
+/// The outbound HTTP client. It is cheap to clone, and clones share everything.
 #[derive(Clone)]
 pub struct HttpClient {
     shared: Arc<Shared>,
 }
 
-/// What all backends of a client use.
+/// The resources that all backends of a client share.
 pub(super) struct Shared {
-    /// Owns every connection, connection attempt and keeper.
+    /// Owner of every connection, connection attempt and keeper.
     pub(super) tasks: TaskTracker,
 
-    /// Set by [`HttpClient::close_idle`]: a connection that becomes idle ends.
+    /// True after [`HttpClient::close_idle`]: a connection that becomes idle is closed.
     pub(super) closing: AtomicBool,
 
-    /// Backends with a crowd of callers that wait for a connection.
+    /// Number of backends that are saturated.
     pub(super) saturated: AtomicUsize,
 
     http1_tls: TlsConnector,
@@ -50,22 +50,22 @@ struct BackendKey {
     host: String,
     port: u16,
     http2: bool,
-    /// Of the TLS settings, if they are not the client's own.
+    /// Fingerprint of the TLS settings, if the backend has its own.
     tls: Option<[u8; 32]>,
 }
 
-/// How a backend is called.
+/// The options with which a backend is called.
 #[derive(Clone, Debug)]
 pub struct BackendOptions {
-    /// By ALPN for `https`, with prior knowledge for `http`.
+    /// HTTP/2: offered by ALPN for `https`, used with prior knowledge for `http`.
     pub http2: bool,
-    /// Bounds HTTP/1.1; HTTP/2 is one connection.
+    /// Most HTTP/1.1 connections at a time. HTTP/2 always has one connection.
     pub max_connections: usize,
-    /// With `https`, in place of the client's own.
+    /// TLS settings for `https`, in place of the client's own.
     pub tls: Option<Arc<ClientTls>>,
 }
 
-/// Why a URI is not the address of a backend.
+/// The reason why a URI is not the address of a backend.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     #[error("the scheme must be http or https")]
@@ -79,26 +79,26 @@ pub enum BackendError {
 }
 
 impl HttpClient {
-    /// A client that trusts Mozilla's root certificates. `tasks` owns whatever it spawns.
+    /// Returns a client that trusts Mozilla's root certificates. All its tasks are spawned on `tasks`.
     pub fn new(tasks: TaskTracker) -> Self {
         Self::build(tasks, mozilla_roots(), Arc::new(SystemResolver))
     }
 
-    /// As [`HttpClient::new`], with names resolved by `resolver`.
+    /// Returns a client like [`HttpClient::new`] does, with names resolved by `resolver`.
     pub fn with_resolver(tasks: TaskTracker, resolver: Arc<dyn Resolver>) -> Self {
         Self::build(tasks, mozilla_roots(), resolver)
     }
 
-    /// Puts other rules in force about where calls may go. Connections that are open stay.
+    /// Replaces the egress rules, for new connections only. Open connections stay.
     pub fn set_egress(&self, egress: EgressSettings) {
         self.shared.egress.store(Arc::new(egress));
     }
 
-    /// Reads TLS settings for backends: whom they trust in place of this client's roots, who they are, and the name that
-    /// the backend's certificate must have.
+    /// Reads TLS settings for backends: `ca` is trusted in place of this client's roots, `identity` is the client
+    /// certificate, and `server_name` is the name that the backend's certificate must have.
     ///
     /// # Errors
-    /// One of the files is wrong.
+    /// Returns a `TlsError` if one of the files cannot be read or is not valid.
     pub fn tls(
         &self,
         ca: Option<&PathBuf>,
@@ -108,7 +108,10 @@ impl HttpClient {
         ClientTls::load(ca, identity, server_name, &self.shared.roots)
     }
 
-    /// A client that trusts `roots` too, beside Mozilla's. Fails if one of them is no certificate.
+    /// Returns a client that trusts `roots` and Mozilla's root certificates.
+    ///
+    /// # Errors
+    /// Returns an error if one of `roots` is not a valid certificate.
     pub fn with_roots(
         tasks: TaskTracker,
         roots: impl IntoIterator<Item = CertificateDer<'static>>,
@@ -136,14 +139,21 @@ impl HttpClient {
         HttpClient { shared: Arc::new(shared) }
     }
 
-    /// The backend at the scheme, host and port of `uri`; its path is not looked at. There is one for each address and
-    /// `http2`, with the largest `max_connections` that it was asked for, as long as anyone holds it or it has
-    /// connections. `max_connections` bounds HTTP/1.1; HTTP/2 is one connection.
+    /// Returns the backend at the scheme, host and port of `uri`; the path is ignored. Calls with the same address and
+    /// `http2` return the same backend, as long as it is held or has connections; the largest `max_connections` among
+    /// these calls applies. `max_connections` bounds HTTP/1.1; HTTP/2 has one connection.
+    ///
+    /// # Errors
+    /// Returns a [`BackendError`] if `uri` is not the address of a backend.
     pub fn backend(&self, uri: &Uri, http2: bool, max_connections: usize) -> Result<Arc<Backend>, BackendError> {
         self.backend_with(uri, BackendOptions { http2, max_connections, tls: None })
     }
 
-    /// As [`HttpClient::backend`], with all options. Backends with other TLS settings are others.
+    /// Returns a backend like [`HttpClient::backend`] does, with all options. Backends with different TLS settings are
+    /// separate backends.
+    ///
+    /// # Errors
+    /// Returns a [`BackendError`] if `uri` is not the address of a backend.
     pub fn backend_with(&self, uri: &Uri, options: BackendOptions) -> Result<Arc<Backend>, BackendError> {
         let BackendOptions { http2, max_connections, tls: own_tls } = options;
         let https = match uri.scheme() {
@@ -155,7 +165,7 @@ impl HttpClient {
         if authority.as_str().contains('@') {
             return Err(BackendError::Credentials);
         }
-        // An IPv6 address is in brackets in a URI, and nowhere else.
+        // Only a URI has an IPv6 address in brackets.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         if host.is_empty() {
             return Err(BackendError::Host);
@@ -191,26 +201,31 @@ impl HttpClient {
         Ok(backend)
     }
 
-    /// Sends one request and reads its answer. Dropping the future ends the call; see the module for what that closes.
+    /// Sends one request and reads its answer. Dropping the future ends the call and closes an HTTP/1.1 connection that
+    /// carries its request.
     ///
-    /// `call` makes the request, once more if it has to be sent again; the deadline is that of the first.
+    /// `call` makes the request, and is called again if the request has to be sent again. The deadline is that of the
+    /// first.
+    ///
+    /// # Errors
+    /// Returns a [`CallError`] if there is no whole answer by the deadline.
     pub async fn send(&self, backend: &Arc<Backend>, call: impl FnMut() -> Call) -> Result<Answer, CallError> {
         exchange::exchange(backend, call).await
     }
 
-    /// Whether any backend is saturated.
+    /// Returns true if any backend is saturated.
     pub fn is_saturated(&self) -> bool {
         self.shared.saturated.load(Ordering::Relaxed) > 0
     }
 
-    /// Every backend that is in use.
+    /// Returns every backend that is in use.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         let backends = lock(&self.shared.backends);
         backends.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Closes all idle connections, and from now on each connection as soon as no call needs it. Calls still work.
-    /// Part of the shutdown: without it, idle connections keep the tracker busy until their idle timeout.
+    /// Closes all idle connections, and from now on each connection as soon as no call needs it. Calls still work. This
+    /// is a step of the shutdown: without it, idle connections keep the tracker busy until their idle timeout.
     pub fn close_idle(&self) {
         self.shared.closing.store(true, Ordering::SeqCst);
         for backend in self.backends() {

@@ -1,4 +1,4 @@
-//! One connection attempt: name, TCP, TLS, HTTP; then the task that drives the connection.
+//! A connection attempt: name resolution, TCP, TLS, HTTP; then the task that drives the connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,19 +22,20 @@ use super::pool::{Http1Connection, Http2Connection};
 use super::writes::{Watched, Writes};
 use crate::transport::{Connection, Ends};
 
-/// A TCP connection that takes this long has most likely lost its first SYN (Linux sends it again after 1 s): the
-/// backend's listen backlog is full.
+/// The time after which a TCP connect is slow. It has most likely lost its first SYN, which Linux sends again after
+/// 1 s, because the backend's listen backlog is full.
 const SLOW_CONNECT: Duration = Duration::from_millis(500);
 
-/// How often a shared HTTP/2 connection with open streams is pinged, and how long the answer may take once the ping is
-/// there ([`PatientTimer`]). Without pings, a peer that vanished would take every call with it until TCP gives up.
+/// The time between pings on a shared HTTP/2 connection with open streams. Without pings, every call to a backend that
+/// vanished would be lost until TCP gives up.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time for the answer to a ping, once the ping has arrived ([`PatientTimer`]).
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a request.
 pub(super) type Body = Full<Bytes>;
 
-/// Why no request could be sent.
+/// The reason why no request could be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("could not resolve `{host}`")]
@@ -68,9 +69,9 @@ pub enum ConnectError {
     Http(#[source] hyper::Error),
     #[error("connecting took too long")]
     TimedOut,
-    /// A connection closed under the request, or was given up by the backend, before anything of it was processed, and so
-    /// was the next one.
-    #[error("connections close before a request is processed")]
+    /// The connection was closed, or refused the request, before the backend processed any of it, and so did the next
+    /// one.
+    #[error("the backend closed two connections before it processed the request")]
     Closed(#[source] hyper::Error),
     /// The runtime is shutting down.
     #[error("the connection attempt was dropped")]
@@ -78,7 +79,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether more time could have helped.
+    /// Returns true if the attempt failed for lack of time.
     pub(super) fn is_timeout(&self) -> bool {
         match self {
             ConnectError::TimedOut => true,
@@ -94,7 +95,7 @@ pub(super) enum Established {
     Http2(Http2Connection),
 }
 
-/// Makes one connection and gives it, or the reason why there is none, to the pool.
+/// Opens one connection and gives it to the pool, or reports the failure to the pool.
 pub(super) async fn connect(backend: Arc<Backend>, mut attempt: Attempt, permit: Permit) {
     let deadline = attempt.deadline();
     let transport = match timeout_at(deadline, transport(&backend, &mut attempt)).await {
@@ -139,7 +140,7 @@ impl Transport {
 async fn transport(backend: &Backend, attempt: &mut Attempt) -> Result<Transport, ConnectError> {
     let address = backend.address();
     let stream = tcp(backend.shared(), &address.host, address.port, attempt).await?;
-    // Only a hint: a socket that cannot take it still works.
+    // Only an optimisation: a socket that refuses the option still works.
     let _ = stream.set_nodelay(true);
     let stream = Watched::new(stream);
     let Some((connector, server_name)) = &address.tls else {
@@ -166,7 +167,7 @@ async fn tcp(shared: &Shared, host: &str, port: u16, attempt: &mut Attempt) -> R
     for address in addresses {
         if let Err(source) = egress.check(host, address.ip()) {
             failure = ConnectError::Egress { host: host.to_owned(), address: address.ip(), source };
-            tracing::warn!(host, address = %address.ip(), %source, "a backend's address was not called");
+            tracing::warn!(host, address = %address.ip(), %source, "an address of a backend is forbidden; skipping it");
             continue;
         }
         let limit = attempt.deadline().saturating_duration_since(Instant::now()) / 3;
@@ -215,7 +216,8 @@ where
     let timer = PatientTimer { ends: stream.tcp().and_then(Ends::of), ping_timeout: HTTP2_PING_TIMEOUT };
     let handshake = http2::Builder::new(TrackedExecutor(tasks.clone()))
         .timer(timer)
-        // Until the peer has said how many streams it takes: more than that it would refuse, and the calls be lost.
+        // Until the backend has announced how many streams it takes. It would refuse more than that, and the calls
+        // would be lost.
         .initial_max_send_streams(1)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT)
@@ -230,8 +232,8 @@ where
     }
 }
 
-/// Moves the bytes of one connection until it ends. The permit goes after the socket, so that there are never more
-/// sockets than permits.
+/// Drives one connection until it ends. `permit` is dropped after the socket, so that there are never more sockets than
+/// permits.
 async fn drive(connection: impl Future<Output = hyper::Result<()>>, permit: Permit) {
     if let Err(error) = connection.await {
         // The call on this connection, if there is one, gets its own error.
@@ -240,7 +242,7 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>, permit: Perm
     drop(permit);
 }
 
-/// Runs the tasks that hyper makes of an HTTP/2 connection and its streams.
+/// The executor of the tasks that hyper spawns for an HTTP/2 connection and its streams.
 #[derive(Clone)]
 struct TrackedExecutor(TaskTracker);
 

@@ -1,5 +1,5 @@
-//! Where calls may go: looked at after name resolution, for every connection, since a name may lead elsewhere the next
-//! time.
+//! Egress rules: the addresses that backends may have. They are checked after name resolution for every connection,
+//! since a name may resolve to another address the next time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,13 +7,14 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which private networks backends may be in.
+/// The private networks that backends may be in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EgressSettings {
     /// Networks (`10.20.0.0/16`) or addresses. Without a list, private addresses are reached if the configuration names
     /// them literally: as an IP address, or by a name that can only be a private one (a single label such as `backend`,
-    /// or one under `localhost`, `local`, `internal`, `lan`, `home.arpa`, `test`). With a list, only what is on it.
+    /// or one under `localhost`, `local`, `internal`, `lan`, `home.arpa`, `test`). With a list, only the private
+    /// addresses on it are reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<String>>")]
     pub allow: Option<Vec<Network>>,
@@ -29,7 +30,7 @@ impl TryFrom<String> for Network {
 
     fn try_from(text: String) -> Result<Self, String> {
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map(Network).map_err(|_| format!("`{text}` is no network such as `10.0.0.0/8` and no IP address"))
+        network.map(Network).map_err(|_| format!("`{text}` is neither a network (`10.0.0.0/8`) nor an IP address"))
     }
 }
 
@@ -39,25 +40,25 @@ impl From<Network> for String {
     }
 }
 
-/// Why an address is not called.
+/// The reason why an address is not called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
-    #[error("it is a metadata service of a cloud, or link-local: never called")]
+    #[error("the address is link-local or a cloud's metadata service, which is never called")]
     Metadata,
-    #[error("it is no address of one host")]
+    #[error("the address is not that of a single host")]
     NoHost,
-    #[error("it is private, and `egress.allow` does not list it")]
+    #[error("the address is private; add its network to `egress.allow` to allow it")]
     Private,
 }
 
-/// Metadata services outside the link-local networks: Alibaba, Oracle, Azure's host.
+/// Metadata services outside the link-local networks: Alibaba, Oracle, Azure's host service.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
-/// AWS's services of an instance: metadata, credentials of EKS, time, names.
+/// Prefix of the services that AWS gives to an instance: metadata, credentials of EKS, time, names.
 const METADATA_V6_AWS: [u16; 2] = [0xfd00, 0x0ec2];
 
-/// Metadata services of others in unique local addresses: Google, Oracle, Akamai, Scaleway, Alibaba.
+/// Metadata services of other clouds at unique local addresses: Google, Oracle, Akamai, Scaleway, Alibaba.
 const METADATA_V6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
@@ -66,21 +67,22 @@ const METADATA_V6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
 ];
 
-/// The last labels of names that are never public.
+/// Last labels of names that are never public.
 const PRIVATE_NAMES: [&str; 6] = ["localhost", "local", "internal", "lan", "home.arpa", "test"];
 
 impl EgressSettings {
-    /// Whether the host of a URI may be called at this address.
+    /// Checks that `host`, from a URI, may be called at `address`.
     ///
     /// # Errors
-    /// It may not.
+    /// Returns `Metadata` or `NoHost` for addresses that are never called, and `Private` if the address is private and
+    /// not allowed.
     pub(super) fn check(&self, host: &str, address: IpAddr) -> Result<(), EgressError> {
         if let IpAddr::V6(ip) = address
             && may_hold(ip).any(|ip| kind_v4(ip) == Kind::Metadata)
         {
             return Err(EgressError::Metadata);
         }
-        // What an address of IPv6 leads to in IPv4 counts as well as itself.
+        // An IPv6 address that stands for an IPv4 address is checked as both.
         let candidates = [Some(address.to_canonical()), embedded(address).map(IpAddr::V4)];
         for address in candidates.into_iter().flatten() {
             match kind(address) {
@@ -156,7 +158,8 @@ fn kind_v6(ip: Ipv6Addr) -> Kind {
     }
 }
 
-/// The IPv4 address within an IPv6 address: mapped, compatible, NAT64 (also the local-use prefix), 6to4, Teredo.
+/// Returns the IPv4 address within an IPv6 address: mapped, compatible, NAT64 (also the local-use prefix), 6to4,
+/// Teredo.
 fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(ip) = address else { return None };
     let octets = ip.octets();
@@ -171,9 +174,9 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// IPv4 addresses that an IPv6 address may lead to in some network: those within the local-use prefix of NAT64
-/// (`64:ff9b:1::/48`), whose length is the network's own choice, the server of Teredo, and ISATAP's behind any prefix.
-/// By chance the bytes may be anything, so only a metadata service among them counts.
+/// Returns the IPv4 addresses that an IPv6 address may lead to in some network: those within the local-use prefix of
+/// NAT64 (`64:ff9b:1::/48`), whose length is the network's own choice, the server of Teredo, and ISATAP's behind any
+/// prefix. The bytes may also be there by chance, so only a metadata service among them is refused.
 fn may_hold(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let octets = ip.octets();
     let at = move |indices: [usize; 4]| Ipv4Addr::from(indices.map(|index| octets[index]));

@@ -1,4 +1,4 @@
-//! One call: a connection, the request, the whole answer, all by one deadline.
+//! The exchange of one call: a connection, the request and the whole answer, with one deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{Answer, Call, CallError};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Longest time that a connection is kept idle because the backend offers it.
+/// Longest time that a connection is kept idle when the backend announces a `Keep-Alive` timeout.
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Sends the request of a call and reads the answer.
@@ -72,7 +72,8 @@ async fn answer_by(
 fn to_request(call: Call) -> Request<Body> {
     let Call { method, path_and_query, mut headers, body, timeout: _, answer_max_bytes: _ } = call;
     if body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
-        // hyper says nothing of an empty body, and some servers want a length with these (RFC 9110, section 8.6).
+        // hyper sends no length for an empty body, and some servers require one with these methods (RFC 9110, section
+        // 8.6).
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     let mut request = Request::new(Full::new(body));
@@ -82,7 +83,7 @@ fn to_request(call: Call) -> Request<Body> {
     request
 }
 
-/// Spells the address of a request as its protocol wants it: HTTP/1.1 has the path alone and a `Host`, HTTP/2 the
+/// Writes the address of a request in the form of its protocol: HTTP/1.1 has the path alone and a `Host`, HTTP/2 the
 /// whole URI.
 fn address_request(request: &mut Request<Body>, address: &Address, http2: bool) {
     if http2 {
@@ -110,7 +111,7 @@ async fn read(mut body: Incoming, max: usize, status: StatusCode) -> Result<Byte
         return Err(CallError::TooLarge { status, max });
     }
     let Some(mut data) = next_data(&mut body).await? else { return Ok(first) };
-    // No more than is bounded by `max`, so it fits a usize.
+    // `announced` is at most `max`, so it fits a usize.
     let mut whole = BytesMut::with_capacity((announced as usize).max(first.len() + data.len()).min(max));
     whole.extend_from_slice(&first);
     loop {
@@ -125,7 +126,7 @@ async fn read(mut body: Incoming, max: usize, status: StatusCode) -> Result<Byte
     }
 }
 
-/// The next piece of the body, without trailers.
+/// Returns the next piece of the body. Trailers are skipped.
 async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
     while let Some(frame) = body.frame().await {
         match frame.map_err(CallError::Lost)?.into_data() {
@@ -136,14 +137,15 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
     Ok(None)
 }
 
-/// Tells whether the backend ends the connection behind its answer: `close` may stand in a list.
+/// Returns true if the backend closes the connection after its answer: one of the names in its `Connection` headers is
+/// `close`.
 fn closes(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
     lists.flat_map(|list| list.split(|byte| *byte == b',')).any(|name| name.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// Reads how long a connection may be idle after this answer, if the backend says so: a second less, since it counts from
-/// when it sent the answer.
+/// Returns the timeout of the `Keep-Alive` header, if there is one: a second less than the backend announced, since the
+/// backend counts from when it sent the answer.
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()).and_then(|value| {
         value.split(',').find_map(|parameter| {

@@ -1,4 +1,5 @@
-//! The keeper: the one timer task of a backend. It lives while the pool has idle connections or is held back.
+//! The keeper: the one timer task of a backend. It runs while the pool has idle connections, or waits for the window to
+//! open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,26 +9,26 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backend::Backend;
 
-/// Least time between two rounds of a keeper, so that connections that expire one after another go together.
+/// Least time between two rounds of a keeper, so that connections that expire one after another are closed together.
 const ROUND_MIN: Duration = Duration::from_millis(20);
 
-/// Whether a backend has a keeper, and when it wakes.
+/// The state of a backend's keeper.
 #[derive(Default)]
 pub(super) enum Keeper {
     #[default]
     None,
-    /// About to look at the pool.
+    /// The keeper is about to look at the pool.
     Looks,
     SleepsUntil(Instant),
 }
 
 impl Keeper {
-    /// The keeper has looked at the pool, and ends if there is nothing to wait for.
+    /// Notes that the keeper has looked at the pool and sleeps until `next`, or ends if there is nothing to wait for.
     pub(super) fn sleeps_until(&mut self, next: Option<Instant>) {
         *self = next.map_or(Keeper::None, Keeper::SleepsUntil);
     }
 
-    /// Whether a keeper must be started to be there at `next`. Wakes one that would sleep beyond that.
+    /// Returns true if a keeper must be started to look at the pool at `next`. Wakes a keeper that would sleep longer.
     pub(super) fn starts(&mut self, next: Option<Instant>, wake: &Notify) -> bool {
         match (&self, next) {
             (_, None) | (Keeper::Looks, Some(_)) => false,
@@ -46,7 +47,7 @@ impl Keeper {
     }
 }
 
-/// Tends the pool of a backend until there is nothing to wait for.
+/// Runs the keeper of a backend until there is nothing to wait for.
 pub(super) async fn keep(backend: Arc<Backend>) {
     while let Some(next) = backend.tend() {
         let next = next.max(Instant::now() + ROUND_MIN);

@@ -13,8 +13,9 @@ use super::backend::Backend;
 use super::connect::Body;
 use super::pool::{Http1Connection, Http2Connection};
 
-/// A connection in the hands of one call. Dropped before a request was sent, the connection goes back to the pool;
-/// dropped later, without [`Lease::finish`], an HTTP/1.1 connection is closed: its state is unknown.
+/// A connection that is lent to one call. A lease that is dropped before a request was sent gives the connection back
+/// to the pool. A lease that is dropped later, without [`Lease::finish`], closes an HTTP/1.1 connection, since its
+/// state is unknown.
 pub(super) struct Lease {
     backend: Arc<Backend>,
     connection: Connection,
@@ -27,20 +28,20 @@ enum Connection {
         connection: Http2Connection,
         generation: u64,
     },
-    /// Given back.
+    /// The connection was given back.
     None,
 }
 
-/// A request that got no answer.
+/// The error of a request that got no answer.
 pub(super) struct Unanswered {
     pub(super) error: hyper::Error,
     pub(super) was_processed: Processed,
 }
 
-/// The most that is known of a request at a backend.
+/// The knowledge about a request that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Processed {
-    /// Certainly not. It can be sent again.
+    /// The backend has certainly not processed it. It can be sent again.
     No,
     Maybe,
 }
@@ -54,7 +55,7 @@ impl Lease {
         Lease { backend, connection: Connection::Http2 { connection, generation }, used: false }
     }
 
-    /// Takes the connection out of a lease that nobody received, under the lock of the pool.
+    /// Takes the connection out of a lease that no caller received, under the lock of the pool.
     pub(super) fn into_http1(mut self) -> Option<Http1Connection> {
         match std::mem::replace(&mut self.connection, Connection::None) {
             Connection::Http1(connection) => Some(connection),
@@ -62,7 +63,7 @@ impl Lease {
         }
     }
 
-    /// Drops a lease that nobody received, under the lock of the pool.
+    /// Drops a lease that no caller received, under the lock of the pool.
     pub(super) fn disarm(mut self) {
         self.connection = Connection::None;
     }
@@ -72,6 +73,9 @@ impl Lease {
     }
 
     /// Sends a request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// Returns [`Unanswered`] if the connection ended first.
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
         self.used = true;
         match &mut self.connection {
@@ -89,7 +93,8 @@ impl Lease {
         }
     }
 
-    /// The backend has answered: it has accepted this connection.
+    /// Notes that the backend has answered, so it has accepted this connection. `stays_open` is false if the backend
+    /// closes the connection after the answer.
     pub(super) fn note_answer(&mut self, stays_open: bool) {
         if let Connection::Http1(connection) = &mut self.connection
             && !connection.proven
@@ -99,7 +104,7 @@ impl Lease {
         }
     }
 
-    /// The connection took no request, and will take none.
+    /// Drops a connection that did not take the request and takes no other.
     pub(super) fn retire(mut self) {
         match std::mem::replace(&mut self.connection, Connection::None) {
             Connection::Http1(connection) => self.backend.discard_with_idle(connection),
@@ -108,15 +113,15 @@ impl Lease {
         }
     }
 
-    /// The whole answer was read: the connection may serve another call. The backend keeps it for `keep_alive` from now, if
-    /// it says so.
+    /// Gives the connection back for another call, since the whole answer was read. `keep_alive` is the idle timeout
+    /// that the backend announced, if it did.
     pub(super) fn finish(mut self, keep_alive: Option<Duration>, deadline: Instant) {
         let Connection::Http1(connection) = &self.connection else { return };
         if connection.sender.is_ready() {
             self.give_back(keep_alive);
         } else if !connection.sender.is_closed() {
-            // The driver has yet to notice the end of the answer, or still sends the request: it has as much time
-            // for that as the call had.
+            // The driver has not noticed the end of the answer yet, or still sends the request. It may do so until the
+            // call's deadline.
             let backend = Arc::clone(&self.backend);
             backend.shared().tasks.spawn(async move {
                 let Connection::Http1(connection) = &mut self.connection else { return };
@@ -135,7 +140,7 @@ impl Lease {
         }
     }
 
-    /// Lets a connection end by itself.
+    /// Drops a connection, which then ends by itself.
     fn give_up(&mut self) {
         if let Connection::Http1(connection) = std::mem::replace(&mut self.connection, Connection::None) {
             self.backend.discard(connection);
@@ -158,7 +163,8 @@ impl Drop for Lease {
     }
 }
 
-/// Tells what became of a request, by what was `written` to its connection since it was handed over.
+/// Judges a failed request. `written` is true if anything was written to its connection since the request was handed
+/// over.
 fn unanswered(mut error: TrySendError<Request<Body>>, written: bool) -> Unanswered {
     // hyper hands back what it has not begun to write.
     let is_handed_back = error.take_message().is_some();
@@ -167,8 +173,9 @@ fn unanswered(mut error: TrySendError<Request<Body>>, written: bool) -> Unanswer
     Unanswered { error, was_processed }
 }
 
-/// Recognizes the errors by which an HTTP/2 backend says that it has not processed the request: it refused the stream, or
-/// went away with a last stream before this one. h2 hands a GOAWAY to the streams above its last one alone.
+/// Recognizes the errors with which an HTTP/2 backend declares that it has not processed the request: it refused the
+/// stream, or sent a GOAWAY whose last stream is below this one. h2 reports a GOAWAY only to the streams above its last
+/// stream.
 ///
 /// Source: RFC 9113, sections 6.8 and 8.7.
 fn is_refused(error: &hyper::Error) -> bool {

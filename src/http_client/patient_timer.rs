@@ -9,13 +9,13 @@ use tokio::time::sleep_until;
 
 use crate::transport::{Ends, Watch};
 
-/// The timer of one HTTP/2 connection. hyper asks it when the answer to a ping is overdue; that time does not run while
-/// bytes come, nor while the backend's TCP still takes what was written before the ping.
+/// The timer of one HTTP/2 connection. hyper uses it to decide when the answer to a ping is overdue. That time does not
+/// run while bytes arrive, nor while the backend's TCP still acknowledges what was written before the ping.
 #[derive(Clone, Debug)]
 pub(super) struct PatientTimer {
-    /// None: the kernel cannot be asked, and time runs.
+    /// Ends of the TCP connection. With `None` the kernel has no figures for it, and time always runs.
     pub(super) ends: Option<Ends>,
-    /// Longest time for the answer to a ping. What is waited for longer is something else.
+    /// Longest time for the answer to a ping. A longer sleep is not for a ping, and is an ordinary one.
     pub(super) ping_timeout: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Timer for PatientTimer {
     }
 }
 
-/// Ends when nothing has moved on a connection for a time.
+/// A sleep that ends when nothing has moved on a connection for `timeout`.
 struct PatientSleep {
     ends: Ends,
     since: tokio::time::Instant,
@@ -55,10 +55,10 @@ impl PatientSleep {
         PatientSleep { ends, since: now, timeout, watch: None, sleep: Box::pin(sleep_until(first)) }
     }
 
-    /// When to look again. None: it is over.
+    /// Looks at the traffic of the connection. Returns the time of the next look, or `None` if the sleep is over.
     fn look(&mut self) -> Option<tokio::time::Instant> {
         let now = tokio::time::Instant::now();
-        // Where nothing is said, nothing moves.
+        // Without figures, nothing moves.
         let traffic = self.ends.traffic().unwrap_or_default();
         match &mut self.watch {
             None => self.watch = Some(Watch::new(now, traffic, false)),

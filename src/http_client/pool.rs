@@ -1,6 +1,7 @@
-//! What one pool holds and decides: who gets a connection, and when another one is opened. No I/O and no clock.
+//! The state and decisions of one pool: which caller gets a connection, and when another one is opened. No I/O and no
+//! clock.
 //!
-//! Another HTTP/1.1 connection is opened when a caller waits for whom none is being opened, the maximum is not
+//! Another HTTP/1.1 connection is opened when more callers wait than connections are being opened, the maximum is not
 //! reached, and the [`Window`] has room.
 
 use std::collections::VecDeque;
@@ -17,19 +18,18 @@ use super::lease::Lease;
 use super::window::Window;
 use super::writes::Writes;
 
-/// Most calls that wait for a connection to one backend; one more is refused as overloaded.
+/// Most calls that wait for a connection to one backend. One more is refused as overloaded.
 pub(super) const WAITERS_MAX: usize = 10_000;
 
-/// Calls that wait for a connection to one backend, from which on it is saturated: more than it is worth waiting
-/// behind.
+/// Number of waiting calls from which a backend is saturated: another call would wait too long behind them.
 pub(super) const CROWD: usize = 1_000;
 
-/// A crowd is gone when no more than this still wait: what has piled up in sockets meanwhile is refused until then, rather
-/// than answered late.
+/// Number of waiting calls down to which a saturated backend stays saturated. Until then, requests that have piled up
+/// in sockets meanwhile are refused, rather than answered late.
 pub(super) const CROWD_GONE: usize = 50;
 
-/// Time that an idle connection is kept if neither its backend nor the configuration says it. Node.js and uvicorn close
-/// after 5 s: a request that crosses with such a close is lost.
+/// Idle timeout of a connection if neither its backend nor the configuration sets one. Node.js and uvicorn close after
+/// 5 s, and a request that crosses with such a close is lost.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// An HTTP/1.1 connection that carries no request.
@@ -38,14 +38,14 @@ pub(super) struct Http1Connection {
 
     pub(super) writes: Writes,
 
-    /// Ends the driver, and so closes the socket at once.
+    /// Handle that ends the driver, and so closes the socket at once.
     pub(super) driver: AbortHandle,
 
-    /// Whether the backend is known to have accepted it.
+    /// True once the backend is known to have accepted the connection.
     pub(super) proven: bool,
 }
 
-/// An HTTP/2 connection, as each of its calls holds it.
+/// A handle on an HTTP/2 connection. Each of its calls holds one.
 #[derive(Clone)]
 pub(super) struct Http2Connection {
     pub(super) sender: http2::SendRequest<Body>,
@@ -71,10 +71,10 @@ struct Waiter {
     reply: oneshot::Sender<Outcome>,
 }
 
-/// What ends the wait of a caller.
+/// The result for which a caller waits.
 pub(super) type Outcome = Result<Lease, Arc<ConnectError>>;
 
-/// What has left the pool. It is dropped after the lock is released, since a drop wakes other tasks.
+/// A connection that has left the pool. It is dropped after the lock is released, since a drop wakes other tasks.
 #[expect(dead_code, reason = "held only to be dropped")]
 pub(super) enum Discarded {
     Http1(Http1Connection),
@@ -85,16 +85,17 @@ pub(super) enum Discarded {
 pub(super) struct Pool {
     idle: Vec<Idle>,
 
-    /// No idle connection expires before this.
+    /// The earliest time at which an idle connection can expire.
     idle_until_min: Option<Instant>,
     waiters: VecDeque<Waiter>,
     next_ticket: u64,
 
-    /// Sockets that exist or are being opened; falls when the socket is gone.
+    /// Number of sockets that exist or are being opened. A socket counts until it is dropped.
     open: usize,
     window: Window,
 
-    /// Open one connection and share it. Off for good once a backend has chosen HTTP/1.1 by ALPN.
+    /// True if one connection is opened and shared by all calls. False for good once a backend has chosen HTTP/1.1 by
+    /// ALPN.
     shares: bool,
     shared: Option<SharedConnection>,
     generations: u64,
@@ -102,10 +103,10 @@ pub(super) struct Pool {
     discarded: Vec<Discarded>,
 }
 
-/// The pool's figures.
+/// The numbers of connections and callers of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Sockets, whether idle, in use or being opened.
+    /// Sockets that are idle, in use or being opened.
     pub open: usize,
 
     /// Connections that carry no call.
@@ -136,7 +137,7 @@ impl Pool {
         Counts { open: self.open, idle: self.idle.len() + usize::from(shared_idle), waiting: self.waiters.len() }
     }
 
-    /// The idle connection that was used last, if it is still good.
+    /// Returns the most recently used idle connection that is still open, if there is one.
     pub(super) fn take_idle(&mut self, now: Instant) -> Option<Http1Connection> {
         while let Some(Idle { connection, until }) = self.idle.pop() {
             if until > now && !connection.sender.is_closed() {
@@ -147,7 +148,7 @@ impl Pool {
         None
     }
 
-    /// One more use of the shared connection, if there is one.
+    /// Adds a call to the shared connection, if there is one. Returns the connection and its generation.
     pub(super) fn take_shared(&mut self) -> Option<(Http2Connection, u64)> {
         if self.shared.as_ref()?.connection.sender.is_closed() {
             self.discard_shared();
@@ -157,12 +158,13 @@ impl Pool {
         Some((shared.connection.clone(), shared.generation))
     }
 
-    /// Whether a crowd of callers waits; `was_saturated` is what this said before.
+    /// Returns true if the backend is saturated; `was_saturated` is the previous result.
     pub(super) fn is_saturated(&self, was_saturated: bool) -> bool {
         self.waiters.len() > if was_saturated { CROWD_GONE } else { CROWD - 1 }
     }
 
-    /// Puts a caller at the end of the queue, or gives `None` if it is full.
+    /// Puts a caller at the end of the queue. Returns its ticket and the channel of its result, or `None` if the queue
+    /// is full.
     pub(super) fn enqueue(&mut self, deadline: Instant, now: Instant) -> Option<(u64, oneshot::Receiver<Outcome>)> {
         if self.waiters.len() >= WAITERS_MAX {
             return None;
@@ -177,14 +179,15 @@ impl Pool {
         Some((ticket, receiver))
     }
 
-    /// Forgets a caller that has given up.
+    /// Removes a caller that has given up.
     pub(super) fn leave(&mut self, ticket: u64) {
         if let Ok(index) = self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
             self.waiters.remove(index);
         }
     }
 
-    /// Gives a free connection to the caller that has waited longest; with none, keeps it until `idle_until`.
+    /// Gives a free connection to the caller that has waited longest. If no caller waits, keeps the connection idle
+    /// until `idle_until`.
     pub(super) fn give(
         &mut self,
         mut connection: Http1Connection,
@@ -210,7 +213,7 @@ impl Pool {
         }
     }
 
-    /// Makes a new HTTP/2 connection the shared one, for all callers that wait.
+    /// Makes a new HTTP/2 connection the shared one, and gives it to all callers that wait.
     pub(super) fn share(
         &mut self,
         connection: Http2Connection,
@@ -232,7 +235,7 @@ impl Pool {
         self.shared = Some(SharedConnection { connection, generation, calls, idle_until });
     }
 
-    /// A call has left the shared connection. With no `idle_until`, the connection ends with its last call.
+    /// Notes that a call has left the shared connection. Without `idle_until`, the connection ends with its last call.
     pub(super) fn leave_shared(&mut self, generation: u64, idle_until: Option<Instant>) {
         let Some(shared) = self.shared.as_mut().filter(|shared| shared.generation == generation) else { return };
         shared.calls -= 1;
@@ -243,14 +246,14 @@ impl Pool {
         }
     }
 
-    /// The shared connection takes no more calls.
+    /// Drops the shared connection, which takes no more calls.
     pub(super) fn retire_shared(&mut self, generation: u64) {
         if self.shared.as_ref().is_some_and(|shared| shared.generation == generation) {
             self.discard_shared();
         }
     }
 
-    /// Counts one more connection attempt, if one is due, and says until when it may take.
+    /// Begins a connection attempt, if one is due. Returns the attempt's deadline and the next ticket.
     pub(super) fn begin_attempt(&mut self, max_connections: usize) -> Option<(Instant, u64)> {
         let due = if self.shares {
             self.window.connecting() == 0 && !self.waiters.is_empty()
@@ -270,17 +273,17 @@ impl Pool {
         self.waiters.len() > self.window.connecting() && self.open < max_connections
     }
 
-    /// A TCP connect takes suspiciously long.
+    /// Notes that the TCP connect of an attempt takes longer than expected.
     pub(super) fn attempt_is_slow(&mut self) {
         self.window.attempt_is_slow();
     }
 
-    /// An attempt has ended, well or not.
+    /// Notes that an attempt has ended, with or without a connection.
     pub(super) fn attempt_ended(&mut self, slow: bool, now: Instant) {
         self.window.attempt_ends(slow, now);
     }
 
-    /// An HTTP/1.1 connection was opened.
+    /// Notes that an HTTP/1.1 connection was opened.
     pub(super) fn opened(&mut self, connection: &Http1Connection) {
         self.shares = false;
         if !connection.proven {
@@ -288,9 +291,9 @@ impl Pool {
         }
     }
 
-    /// Fails the callers whom a failed attempt concerns: the one that has waited longest if no other attempt is there
-    /// for it; all that waited when the attempt began if nothing else is open, since then the backend is down. A
-    /// caller that has more time than the attempt had does not fail by a timeout.
+    /// Fails the callers that a failed attempt concerns. That is the caller that has waited longest, if no other
+    /// attempt is under way for it. If no connection is open, the backend is down, and all callers that waited when the
+    /// attempt began fail. A timeout does not fail a caller whose deadline is later than the attempt's.
     pub(super) fn attempt_failed(&mut self, began: u64, deadline: Instant, error: ConnectError) {
         let is_timeout = error.is_timeout();
         let error = Arc::new(error);
@@ -301,7 +304,7 @@ impl Pool {
                 return;
             }
             if let Some(waiter) = self.waiters.pop_front() {
-                // A caller that has just left needs no answer.
+                // A caller that has just left is not the one that failed.
                 let left = waiter.reply.send(Err(Arc::clone(&error))).is_err();
                 if !down && !left {
                     return;
@@ -310,22 +313,22 @@ impl Pool {
         }
     }
 
-    /// Fails all callers that wait: they find their channel closed.
+    /// Fails all callers that wait, by closing their channels.
     pub(super) fn dismiss_waiters(&mut self) {
         self.waiters.clear();
     }
 
-    /// The first answer on a connection has begun.
+    /// Notes that the first answer on a connection has begun.
     pub(super) fn proved(&mut self, stays_open: bool, max_connections: usize, now: Instant) {
         self.window.proved(stays_open, max_connections, now);
     }
 
-    /// A socket is gone.
+    /// Notes that a socket has been dropped.
     pub(super) fn closed(&mut self) {
         self.open -= 1;
     }
 
-    /// Drops a connection that is not in the pool (any more).
+    /// Drops a connection that is not, or no longer, in the pool.
     pub(super) fn discard(&mut self, connection: Http1Connection) {
         if !connection.proven {
             self.window.unproven_ends();
@@ -353,7 +356,7 @@ impl Pool {
         std::mem::take(&mut self.discarded)
     }
 
-    /// Does what time demands: drops what has been idle too long, widens the window after a stall.
+    /// Does what is due at `now`: drops connections that have been idle too long, and widens the window after a stall.
     pub(super) fn tend(&mut self, max_connections: usize, now: Instant) {
         let mut index = 0;
         while index < self.idle.len() {
@@ -373,7 +376,7 @@ impl Pool {
         }
     }
 
-    /// When [`Pool::tend`] has something to do next, if ever.
+    /// Returns the time at which [`Pool::tend`] has something to do next, if any.
     pub(super) fn next_tending(&self, max_connections: usize) -> Option<Instant> {
         let idle = self.idle_until_min.filter(|_until| !self.idle.is_empty());
         let shared = self.shared.as_ref().filter(|shared| shared.calls == 0).map(|shared| shared.idle_until);
@@ -381,7 +384,7 @@ impl Pool {
         [idle, shared, stall].into_iter().flatten().min()
     }
 
-    /// Whether the window alone keeps a connection from being opened.
+    /// Returns true if only the window keeps a connection from being opened.
     fn is_held_back(&self, max_connections: usize) -> bool {
         !self.shares && self.wants_connection(max_connections) && self.window.is_full()
     }

@@ -5,16 +5,17 @@ use std::pin::Pin;
 
 use tokio::net::lookup_host;
 
-/// Addresses of a host, or why there are none.
+/// The future of a lookup: the addresses of a host, or the error.
 pub type Lookup<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
 
-/// Turns names into addresses. It is asked for every connection, and is itself no judge of what it finds.
+/// A resolver of host names. It is called for every connection, and returns addresses without checking the egress
+/// rules.
 pub trait Resolver: Send + Sync {
-    /// The addresses of `host`, in the order in which they are tried.
+    /// Returns the addresses of `host`, in the order in which they are tried.
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Lookup<'a>;
 }
 
-/// The resolver of the system.
+/// The operating system's resolver.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemResolver;
 

@@ -1,35 +1,35 @@
-//! [`Window`]: how many HTTP/1.1 connections may be new at once. Pure.
+//! [`Window`]: the number of HTTP/1.1 connections that may be new at once. It has no I/O and no clock.
 //!
-//! A connection is new until its first answer (with TLS: until the handshake), because TCP alone does not tell whether
-//! the backend has accepted it: it may sit in a listen backlog of 5, and the SYN of one that finds the backlog full
-//! is dropped, and sent again a second later.
+//! A connection is new until its first answer (with TLS: until the handshake). TCP alone does not show whether the
+//! backend has accepted it: it may sit in a listen backlog of 5. If the backlog is full, the SYN is dropped and sent
+//! again a second later.
 //!
-//! The window starts at [`SIZE_MIN`] in each burst. A first answer on a connection that stays open widens it by one,
-//! so that it doubles with each round of answers. When nothing has moved for [`STALL`] and no connection is being
-//! opened, the backend is slow but accepts: the window doubles. A slow TCP connect takes it back to the start, where
-//! it stays until that is over.
+//! The window starts at [`SIZE_MIN`] in each burst. A first answer on a connection that stays open widens it by one, so
+//! it doubles with each round of answers. If nothing has moved for [`STALL`] and no connection is being opened, the
+//! backend is slow but accepts, and the window doubles. A slow TCP connect sets the window back to its start size,
+//! where it stays until that connect is over.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Most connections to one backend that are being opened at once.
+/// Most connections to one backend that are being opened at the same time.
 pub(super) const CONNECTING_MAX: usize = 8;
 
-/// Least bound of new connections to one backend. Below the shortest listen backlog in use, Python's 5.
+/// Smallest size of the window. It is below the shortest listen backlog in use, Python's 5.
 pub(super) const SIZE_MIN: usize = 4;
 
-/// How long nothing moves until a backend counts as slow rather than as unable to accept.
+/// The time without progress after which a backend counts as slow rather than as unable to accept.
 pub(super) const STALL: Duration = Duration::from_millis(100);
 
 pub(super) struct Window {
     size: usize,
     connecting: usize,
 
-    /// Of those that are being opened, how many take suspiciously long.
+    /// Number of connections being opened whose TCP connect takes longer than expected.
     slow: usize,
 
-    /// Opened, but not known to be accepted.
+    /// Number of open connections that the backend is not known to have accepted.
     unproven: usize,
     last_progress: Instant,
 }
@@ -39,22 +39,22 @@ impl Window {
         Window { size: SIZE_MIN, connecting: 0, slow: 0, unproven: 0, last_progress: now }
     }
 
-    /// How many connections are being opened.
+    /// Returns the number of connections that are being opened.
     pub(super) fn connecting(&self) -> usize {
         self.connecting
     }
 
-    /// Whether one more connection may be opened.
+    /// Returns true if one more connection may be opened.
     pub(super) fn has_room(&self) -> bool {
         self.connecting < CONNECTING_MAX && !self.is_full()
     }
 
-    /// Whether an end of the stall, and not of a connection attempt alone, would give room.
+    /// Returns true if the size of the window, and not only [`CONNECTING_MAX`], keeps a connection from being opened.
     pub(super) fn is_full(&self) -> bool {
         self.connecting + self.unproven >= self.size
     }
 
-    /// The first caller in a while waits.
+    /// Notes that a caller waits while no other does: a burst begins.
     pub(super) fn burst_begins(&mut self, now: Instant) {
         self.last_progress = now;
         if self.connecting + self.unproven == 0 {
@@ -66,30 +66,31 @@ impl Window {
         self.connecting += 1;
     }
 
-    /// A TCP connect takes suspiciously long. Once for each attempt.
+    /// Notes that a TCP connect takes longer than expected. It is called at most once for each attempt.
     pub(super) fn attempt_is_slow(&mut self) {
         self.slow += 1;
         self.size = SIZE_MIN;
     }
 
-    /// An attempt has ended, well or not.
+    /// Notes that an attempt has ended, with or without a connection.
     pub(super) fn attempt_ends(&mut self, was_slow: bool, now: Instant) {
         self.connecting -= 1;
         self.slow -= usize::from(was_slow);
         self.last_progress = now;
     }
 
-    /// There is a connection of which nobody knows whether the backend has accepted it.
+    /// Notes that a connection is open which the backend is not known to have accepted.
     pub(super) fn unproven_opens(&mut self) {
         self.unproven += 1;
     }
 
-    /// An unproven connection is let go.
+    /// Notes that an unproven connection is dropped.
     pub(super) fn unproven_ends(&mut self) {
         self.unproven -= 1;
     }
 
-    /// An unproven connection has its first answer.
+    /// Notes that an unproven connection has its first answer. `stays_open` is false if the backend closes it
+    /// afterwards.
     pub(super) fn proved(&mut self, stays_open: bool, size_max: usize, now: Instant) {
         self.unproven -= 1;
         self.last_progress = now;
@@ -98,12 +99,12 @@ impl Window {
         }
     }
 
-    /// When the backend will count as slow, if nothing moves until then.
+    /// Returns the time at which the backend counts as slow, if nothing moves until then.
     pub(super) fn stalls_at(&self) -> Instant {
         self.last_progress + STALL
     }
 
-    /// To be called when callers wait and the window is full.
+    /// Widens the window after a stall. It is called while callers wait and the window is full.
     pub(super) fn tend(&mut self, size_max: usize, now: Instant) {
         if now < self.stalls_at() {
             return;
@@ -123,7 +124,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// Opens connections until there is no room; how many.
+    /// Opens connections until there is no room. Returns their number.
     fn open_all(window: &mut Window, now: Instant) -> usize {
         let mut opened = 0;
         while window.has_room() {

@@ -1,4 +1,4 @@
-//! [`Watched`]: a socket that tells whether something was written to it.
+//! [`Watched`]: a socket that counts its writes.
 
 use std::io;
 use std::pin::Pin;
@@ -11,23 +11,24 @@ use tokio::net::TcpStream;
 
 use crate::transport::Connection;
 
-/// The number of writes that a socket has taken, for those who do not hold the socket itself.
+/// The number of writes that a socket has taken, for code that does not hold the socket itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Writes(Arc<AtomicUsize>);
 
 impl Writes {
-    /// Counts the writes so far. As long as the count is the same, not a byte has gone out.
+    /// Returns the number of writes so far. As long as it is the same, no byte has been sent.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds one. Only the owner of the socket writes, so no other count gets lost.
+    /// Adds one write. Only the owner of the socket writes, so no concurrent count is lost.
     fn note(&self) {
         self.0.store(self.count().wrapping_add(1), Ordering::Relaxed);
     }
 }
 
-/// A TCP connection whose writes are counted. TLS and HTTP are on top of it: what they only buffer does not count.
+/// A TCP connection whose writes are counted. TLS and HTTP are layered on top, so bytes that they only buffer are not
+/// counted.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: TcpStream,

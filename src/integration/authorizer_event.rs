@@ -17,9 +17,9 @@ pub struct AuthorizerRequest {
     pub body: Bytes,
 }
 
-/// What a REQUEST authorizer gets: the client's headers and query string, and the `requestContext` of the `$connect`
-/// event without `authorizer`. Maps are there when they are empty. The headers are those that backends see, and those
-/// that the authorizer is to judge.
+/// Builds the request to a REQUEST authorizer: the client's headers and query string, and the `requestContext` of the
+/// `$connect` event without `authorizer`. Empty maps are sent too. The headers are those that backends see, and the
+/// `judged` ones, which are the authorizer's identity sources.
 ///
 /// Source: AWS, "Create an API Gateway Lambda REQUEST authorizer", for WebSocket APIs.
 pub fn authorizer_request<'a>(
@@ -31,7 +31,7 @@ pub fn authorizer_request<'a>(
 ) -> AuthorizerRequest {
     let mut client_headers = handshake.shown_headers();
     for name in judged {
-        // An identity source is there once.
+        // An identity source occurs once.
         if let Some(value) = handshake.headers.get(name) {
             client_headers.insert(name, value.clone());
         }

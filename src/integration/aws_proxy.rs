@@ -12,7 +12,7 @@ use super::proxy_event::proxy_event;
 use crate::apigatewayv2;
 use crate::http_client::{self, HttpClient};
 
-/// Set by the runtime of a function that failed.
+/// Name of the header that a Lambda runtime sets when the function failed.
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 
 /// An `AWS_PROXY` integration: the backend gets the Lambda proxy event and answers `{"statusCode":…}`.
@@ -22,7 +22,7 @@ pub(super) struct AwsProxy {
 }
 
 impl AwsProxy {
-    /// Notes every setting that this type does not have.
+    /// Reports every setting that this type does not support.
     pub(super) fn check(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration, method: &Method) {
         if *method != Method::POST {
             compiler.problem("integrationMethod", "an AWS_PROXY integration is always called with `POST`");
@@ -30,7 +30,7 @@ impl AwsProxy {
         if !settings.request_parameters.is_empty() {
             compiler.problem(
                 "requestParameters",
-                "an AWS_PROXY integration maps no parameters: its event holds them all; allowed for HTTP_PROXY",
+                "an AWS_PROXY integration cannot map parameters, since its event holds them all; use HTTP_PROXY",
             );
         }
     }

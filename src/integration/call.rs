@@ -9,45 +9,45 @@ use super::{Handshake, Payload};
 use crate::http_client::{self, CallError};
 use crate::request_context::RequestContext;
 
-/// One event for an integration: everything that a call is made from.
+/// The event and all other data from which a call of an integration is made.
 #[derive(Clone, Copy)]
 pub struct IntegrationRequest<'a> {
     pub context: &'a RequestContext<'a>,
     pub stage_variables: &'a BTreeMap<String, String>,
-    /// The client's upgrade request; for `$connect` alone.
+    /// The client's upgrade request, for `$connect` only.
     pub handshake: Option<&'a Handshake>,
     pub payload: &'a Payload,
 }
 
-/// The backend's own word, whatever it is.
+/// The backend's answer, with any status.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Text for the client. An empty one is sent as an empty frame; `None` sends nothing.
+    /// Text for the client. An empty text is sent as an empty frame; `None` sends nothing.
     pub body: Option<Bytes>,
     /// The `tidegate` key of an `AWS_PROXY` answer.
     pub tidegate: Option<serde_json::Value>,
-    /// A key of an `AWS_PROXY` answer that AWS would not accept.
+    /// A key of an `AWS_PROXY` answer that AWS does not accept.
     pub unknown_key: Option<Box<str>>,
 }
 
-/// A call that is over.
+/// The result of a call.
 #[derive(Debug)]
 pub struct Called {
     pub outcome: Result<Answer, IntegrationError>,
-    /// The source of a request parameter had no value that fits, so the parameter was left out.
+    /// True if a request parameter was left out because its source had no value, or none that fits.
     pub left_out: bool,
 }
 
-/// A failed call: the backend said nothing that counts.
+/// The error of a call without a usable answer.
 #[derive(Debug, Error)]
 pub enum IntegrationError {
-    #[error("the call failed")]
+    #[error("the call to the backend failed")]
     Call(#[source] CallError),
     #[error("the backend redirected with status {0}; redirects are not followed")]
     Redirect(StatusCode),
-    /// An `AWS_PROXY` backend answered the invoke itself with 4xx or 5xx.
+    /// An `AWS_PROXY` backend answered with an HTTP status of 4xx or 5xx.
     #[error("the backend refused the call with status {}", .0.status)]
     Refused(Box<Answer>),
     #[error("the function behind the backend failed")]
@@ -57,7 +57,7 @@ pub enum IntegrationError {
 }
 
 impl IntegrationError {
-    /// The label of `tidegate_integration_errors_total`.
+    /// Returns the label of `tidegate_integration_errors_total`.
     pub fn kind(&self) -> &'static str {
         match self {
             IntegrationError::Call(CallError::Unreachable(_)) => "unreachable",
@@ -72,7 +72,7 @@ impl IntegrationError {
         }
     }
 
-    /// The status of the answer, if there was one that could be read so far.
+    /// Returns the HTTP status of the answer, if one was received.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             IntegrationError::Call(CallError::TooLarge { status, .. }) | IntegrationError::Redirect(status) => {
@@ -83,12 +83,12 @@ impl IntegrationError {
         }
     }
 
-    /// Whether the backend may have received the event without giving a definite answer to it.
+    /// Returns true if the backend may have received the event but gave no definite answer.
     pub fn is_indefinite(&self) -> bool {
         matches!(self, IntegrationError::Call(error) if error.may_have_been_received())
     }
 
-    /// Whether the backend as a whole seems to be away, so that calling it again at once is no use.
+    /// Returns true if the backend seems to be down as a whole, so that calling it again at once does not help.
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
@@ -97,7 +97,10 @@ impl IntegrationError {
     }
 }
 
-/// Passes on an answer that is no redirect.
+/// Returns the answer.
+///
+/// # Errors
+/// Returns `Redirect` if the answer is a redirect.
 pub(super) fn refuse_redirect(answer: http_client::Answer) -> Result<http_client::Answer, IntegrationError> {
     match answer.status.is_redirection() {
         true => Err(IntegrationError::Redirect(answer.status)),

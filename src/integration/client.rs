@@ -5,24 +5,24 @@ use super::compiled::{Integration, IntegrationKind};
 use crate::http_client::{Backend, Counts, HttpClient};
 use crate::telemetry::metrics::BackendFill;
 
-/// Calls backends.
+/// The client that calls the backends of integrations.
 #[derive(Clone, Debug)]
 pub struct IntegrationClient {
     http_client: HttpClient,
 }
 
 impl IntegrationClient {
-    /// Whether any backend is saturated.
+    /// Returns true if any backend is saturated.
     pub fn is_saturated(&self) -> bool {
         self.http_client.is_saturated()
     }
 
-    /// Calls through this HTTP client.
+    /// Returns a client that calls backends through `http_client`.
     pub fn new(http_client: HttpClient) -> Self {
         IntegrationClient { http_client }
     }
 
-    /// How full the pools of all backends are.
+    /// Returns the number of connections and waiting calls of every backend.
     pub fn backends(&self) -> Vec<BackendFill> {
         let fill = |backend: Arc<Backend>| {
             let Counts { open, idle, waiting } = backend.counts();
@@ -31,7 +31,8 @@ impl IntegrationClient {
         self.http_client.backends().into_iter().map(fill).collect()
     }
 
-    /// Sends one event to `integration`. The outcome is an error if the call failed, as the contract counts it.
+    /// Sends one event to `integration`. The outcome is an [`IntegrationError`](super::IntegrationError) if there is no
+    /// usable answer.
     pub async fn call(&self, integration: &Integration, request: &IntegrationRequest<'_>) -> Called {
         match &integration.kind {
             IntegrationKind::AwsProxy(proxy) => proxy.call(&self.http_client, request, integration.timeout).await,

@@ -23,14 +23,14 @@ pub struct IntegrationDraft<'a> {
     kind: KindDraft,
 }
 
-/// The parts of each type that no stage changes.
+/// The parts of each type that do not depend on a stage.
 enum KindDraft {
     AwsProxy,
     HttpProxy { method: Method, parameters: Vec<(Destination, Source)> },
 }
 
 impl<'a> IntegrationDraft<'a> {
-    /// Checks all that does not depend on a stage. Returns `None` after it has added to `problems`.
+    /// Checks everything that does not depend on a stage. Returns `None` if it has added a problem to `problems`.
     ///
     /// `timeout_max_millis` is `limits.integrationTimeoutMillis`.
     pub fn new(
@@ -65,7 +65,8 @@ impl<'a> IntegrationDraft<'a> {
         Some(IntegrationDraft { api_id, id, settings, target: target?, kind: kind? })
     }
 
-    /// Fills in `variables`, those of the stage `stage_name`. Returns `None` after it has added to `problems`.
+    /// Fills in `variables`, the stage variables of `stage_name`. Returns `None` if it has added a problem to
+    /// `problems`.
     pub fn compile(
         &self,
         stage_name: &str,
@@ -91,7 +92,7 @@ fn method(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> 
     let text = settings.integration_method.as_deref().unwrap_or("POST");
     match text.parse::<Method>() {
         Ok(Method::CONNECT) | Err(_) => {
-            compiler.problem("integrationMethod", format!("`{text}` is no HTTP method such as `POST` or `PUT`"));
+            compiler.problem("integrationMethod", format!("`{text}` is not an HTTP method such as `POST` or `PUT`"));
             None
         }
         Ok(method) => Some(method),

@@ -6,18 +6,18 @@ use super::http_proxy::HttpProxy;
 use super::http_target::HttpTarget;
 use crate::telemetry::RepeatedWarning;
 
-/// One integration with the variables of one stage filled in, ready to call.
+/// An integration with the variables of one stage filled in, ready to call.
 #[derive(Debug)]
 pub struct Integration {
     pub id: Arc<str>,
-    /// The deadline of a whole call.
+    /// Time for a whole call.
     pub timeout: Duration,
     /// The warning about keys in the backend's answers that AWS would not accept.
     pub unknown_keys: RepeatedWarning,
     pub(super) kind: IntegrationKind,
 }
 
-/// The types of integration. A further type is a file with its compiled form and its call, a variant here, and an arm in
+/// The types of integration. A new type is a file with its compiled form and its call, a variant here, and an arm in
 /// each `match`.
 #[derive(Debug)]
 pub(super) enum IntegrationKind {
@@ -26,17 +26,17 @@ pub(super) enum IntegrationKind {
 }
 
 impl Integration {
-    /// Forgets how long the backend's connections are kept idle, as an earlier configuration wanted it.
+    /// Removes the idle timeout that an earlier configuration set for the backend's connections.
     pub fn reset_connection_idle(&self) {
         self.target().into_iter().for_each(HttpTarget::reset_connection_idle);
     }
 
-    /// Lowers the time that the backend's connections are kept idle to what this integration wants.
+    /// Lowers the idle timeout of the backend's connections to the one of this integration, if it has one.
     pub fn lower_connection_idle(&self) {
         self.target().into_iter().for_each(HttpTarget::lower_connection_idle);
     }
 
-    /// Returns true if so many calls wait for the backend that a further one may be refused.
+    /// Returns true if so many calls wait for the backend that another one may be refused.
     pub fn is_saturated(&self) -> bool {
         self.target().is_some_and(HttpTarget::is_saturated)
     }
@@ -54,7 +54,8 @@ impl Integration {
         }
     }
 
-    /// Returns method and URL of the call, such as `POST http://127.0.0.1:9000/ws`, if the integration calls a backend.
+    /// Returns the method and URL of the call, such as `POST http://127.0.0.1:9000/ws`, if the integration calls a
+    /// backend.
     pub fn request_line(&self) -> Option<String> {
         let method = match &self.kind {
             IntegrationKind::AwsProxy(_) => "POST",

@@ -10,12 +10,12 @@ pub(super) struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// Notes a problem with one field of the integration.
+    /// Adds a problem with one field of the integration.
     pub(super) fn problem(&mut self, field: &str, message: impl Into<String>) {
         self.problems.push(Problem::at(["apis", self.api_id, "integrations", self.id, field], message));
     }
 
-    /// Notes a problem with one entry of `requestParameters`.
+    /// Adds a problem with one entry of `requestParameters`.
     pub(super) fn parameter_problem(&mut self, name: &str, message: impl Into<String>) {
         let path = ["apis", self.api_id, "integrations", self.id, "requestParameters", name];
         self.problems.push(Problem::at(path, message));

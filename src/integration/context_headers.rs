@@ -6,7 +6,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::request_context::{Event, RequestContext};
 use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
-/// Adds the headers that every call carries.
+/// Adds the headers that every call has.
 pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestContext<'_>, event_type: &str) {
     let connection = context.connection;
     let mut set = |name: &'static str, value: &str| {
@@ -36,7 +36,8 @@ pub(super) fn add_context_headers(headers: &mut HeaderMap, context: &RequestCont
     }
 }
 
-/// Percent-encodes a text that a header cannot hold, or that would lose its outer blanks: route keys are free text.
+/// Returns `text` as a header value. It is percent-encoded if it holds characters that a header cannot hold, or begins
+/// or ends with a space, which a header would lose: route keys are free text.
 fn header_value(text: &str) -> HeaderValue {
     let has_outer_blanks = text.starts_with(' ') || text.ends_with(' ');
     let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !has_outer_blanks;

@@ -6,8 +6,9 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Writes where a client's connection came from into the headers of a backend's call, in place of what is there: the
-/// addresses on its way, the source first; the port that it used; whether it used TLS. A port of 0 is not known.
+/// Sets `X-Forwarded-For`, `-Port` and `-Proto` in the headers of a call, in place of any that are there.
+/// `forwarded_for` lists the addresses on the client's way, the source first. `port` is the port that the client
+/// connected to, or 0 if it is not known. `secure` is true if the client used TLS.
 pub fn write_forwarded(headers: &mut HeaderMap, forwarded_for: &str, port: u16, secure: bool) {
     if let Ok(value) = HeaderValue::from_str(forwarded_for) {
         headers.insert(X_FORWARDED_FOR, value);
@@ -19,7 +20,7 @@ pub fn write_forwarded(headers: &mut HeaderMap, forwarded_for: &str, port: u16, 
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
 }
 
-/// As [`write_forwarded`], by what is kept of a connection.
+/// Sets the same headers as [`write_forwarded`] for `connection`.
 pub(super) fn write_forwarded_of(headers: &mut HeaderMap, connection: &Connection) {
     match &connection.forwarded_for {
         Some(forwarded_for) => write_forwarded(headers, forwarded_for, connection.port, connection.secure),

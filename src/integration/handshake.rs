@@ -8,28 +8,28 @@ use super::header_names::is_shown;
 use crate::expression::{count_headers, count_parameters};
 use crate::trace_context::{TraceContext, X_AMZN_TRACE_ID};
 
-/// What a client sent with its upgrade request.
+/// The headers and query string of a client's upgrade request.
 #[derive(Clone, Debug)]
 pub struct Handshake {
-    /// The client's headers without those of its connection alone; `Host` and `X-Forwarded-For`, `-Port` and `-Proto`
-    /// are the gateway's. Backends see a part of them.
+    /// The client's headers without the hop-by-hop ones. `Host` and `X-Forwarded-For`, `-Port` and `-Proto` are set by
+    /// the gateway. Backends see some of these headers.
     pub headers: HeaderMap,
     /// The raw query string, if the URL had one.
     pub query: Option<String>,
 }
 
 impl Handshake {
-    /// What a client sent.
+    /// Returns the handshake with these headers and this raw query string.
     pub fn new(headers: HeaderMap, query: Option<String>) -> Self {
         Handshake { headers, query }
     }
 
-    /// The trace that the client has begun, if it has.
+    /// Returns the trace that the client has begun, if there is one.
     pub fn trace(&self) -> Option<TraceContext> {
         TraceContext::of_headers(&self.headers)
     }
 
-    /// Puts the trace that its event is part of among its headers, as AWS does, unless the client named one there.
+    /// Adds `X-Amzn-Trace-Id` with `trace` to the headers, as AWS does, unless the client sent one.
     pub fn name_trace(&mut self, trace: TraceContext) {
         if !self.headers.contains_key(X_AMZN_TRACE_ID)
             && let Ok(root) = HeaderValue::from_str(&trace.root().to_string())
@@ -38,33 +38,33 @@ impl Handshake {
         }
     }
 
-    /// Decoded query parameters in their order.
+    /// Returns the decoded query parameters in their order.
     pub fn query_parameters(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         url::form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes())
     }
 
-    /// The values of one query parameter.
+    /// Returns the values of one query parameter.
     pub fn query_values(&self, name: &str) -> Vec<Cow<'_, str>> {
         self.query_parameters().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
     }
 
-    /// The values of one header; bytes that are not UTF-8 become U+FFFD.
+    /// Returns the values of one header. Bytes that are not UTF-8 become U+FFFD.
     pub fn header_values(&self, name: &HeaderName) -> Vec<Cow<'_, str>> {
         self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
     }
 
-    /// Tells whether several headers can be read under this name: which one counts would be the reader's choice.
+    /// Returns true if several headers can be read under this name, so that readers could disagree about the value.
     pub fn repeats_header(&self, name: &HeaderName) -> bool {
         count_headers(&self.headers, name) > 1
     }
 
-    /// Tells whether several query parameters can be read under this name.
+    /// Returns true if several query parameters can be read under this name.
     pub fn repeats_parameter(&self, name: &str) -> bool {
         self.query.as_deref().is_some_and(|query| count_parameters(query, name) > 1)
     }
 
-    /// Finds the subprotocol that a backend chose: one of those that the client offered. Anything else makes clients fail
-    /// the connection (RFC 6455, section 4.1), so it counts as no choice.
+    /// Returns the subprotocol that a backend chose in `answer`, if the client offered it. Any other value is ignored,
+    /// since it would make the client fail the connection (RFC 6455, section 4.1).
     pub fn subprotocol(&self, answer: &HeaderMap) -> Option<HeaderValue> {
         let mut chosen = answer.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
         let chosen = chosen.next().filter(|_| chosen.next().is_none())?;
@@ -74,13 +74,13 @@ impl Handshake {
         is_offered.then(|| chosen.clone())
     }
 
-    /// Copies the headers that events show.
+    /// Returns a copy of the headers that events show.
     pub(super) fn shown_headers(&self) -> HeaderMap {
         let shown = self.headers.iter().filter(|(name, _)| is_shown(name));
         shown.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Query parameters by name.
+    /// Returns the query parameters by name.
     pub(super) fn query_map(&self) -> BTreeMap<String, Vec<String>> {
         let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in self.query_parameters() {

@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::expression::header_key;
 
-/// Names that `Title-Case` would spell otherwise than browsers and AWS do. `content-length` is AWS's own, in events of
-/// authorizers: a client's is never shown.
+/// Names that browsers and AWS do not write in `Title-Case`. `content-length` is only in the events of authorizers, as
+/// with AWS; a client's own is never shown.
 const SPELLINGS: [(&str, &str); 9] = [
     ("content-length", "content-length"),
     ("dnt", "DNT"),
@@ -19,7 +19,7 @@ const SPELLINGS: [(&str, &str); 9] = [
     ("x-requested-with", "X-Requested-With"),
 ];
 
-/// A header name as browsers write it: `User-Agent`, `Sec-WebSocket-Key`.
+/// Returns a header name as browsers write it: `User-Agent`, `Sec-WebSocket-Key`.
 pub(super) fn spelling(name: &HeaderName) -> String {
     if let Ok(index) = SPELLINGS.binary_search_by_key(&name.as_str(), |(lower, _)| lower) {
         return SPELLINGS[index].1.to_owned();
@@ -33,7 +33,7 @@ pub(super) fn spelling(name: &HeaderName) -> String {
     name.as_str().chars().map(title_case).collect()
 }
 
-/// Headers of one connection alone, beside those that `Connection` lists.
+/// Hop-by-hop headers, in addition to those that `Connection` lists.
 ///
 /// Source: RFC 9110, section 7.6.1, and RFC 9113, section 8.2.2.
 const HOP_BY_HOP: [&str; 11] = [
@@ -50,12 +50,12 @@ const HOP_BY_HOP: [&str; 11] = [
     "upgrade",
 ];
 
-/// Headers that hold the gateway's word by the time that a backend gets them, or that it has read as the client's.
+/// Headers that the gateway sets itself before a backend gets them, or has read and accepted from the client.
 const OWN: [&str; 5] = ["host", "x-amzn-trace-id", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"];
 
-/// Headers of a client that no backend sees. In most of them a proxy tells where a request came from (address,
-/// certificate), what it was (scheme, host, port, path, method) or how to answer through it; the others are for the
-/// gateway alone to read or to write. Sorted.
+/// Headers of a client that no backend gets. In most of them a proxy states where a request came from (address,
+/// certificate), what it was (scheme, host, port, path, method) or how to answer through it. Only the gateway reads or
+/// writes the others. Sorted.
 const WITHHELD: [&str; 36] = [
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -95,7 +95,7 @@ const WITHHELD: [&str; 36] = [
     "x-url-scheme",
 ];
 
-/// Beginnings of the names of more such headers.
+/// Prefixes of the names of more such headers.
 const WITHHELD_PREFIXES: [&str; 15] = [
     "client-cert",
     "forwarded",
@@ -114,7 +114,7 @@ const WITHHELD_PREFIXES: [&str; 15] = [
     "x-tidegate-",
 ];
 
-/// Removes the headers of one connection alone: those with fixed names, and those that `Connection` lists.
+/// Removes the hop-by-hop headers: those with fixed names, and those that `Connection` lists.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let lists = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
     let names = lists.flat_map(|list| list.split(|byte| *byte == b','));
@@ -123,17 +123,17 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     HOP_BY_HOP.iter().for_each(|name| _ = headers.remove(*name));
 }
 
-/// Tells whether a client's header is shown in events.
+/// Returns true if a client's header is shown in events.
 pub(super) fn is_shown(name: &HeaderName) -> bool {
     match header_key(name.as_str()) {
         Cow::Borrowed(name) => OWN.contains(&name) || !is_withheld(name),
-        // Some backend reads it as the name that the key spells.
+        // Some backends read the name as `key`.
         Cow::Owned(key) => !OWN.contains(&&*key) && !is_withheld(&key),
     }
 }
 
-/// Tells whether a client's header is passed to an HTTP backend: it is shown in events, no backend reads its name as
-/// another, and it is not about the gateway's address or the body of the client's request.
+/// Returns true if a client's header is passed to an HTTP backend: it is shown in events, no backend reads its name as
+/// another, and it does not describe the gateway's address or the body of the client's request.
 pub(super) fn is_passed(name: &HeaderName) -> bool {
     let is_plain = matches!(header_key(name.as_str()), Cow::Borrowed(_));
     is_plain && *name != HOST && !name.as_str().starts_with("content-") && is_shown(name)
@@ -192,7 +192,7 @@ mod tests {
         for name in ["accept", "authorization", "cookie", "origin", "x-api-key", "x-amz-date", "x-forwarded-for"] {
             check(name, (true, true));
         }
-        // JSON keeps apart what CGI does not.
+        // JSON keeps names apart that are the same in CGI.
         for name in ["x_user", "x.user", "host", "content-type", "content-encoding"] {
             check(name, (true, false));
         }

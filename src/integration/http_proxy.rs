@@ -16,10 +16,10 @@ use crate::http_client::{self, HttpClient};
 pub(super) struct HttpProxy {
     pub(super) target: HttpTarget,
     pub(super) method: Method,
-    /// What `requestParameters` map: names at the backend, and their sources.
+    /// The parsed `requestParameters`: names at the backend, and their sources.
     pub(super) parameters: Vec<(Destination, Source)>,
-    /// The names of the parameters and of the query string in the integration's own URL. What a client sends under one of
-    /// them does not pass.
+    /// The names of the parameters and of the query string in the integration's own URL. A client's header or query
+    /// parameter with one of these names is not passed on.
     taken: TakenNames,
 }
 
@@ -30,7 +30,7 @@ impl HttpProxy {
         HttpProxy { target, method, parameters, taken }
     }
 
-    /// Parses `requestParameters`, and notes every problem.
+    /// Parses `requestParameters`, and reports every problem.
     pub(super) fn parameters(
         compiler: &mut Compiler<'_>,
         settings: &apigatewayv2::Integration,
@@ -47,7 +47,7 @@ impl HttpProxy {
         parameters
     }
 
-    /// Sends the message and takes the answer as it is.
+    /// Sends the message and returns the backend's HTTP answer.
     pub(super) async fn call(
         &self,
         http_client: &HttpClient,
@@ -71,8 +71,8 @@ fn read_answer(answer: http_client::Answer) -> Result<Answer, IntegrationError> 
     Ok(Answer { status, headers, body, tidegate: None, unknown_key: None })
 }
 
-/// Returns true if an answer without a byte in its body is the empty text and not nothing: a text has the type of its
-/// content, and a status that leaves room for it.
+/// Returns true if an answer with an empty body means the empty text and not the absence of one: it has a
+/// `Content-Type`, and a status that allows content.
 fn is_empty_text(status: StatusCode, headers: &HeaderMap) -> bool {
     let has_no_content = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
     headers.contains_key(CONTENT_TYPE) && !has_no_content.contains(&status)

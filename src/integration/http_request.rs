@@ -16,18 +16,19 @@ const X_AMZN_APIGATEWAY_API_ID: HeaderName = HeaderName::from_static("x-amzn-api
 
 /// The part of an `HTTP_PROXY` call that is made from the event itself.
 ///
-/// Differs from AWS: a message that is not JSON is not called `application/json`.
+/// Differs from AWS: a message that is not JSON does not get the type `application/json`.
 pub(super) struct HttpRequest {
     pub(super) path_and_query: PathAndQuery,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The source of a parameter had no value, or one that no header can hold.
+    /// True if a parameter was left out because its source had no value, or one that a header cannot hold.
     pub(super) left_out: bool,
 }
 
-/// Builds the request: the client's headers and query string for `$connect`, the message's bytes otherwise, where the
-/// connection came from, and what `requestParameters` map. A source without a value that fits leaves its parameter out;
-/// what the client itself sent under one of the `taken` names is left out in any case.
+/// Builds the request: the client's headers and query string for `$connect`, the message's bytes otherwise; always the
+/// `X-Forwarded-*` headers of the connection and the mapped `requestParameters`. A parameter whose source has no value
+/// that fits is left out. A header or query parameter that the client sent under one of the `taken` names is never
+/// passed on.
 pub(super) fn http_request(
     path_and_query: &PathAndQuery,
     parameters: &[(Destination, Source)],
@@ -75,7 +76,8 @@ pub(super) fn http_request(
     }
     let path_and_query = match path_and_query.query().unwrap_or_default() == query {
         true => path_and_query.clone(),
-        // The client's query string was part of a URL, and the pairs are encoded; should all be too long, it is left out.
+        // This fails only if the query string is too long, since the client's was part of a URL and the pairs are
+        // encoded. Then it is left out.
         false => format!("{}?{query}", path_and_query.path()).parse().unwrap_or_else(|_| {
             left_out = true;
             path_and_query.clone()
@@ -133,8 +135,8 @@ mod tests {
     use crate::integration::Handshake;
     use crate::request_context::{Connection, Event, RequestContext};
 
-    /// Makes the call of an integration with `parameters` for a client that connects with these headers, all with the
-    /// value `c`, and this query string.
+    /// Builds the request of an integration with `parameters` for a client that connects with the headers `names`, all
+    /// with the value `c`, and the query string `query`.
     fn call(parameters: &[(Destination, Source)], names: &[String], query: &str) -> HttpRequest {
         let connection = Connection::sample(ConnectionId::random(NodeId::random()));
         let context = RequestContext {

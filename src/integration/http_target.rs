@@ -23,9 +23,9 @@ use crate::tls::{CertificateFiles, ClientTls};
 pub(super) struct HttpTarget {
     backend: Arc<Backend>,
     pub(super) path_and_query: PathAndQuery,
-    /// Longest time in ms that connections to the backend are kept idle, if the integration says so.
+    /// Idle timeout of connections to the backend in ms, if the integration sets one.
     connection_idle_millis: Option<u32>,
-    /// Proves to the backend that the call is the gateway's.
+    /// Signer of calls, which proves to the backend that they come from the gateway.
     signer: Option<RequestSigner>,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct HttpTargetDraft<'a> {
 }
 
 impl HttpTarget {
-    /// Sends one call within `timeout` and returns the answer, whatever its status. `request` makes the request, and makes
-    /// it once more if it has to be sent again.
+    /// Sends one call within `timeout` and returns the answer, whatever its status. `request` makes the request, and is
+    /// called again if the request has to be sent again.
     ///
     /// # Errors
-    /// The call failed, as [`crate::http_client::CallError`] says.
+    /// Returns [`IntegrationError::Call`] if there is no whole answer in time.
     pub(super) async fn send(
         &self,
         http_client: &HttpClient,
@@ -85,7 +85,7 @@ impl HttpTarget {
 }
 
 impl<'a> HttpTargetDraft<'a> {
-    /// Checks all that does not depend on a stage. Returns `None` after it has noted a problem.
+    /// Checks everything that does not depend on a stage. Returns `None` if it has reported a problem.
     pub(super) fn new(compiler: &mut Compiler<'_>, settings: &'a apigatewayv2::Integration) -> Option<Self> {
         let template = UriTemplate::parse(&settings.integration_uri)
             .map_err(|error| compiler.problem("integrationUri", error.to_string()));
@@ -94,7 +94,7 @@ impl<'a> HttpTargetDraft<'a> {
         Some(HttpTargetDraft { settings, template: template.ok()?, tls: tls?, signer: signer? })
     }
 
-    /// Fills in the variables of the stage `stage_name`. Returns `None` after it has noted a problem.
+    /// Fills in the variables of the stage `stage_name`. Returns `None` if it has reported a problem.
     pub(super) fn compile(
         &self,
         compiler: &mut Compiler<'_>,
@@ -110,7 +110,7 @@ impl<'a> HttpTargetDraft<'a> {
             }
         };
         let Some(uri) = backend_uri(&text) else {
-            problem(format!("`{text}` is no `http://` or `https://` URL with a host (in stage `{stage_name}`)"));
+            problem(format!("`{text}` is not an `http://` or `https://` URL with a host (in stage `{stage_name}`)"));
             return None;
         };
         if let Err(error) = self.template.check_host(variables) {
@@ -118,7 +118,7 @@ impl<'a> HttpTargetDraft<'a> {
             return None;
         }
         if self.tls.is_some() && uri.scheme_str() != Some("https") {
-            problem(format!("`tlsConfig` is for `https://` URLs alone (in stage `{stage_name}`)"));
+            problem(format!("`tlsConfig` is allowed only for `https://` URLs (in stage `{stage_name}`)"));
             return None;
         }
         let max_connections = usize::try_from(self.settings.max_connections).unwrap_or(usize::MAX);
@@ -138,7 +138,7 @@ impl<'a> HttpTargetDraft<'a> {
     }
 }
 
-/// Returns `None` if there is a problem, else the TLS settings if there are any.
+/// Reads the TLS settings, if there are any. The outer `Option` is `None` if it has reported a problem.
 fn tls(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Option<Option<Arc<ClientTls>>> {
     let Some(tls) = &settings.tls_config else { return Some(None) };
     let identity = match (&tls.client_certificate, &tls.client_key) {
@@ -147,7 +147,7 @@ fn tls(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Opt
         }
         (None, None) => None,
         _ => {
-            compiler.problem("tlsConfig", "`clientCertificate` and `clientKey` go together");
+            compiler.problem("tlsConfig", "`clientCertificate` and `clientKey` must be set together");
             return None;
         }
     };
@@ -161,7 +161,7 @@ fn tls(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Opt
     }
 }
 
-/// Returns `None` if there is a problem, else the signer if there is one.
+/// Builds the signer, if `signing` is set. The outer `Option` is `None` if it has reported a problem.
 fn signer(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Option<Option<RequestSigner>> {
     let Some(signing) = &settings.signing else { return Some(None) };
     match RequestSigner::new(&signing.secrets) {
@@ -173,7 +173,7 @@ fn signer(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> 
     }
 }
 
-/// Parses the URL of a backend: absolute, http or https, no user name.
+/// Parses the URL of a backend. Returns `None` unless it is an absolute http or https URL without a user name.
 fn backend_uri(text: &str) -> Option<Uri> {
     let uri = text.parse::<Uri>().ok()?;
     let authority = uri.authority()?;

@@ -3,15 +3,15 @@
 //! [`IntegrationDraft`] checks an integration of an API and [`Integration`] is its compiled form for one stage;
 //! [`IntegrationClient::call`] sends one event to one integration. Each type has a file of its own: `AWS_PROXY`
 //! (`aws_proxy.rs`) sends the Lambda proxy event (`proxy_event.rs`) and reads `{"statusCode":…}` ([`proxy_answer`]);
-//! `HTTP_PROXY` (`http_proxy.rs`) sends the message itself (`http_request.rs`) and takes the HTTP answer as it is.
-//! Both call an `HttpTarget`. [`authorizer_request`] builds the request for a REQUEST authorizer.
+//! `HTTP_PROXY` (`http_proxy.rs`) sends the message itself (`http_request.rs`) and returns the backend's HTTP answer.
+//! Each of them calls an `HttpTarget`. [`authorizer_request`] builds the request for a REQUEST authorizer.
 //!
-//! What a client sends never stands where a backend expects the gateway's word: headers of the client's connection alone,
-//! headers in which only a proxy or the gateway speaks (`header_names.rs`), and names that the integration itself writes
-//! ([`TakenNames`](crate::expression::TakenNames)) do not pass.
+//! A client cannot send a value that a backend would take for the gateway's. These are not passed on: hop-by-hop
+//! headers, headers that only a proxy or the gateway may set (`header_names.rs`), and names that the integration itself
+//! sets ([`TakenNames`](crate::expression::TakenNames)).
 //!
-//! Differs from AWS: those headers pass there; header names in events are written as browsers write them, since HTTP
-//! libraries lose the client's own casing; every call carries `x-tidegate-*` headers and `traceparent`, and events have
+//! Differs from AWS: AWS passes those headers on. Header names in events are written as browsers write them, since HTTP
+//! libraries lose the client's own casing. Every call has `x-tidegate-*` headers and `traceparent`, and events have
 //! `callbackUrl`.
 
 mod handshake;

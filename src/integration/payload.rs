@@ -6,14 +6,14 @@ use crate::data_type::DataType;
 /// The data that a client sent with an event.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// `$connect` and `$disconnect` have none.
+    /// No data, as with `$connect` and `$disconnect`.
     Empty,
     Text(Utf8Bytes),
     Binary(Bytes),
 }
 
 impl Payload {
-    /// Returns its length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         match self {
             Payload::Empty => 0,
@@ -30,12 +30,12 @@ impl Payload {
         }
     }
 
-    /// Returns true if it has no bytes.
+    /// Returns true if the payload has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns its bytes, shared and not copied.
+    /// Returns the bytes, shared and not copied.
     pub fn bytes(&self) -> Bytes {
         match self {
             Payload::Empty => Bytes::new(),

@@ -1,4 +1,4 @@
-//! What an `AWS_PROXY` backend answers: `{"statusCode":200,"headers":{…},"body":"…","isBase64Encoded":false}`.
+//! The answer of an `AWS_PROXY` backend: `{"statusCode":200,"headers":{…},"body":"…","isBase64Encoded":false}`.
 //!
 //! Source: AWS, "Set up Lambda proxy integrations in API Gateway"; the answers of the Runtime Interface Emulator.
 
@@ -17,24 +17,24 @@ use crate::groups::InvalidActions;
 use crate::json;
 use crate::received_base64;
 
-/// A readable answer.
+/// A parsed answer.
 #[derive(Clone, Debug)]
 pub struct ProxyAnswer {
     pub status: StatusCode,
-    /// `headers` and `multiValueHeaders` merged; what is no HTTP header is left out.
+    /// `headers` and `multiValueHeaders` merged. Entries that are not valid HTTP headers are left out.
     pub headers: HeaderMap,
-    /// Decoded, if it was base64; empty if it is `""`, `None` if it is missing or `null`.
+    /// The body, decoded if it was base64. Empty if it is `""`, `None` if it is missing or `null`.
     pub body: Option<Bytes>,
-    /// What the backend asks for beside its answer.
+    /// The `tidegate` key: actions that the backend requests with its answer.
     pub tidegate: Option<Value>,
-    /// The first key that is none of a proxy answer: printable, and cut if it is long.
+    /// The first key that a proxy answer does not have, made printable and cut if it is long.
     pub unknown_key: Option<Box<str>>,
 }
 
 /// Longest name of an unknown key that is kept, in characters.
 const NAME_MAX_CHARACTERS: usize = 64;
 
-/// Why an answer cannot be used.
+/// The reason why an answer cannot be used.
 #[derive(Debug, Error)]
 pub enum ProxyAnswerError {
     /// The function failed: `errorMessage` without `statusCode`.
@@ -42,7 +42,7 @@ pub enum ProxyAnswerError {
     Function,
     #[error("the answer is not JSON")]
     NotJson(#[source] serde_json::Error),
-    #[error("the answer is no JSON object")]
+    #[error("the answer is not a JSON object")]
     NotAnObject,
     #[error("the answer has no `statusCode` from 100 to 599")]
     NoStatusCode,
@@ -50,15 +50,17 @@ pub enum ProxyAnswerError {
     WrongType(&'static str),
     #[error("`body` is not base64, though `isBase64Encoded` says so")]
     NotBase64(#[source] base64::DecodeError),
-    #[error("what the backend asks for in its answer cannot be done")]
+    #[error("the `tidegate` key of the answer is not valid")]
     Actions(#[source] InvalidActions),
 }
 
-/// Reads an answer. Unknown keys are taken, which differs from AWS: it sends `Internal server error`. Of a key that stands there twice the last one counts; a numeric string is
-/// taken as a status code. A long body without escapes is not copied.
+/// Parses an answer. If a key occurs twice, the last one applies. A numeric string is accepted as a status code. A long
+/// body without escapes is not copied.
+///
+/// Differs from AWS: unknown keys are accepted. AWS sends `Internal server error`.
 ///
 /// # Errors
-/// The function failed, or the answer is malformed.
+/// Returns `Function` if the function failed, and one of the other errors if the answer is malformed.
 pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
     match read(answer) {
         Err(ProxyAnswerError::NotJson(error)) => match json::mend(answer) {
@@ -70,7 +72,7 @@ pub fn parse(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
 }
 
 fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
-    // Any value may stand behind any key, so a type that does not fit is that of the whole.
+    // Every key accepts any value, so a wrong type can only be that of the whole answer.
     let written: Written<'_> = serde_json::from_slice(answer).map_err(|error| match error.classify() {
         Category::Data => ProxyAnswerError::NotAnObject,
         Category::Io | Category::Syntax | Category::Eof => ProxyAnswerError::NotJson(error),
@@ -89,7 +91,7 @@ fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
         Body::Text(body) if is_base64 => {
             Some(received_base64::decode(&*body).map_err(ProxyAnswerError::NotBase64)?.into())
         }
-        // Not where a short one would keep a long answer.
+        // A short body is copied, since it would keep a long answer in memory.
         Body::Text(Cow::Borrowed(body)) if body.len() >= answer.len() / 2 => Some(answer.slice_ref(body.as_bytes())),
         Body::Text(body) => Some(body.into_owned().into()),
         Body::Other => return Err(ProxyAnswerError::WrongType("body")),
@@ -105,7 +107,7 @@ fn read(answer: &Bytes) -> Result<ProxyAnswer, ProxyAnswerError> {
     Ok(ProxyAnswer { status, headers, body, tidegate: written.tidegate, unknown_key: written.unknown_key })
 }
 
-/// An answer as it is written.
+/// The raw members of an answer.
 #[derive(Default)]
 struct Written<'a> {
     status_code: Option<Value>,
@@ -114,7 +116,7 @@ struct Written<'a> {
     headers: Value,
     multi_value_headers: Value,
     tidegate: Option<Value>,
-    /// It says what went wrong in a function.
+    /// True if the answer describes the failure of a function.
     is_failure: bool,
     unknown_key: Option<Box<str>>,
 }
@@ -134,7 +136,7 @@ enum Key {
     Headers,
     MultiValueHeaders,
     Tidegate,
-    /// Beside a status code AWS does not know it either.
+    /// A key of a failed function's answer. Next to a status code it is an unknown key.
     Failure(&'static str),
     Unknown(Box<str>),
 }
@@ -167,7 +169,7 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// The name as it may stand in a log.
+/// Returns the name with characters that are safe in a log, and cut if it is long.
 fn printable(name: &str) -> Box<str> {
     let is_printable = |character: char| character.is_ascii_graphic() || character == ' ';
     let name = name.chars().take(NAME_MAX_CHARACTERS);
@@ -262,7 +264,7 @@ impl<'de> Deserialize<'de> for Body<'de> {
     }
 }
 
-/// A number without a fraction is a status code however it is written: `200.0` is 200.
+/// Returns the status code, if there is a valid one. Any notation of a whole number is accepted: `200.0` is 200.
 fn status_code(value: &Value) -> Option<StatusCode> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -287,7 +289,7 @@ fn map_of<'a>(
     }
 }
 
-/// Replaces the values of one header; what is no header is left out.
+/// Replaces the values of one header. A name or value that is not valid in HTTP is left out.
 fn set<'a>(headers: &mut HeaderMap, name: &str, values: impl IntoIterator<Item = &'a Value>) {
     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return };
     headers.remove(&name);
@@ -337,7 +339,7 @@ mod tests {
         check(r#"{"statusCode":200,"body":false}"#, Err("`body` is of the wrong type"));
         check(r#"{"statusCode":200,"body":"x"} x"#, Err("the answer is not JSON"));
         check(r#"{"statusCode":200,"body":"x""#, Err("the answer is not JSON"));
-        check("7", Err("the answer is no JSON object"));
+        check("7", Err("the answer is not a JSON object"));
         check(r#"{"statusCode":99}"#, no_status);
         check(r#"{"statusCode":600}"#, no_status);
         check(r#"{"statusCode":599.5}"#, no_status);
@@ -347,9 +349,9 @@ mod tests {
         check(r#"{"statusCode":-200}"#, no_status);
         check(r#"{"body":"hi"}"#, no_status);
         check("{}", no_status);
-        check("null", Err("the answer is no JSON object"));
-        check(r#""ok""#, Err("the answer is no JSON object"));
-        check("[]", Err("the answer is no JSON object"));
+        check("null", Err("the answer is not a JSON object"));
+        check(r#""ok""#, Err("the answer is not a JSON object"));
+        check("[]", Err("the answer is not a JSON object"));
         check("", Err("the answer is not JSON"));
         check("Task timed out after 3.00 seconds", Err("the answer is not JSON"));
         check(r#"{"statusCode":200,"body":{"a":1}}"#, Err("`body` is of the wrong type"));

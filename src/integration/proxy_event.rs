@@ -12,7 +12,8 @@ use super::{Handshake, Payload};
 use crate::principal::{AuthorizerContext, Principal};
 use crate::request_context::{ClientCert, Event, RequestContext};
 
-/// The Lambda proxy event of a WebSocket API, as JSON. Keys without a value are left out, as AWS does since 2022.
+/// Returns the Lambda proxy event of a WebSocket API, as JSON. Keys without a value are left out, as AWS does since
+/// 2022.
 ///
 /// Source: AWS, "Set up a WebSocket API integration request in API Gateway", and recorded events.
 pub fn proxy_event(
@@ -115,7 +116,7 @@ struct ProxyEvent<'a> {
     is_base64_encoded: bool,
 }
 
-/// In AWS's own order.
+/// The `requestContext` of an event, with its keys in AWS's own order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventContext<'a> {
@@ -167,10 +168,11 @@ struct Identity<'a> {
     client_cert: Option<&'a ClientCert>,
 }
 
-/// What an authorizer said: `principalId` and its context as they are, or a token's claims below `jwt`.
+/// The `authorizer` key of an event: `principalId` and the authorizer's context unchanged, or a token's claims below
+/// `jwt`.
 struct EventAuthorizer<'a> {
     principal: &'a Principal,
-    /// Only the `$connect` event says how long the authorizer took.
+    /// True for `$connect`, the only event that has the authorizer's latency.
     with_latency: bool,
 }
 
@@ -198,7 +200,7 @@ impl Serialize for EventAuthorizer<'_> {
     }
 }
 
-/// A token, as events of AWS's HTTP APIs show it.
+/// A token in the form that events of AWS's HTTP APIs have.
 #[derive(Serialize)]
 struct EventToken<'a> {
     #[serde(serialize_with = "as_map")]
@@ -217,20 +219,20 @@ pub(super) fn last_values(query: &BTreeMap<String, Vec<String>>) -> BTreeMap<&st
 /// Headers of an event.
 #[derive(Clone, Copy)]
 pub(super) enum EventHeaders<'a> {
-    /// The headers of the client's upgrade request that are shown.
+    /// The shown headers of the client's upgrade request.
     Client(&'a HeaderMap),
-    /// The four headers that AWS makes up for a `$disconnect`; the host is the domain name.
+    /// The four headers that AWS generates for a `$disconnect`. The host is the domain name.
     Stub(&'a str),
 }
 
-/// Header name to its last value.
+/// A map from each header name to its last value.
 pub(super) struct SingleValues<'a>(pub(super) EventHeaders<'a>);
 
-/// Header name to all its values.
+/// A map from each header name to all its values.
 pub(super) struct MultiValues<'a>(pub(super) EventHeaders<'a>);
 
 impl EventHeaders<'_> {
-    /// Names as browsers write them, in alphabetical order whatever their case, with all values.
+    /// Returns the names as browsers write them, each with all its values, in alphabetical order regardless of case.
     fn sorted(&self) -> Vec<(Cow<'_, str>, Vec<Cow<'_, str>>)> {
         match self {
             EventHeaders::Client(headers) => {

@@ -39,14 +39,14 @@ struct Entry {
 pub enum Admission {
     /// The connection may send a request.
     Admitted { handshake: Option<Slot>, connection: Option<Slot> },
-    /// The address has as many connections as it may. The client is told so, and the connection keeps its place among
-    /// the handshakes.
+    /// The address has as many connections as it may. Every request is refused, and the connection keeps its place
+    /// among the handshakes.
     Over { handshake: Option<Slot> },
     /// The address has as many handshakes in flight as it may.
     Refused,
 }
 
-/// A place of an address among its connections or handshakes. Drop it when it is closed.
+/// A place of an address among its connections or handshakes. It is given back when the slot is dropped.
 #[derive(Debug)]
 pub struct Slot {
     addresses: Arc<Addresses>,
@@ -145,7 +145,7 @@ impl Addresses {
         lock(&self.shards[hash])
     }
 
-    /// Returns the entry of an address, which counts as used now.
+    /// Returns the entry of an address, and marks it as used now.
     fn entry<'a>(shard: &'a mut HashMap<IpAddr, Entry>, key: IpAddr, settings: &AddressLimitSettings) -> &'a mut Entry {
         let now = Instant::now();
         if shard.len() >= SHARD_MAX && !shard.contains_key(&key) {
@@ -199,7 +199,7 @@ impl Drop for Slot {
     }
 }
 
-/// The address that an address is counted by: itself, or the /64 of IPv6 that it is in.
+/// Returns the address by which `ip` is counted: itself, or the /64 network of an IPv6 address.
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

@@ -1,26 +1,26 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Most bytes of bodies that are held before it is known who sent them, of all calls together.
+/// Most bytes of bodies from callers that are not verified yet, of all calls together.
 pub const UNVERIFIED_BODIES_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// Most bytes of bodies that are being read from callers who are known or trusted, of all calls together.
+/// Most bytes of bodies that are being read from verified or trusted callers, of all calls together.
 pub const VERIFIED_BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
 
-/// Bytes of all bodies that are being read. Strangers cannot take what is for callers who are known.
+/// The bytes of all bodies that are being read. Strangers cannot use the share of verified callers.
 #[derive(Debug)]
 pub struct Bodies {
     pub unverified: BodyBytes,
     pub verified: BodyBytes,
 }
 
-/// Bytes of bodies that are held now, and how many may be.
+/// The number of bytes of bodies that are held now, and its bound.
 #[derive(Debug)]
 pub struct BodyBytes {
     held: AtomicUsize,
     max: usize,
 }
 
-/// The bytes of one body; given back when it is dropped.
+/// The bytes of one body, which are given back when this is dropped.
 #[derive(Debug)]
 pub struct HeldBody<'a> {
     of: &'a BodyBytes,
@@ -43,14 +43,15 @@ impl BodyBytes {
         BodyBytes { held: AtomicUsize::new(0), max }
     }
 
-    /// Begins a body of at most `max` bytes, of which none is there yet.
+    /// Begins a body of at most `max` bytes, of which none has arrived yet.
     pub fn begin(&self, max: usize) -> HeldBody<'_> {
         HeldBody { of: self, bytes: 0, max }
     }
 }
 
 impl HeldBody<'_> {
-    /// Counts bytes that have come; `false` if all bodies together have as many as they may. One body alone always may.
+    /// Counts `bytes` that have arrived. Returns false if all bodies together have as many bytes as they may. A body
+    /// that is alone is always accepted.
     pub fn grow(&mut self, bytes: usize) -> bool {
         let held = self.of.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if held > self.of.max.max(self.max) {

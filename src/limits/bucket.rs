@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket that is told its rate at each use, so that a new configuration is in force at once. Its owner makes
-/// sure that nobody else uses it at the same time.
+/// A token bucket that gets its rate at each use, so that a new configuration takes effect at once. It has no lock: the
+/// owner must prevent concurrent use.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     /// Number of tokens that were missing from a full bucket at `at`.

@@ -2,31 +2,31 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The part of all files that clients may not have: one in so many.
+/// Share of all files that is reserved: one in this many.
 const RESERVE_SHARE: usize = 8;
 
-/// Fewest and most files of the reserve. With very few files, half of them are the reserve.
+/// Least and greatest size of the reserve. If the process may open very few files, the reserve is half of them.
 const RESERVE_MIN: usize = 64;
 const RESERVE_MAX: usize = 4096;
 
-/// Files that clients may use together. The rest is a reserve: for the internal listener, calls to backends, Redis, the
-/// links to other nodes, and what the process itself opens.
+/// The files that all clients together may use. The rest is a reserve: for the internal listener, calls to backends,
+/// Redis, the links to other nodes, and what the process itself opens.
 #[derive(Clone, Debug)]
 pub struct ClientFiles {
     free: Arc<Semaphore>,
     max: usize,
 }
 
-/// One file of a client; free again when it is dropped.
+/// A file of a client, which is free again when this is dropped.
 #[derive(Debug)]
 pub struct ClientFile {
     _permit: OwnedSemaphorePermit,
 }
 
 impl ClientFiles {
-    /// What clients may have of the files that this process may open.
+    /// Returns the files that clients may use of those that this process may open.
     pub fn of_process() -> Self {
-        // Without a limit that can be read there is none that could be kept.
+        // If the limit cannot be read, none can be kept.
         let limit = rlimit::Resource::NOFILE.get().map_or(u64::MAX, |(soft, _hard)| soft);
         Self::of(usize::try_from(limit).unwrap_or(usize::MAX))
     }
@@ -45,18 +45,18 @@ impl ClientFiles {
     pub async fn take(&self) -> ClientFile {
         match Arc::clone(&self.free).acquire_owned().await {
             Ok(permit) => ClientFile { _permit: permit },
-            // Nobody closes the semaphore.
+            // The semaphore is never closed.
             Err(_closed) => std::future::pending().await,
         }
     }
 
-    /// Most files that clients may use together.
+    /// Returns the number of files that all clients together may use.
     pub fn max(&self) -> usize {
         self.max
     }
 }
 
-/// The reserve of a process that may open so many files.
+/// Returns the size of the reserve for a process that may open `limit` files.
 fn reserve(limit: usize) -> usize {
     (limit / RESERVE_SHARE).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 2)
 }

@@ -1,8 +1,8 @@
-//! Bounds: sizes and times ([`quota`]) and rates ([`throttle`] for what everybody shares, [`Bucket`] for what one client
-//! has, [`Addresses`] for what all clients of one address have together), and what everybody shares of the process: files
-//! ([`ClientFiles`]) and memory for bodies ([`Bodies`]).
+//! Bounds of sizes and times ([`quota`]), of rates ([`throttle`] for all clients together, [`Bucket`] for one client,
+//! [`Addresses`] for all clients of one address), and of what all callers of the process share: files ([`ClientFiles`])
+//! and memory for bodies ([`Bodies`]).
 //!
-//! Every bound is of this node alone, because everything here is in its memory.
+//! Every bound applies to this node alone, because all its state is in this node's memory.
 
 mod address;
 mod bodies;

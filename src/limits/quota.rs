@@ -20,30 +20,30 @@ pub const STAGE_VARIABLES_MAX: usize = 100;
 /// Source: AWS, "Quotas for configuring and running a WebSocket API in API Gateway".
 pub const URL_MAX_BYTES: usize = 4096;
 
-/// Largest head (request line and headers) of a request to any listener, in bytes. A larger one is 431.
+/// Largest head (request line and headers) of a request to any listener, in bytes. A larger one gets 431.
 pub const HEAD_MAX_BYTES: usize = 32 * 1024;
 
 /// Largest answer of a backend that is read, in bytes: a reply of 128 KiB in JSON's longest spelling fits. A larger
-/// one is a failed call.
+/// answer fails the call.
 pub const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
-/// Longest Host of a request, in bytes: it is kept for the life of a connection. A longer one is 400.
+/// Longest Host of a request, in bytes: the Host is kept for the life of a connection. A longer one gets 400.
 pub const HOST_MAX_BYTES: usize = 255;
 
-/// `limits.disconnectBacklog` for a node whose connections are not bounded.
+/// Default of `limits.disconnectBacklog` for a node whose connections are not bounded.
 const DISCONNECT_BACKLOG: u32 = 100_000;
 
-/// `limits.disconnectBacklog` for each of the connections that a node may have.
+/// Default of `limits.disconnectBacklog` for each of the connections that a node may have.
 const DISCONNECT_BACKLOG_PER_CONNECTION: u32 = 10;
 
-/// Cuts a client's header to what is kept of it for the life of its connection: at most `max_bytes`, and no half
-/// character.
+/// Cuts a client's header to the part that is kept for the life of its connection: at most `max_bytes` bytes, without
+/// half a character at the end.
 pub fn cut_header(value: &str, max_bytes: usize) -> &str {
     &value[..value.floor_char_boundary(max_bytes)]
 }
 
-/// Cuts a client's `X-Forwarded-For` to at most `max_bytes`, behind a whole address. Returns `None` if there is but one
-/// address, which the connection has anyway.
+/// Cuts a client's `X-Forwarded-For` to at most `max_bytes` bytes, at the end of an address. Returns `None` if there is
+/// only one address, which the connection has anyway.
 pub fn cut_forwarded_for(value: &str, max_bytes: usize) -> Option<&str> {
     const SEPARATOR: &str = ", ";
     let fits = |end: &usize| *end <= max_bytes;
@@ -57,7 +57,7 @@ pub fn cut_forwarded_for(value: &str, max_bytes: usize) -> Option<&str> {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// Largest message from a client, and largest body of one `@connections` post, in bytes. A larger message closes
-    /// its connection with 1009, a larger post is 413.
+    /// its connection with 1009, a larger post gets 413.
     #[schemars(range(min = 1, max = 67_108_864))]
     pub message_bytes: usize,
 
@@ -65,59 +65,61 @@ pub struct LimitSettings {
     #[schemars(range(min = 1, max = 67_108_864))]
     pub frame_bytes: usize,
 
-    /// A connection without data in either direction for this long is closed with 1001. A message that is on its way is
+    /// A connection without data in either direction for this time is closed with 1001. A message in transit counts as
     /// data while its bytes move. 0 = never. AWS: 600.
     #[schemars(range(max = 31_536_000))]
     pub idle_timeout_seconds: u32,
 
-    /// A connection this old is closed with 1001. 0 = unlimited. AWS: 7200.
+    /// A connection that has reached this age is closed with 1001. 0 = unlimited. AWS: 7200.
     #[schemars(range(max = 31_536_000))]
     pub connection_duration_seconds: u32,
 
-    /// For TLS, each head of a request, and a body that stands still; a slower client is cut off.
+    /// Longest time for a TLS handshake, for each head of a request, and for a pause within a body; a slower client is
+    /// disconnected.
     #[schemars(range(min = 1, max = 3600))]
     pub handshake_timeout_seconds: u32,
 
-    /// Largest total of the frames of one connection that are not yet written, in bytes. A post that does not fit is
+    /// Largest total of the frames of one connection that are not yet written, in bytes. A post that does not fit gets
     /// 429.
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub send_buffer_bytes: usize,
 
-    /// A client that takes nothing for this long while there is something to send is closed, a WebSocket with 1008: neither
-    /// does its socket take a byte, nor does its TCP acknowledge one.
+    /// A client that reads nothing for this time while data is waiting for it is disconnected, a WebSocket with
+    /// 1008. It reads nothing if its socket takes no byte and its TCP acknowledges none.
     #[schemars(range(min = 1, max = 3600))]
     pub slow_client_timeout_seconds: u32,
 
-    /// Messages of one connection that are at the backend at once; then its socket is not read. 1 = strictly in order.
+    /// Most messages of one connection that are dispatched to the backend at the same time; at this number its socket
+    /// is not read. 1 = strictly in order.
     #[schemars(range(min = 1, max = 1024))]
     pub concurrent_dispatches: u16,
 
-    /// Largest `timeoutInMillis` that an integration may ask for. AWS: 29000.
+    /// Largest `timeoutInMillis` that an integration may have. AWS: 29000.
     #[schemars(range(min = 50, max = 900_000))]
     pub integration_timeout_millis: u32,
 
-    /// Connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
+    /// Most connections of this node; more are refused with 503 and `Retry-After`. 0 = unlimited.
     pub connections: u32,
 
-    /// Ended connections of this node whose `$disconnect` waits for its backend; while there are so many, new clients are
-    /// refused with 503 and `Retry-After`. 0 = ten times `connections`, or 100000 where that is 0.
+    /// Most ended connections of this node whose `$disconnect` is not delivered yet; at this number new clients are
+    /// refused with 503 and `Retry-After`. 0 = ten times `connections`, or 100000 if that is 0.
     pub disconnect_backlog: u32,
 
-    /// What is kept of a client's header (`User-Agent`) for the life of its connection, in bytes; the rest is cut off.
-    /// `$connect` carries the whole.
+    /// Length to which a client's header (`User-Agent`) is cut when it is kept for the life of its connection, in
+    /// bytes. `$connect` carries the whole header.
     #[schemars(range(min = 1, max = 32_768))]
     pub client_header_bytes: usize,
 
-    /// Groups that one connection may be in, with the users that are on it; joining one more is 400.
+    /// Most groups and users of one connection together; joining one more gets 400.
     #[schemars(range(min = 1, max = 65_536))]
     pub groups_per_connection: u32,
 
-    /// Groups, users, connections and exceptions that one message of `@send` may name, and connections that may join or
-    /// leave in one call; more are 413.
+    /// Most groups, users, connections and exceptions that one message of `@send` may name, and most connections that
+    /// may join or leave in one call; more get 413.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub targets: u32,
 
-    /// Largest body of `@send` and of a call in which many join or leave, in bytes; a larger one is 413.
+    /// Largest body of `@send` and of a call in which many connections join or leave, in bytes; a larger one gets 413.
     #[schemars(range(min = 1024, max = 67_108_864))]
     pub bulk_bytes: usize,
 
@@ -129,20 +131,20 @@ pub struct LimitSettings {
 }
 
 /// The bounds of all clients of one address together, on this node; an IPv6 client is counted by its /64. Every bound
-/// is off by default: behind a proxy that `trustedProxies` does not name, all clients are one address.
+/// is off by default, because behind a proxy that `trustedProxies` does not name all clients have one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AddressLimitSettings {
-    /// Open connections; a request on one more is 429. 0 = unlimited.
+    /// Most open connections; a request on one more gets 429. 0 = unlimited.
     pub connections: u32,
 
-    /// Connections on which nothing was asked yet, TLS handshakes included; one more is closed at once. 0 = unlimited.
+    /// Most connections without a request yet, TLS handshakes included; one more is closed at once. 0 = unlimited.
     pub handshakes_in_flight: u32,
 
-    /// Upgrade requests a second, and at once; one more is 429. 0 = unlimited.
+    /// Most upgrade requests a second, and in one burst; one more gets 429. 0 = unlimited.
     pub connects_per_second: u32,
 
-    /// Messages a second, and at once; one more is answered with an error frame. 0 = unlimited.
+    /// Most messages a second, and in one burst; one more is answered with an error frame. 0 = unlimited.
     pub messages_per_second: u32,
 }
 
@@ -150,10 +152,10 @@ pub struct AddressLimitSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConnectionLimitSettings {
-    /// Messages a second; one more is answered with an error frame. 0 = unlimited.
+    /// Most messages a second; one more is answered with an error frame. 0 = unlimited.
     pub messages_per_second: u32,
 
-    /// Messages at once, before the rate counts.
+    /// Most messages in one burst, before the rate applies.
     #[schemars(range(min = 1))]
     pub message_burst: u32,
 }
@@ -199,7 +201,7 @@ impl LimitSettings {
         positive_seconds(self.connection_duration_seconds)
     }
 
-    /// Ended connections that may wait for their `$disconnect` while new clients are taken.
+    /// Returns the number of ended connections that may wait for their `$disconnect` while new clients are accepted.
     pub fn disconnect_backlog(&self) -> usize {
         let backlog = match (self.disconnect_backlog, self.connections) {
             (0, 0) => DISCONNECT_BACKLOG,
@@ -214,13 +216,13 @@ impl LimitSettings {
         Duration::from_secs(self.handshake_timeout_seconds.into())
     }
 
-    /// Returns the longest time that a socket may accept nothing.
+    /// Returns the longest time that a client may read nothing.
     pub fn slow_client_timeout(&self) -> Duration {
         Duration::from_secs(self.slow_client_timeout_seconds.into())
     }
 }
 
-/// The pings by which the gateway notices that a peer is gone.
+/// The pings by which the gateway notices that a client is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KeepAliveSettings {
@@ -228,8 +230,9 @@ pub struct KeepAliveSettings {
     #[schemars(range(max = 86_400))]
     pub ping_interval_seconds: u32,
 
-    /// A peer that sends nothing for this long after a ping is dead: 1006. It does not run while the peer's TCP still takes
-    /// what was written before the ping, nor while the gateway itself has stopped reading.
+    /// A client that sends nothing for this time after a ping is dead, and its connection ends with 1006. The time does
+    /// not run while the client's TCP still takes what was written before the ping, nor while the gateway itself has
+    /// stopped reading.
     #[schemars(range(min = 1, max = 86_400))]
     pub pong_timeout_seconds: u32,
 }
@@ -246,7 +249,7 @@ impl KeepAliveSettings {
         positive_seconds(self.ping_interval_seconds)
     }
 
-    /// Returns the longest time that a peer may be silent after a ping.
+    /// Returns the longest time that a client may be silent after a ping.
     pub fn pong_timeout(&self) -> Duration {
         Duration::from_secs(self.pong_timeout_seconds.into())
     }

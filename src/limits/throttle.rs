@@ -1,4 +1,4 @@
-//! Bounds of rates: token buckets with AWS's rate and burst.
+//! Rate bounds: token buckets with AWS's rate and burst.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// The bucket of all APIs together, per node, as AWS's account has one per region: each connect, each message and each
+/// The bucket of all APIs together, per node, as an AWS account has one per region. Each connect, each message and each
 /// `@connections` call takes a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -49,7 +49,7 @@ pub trait Transport: Send + Sync {
 pub struct RedisConnection {
     link: RedisLink,
     timeout: Duration,
-    /// The user of this connection may not run `INFO`.
+    /// True if the user of this connection may not run `INFO`.
     hides_info: Arc<AtomicBool>,
 }
 
@@ -172,12 +172,12 @@ impl RedisConnection {
         RedisConnection { link, timeout, hides_info: Arc::default() }
     }
 
-    /// Notes that the user may not run `INFO`: all clones do without it from now on.
+    /// Notes that the user may not run `INFO`. No clone of this connection sends it from now on.
     pub fn hide_info(&self) {
         self.hides_info.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the user may not run `INFO`, as far as is known.
+    /// Returns true if it was noted that the user may not run `INFO`.
     pub fn hides_info(&self) -> bool {
         self.hides_info.load(Ordering::Relaxed)
     }

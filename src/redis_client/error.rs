@@ -1,7 +1,8 @@
 use redis::{ErrorKind, ServerErrorKind};
 use thiserror::Error;
 
-/// Texts by which a script says that its user may not run a command, or not on a key: those of Redis 7.0, then later ones.
+/// Error texts of a script whose user may not run a command, or not on a key: those of Redis 7.0, then those of later
+/// versions.
 const DENIALS: [&str; 3] =
     ["The user executing the script can't run", "The user executing the script can't access", "ACL failure in script"];
 
@@ -38,7 +39,7 @@ pub enum RedisError {
 }
 
 impl RedisError {
-    /// Whether Redis is there and said no to this very call: another may fare better.
+    /// Returns true if Redis is reachable and refused only this call, so that another call may succeed.
     pub fn is_of_call(&self) -> bool {
         match self {
             RedisError::Server(_) | RedisError::Denied(_) | RedisError::Unexpected => true,

@@ -48,13 +48,13 @@ impl Keys {
         self.of(node, "s")
     }
 
-    /// Hash: connection id → a record that was in a bucket of this dead node and could not be read; without a name: when the
-    /// last was put there, in ms by Redis's clock.
+    /// Returns the hash: connection id → an unreadable record of this dead node. The field with the empty name holds
+    /// the time at which the last record was added, in ms by Redis's clock.
     pub fn unreadable(&self, node: NodeId) -> String {
         self.of(node, "x")
     }
 
-    /// Hash: node id → its entry in the index, of dead nodes that have such records.
+    /// Returns the hash: node id → entry in the index, of dead nodes that have unreadable records.
     pub fn unreadable_index(&self) -> String {
         format!("{}:unreadable", self.prefix)
     }

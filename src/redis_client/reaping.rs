@@ -21,10 +21,10 @@ pub const GONE: &str = "GONE";
 /// Answer of [`finish`] if nothing is left in the bucket and the claim was given back.
 pub const EMPTY: &str = "EMPTY";
 
-/// What [`overdue`] answers when the records were removed: their names follow.
+/// Answer of [`overdue`] if the records were removed. Their names follow.
 pub const LOST: &str = "LOST";
 
-/// What [`overdue`] answers when the records are still kept: when the last was put there, and how many there are, follow.
+/// Answer of [`overdue`] if the records are still kept. The time at which the last was added and their number follow.
 pub const KEPT: &str = "KEPT";
 
 /// Lifetime of a tombstone, once nothing is left of its node.
@@ -54,8 +54,8 @@ static CLAIM: ScriptText = ScriptText::new(
         return { 'MINE', redis.call('HKEYS', KEYS[3]) }",
 );
 
-/// Renews a claim. KEYS: node, claim. ARGV: node that claims, lease in ms. Answers what became of the claim, and the
-/// node key.
+/// Renews a claim. KEYS: node, claim. ARGV: node that claims, lease in ms. Answers the state of the claim, and the node
+/// key.
 static KEEP: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1]) or 'MISSING'
         if string.sub(v, 1, 4) ~= 'dead' then return { 'GONE', v } end
@@ -98,7 +98,8 @@ static FINISH: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: claim, bucket, unreadable. ARGV: who claims, then the names of records. Without a name stands when the last came.
+/// Sets unreadable records aside. KEYS: claim, bucket, unreadable. ARGV: node that claims, then the names of records.
+/// The field with the empty name holds the time at which the last record was added.
 static SET_ASIDE: ScriptText = ScriptText::new(
     "redis.call('HDEL', KEYS[2], '')
         if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'LOST' end
@@ -114,8 +115,8 @@ static SET_ASIDE: ScriptText = ScriptText::new(
         return 'OK'",
 );
 
-/// KEYS: unreadable, strings, the buckets. ARGV: how old the last record must be, in ms. The strings go as well, unless
-/// records that refer to them are left.
+/// Removes overdue unreadable records. KEYS: unreadable, strings, the buckets. ARGV: smallest age of the last record in
+/// ms. Also removes the strings, unless records that refer to them are left.
 static OVERDUE: ScriptText = ScriptText::new(
     "local at = redis.call('HGET', KEYS[1], '')
         if not at then return { 'NONE', {} } end
@@ -132,7 +133,8 @@ static OVERDUE: ScriptText = ScriptText::new(
         return { 'LOST', names }",
 );
 
-/// KEYS: node, lease, claim, bucket, unreadable. ARGV: who claims, how long in ms, then the names of records.
+/// Puts unreadable records back into their bucket. KEYS: node, lease, claim, bucket, unreadable. ARGV: node that
+/// claims, lease in ms, then the names of records.
 static REVIVE: ScriptText = ScriptText::new(
     "redis.call('DEL', KEYS[2])
         local v = redis.call('GET', KEYS[1])
@@ -152,8 +154,8 @@ static REVIVE: ScriptText = ScriptText::new(
         return 'MINE'",
 );
 
-/// KEYS: node, the buckets, strings, the claims, topics, unreadable. ARGV: who buries, how long the tombstone stays in ms.
-/// Strings that unreadable records may refer to stay with them.
+/// Removes a dead node of which nothing is left. KEYS: node, the buckets, strings, the claims, topics, unreadable.
+/// ARGV: node that removes it, lifetime of the tombstone in ms. Strings to which unreadable records may refer are kept.
 static REMOVE: ScriptText = ScriptText::new(
     "local v = redis.call('GET', KEYS[1])
         if not v or string.sub(v, 1, 4) ~= 'dead' then return 'NO' end
@@ -176,7 +178,7 @@ pub fn condemn(keys: &Keys, node: NodeId, seen: &str, not_after: u64) -> RedisCo
     RedisCommand::script(&CONDEMN, vec![keys.node(node), keys.lease(node)]).arg(seen).arg(not_after.to_string())
 }
 
-/// Takes a bucket of a dead node for `lease`; the names of its records follow the answer.
+/// Claims a bucket of a dead node for `lease`. The names of its records follow the answer.
 pub fn claim(keys: &Keys, node: NodeId, bucket: usize, by: NodeId, lease: Duration) -> RedisCommand {
     let keys = vec![keys.node(node), keys.claim(node, bucket), keys.bucket(node, bucket)];
     of_claim(RedisCommand::script(&CLAIM, keys), by, lease)
@@ -216,23 +218,23 @@ pub fn finish(
     with_records(done.iter().fold(call, RedisCommand::arg), failed)
 }
 
-/// Puts records of a claimed bucket that cannot be read where nobody is kept by them. The node's entry in the index of
-/// these comes before.
+/// Sets unreadable records of a claimed bucket aside. The node must have been added to the index of such records
+/// before.
 pub fn set_aside(keys: &Keys, (node, bucket): (NodeId, usize), by: NodeId, names: &[Vec<u8>]) -> RedisCommand {
     let keys = vec![keys.claim(node, bucket), keys.bucket(node, bucket), keys.unreadable(node)];
     names.iter().fold(RedisCommand::script(&SET_ASIDE, keys).arg(by.to_string()), RedisCommand::arg)
 }
 
-/// Removes the unreadable records of a dead node if the last was put there `age` ago. The node's entry in the index of
-/// these goes afterwards.
+/// Removes the unreadable records of a dead node if the last was added at least `age` ago. The node must be removed
+/// from the index of such records afterwards.
 pub fn overdue(keys: &Keys, node: NodeId, age: Duration) -> RedisCommand {
     let buckets = (0..BUCKETS).map(|bucket| keys.bucket(node, bucket));
     let all = [keys.unreadable(node), keys.strings(node)].into_iter().chain(buckets).collect();
     RedisCommand::script(&OVERDUE, all).arg(age.as_millis().to_string())
 }
 
-/// Puts unreadable records that can be read after all back into their bucket, and claims it. The node's entry in the
-/// index comes before.
+/// Puts records that can be read after all back into their bucket, and claims the bucket. The node must have been added
+/// to the index before.
 pub fn revive(
     keys: &Keys,
     (node, bucket): (NodeId, usize),

@@ -85,7 +85,7 @@ static LEAVE: ScriptText = ScriptText::new(
 /// Reads `INFO`. KEYS: node, which only chooses the server. ARGV: a section of `INFO`.
 static INFO: ScriptText = ScriptText::new("return redis.call('INFO', ARGV[1])");
 
-/// KEYS and ARGV as those of [`INFO`]. In its place where the user may not run that command.
+/// A replacement for [`INFO`] if the user may not run that command. KEYS and ARGV are those of [`INFO`].
 static NO_INFO: ScriptText = ScriptText::new("return ''");
 
 /// Takes from a quota. KEYS: quota. ARGV: limit; number to add first, whatever the limit is; count to assume if Redis has

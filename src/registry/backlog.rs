@@ -2,15 +2,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tracing::{error, warn};
 
-/// The ended connections of this node whose `$disconnect` waits for its backend: how many there are, and how many there
-/// may be while new clients are taken.
+/// The number of this node's ended connections whose `$disconnect` is not delivered yet, and its limit. While the limit
+/// is reached, new clients are refused.
 ///
-/// No event is dropped for it: those who are connected when it is reached still end, and their events wait too.
+/// No event is dropped because of the limit: connections that are open when it is reached still end, and their events
+/// wait too.
 #[derive(Debug)]
 pub struct Backlog {
     waiting: AtomicUsize,
     max: AtomicUsize,
-    /// The operator was told that it is full, and not yet that there is room.
+    /// True if it was logged that the limit is reached, and not yet that there is room again.
     is_told: AtomicBool,
 }
 
@@ -19,40 +20,40 @@ impl Backlog {
         Backlog { waiting: AtomicUsize::new(0), max: AtomicUsize::new(max), is_told: AtomicBool::new(false) }
     }
 
-    /// Ended connections that wait.
+    /// Returns the number of ended connections that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// As many may wait while new clients are taken.
+    /// Returns the limit.
     pub fn max(&self) -> usize {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Whether new clients are to be refused.
+    /// Returns true if new clients must be refused.
     pub fn is_full(&self) -> bool {
         self.waiting() >= self.max()
     }
 
-    /// Waiting connections in proportion to what may be.
+    /// Returns the number of waiting connections divided by the limit.
     pub fn fill(&self) -> f64 {
         self.waiting() as f64 / self.max().max(1) as f64
     }
 
-    /// From now on as many may wait.
+    /// Sets the limit to `max`.
     pub(super) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
         self.tell_if_full();
         self.tell_if_over();
     }
 
-    /// A connection has ended.
+    /// Notes that a connection has ended.
     pub(super) fn add(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.tell_if_full();
     }
 
-    /// Events of so many are over, or no longer for this node to send.
+    /// Notes that the events of `count` connections are over, or are no longer sent by this node.
     pub(super) fn remove(&self, count: usize) {
         self.waiting.fetch_sub(count, Ordering::Relaxed);
         self.tell_if_over();
@@ -63,13 +64,15 @@ impl Backlog {
             error!(
                 waiting = self.waiting(),
                 limit = self.max(),
-                "as many ended connections wait for their $disconnect as limits.disconnectBacklog allows: new clients are \
-                 refused with 503; look at the backends of the $disconnect routes, or raise disconnect.concurrency"
+                "the limit of ended connections that wait for their $disconnect is reached (limits.disconnectBacklog): \
+                 new clients are refused with 503; check the backends of the $disconnect routes, or raise \
+                 disconnect.concurrency"
             );
         }
     }
 
-    /// A tenth has to be free again, so that a backlog at its limit fills no log.
+    /// Logs that there is room again, once a tenth of the limit is free, so that a backlog near its limit does not fill
+    /// the log.
     fn tell_if_over(&self) {
         let max = self.max();
         if self.is_told.load(Ordering::Relaxed)
@@ -79,7 +82,7 @@ impl Backlog {
             warn!(
                 waiting = self.waiting(),
                 limit = max,
-                "fewer ended connections wait for their $disconnect again: new clients are taken"
+                "fewer ended connections wait for their $disconnect: new clients are accepted again"
             );
         }
     }
@@ -100,7 +103,7 @@ mod tests {
         backlog.add();
         assert_eq!((backlog.waiting(), backlog.fill()), (21, 1.05));
         backlog.remove(3);
-        assert!(!backlog.is_full() && is_told(), "clients are taken at once");
+        assert!(!backlog.is_full() && is_told(), "clients are accepted at once");
         backlog.remove(1);
         assert!(!is_told());
         backlog.set_max(10);

@@ -61,7 +61,7 @@ struct Claim {
     done: Vec<ConnectionId>,
     /// Events that failed since Redis last noted their attempt.
     failed: Vec<ConnectionId>,
-    /// Records that Redis has and that are still to be read, those first that are held already.
+    /// Records in Redis that must still be read. Those that are held already come first.
     unread: VecDeque<ConnectionId>,
 }
 
@@ -117,7 +117,7 @@ impl Claims {
         self.lock().records.len()
     }
 
-    /// Records of all buckets that are claimed, read or not.
+    /// Returns the number of records in all claimed buckets, read or not.
     pub fn claimed(&self) -> usize {
         let inner = self.lock();
         inner.records.len() + inner.claims.values().map(|claim| claim.unread.len()).sum::<usize>()
@@ -128,8 +128,9 @@ impl Claims {
         self.len() == 0
     }
 
-    /// A bucket was claimed in which Redis has these records; they are read a page at a time ([`Claims::unread`]). What was
-    /// held of it before stays if Redis still has it, and is read again. Events that are over stay over.
+    /// Notes that `bucket` was claimed and contains the records `ids`. They are read in pages ([`Claims::unread`]). A
+    /// record of the bucket that was held before stays if Redis still has it, and is read again. Events that are over
+    /// stay over.
     pub fn take(&self, bucket: Bucket, run_id: &str, fresh_until: Instant, ids: Vec<ConnectionId>) {
         let mut inner = self.lock();
         let done = inner.claims.remove(&bucket).map(|claim| claim.done).unwrap_or_default();
@@ -143,7 +144,7 @@ impl Claims {
         self.queue(&mut inner, bucket);
     }
 
-    /// The next records of a bucket that are to be read: at most `max`, and no more than `room` that are not held yet.
+    /// Returns the next records of a bucket to read: at most `max`, and at most `room` that are not held yet.
     pub fn unread(&self, bucket: Bucket, max: usize, mut room: usize) -> Vec<ConnectionId> {
         let inner = self.lock();
         let Some(claim) = inner.claims.get(&bucket) else { return Vec::new() };
@@ -156,8 +157,8 @@ impl Claims {
         claim.unread.iter().take(max).take_while(|id| has_room(id)).copied().collect()
     }
 
-    /// The next `count` records of a bucket were read: these are what Redis has of them and can be used. How many of them
-    /// are new.
+    /// Notes that the next `count` records of a bucket were read. `records` are those of them that exist and can be
+    /// used. Returns the number of new ones.
     pub fn add(&self, bucket: Bucket, count: usize, records: Vec<Record>) -> usize {
         let mut inner = self.lock();
         let Inner { claims, records: held } = &mut *inner;
@@ -435,13 +436,13 @@ mod tests {
         assert_eq!(claims.add(bucket, 2, read(&first)), 2);
         assert_eq!(claims.unread(bucket, 10, 0), []);
         assert!(claims.settle(&first[0]));
-        // It is claimed anew: what is held is read first, whether there is room or not, and what is over not at all.
+        // The bucket is claimed anew: held records are read first, even without room, and finished ones are not read.
         claims.take(bucket, "run", until, records.keys().copied().collect());
         assert_eq!(claims.unread(bucket, 10, 0), [first[1]]);
         assert_eq!(claims.add(bucket, 1, read(&first[1..])), 0);
         let rest = claims.unread(bucket, 10, 10);
         assert_eq!(rest.len(), 3);
-        // One of them has gone from Redis meanwhile.
+        // One of the records was removed from Redis meanwhile.
         assert_eq!(claims.add(bucket, 3, read(&rest[1..])), 2);
         assert_eq!((claims.len(), claims.claimed()), (3, 3));
         for id in [first[1], rest[1], rest[2]] {

@@ -49,10 +49,10 @@ const FIND_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time for which Redis is not asked again after it did not answer.
 const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long Redis must have answered until its silence is over.
+/// Time for which Redis must have answered before an outage counts as over.
 const BLIND_QUIET: Duration = Duration::from_secs(60);
 
-/// The group index, seen from this node: it writes the node's own members, and finds the nodes that have others.
+/// The group index of this node: it writes the node's own members, and finds the nodes that have others.
 #[derive(Debug)]
 pub struct GroupIndex {
     groups: Arc<Groups>,
@@ -62,7 +62,7 @@ pub struct GroupIndex {
     /// Time until which other nodes may trust what the index says of this node.
     seen_fresh_until: Mutex<Option<Instant>>,
     lookups_paused_until: Mutex<Option<Instant>>,
-    /// Redis does not say who has members.
+    /// The warning that Redis does not answer which nodes have members.
     blind: RepeatedWarning,
     leaving: CancellationToken,
     left: CancellationToken,
@@ -88,7 +88,7 @@ enum GroupIndexError {
 struct State {
     current: Option<Current>,
     generation: u64,
-    /// It cannot write.
+    /// The warning that the task cannot write.
     warning: RepeatedWarning,
 }
 

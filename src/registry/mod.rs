@@ -41,7 +41,7 @@ pub use claims::Claims;
 pub use entry::{EndedConnection, OpenConnection};
 pub use group_index::{GroupIndex, MemberNodes};
 pub use listing::{ConnectionView, Page, Query};
-pub use redis_replica::{Attachment, RedisReplica};
+pub use redis_replica::{Attachment, RedisReplica, ReplicaSettings};
 pub use serving_gate::ServingGate;
 pub use settings::{RegistrySettings, RegistryType, WhenUnavailable};
 pub use state::RegistryState;
@@ -107,18 +107,18 @@ impl Registry {
         }
     }
 
-    /// Other limits are in force.
+    /// Puts other limits in force.
     pub fn set_limits(&self, limits: &LimitSettings) {
         self.backlog.set_max(limits.disconnect_backlog());
         self.client_header_bytes.store(limits.client_header_bytes, Ordering::Relaxed);
     }
 
-    /// The ended connections that wait, and how many may.
+    /// Returns the number and the limit of the ended connections that wait.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// What is kept of a client's header, see [`LimitSettings::client_header_bytes`].
+    /// Returns the number of bytes that are kept of a client's header, see [`LimitSettings::client_header_bytes`].
     pub fn client_header_bytes(&self) -> usize {
         self.client_header_bytes.load(Ordering::Relaxed)
     }
@@ -280,7 +280,7 @@ impl Registry {
             let connection = Arc::clone(&entry.connection);
             entry.state = EntryState::Ended(EndedConnection { connection, closing, attempt: 1, since: Instant::now() });
             self.live.fetch_sub(1, Ordering::Relaxed);
-            // Before anybody can settle it.
+            // Before another task can settle the connection.
             self.backlog.add();
         }
         self.changed(id);

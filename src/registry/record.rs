@@ -2,8 +2,8 @@
 //!
 //! A record is a format number and then MessagePack: an array without names, so that one more field is a new format.
 //! Each record is written in the oldest format that can hold it, so that nodes of the version before read what they
-//! can. Values that came later and that an event can do without stand behind the array, one after the other: older
-//! versions do not read so far.
+//! can. Values that were added later and that an event does not need follow the array, one after the other: older
+//! versions do not read them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ pub(super) enum RecordText<'a> {
 /// Texts that the records of a node share, by their number.
 pub type RecordTexts = HashMap<u32, Box<str>>;
 
-/// Reads the texts that the records of a node share. What is none takes no other with it.
+/// Reads the texts that the records of a node share. A damaged text does not hold up the others.
 pub fn texts_of(fields: Vec<(Vec<u8>, Vec<u8>)>) -> RecordTexts {
     let text = |(number, text): (Vec<u8>, Vec<u8>)| {
         Some((std::str::from_utf8(&number).ok()?.parse().ok()?, String::from_utf8(text).ok()?.into()))
@@ -207,7 +207,7 @@ pub fn decode(
     Ok(Record { connection: Arc::new(connection), state })
 }
 
-/// Reads the next of the values behind the array of a record, if there is one.
+/// Reads the next value after the array of a record, if there is one.
 fn next<'a, T: Deserialize<'a>>(
     values: &mut rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'a, [u8]>>,
 ) -> Result<Option<T>, RecordError> {
@@ -299,10 +299,10 @@ mod tests {
             |connection: &Connection, bytes: &[u8]| decode(connection.id, bytes, 512, |_| None).unwrap().connection;
         let way = connection(None);
         let bytes = encode(&way, &RecordState::Open, OwnTexts::default());
-        // As the version before reads: the array, whatever comes behind it.
+        // The version before reads only the array, whatever follows it.
         let before: RawRecord<'_> = rmp_serde::from_slice(&bytes[1..]).unwrap();
         assert_eq!((bytes[0], &*before.host), (WITHOUT_CERTIFICATE, "chat.example.com:8443"));
-        // As it writes: the array alone.
+        // The version before writes only the array.
         let mut old = vec![WITHOUT_CERTIFICATE];
         rmp_serde::encode::write(&mut old, &before).unwrap();
         assert_eq!((read(&way, &old).port, &read(&way, &old).forwarded_for), (0, &None));

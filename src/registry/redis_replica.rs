@@ -1,5 +1,5 @@
-//! The Redis replica, seen from this node: the changes that are not written yet ([`RedisReplica`]), and the attachment,
-//! by which the heartbeat says where and under which epoch they are written. `writer.rs` is the only task that writes.
+//! The changes that are not yet written to the Redis replica ([`RedisReplica`]), and the attachment, by which the
+//! heartbeat sets where and under which epoch they are written. `writer.rs` is the only task that writes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +20,23 @@ const BATCH: usize = 256;
 /// All buckets, as a set of bits.
 const ALL_BUCKETS: u16 = u16::MAX;
 
+/// Settings of a [`RedisReplica`].
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaSettings {
+    /// Most records that are written again in a second when Redis has lost them.
+    pub rebuild_per_second: u32,
+    /// Most records in one write; at least 1.
+    pub batch: usize,
+    pub when_unavailable: WhenUnavailable,
+}
+
+impl ReplicaSettings {
+    /// Returns the settings of a gateway: writes of the usual size.
+    pub fn new(rebuild_per_second: u32, when_unavailable: WhenUnavailable) -> Self {
+        ReplicaSettings { rebuild_per_second, batch: BATCH, when_unavailable }
+    }
+}
+
 /// The entries that differ from their records, and the place where the records go.
 ///
 /// The map of the registry is the journal: only ids are kept here. While the node is detached nothing is kept, and when
@@ -27,10 +44,7 @@ const ALL_BUCKETS: u16 = u16::MAX;
 #[derive(Debug)]
 pub struct RedisReplica {
     pub(super) keys: Keys,
-    pub(super) rebuild_per_second: u32,
-    /// Most records in one write.
-    pub(super) batch: usize,
-    when_unavailable: WhenUnavailable,
+    pub(super) settings: ReplicaSettings,
     inner: Mutex<Inner>,
     /// Notified when there is something for the writer.
     pub(super) work: Notify,
@@ -39,7 +53,7 @@ pub struct RedisReplica {
     /// Number of entries in each bucket.
     counts: [AtomicUsize; BUCKETS],
     state: watch::Sender<RegistryState>,
-    /// Redis does not take what is written.
+    /// The warning that Redis does not accept writes.
     degraded: RepeatedWarning,
     metrics: RegistryMetrics,
 }
@@ -83,19 +97,12 @@ pub(super) enum Work {
 
 impl RedisReplica {
     /// Returns a replica that is not attached yet.
-    pub fn new(
-        keys: Keys,
-        rebuild_per_second: u32,
-        when_unavailable: WhenUnavailable,
-        metrics: RegistryMetrics,
-    ) -> Self {
+    pub fn new(keys: Keys, settings: ReplicaSettings, metrics: RegistryMetrics) -> Self {
         let state = RegistryState::Starting { why: "no heartbeat has reached Redis yet".to_owned() };
         metrics.set(state.name());
         RedisReplica {
             keys,
-            rebuild_per_second,
-            batch: BATCH,
-            when_unavailable,
+            settings,
             inner: Mutex::default(),
             work: Notify::new(),
             failed: Notify::new(),
@@ -104,11 +111,6 @@ impl RedisReplica {
             degraded: RepeatedWarning::default(),
             metrics,
         }
-    }
-
-    /// Writes at most `batch` records at once instead of 256, so that tests can look between batches.
-    pub fn set_batch(&mut self, batch: usize) {
-        self.batch = batch.max(1);
     }
 
     /// Returns the names of the keys of all nodes.
@@ -123,7 +125,7 @@ impl RedisReplica {
 
     /// Returns the setting that decides about new connections while Redis is away.
     pub fn when_unavailable(&self) -> WhenUnavailable {
-        self.when_unavailable
+        self.settings.when_unavailable
     }
 
     /// Returns a receiver of the state, which is notified of every change.
@@ -188,7 +190,7 @@ impl RedisReplica {
         self.set_state(state);
     }
 
-    /// Detaches the replica, because a write failed. The heartbeat is told, and attaches it again if it can.
+    /// Detaches the replica, because a write failed. The heartbeat is notified, and attaches it again if it can.
     pub(super) fn fail(&self, failed: &Attachment, why: String) {
         if !self.is_current(failed) {
             // The heartbeat has attached or detached the replica since, so it knows already.
@@ -248,7 +250,7 @@ impl RedisReplica {
     /// Returns true if a connection may begin that cannot be recorded.
     pub(super) fn accepts_unrecorded(&self) -> bool {
         let is_member = !matches!(&*self.state.borrow(), RegistryState::Starting { .. } | RegistryState::Left);
-        is_member && self.when_unavailable == WhenUnavailable::Accept
+        is_member && self.settings.when_unavailable == WhenUnavailable::Accept
     }
 
     /// Counts an entry that was added to the map.
@@ -297,7 +299,7 @@ impl RedisReplica {
         let Some(attachment) = inner.attachment.clone() else { return Work::Nothing };
         let incarnation = inner.incarnation;
         if !inner.dirty.is_empty() {
-            let count = inner.dirty.len().min(self.batch);
+            let count = inner.dirty.len().min(self.settings.batch);
             let ids: Vec<ConnectionId> = inner.dirty.drain(..count).collect();
             for id in &ids {
                 inner.queued.remove(id);

@@ -30,8 +30,8 @@ impl Registry {
         self.entries.iter().filter_map(|entry| member(entry.value())).collect()
     }
 
-    /// The stages of all connections of this node, and the number of the oldest configuration that one of each was
-    /// admitted by.
+    /// Returns the stages of all connections of this node, each with the number of the oldest configuration that
+    /// admitted one of its connections.
     pub fn stages(&self) -> HashMap<StageLabels, u32> {
         let mut stages = HashMap::new();
         for entry in &self.entries {

@@ -84,9 +84,9 @@ impl Writer {
     async fn write(&mut self, attachment: &Attachment, incarnation: u32, mut ids: Vec<ConnectionId>, due: bool) {
         let fresh = ids.len();
         if due {
-            let count = self.rebuild.len().min(self.replica.batch.saturating_sub(fresh));
+            let count = self.rebuild.len().min(self.replica.settings.batch.saturating_sub(fresh));
             ids.extend(self.rebuild.drain(..count));
-            let pause = Duration::from_secs_f64(count as f64 / f64::from(self.replica.rebuild_per_second));
+            let pause = Duration::from_secs_f64(count as f64 / f64::from(self.replica.settings.rebuild_per_second));
             self.rebuild_at = Some(Instant::now() + pause);
         }
         match self.write_batch(attachment, incarnation, &ids).await {
@@ -185,7 +185,7 @@ impl Writer {
             known.insert(text);
         }
         let foreign: Vec<&String> = fields.iter().filter(|field| !known.contains(*field)).collect();
-        for fields in foreign.chunks(self.replica.batch) {
+        for fields in foreign.chunks(self.replica.settings.batch) {
             let mut changes = Vec::with_capacity(fields.len());
             for field in fields {
                 // A connection that began since the map was read is not a surplus one.

@@ -1,4 +1,5 @@
-//! The state of a listener that cannot accept for want of files: when it begins, lasts and is over.
+//! The state of a listener that cannot accept connections, and the log lines about it: when it begins, each minute
+//! while it lasts, and when it is over.
 
 use std::future::pending;
 use std::io;
@@ -9,22 +10,22 @@ use tracing::{info, warn};
 
 use crate::telemetry::AcceptGauge;
 
-/// Least time between two warnings.
+/// Shortest time between two warnings.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long all must go well until the state is over.
+/// Time without a failure after which the state is over.
 const CALM_TIME: Duration = Duration::from_secs(5);
 
-/// Why a listener cannot accept.
+/// The reason why a listener cannot accept connections.
 #[derive(Debug)]
 pub(super) enum Shortage<'a> {
-    /// Clients have all the files that they may have together.
+    /// Clients use all the files that they may use together.
     ClientFiles { max: usize },
-    /// The process has none left, or the kernel failed.
+    /// The process has no file descriptor left, or the kernel failed.
     Failed(&'a io::Error),
 }
 
-/// Says that a listener cannot accept: when that begins, each minute while it lasts, and when it is over.
+/// The state of one listener, and the time of its last warning.
 #[derive(Debug)]
 pub(super) struct Accepting {
     listener: &'static str,
@@ -47,7 +48,7 @@ impl Accepting {
         Accepting { listener, gauge, paused: None, said: None }
     }
 
-    /// A connection cannot be accepted now.
+    /// Notes that no connection can be accepted now, because of `why`. Logs a warning if the last one is a minute old.
     pub(super) fn cannot(&mut self, why: &Shortage<'_>) {
         let (listener, now) = (self.listener, Instant::now());
         let paused = self.paused.get_or_insert_with(|| {
@@ -67,31 +68,31 @@ impl Accepting {
                 max,
                 count,
                 seconds,
-                "new connections wait: clients have all files that they may have; raise the limit of open files"
+                "new connections have to wait: clients use all the files that they may use; raise the limit of open files"
             ),
             Shortage::Failed(error) => warn!(
                 listener,
                 %error,
                 count,
                 seconds,
-                "could not accept a connection; tries again; raise the limit of open files if it is reached"
+                "could not accept a connection; retrying; raise the limit of open files if it is reached"
             ),
         }
     }
 
-    /// When to say again that it cannot.
+    /// Returns the time of the next warning.
     pub(super) fn repeat_at(&self) -> Instant {
         self.said.unwrap_or_else(Instant::now) + REPEAT_INTERVAL
     }
 
-    /// It can go on for now.
+    /// Notes that a connection could be accepted after a wait.
     pub(super) fn can(&mut self) {
         if let Some(paused) = &mut self.paused {
             paused.last = Instant::now();
         }
     }
 
-    /// Waits until all has gone well for a while; for ever if nothing is to be said.
+    /// Waits until [`CALM_TIME`] has passed since the last failure; for ever if there was none.
     pub(super) async fn calm(&self) {
         match &self.paused {
             Some(paused) => sleep_until(paused.last + CALM_TIME).await,
@@ -99,7 +100,7 @@ impl Accepting {
         }
     }
 
-    /// All has gone well for a while.
+    /// Ends the state. Logs that the listener accepts connections again, if a warning was logged.
     pub(super) fn is_over(&mut self) {
         let Some(Paused { began, last, count, is_said }) = self.paused.take() else { return };
         self.gauge.set(self.listener, false);

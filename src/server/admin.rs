@@ -18,20 +18,20 @@ use crate::registry::{Registry, RegistryState, WhenUnavailable};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::{self, BackendFill, Fill};
 
-/// The description of all that backends can do, as OpenAPI 3.1.
+/// The OpenAPI 3.1 description of all calls of backends.
 const OPENAPI: &str = include_str!("openapi.json");
 const OPENAPI_PATH: &str = "/openapi.json";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Longest filter that is read, in bytes.
+/// Longest log filter that is accepted, in bytes.
 const FILTER_MAX_BYTES: usize = 4096;
 
-/// How long an operator may take to send one.
+/// Longest time for an operator to send a log filter.
 const FILTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether this node may be sent new connections.
+/// The readiness of this node for new connections.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<watch::Sender<Phase>>);
 
@@ -49,9 +49,9 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// The listeners are up, and the node is registered where it has to be.
+    /// Marks the node as ready: its listeners are open, and it is registered if it has to be.
     pub fn ready(&self) {
-        // A node that is told to go down while it starts never gets ready.
+        // A node that begins to drain while it starts never becomes ready.
         self.0.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
@@ -61,24 +61,24 @@ impl Readiness {
         });
     }
 
-    /// The node goes down.
+    /// Marks the node as draining.
     pub fn draining(&self) {
         self.0.send_replace(Phase::Draining);
     }
 
-    /// Resolves when the node is ready, or goes down.
+    /// Waits until the node is ready or draining.
     pub async fn wait(&self) {
-        // The sender is part of self.
+        // This cannot fail: the sender is part of self.
         let _ = self.0.subscribe().wait_for(|phase| *phase != Phase::Starting).await;
     }
 
-    /// Whether this node may be sent new connections, what it is, and why it is not simply ready.
+    /// Returns the state of this node as probes see it.
     fn state(&self, registry: &Registry) -> State {
         let refuses = registry.replica().is_some_and(|replica| replica.when_unavailable() == WhenUnavailable::Refuse);
         let phase = *self.0.borrow();
         let state = |takes_clients, status, reason: Option<String>| State { takes_clients, status, reason };
         match (phase, registry.state()) {
-            (Phase::Draining, _) => state(false, "draining", Some("the node goes down".to_owned())),
+            (Phase::Draining, _) => state(false, "draining", Some("the node is shutting down".to_owned())),
             (_, RegistryState::Starting { why }) => state(false, "starting", Some(why)),
             (Phase::Starting, _) => state(false, "starting", Some("the listeners are not open yet".to_owned())),
             (_, RegistryState::Detached { why } | RegistryState::Degraded { why }) if refuses => {
@@ -92,15 +92,15 @@ impl Readiness {
     }
 }
 
-/// What probes are told.
+/// The state of a node as probes see it.
 struct State {
     takes_clients: bool,
     status: &'static str,
-    /// Why it is not simply ready.
+    /// The reason why the node is not simply ready.
     reason: Option<String>,
 }
 
-/// Whether a path is for operators and their probes.
+/// Returns true if `path` is for operators and their probes.
 pub(super) fn is_for(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics" | "/version" | "/state" | "/log-level" | OPENAPI_PATH)
 }
@@ -121,13 +121,13 @@ pub(super) async fn answer(
             (code, JSON, line(&json!({ "status": status, "reasons": Vec::from_iter(reason) })))
         }
         (_, "/metrics") => {
-            plane.metrics.fill(fill(plane));
-            plane.metrics.lease_remaining(plane.registry.gate().open_for().unwrap_or_default());
+            plane.telemetry.metrics.fill(fill(plane));
+            plane.telemetry.metrics.lease_remaining(plane.registry.gate().open_for().unwrap_or_default());
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
             if metrics::wants_open_metrics(accept) {
-                (StatusCode::OK, metrics::OPEN_METRICS, plane.metrics.encode())
+                (StatusCode::OK, metrics::OPEN_METRICS, plane.telemetry.metrics.encode())
             } else {
-                (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.metrics.encode_prometheus())
+                (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.telemetry.metrics.encode_prometheus())
             }
         }
         (_, OPENAPI_PATH) => (StatusCode::OK, JSON, OPENAPI.replacen("{version}", env!("CARGO_PKG_VERSION"), 1)),
@@ -142,7 +142,7 @@ fn version(plane: &DataPlane) -> Value {
     json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "node": plane.registry.node().to_string() })
 }
 
-/// What this node is doing, in one look.
+/// Returns an overview of this node's state.
 fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let live = plane.live();
     let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends, pending, .. } =
@@ -191,11 +191,11 @@ fn fill(plane: &DataPlane) -> Fill {
     }
 }
 
-/// Logs something else from now on. The body is a filter as in `RUST_LOG`.
+/// Sets the log filter to the body of the request, in the syntax of `RUST_LOG`.
 async fn set_log_level(request: &mut Request<Incoming>) -> Response<Body> {
     let body = Limited::new(request.body_mut(), FILTER_MAX_BYTES).collect();
     let Ok(Ok(body)) = tokio::time::timeout(FILTER_TIMEOUT, body).await else {
-        return refused("the body must be a filter of at most 4096 bytes");
+        return refused("the body must be a log filter of at most 4096 bytes, sent within 5 seconds");
     };
     let body = body.to_bytes();
     let Ok(filter) = std::str::from_utf8(&body) else { return refused("the body must be text") };

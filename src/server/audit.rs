@@ -1,6 +1,6 @@
-//! Lines for what an operator may have to account for: every DELETE, every call that was refused, and clients that were.
-//! They have the target `audit`, so that they can be kept apart from the rest. Every DELETE that was let in has its line.
-//! What is refused can come from strangers, so its lines have the budget of their kind, as all of the log.
+//! The audit log: every DELETE, every refused call and every refused client. Its lines have the target `audit`, so that
+//! they can be kept apart from the rest. Every DELETE that was authorized has its line. Strangers can cause refusals,
+//! so lines about refusals are bounded by the log's budget for each kind of line.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::deployment::{Deployment, OriginError, Resource, Stage};
 use crate::id::ConnectionId;
 use crate::telemetry::{Reason, UNBUDGETED};
 
-/// Longest Host that is logged, in bytes; no name is longer.
+/// Longest Host that is logged, in bytes; no valid name is longer.
 const HOST_MAX_BYTES: usize = 255;
 
-/// Bytes of an Origin that are shown.
+/// Most bytes of an Origin that are logged.
 const ORIGIN_SHOWN_BYTES: usize = 255;
 
-/// A call of `@connections` that may be worth a line.
+/// A call of `@connections` that may get a line.
 pub(super) struct Call {
     api_id: Arc<str>,
     stage: Arc<str>,
     connection_id: String,
-    /// Below the stage, with names in place of values.
+    /// The path below the stage, with names in place of values.
     path: &'static str,
     method: Method,
     peer: SocketAddr,
@@ -44,14 +44,14 @@ impl Call {
             path: resource.path(),
             api_id: Arc::clone(&deployment.api_id),
             stage: Arc::clone(&stage.name),
-            // What is no connection id is not printed: who mistakes a path may have put a secret there.
+            // Text that is not a connection id is not logged: a caller with a wrong path may have put a secret there.
             connection_id: id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
             method: request.method().clone(),
             peer: peer.remote,
         }
     }
 
-    /// The method as it is logged: it is free text, of which nobody needs more than the usual ones.
+    /// Returns the method as it is logged. A method is free text, so all but the usual ones become `OTHER`.
     fn method(&self) -> &str {
         match self.method {
             Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD | Method::OPTIONS => {
@@ -61,7 +61,7 @@ impl Call {
         }
     }
 
-    /// Writes the line, if the answer makes it worth one: posts and lookups that are answered are the everyday.
+    /// Writes the line if the call was refused or is a DELETE. Posts and lookups that succeed are not logged.
     pub(super) fn answered<B>(self, response: &Response<B>) {
         let call = self;
         let status = response.status();
@@ -87,27 +87,27 @@ impl Call {
     }
 }
 
-/// A page may not connect to an API.
+/// Logs that a page was refused because its origin is not allowed.
 pub(super) fn refused_origin(api_id: &str, stage: &str, remote: IpAddr, why: &OriginError) {
     info!(target: "audit", api_id, stage, %remote, %why, "client refused");
 }
 
-/// A client was throttled, or did not prove who it is.
+/// Logs that a client was throttled, or could not prove its identity.
 pub(super) fn turned_away(api_id: &str, stage: &str, remote: IpAddr, reason: Reason) {
     info!(target: "audit", api_id, stage, %remote, reason = reason.code(), why = reason.meaning(), "client turned away");
 }
 
-/// A web page made a browser call an operator's path.
+/// Logs that a web page made a browser call an operator's path.
 pub(super) fn refused_page<B>(request: &Request<B>, peer: &Peer) {
     let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
     let origin = origin.get(..ORIGIN_SHOWN_BYTES).unwrap_or(origin);
     info!(target: "audit", origin, path = request.uri().path(), remote = %peer.remote, "web page refused");
 }
 
-/// A request named a Host that the listener does not answer for.
+/// Logs a request with a Host for which the listener does not answer.
 pub(super) fn refused_host<B>(request: &Request<B>, peer: &Peer) {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // Visible ASCII, so any length is one of characters.
+    // The text is visible ASCII, so it can be cut at any byte.
     let host = &host[..host.len().min(HOST_MAX_BYTES)];
     info!(target: "audit", host, remote = %peer.remote, "Host refused");
 }

@@ -5,19 +5,20 @@ use super::entrance::Peer;
 use super::hosts::{AllowedHosts, split_port};
 use crate::deployment::Deployments;
 
-/// The host that a connection's callback URLs begin with.
+/// The host with which a connection's callback URLs begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CallbackHost {
-    /// With its port, if it has one.
+    /// The host, with its port if it has one.
     pub(super) host: String,
-    /// The URLs begin with `https`.
+    /// True if the URLs begin with `https`.
     pub(super) secure: bool,
 }
 
 impl CallbackHost {
-    /// Takes the Host that a client sent only if it is a name of this gateway: one of `allowedHosts`, a domain, an API's
-    /// own name at the port of the listener, or `localhost` for a listener of the loopback interface. With any other Host
-    /// a client would choose where backends post to, so the URLs begin with the address that it connected to.
+    /// Uses the Host that a client sent only if it is a name of this gateway: one of `allowedHosts`, a domain, an API's
+    /// own name at the port of the listener, or `localhost` for a listener on the loopback interface. With any other
+    /// Host a client could choose where backends post to, so the URLs begin with the address that the client connected
+    /// to.
     pub(super) fn find(
         hosts: &AllowedHosts,
         deployments: &Deployments,
@@ -44,7 +45,7 @@ impl CallbackHost {
 /// The port in a Host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Port {
-    /// Not written: the scheme's own.
+    /// No port is written: the scheme's default applies.
     Default,
     Number(u16),
     Invalid,
@@ -67,8 +68,8 @@ impl Port {
         }
     }
 
-    /// Returns `true` if a domain, which is configured without a port, is reached at this one. A port of the client's
-    /// choice could lead to another service of the same host.
+    /// Returns true if this may be the port of a domain, which is configured without a port. Any other port is the
+    /// client's choice and could lead to another service on the same host.
     fn is_of_domain(self, known: [u16; 2]) -> bool {
         match self {
             Port::Default | Port::Number(80 | 443) => true,
@@ -98,7 +99,7 @@ mod tests {
         };
         check("10.0.0.7:8080", &[], false, "evil.test", ("10.0.0.7:8080", false));
         check("10.0.0.7:8080", &[], false, "10.0.0.7:8080", ("10.0.0.7:8080", false));
-        // Of a machine with a network, `localhost` would be the backend's own.
+        // On a machine with a network, `localhost` would be the backend's own machine.
         check("10.0.0.7:8080", &[], false, "localhost:8080", ("10.0.0.7:8080", false));
         check("10.0.0.7:8080", &["a.test"], false, "A.test:9", ("A.test:9", false));
         check("10.0.0.7:8443", &[], true, "evil.test", ("10.0.0.7:8443", true));

@@ -8,21 +8,21 @@ use super::entrance::Peer;
 use crate::integration::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO, write_forwarded};
 use crate::telemetry::Sender;
 
-/// Where a request came from, as far as it can be believed.
+/// The client that sent a request, as far as headers can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClientAddress {
     pub(super) source_ip: IpAddr,
-    /// The client spoke TLS to whoever took its connection.
+    /// True if the client spoke TLS to the gateway or to the proxy that accepted its connection.
     pub(super) secure: bool,
-    /// The port that the client used.
+    /// The port that the client connected to.
     pub(super) port: u16,
-    /// The way of the request, the source first.
+    /// The addresses that the request passed through, the client's first.
     pub(super) forwarded_for: String,
 }
 
 impl ClientAddress {
-    /// Follows `X-Forwarded-For` from the peer outwards for as long as each hop is a trusted proxy. Without one the peer
-    /// is the source and its headers count for nothing.
+    /// Follows `X-Forwarded-For` from the peer outwards for as long as each hop is a trusted proxy. If the peer is not
+    /// a trusted proxy, the peer is the client and its headers are ignored.
     pub(super) fn find(peer: &Peer, headers: &HeaderMap, trusted: &[TrustedProxy]) -> Self {
         let peer_ip = peer.remote.ip().to_canonical();
         let local_port = peer.local.port();
@@ -52,13 +52,13 @@ impl ClientAddress {
         }
     }
 
-    /// Puts what was found into the headers that a backend sees, in place of what the client said.
+    /// Writes this client into the headers that a backend sees, in place of what the client sent.
     pub(super) fn write_to(&self, headers: &mut HeaderMap) {
         write_forwarded(headers, &self.forwarded_for, self.port, self.secure);
     }
 }
 
-/// Finds how far the sender of a request's headers is trusted with the trace among them.
+/// Returns how far the sender of a request is trusted to continue a trace.
 pub(super) fn sender(peer: &Peer, trusted: &[TrustedProxy]) -> Sender {
     if is_trusted(peer.remote.ip().to_canonical(), trusted) { Sender::Trusted } else { Sender::Stranger }
 }
@@ -67,14 +67,14 @@ pub(super) fn is_trusted(ip: IpAddr, trusted: &[TrustedProxy]) -> bool {
     trusted.iter().any(|TrustedProxy(network)| IpNet::contains(network, &ip))
 }
 
-/// An address, maybe with a port: `203.0.113.7`, `203.0.113.7:4711`, `2001:db8::1`, `[2001:db8::1]:4711`.
+/// Parses an address with or without a port: `203.0.113.7`, `203.0.113.7:4711`, `2001:db8::1`, `[2001:db8::1]:4711`.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
     let ip = bare.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
     ip.ok().map(|ip| ip.to_canonical())
 }
 
-/// The value that the nearest proxy wrote.
+/// Returns the value that the nearest proxy wrote.
 fn last_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
     value.rsplit(',').next().map(str::trim)

@@ -24,26 +24,26 @@ use crate::id::{ConnectionId, EventId};
 use crate::limits::LimitSettings;
 use crate::topic::TopicName;
 
-/// Begins the names of the gateway's own headers.
+/// Prefix of the gateway's own headers.
 const X_TIDEGATE: &str = "x-tidegate-";
 const X_TIDEGATE_DATA_TYPE: &str = "x-tidegate-data-type";
 const X_TIDEGATE_EXCEPT: &str = "x-tidegate-except";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
-/// By what right a call is made.
+/// The rule that allows a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Caller {
-    /// It must be signed.
+    /// The call must be signed.
     Signs,
-    /// Everybody who reaches the listener may call, and strangers reach it.
+    /// Everybody who reaches the listener may call, and strangers can reach it.
     Anybody,
-    /// Everybody who reaches the listener may call, and only backends do.
+    /// Everybody who reaches the listener may call, and only backends can reach it.
     Trusted,
 }
 
-/// Answers a call of a backend: `/{stage}/@connections/{connectionId}` and what stands beside it. One that was let in
-/// shows that its caller is no stranger.
+/// Answers a call of a backend: `/{stage}/@connections/{connectionId}` and the resources beside it. A caller whose call
+/// was authorized is no stranger, see [`KeepAlive`].
 pub(super) async fn answer(
     plane: &DataPlane,
     mut record: CallRecord,
@@ -64,11 +64,12 @@ pub(super) async fn answer(
     (response, keep_alive)
 }
 
-/// 1. signature and policy, as far as they need no body  2. body  3. the rest of signature and policy
-/// 4. throttle of all APIs  5. operation
+/// Handles a call in this order: the signature and the policy, as far as they need no body; the body; the rest of both;
+/// the throttle of all APIs; the operation.
 ///
-/// Before its signature is verified, nothing of a call is used but what the signature is about and the size of the body,
-/// and a call that is refused takes nothing from the throttle. Where calls are not signed, the throttle comes first.
+/// Before the signature is verified, the gateway looks only at what the signature covers and at the size of the body. A
+/// caller that is not authorized takes nothing from the throttle. For unsigned calls, the throttle comes before the
+/// body.
 async fn call(
     plane: &DataPlane,
     record: &mut CallRecord,
@@ -91,7 +92,7 @@ async fn call(
         Caller::Anybody | Caller::Trusted => {
             admit(&live)?;
             if kind != BodyKind::None {
-                // A post that cannot be taken is not read.
+                // The body of a post with a wrong data type is not read.
                 data_type(headers)?;
             }
             None
@@ -119,7 +120,7 @@ async fn call(
         }
         None => record.right = CallRight::Unsigned,
     }
-    // From here on its bytes are those of the connections that they are for.
+    // From here on the connections that the body is sent to account for its bytes.
     drop(held);
     let Some(operation) = operation else { return Err(ConnectionsApiError::UnknownMethod) };
     let deployment = Arc::clone(&record.deployment);
@@ -160,25 +161,25 @@ async fn call(
         (Operation::Send, _) => {
             let (data_type, except) = (data_type(headers)?, except(headers)?);
             let batch = Batch::parse(&body, headers.get(CONTENT_TYPE), data_type, &except, &live.settings.limits)?;
-            // Whoever may not post to a group may not do so by another way.
+            // A caller that may not post to a group may not reach it through `@send` either.
             permit(record, batch.resources())?;
             Ok(send(plane, record, batch).await)
         }
-        // An operation is found by its resource, so each has its own.
+        // The resource determines the operation, so no other pair occurs.
         _ => Err(ConnectionsApiError::UnknownMethod),
     }
 }
 
-/// Headers that change what a call does. Where calls are signed, each that is there must be signed too: whoever passes a
-/// call on could otherwise add one.
+/// Returns the headers that change what a call does. In a signed call each of them must be signed too: a proxy that
+/// passes the call on could otherwise add one.
 fn deciding(headers: &HeaderMap, operation: Option<Operation>) -> impl Iterator<Item = &HeaderName> {
     let is_own = |name: &HeaderName| name.as_str().starts_with(X_TIDEGATE);
-    // SDKs leave it out of their signatures, and it counts nowhere else.
+    // SDKs do not sign this header, and it matters for no other operation.
     let asks_for_lines = operation == Some(Operation::Send) && Batch::asks_for_lines(headers.get(CONTENT_TYPE));
     headers.keys().filter(move |name| is_own(name) || (asks_for_lines && *name == CONTENT_TYPE))
 }
 
-/// How large a body may be, and what whoever sends a larger one is told.
+/// Returns the size limit of a body, in bytes, and the error for a larger one.
 fn max_bytes(limits: &LimitSettings, operation: Option<Operation>, kind: BodyKind) -> (usize, ConnectionsApiError) {
     let (max, what) = match kind {
         BodyKind::None | BodyKind::Data => (limits.message_bytes, "bytes (limits.messageBytes)"),
@@ -190,7 +191,7 @@ fn max_bytes(limits: &LimitSettings, operation: Option<Operation>, kind: BodyKin
     }
 }
 
-/// Whom a post to many is for.
+/// Returns the audience of a post to many connections.
 fn audience(resource: &Resource, stage: &Arc<str>) -> Result<Audience, ConnectionsApiError> {
     Ok(match resource {
         Resource::Group(group) => Audience::topic(group_name(group)?),
@@ -207,7 +208,7 @@ fn user_name(text: &str) -> Result<TopicName, ConnectionsApiError> {
     TopicName::user(text).map_err(ConnectionsApiError::InvalidName)
 }
 
-/// Who does not get a message: ids with commas between them.
+/// Parses the ids of the connections that do not get a message, separated by commas.
 fn except(headers: &HeaderMap) -> Result<Except, ConnectionsApiError> {
     let mut except = Except::default();
     for value in headers.get_all(X_TIDEGATE_EXCEPT) {
@@ -227,7 +228,7 @@ fn data_type(headers: &HeaderMap) -> Result<DataType, ConnectionsApiError> {
     }
 }
 
-/// The ids that AWS puts on every answer of this API.
+/// Adds the ids that AWS puts on every answer of this API.
 fn add_ids(headers: &mut HeaderMap, request_id: EventId) {
     let ids = [(X_AMZN_REQUEST_ID, Uuid::new_v4().to_string()), (X_AMZ_APIGW_ID, request_id.to_string())];
     for (name, id) in ids {

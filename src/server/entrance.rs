@@ -15,62 +15,64 @@ use crate::request_context::ClientCert;
 use crate::telemetry::StageLabels;
 use crate::tls::{self, ServerTls};
 
-/// What a connection of a listener goes through before its first request: PROXY header, limits of its address, TLS.
+/// The steps of a connection before its first request: PROXY header, limits of its address, TLS.
 #[derive(Debug, Default)]
 pub struct Entrance {
     pub tls: Option<Arc<ServerTls>>,
-    /// Every connection begins with a PROXY header, and comes from one of `trusted_proxies`.
+    /// True if every connection must begin with a PROXY header and come from one of `trusted_proxies`.
     pub proxy_protocol: bool,
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// Connections count for their address. A backend may have as many to the internal listener as it likes.
+    /// True if connections count towards the limits of their address. On the internal listener they do not, so a
+    /// backend may open any number.
     pub is_counted: bool,
 }
 
-/// Both ends of a connection, as far as they are known.
+/// The two ends of a connection, as far as they are known.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// The other end of the connection, or who it says that it stands for.
+    /// The other end of the connection, or the client that a PROXY header names.
     pub(super) remote: SocketAddr,
-    /// Where that one connected to.
+    /// The address that the other end connected to.
     pub(super) local: SocketAddr,
-    /// It spoke TLS to this gateway, or to the balancer before it.
+    /// True if the other end spoke TLS to this gateway, or to the load balancer in front of it.
     pub(super) secure: bool,
-    /// The connection counts for this address.
+    /// True if the connection counts towards the limits of its address.
     pub(super) is_counted: bool,
-    /// The address has as many connections as it may: every request is refused.
+    /// True if the address has as many connections as it may: every request is refused.
     pub(super) is_over: bool,
     pub(super) client_cert: Option<Arc<ClientCert>>,
 }
 
-/// A connection that may ask.
+/// A connection that may send requests.
 pub(super) struct Entered {
     pub(super) peer: Peer,
-    /// Kept until it asks.
+    /// The place among the handshakes of the address, kept until the first request.
     pub(super) handshake: Option<Slot>,
-    /// Kept until it is gone.
+    /// The place among the connections of the address, kept until the connection ends.
     pub(super) connection: Option<Slot>,
 }
 
-/// What it asks on.
+/// The stream of a connection that may send requests.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Peer {
-    /// The ends of a socket.
+    /// Returns the ends of a socket, before anything was read from it.
     pub(super) fn new(remote: SocketAddr, local: SocketAddr) -> Self {
         Peer { remote, local, secure: false, is_counted: false, is_over: false, client_cert: None }
     }
 }
 
 impl Entrance {
-    /// Whether nothing is read before the first request.
+    /// Returns true if nothing is read before the first request.
     pub(super) fn is_plain(&self) -> bool {
         self.tls.is_none() && !self.proxy_protocol
     }
 
-    /// Reads what comes before the first request. `None` if the connection ends here. The caller bounds the time.
+    /// Does the steps before the first request. Returns `None` if the connection must be closed. The caller bounds the
+    /// time.
     pub(super) async fn enter(
         &self,
         plane: &DataPlane,
@@ -86,7 +88,7 @@ impl Entrance {
         }
         let mut entered = self.admit(plane, peer)?;
         let Some(tls) = &self.tls else { return Some((Stream::Plain(stream), entered)) };
-        // Whoever gives up in the middle leaves it at that.
+        // If the caller's time runs out meanwhile, the outcome stays `timeout`.
         let mut handshake = TlsHandshake { plane, outcome: "timeout" };
         let accepted = tls.accept(stream).await;
         handshake.outcome = if accepted.is_ok() { "ok" } else { "failed" };
@@ -106,7 +108,7 @@ impl Entrance {
 
     async fn read_proxy_header(&self, stream: &mut TcpStream, peer: Peer) -> Option<Peer> {
         if !is_trusted(peer.remote.ip().to_canonical(), &self.trusted_proxies) {
-            warn!(remote = %peer.remote, "refused: the listener takes PROXY headers, and this is no trusted proxy");
+            warn!(remote = %peer.remote, "closed a connection: the listener requires PROXY headers, and the sender is not one of `trustedProxies`");
             return None;
         }
         match proxy_protocol::read(stream).await {
@@ -115,14 +117,14 @@ impl Entrance {
                 Some(Peer { remote, local, secure: header.secure, ..peer })
             }
             Err(error) => {
-                warn!(remote = %peer.remote, error = %chain(&error), "refused: a trusted proxy sent no PROXY header");
+                warn!(remote = %peer.remote, error = %chain(&error), "closed a connection: the trusted proxy did not send a valid PROXY header");
                 None
             }
         }
     }
 
-    /// Counts a connection for its address. `None` if it is closed without a word. A trusted proxy is not counted: it
-    /// has the connections of many.
+    /// Counts a connection for its address. Returns `None` if it must be closed without an answer. A trusted proxy is
+    /// not counted, because it has the connections of many clients.
     pub(super) fn admit(&self, plane: &DataPlane, mut peer: Peer) -> Option<Entered> {
         let ip = peer.remote.ip().to_canonical();
         if !self.is_counted || is_trusted(ip, &self.trusted_proxies) {
@@ -136,14 +138,14 @@ impl Entrance {
                 Some(Entered { peer, handshake, connection: None })
             }
             Admission::Refused => {
-                plane.metrics.throttled(&no_stage(), ThrottleLevel::Handshakes);
+                plane.telemetry.metrics.throttled(&no_stage(), ThrottleLevel::Handshakes);
                 None
             }
         }
     }
 }
 
-/// Counts a TLS handshake when it is over, whatever ends it.
+/// A guard that counts a TLS handshake when it is over, whatever ends it.
 struct TlsHandshake<'a> {
     plane: &'a DataPlane,
     outcome: &'static str,
@@ -151,11 +153,11 @@ struct TlsHandshake<'a> {
 
 impl Drop for TlsHandshake<'_> {
     fn drop(&mut self) {
-        self.plane.metrics.tls_handshake(self.outcome);
+        self.plane.telemetry.metrics.tls_handshake(self.outcome);
     }
 }
 
-/// The labels of what happens before it is known which stage it is for.
+/// Returns the labels of events for which no stage is known yet.
 pub(super) fn no_stage() -> StageLabels {
     StageLabels { api_id: "-".into(), stage: "-".into() }
 }

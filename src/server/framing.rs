@@ -1,13 +1,13 @@
-//! Where the requests of an HTTP/1 connection begin and end.
+//! The boundaries of the requests of an HTTP/1 connection.
 //!
-//! The HTTP library hides what is ambiguous: of a request with a `Content-Length` and a `Transfer-Encoding` it drops the
-//! length, of two equal lengths it drops one, and it takes `gzip, chunked` for chunks. Whoever stands before the gateway
-//! may have read such a request otherwise, and then one request hides in another. So [`Framing`] reads the bytes beside
-//! the library, follows them from request to request, and counts the heads that can be read in one way. A request
-//! that is not among them is refused, and its connection is closed.
+//! The HTTP library hides ambiguity: from a request with a `Content-Length` and a `Transfer-Encoding` it drops the
+//! length, of two equal lengths it drops one, and it accepts `gzip, chunked` as chunks. A proxy in front of the gateway
+//! may have read such a request otherwise, and then one request hides in another (request smuggling). So [`Framing`]
+//! reads the same bytes as the library, follows them from request to request, and counts the unambiguous heads. A
+//! request whose head is not among them is refused, and its connection is closed.
 //!
-//! It is stricter than the library or refuses what the library refuses too: where the two could disagree about the end
-//! of a request, it counts no more.
+//! [`Framing`] is at least as strict as the library: where the two could disagree about the end of a request, it stops
+//! counting.
 //!
 //! Source: RFC 9112, sections 2.2, 6 and 7.1.
 
@@ -15,12 +15,12 @@ const CONTENT_LENGTH: &[u8] = b"content-length:";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 const CHUNKED: &[u8] = b"chunked";
 
-/// Follows the bytes of a connection, in pieces of any size.
+/// A parser that follows the bytes of a connection, in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Framing {
     state: State,
     head: Head,
-    /// Heads that are over and can be read in one way.
+    /// Number of complete, unambiguous heads.
     whole: usize,
 }
 
@@ -33,24 +33,24 @@ struct Head {
     is_ambiguous: bool,
 }
 
-/// The place of the next byte.
+/// The position of the next byte.
 #[derive(Clone, Copy, Debug, Default)]
 enum State {
-    /// Before a request, where empty lines may be.
+    /// Before a request, where empty lines are allowed.
     #[default]
     Between,
-    /// In a line of a head that says nothing here.
+    /// In a line of a head that does not matter here.
     Line,
     /// At the beginning of a line of a head.
     LineStart,
-    /// Behind the CR of an empty line.
+    /// After the CR of an empty line.
     LastLine,
-    /// In a name that is this one so far.
+    /// In a header name that equals the beginning of `name` so far.
     Name {
         name: &'static [u8],
         matched: usize,
     },
-    /// In the value of a `Content-Length`. `is_over`: only blanks may follow.
+    /// In the value of a `Content-Length`. With `is_over` only spaces may follow.
     Length {
         digits: usize,
         is_over: bool,
@@ -60,7 +60,7 @@ enum State {
         matched: usize,
         is_over: bool,
     },
-    /// In a body that has so many bytes left.
+    /// In a body, with this number of bytes left.
     Body(u64),
     ChunkSize {
         size: u64,
@@ -80,12 +80,12 @@ enum State {
     Trailer,
     TrailerLf,
     LastTrailer,
-    /// Nobody knows where the next request begins.
+    /// The beginning of the next request is unknown.
     Lost,
 }
 
 impl Framing {
-    /// Reads what comes next on the connection.
+    /// Reads the next bytes of the connection.
     pub fn read(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let [byte, behind @ ..] = rest {
@@ -102,12 +102,12 @@ impl Framing {
         }
     }
 
-    /// Heads that are over and can be read in one way. It stands still behind the first that cannot.
+    /// Returns the number of complete, unambiguous heads. It stops growing at the first ambiguous head.
     pub fn whole_heads(&self) -> usize {
         self.whole
     }
 
-    /// Whether a head has begun and is not over.
+    /// Returns true if a head has begun and is not complete.
     pub fn is_in_head(&self) -> bool {
         match self.state {
             State::Line
@@ -132,7 +132,7 @@ impl Framing {
         }
     }
 
-    /// Skips `left` bytes, or as many as are there.
+    /// Skips `left` bytes, or as many as `bytes` has.
     fn skip<'b>(&mut self, bytes: &'b [u8], left: u64, end: State, rest: impl Fn(u64) -> State) -> &'b [u8] {
         let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
         let left = left - skipped as u64;
@@ -178,7 +178,7 @@ impl Framing {
             (State::ChunkCr, b'\r') => State::ChunkLf,
             (State::ChunkLf, b'\n') => State::ChunkSize { size: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::LastTrailer,
-            // The library lets an LF alone end a trailer, and looks for the end of all of them by its CRLF.
+            // The library accepts a lone LF at the end of a trailer, but finds the end of all trailers by a CRLF.
             (State::TrailerStart | State::Trailer, b'\n') => State::Lost,
             (State::TrailerStart, _) => State::Trailer,
             (State::Trailer, b'\r') => State::TrailerLf,
@@ -201,7 +201,7 @@ impl Framing {
         }
     }
 
-    /// So many bytes of a name are there.
+    /// Returns the state after `matched` bytes of `name`.
     fn name(&mut self, name: &'static [u8], matched: usize) -> State {
         if matched < name.len() {
             return State::Name { name, matched };
@@ -284,7 +284,7 @@ fn chunk_size(size: u64, digits: usize, byte: u8) -> State {
 mod tests {
     use super::*;
 
-    /// Reads a text in pieces of several sizes. `heads`: those that can be read in one way.
+    /// Reads a text in pieces of several sizes. `heads` is the expected number of unambiguous heads.
     fn check(text: &str, heads: usize) {
         for piece in [1, 2, 3, 7, 1000] {
             let mut framing = Framing::default();

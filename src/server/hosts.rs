@@ -2,23 +2,24 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// The Hosts that a listener answers for.
+/// The Hosts for which a listener answers requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedHosts {
     All,
-    /// Names of the loopback interface. A name that somebody else has made to lead here (DNS rebinding) is not among them.
+    /// Names of the loopback interface. A name of somebody else that resolves to it (DNS rebinding) is not among them.
     Loopback,
     Listed(Vec<HostPattern>),
 }
 
 impl AllowedHosts {
-    /// The Hosts of the public listener: all of them, without a list.
+    /// Returns the Hosts of the public listener: those `listed`, or all if none is listed.
     pub fn public(listed: &[HostPattern]) -> Self {
         if listed.is_empty() { AllowedHosts::All } else { AllowedHosts::Listed(listed.to_vec()) }
     }
 
-    /// The Hosts of the internal listener. Without a list, one that is on the loopback interface answers for names of it
-    /// alone, and any other for all: probes call it by whatever address it has.
+    /// Returns the Hosts of the internal listener: those `listed`. If none is listed, a listener on the loopback
+    /// interface answers only for names of that interface, and any other listener for all Hosts, because probes call it
+    /// by any of its addresses.
     pub fn internal(address: SocketAddr, listed: &[HostPattern]) -> Self {
         match Self::public(listed) {
             AllowedHosts::All if address.ip().to_canonical().is_loopback() => AllowedHosts::Loopback,
@@ -26,7 +27,7 @@ impl AllowedHosts {
         }
     }
 
-    /// Returns `true` if requests for `host` are answered.
+    /// Returns true if requests for `host` are answered.
     pub(super) fn allow(&self, host: &str) -> bool {
         match self {
             AllowedHosts::All => true,
@@ -35,7 +36,7 @@ impl AllowedHosts {
         }
     }
 
-    /// Returns `true` if the configuration lists `host`.
+    /// Returns true if the configuration lists `host`.
     pub(super) fn list(&self, host: &str) -> bool {
         match self {
             AllowedHosts::Listed(patterns) => patterns.iter().any(|pattern| pattern.matches(host)),
@@ -44,7 +45,8 @@ impl AllowedHosts {
     }
 }
 
-/// Returns `true` if a Host without its port is `localhost`, a name under it, or an address of the loopback interface.
+/// Returns true if `name`, a Host without its port, is `localhost`, a name under it, or an address of the loopback
+/// interface.
 fn is_loopback_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_localhost = |name: &str| name.eq_ignore_ascii_case("localhost");
@@ -54,13 +56,13 @@ fn is_loopback_name(name: &str) -> bool {
         || address.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// A host name that a listener answers for.
+/// A host name for which a listener answers requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostPattern(String);
 
 impl HostPattern {
-    /// Returns `true` if a Host fits: any port unless the pattern names one.
+    /// Returns true if `host` matches. Any port matches, unless the pattern has one.
     pub fn matches(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         let (name, port) = split_port(&host);
@@ -76,7 +78,7 @@ impl HostPattern {
     }
 }
 
-/// A Host in two: the name, with its brackets if it is an IPv6 address, and the port.
+/// Splits a Host into its name, with brackets if it is an IPv6 address, and its port.
 pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
@@ -90,7 +92,7 @@ impl TryFrom<String> for HostPattern {
     fn try_from(text: String) -> Result<Self, String> {
         let plain = text.strip_prefix("*.").unwrap_or(&text);
         let is_host = plain.parse::<http::uri::Authority>().is_ok() && !plain.contains(['@', '*']) && !plain.is_empty();
-        let error = format!("`{text}` is no host name such as `chat.example.com` or `*.example.com`");
+        let error = format!("`{text}` is not a host name such as `chat.example.com` or `*.example.com`");
         if is_host { Ok(HostPattern(text.to_ascii_lowercase())) } else { Err(error) }
     }
 }

@@ -35,24 +35,24 @@ use crate::limits::{ClientFile, ClientFiles, Slot};
 use crate::lock::lock;
 use crate::transport::Connection;
 
-/// Connections that the kernel holds until they are accepted: a storm of reconnects fits.
+/// Most connections that the kernel holds until they are accepted: enough for a storm of reconnects.
 const BACKLOG: i32 = 4096;
 
-/// How long the end of a connection may take to be written.
+/// Longest time for closing a connection after its last answer.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Most headers of a request.
 const HEADERS_MAX: usize = 128;
 
-/// How long accepting pauses when it has failed, which it does when the process has no file left.
+/// Pause after a failure to accept, which happens when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listener is for.
+/// The purpose of a listener, with the rules for its requests.
 #[derive(Debug)]
 pub enum Endpoint {
-    /// Clients, and backends' `@connections` calls.
+    /// Serves clients, and backends' `@connections` calls.
     Public { connections_api: ConnectionsApi, trusted_proxies: Vec<TrustedProxy>, hosts: AllowedHosts },
-    /// Operators, and backends' `@connections` calls.
+    /// Serves operators, and backends' `@connections` calls.
     Internal { connections_api: ConnectionsApi, readiness: Readiness, hosts: AllowedHosts },
 }
 
@@ -63,7 +63,7 @@ impl Endpoint {
         }
     }
 
-    /// Names the listener in logs and metrics.
+    /// Returns the name of the listener in logs and metrics.
     fn name(&self) -> &'static str {
         match self {
             Endpoint::Public { .. } => "public",
@@ -71,14 +71,14 @@ impl Endpoint {
         }
     }
 
-    /// Whether requests for this Host are answered: without a list, all.
+    /// Returns true if requests for `host` are answered.
     pub(super) fn allows(&self, host: &str) -> bool {
         let (Endpoint::Public { hosts, .. } | Endpoint::Internal { hosts, .. }) = self;
         hosts.allow(host)
     }
 }
 
-/// A socket that listens and does not accept yet.
+/// A listening socket that does not accept connections yet.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -86,7 +86,7 @@ pub struct Listener {
     entrance: Arc<Entrance>,
 }
 
-/// An address that cannot be listened on.
+/// The error for an address on which the gateway cannot listen.
 #[derive(Debug, Error)]
 #[error("could not listen on {address}")]
 pub struct BindError {
@@ -96,10 +96,10 @@ pub struct BindError {
 }
 
 impl Listener {
-    /// Takes the address. Must be called on the runtime.
+    /// Binds `address` and listens on it. Must be called within the runtime.
     ///
     /// # Errors
-    /// The address is in use, not this machine's, or not allowed.
+    /// Returns [`BindError`] if the address is in use, does not belong to this machine, or is not permitted.
     pub fn bind(address: SocketAddr, entrance: Arc<Entrance>) -> Result<Self, BindError> {
         let bind = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -114,19 +114,19 @@ impl Listener {
         bind().map_err(|source| BindError { address, source })
     }
 
-    /// The address that was taken, with its real port.
+    /// Returns the bound address, with its real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts until `stop`. It only accepts: everything else happens in a task of each connection.
+    /// Accepts connections until `stop`, and serves each one in its own task.
     pub async fn serve(self, plane: Arc<DataPlane>, endpoint: Arc<Endpoint>, stop: CancellationToken) {
         let entrance = Arc::clone(&self.entrance);
         let files = match *endpoint {
             Endpoint::Public { .. } => Some(ClientFiles::of_process()),
             Endpoint::Internal { .. } => None,
         };
-        let accepting = Accepting::new(endpoint.name(), plane.metrics.accept_gauge());
+        let accepting = Accepting::new(endpoint.name(), plane.telemetry.metrics.accept_gauge());
         let start = |stream, peer, file| {
             let (plane, endpoint, entrance) = (Arc::clone(&plane), Arc::clone(&endpoint), Arc::clone(&entrance));
             let tasks = plane.lifecycle.clone();
@@ -139,7 +139,8 @@ impl Listener {
         self.accept(stop, files, accepting, start).await;
     }
 
-    /// The address that the other end of `stream` connected to. Only a listener of all addresses has to ask for it.
+    /// Returns the address that the other end of `stream` connected to. Only a listener on all addresses has to ask the
+    /// kernel for it.
     fn local_address(&self, stream: &TcpStream) -> SocketAddr {
         match self.address.ip().is_unspecified() {
             true => stream.local_addr().unwrap_or(self.address),
@@ -147,8 +148,8 @@ impl Listener {
         }
     }
 
-    /// Accepts until `stop`, and has each connection served by `start`, which must not wait. While `files` has none, the
-    /// kernel holds who wants to connect.
+    /// Accepts connections until `stop` and passes each one to `start`, which must not wait. While `files` has no free
+    /// file, new connections wait in the kernel.
     pub(super) async fn accept(
         self,
         stop: CancellationToken,
@@ -188,7 +189,7 @@ impl Listener {
     }
 }
 
-/// Takes a file for the next client, and says so while there is none.
+/// Takes a file for the next client. Reports to `accepting` while there is none.
 async fn take(files: &ClientFiles, accepting: &mut Accepting) -> ClientFile {
     if let Some(file) = files.try_take() {
         return file;
@@ -207,8 +208,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Where an upgrade leaves its session until the 101 is out. Dropped with a session in it, the client never got its
-/// 101, and the session ends by itself.
+/// The slot in which an upgrade leaves its session until the 101 is written. If the slot is dropped with a session in
+/// it, the client never got its 101, and the session ends.
 #[derive(Clone, Default)]
 pub(super) struct Session(Arc<Mutex<Option<Admitted>>>);
 
@@ -222,7 +223,8 @@ impl Session {
     }
 }
 
-/// One connection of a client or a backend: requests one after the other, and a session if it is upgraded.
+/// Serves one connection of a client or a backend: its requests one after the other, then the session if it is
+/// upgraded.
 async fn serve_plain(
     plane: Arc<DataPlane>,
     endpoint: Arc<Endpoint>,
@@ -239,8 +241,8 @@ async fn serve_plain(
     serve_stream(plane, endpoint, stream, entered, file).await;
 }
 
-/// As [`serve_plain`], for a connection that begins with a PROXY header or a TLS handshake. All of that is under the
-/// handshake timeout, and freed before a session begins.
+/// Does the same as [`serve_plain`], for a connection that begins with a PROXY header or a TLS handshake. Both must
+/// finish within the handshake timeout, and their memory is freed before a session begins.
 async fn serve_guarded(
     plane: Arc<DataPlane>,
     endpoint: Arc<Endpoint>,
@@ -261,7 +263,7 @@ async fn serve_guarded(
         Ok(Some((Stream::Tls(stream), entered))) => serve_stream(plane, endpoint, *stream, entered, file).await,
         Ok(Some((Stream::Plain(stream), entered))) => serve_stream(plane, endpoint, stream, entered, file).await,
         Ok(None) => {}
-        Err(_elapsed) => debug!("a client did not finish its handshake in time"),
+        Err(_elapsed) => debug!("closed a connection: the client did not finish its handshake in time"),
     }
 }
 
@@ -275,7 +277,7 @@ async fn serve_stream<S>(
     S: Connection + Send + 'static,
 {
     let Entered { peer, handshake, connection } = entered;
-    // What HTTP needs is freed before a session begins: a session may last for days.
+    // The state of HTTP is freed before a session begins, because a session may last for days.
     let upgraded = Box::pin(serve_http(&plane, endpoint, stream, peer, handshake)).await;
     if let Some((admitted, stream, already_read)) = upgraded {
         let tasks = plane.lifecycle.clone();
@@ -288,7 +290,7 @@ async fn serve_stream<S>(
 
 type Upgraded<S> = (Admitted, S, bytes::Bytes);
 
-/// How the requests of a connection came to their end.
+/// The reason why a connection takes no more requests.
 enum Served {
     ToItsEnd(hyper::Result<()>),
     TooLong(Wait),
@@ -306,13 +308,13 @@ where
 {
     let session = Session::default();
     let watch = Watch::default();
-    // Who is over its limit keeps its place until it is gone.
+    // A client over its limit keeps its place among the handshakes until its connection ends.
     let (kept, given_back) = if peer.is_over { (handshake, None) } else { (None, handshake) };
     let given_back = Cell::new(given_back);
     let service = {
         let (plane, session, watch) = (Arc::clone(plane), session.clone(), watch.clone());
         service_fn(move |request: Request<Incoming>| {
-            // It has asked: it has no place among the handshakes of its address any more.
+            // The first request gives back the place among the handshakes of the client's address.
             given_back.take();
             let is_whole = watch.ask();
             let (plane, endpoint, session) = (Arc::clone(&plane), Arc::clone(&endpoint), session.clone());
@@ -325,7 +327,8 @@ where
             response
         })
     };
-    // The library's own timer is off: it knows one time for everybody, and none for who takes no answer.
+    // The timer of the HTTP library is off: it has one time for all callers, and none for a caller that does not read
+    // its answer.
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(HEAD_MAX_BYTES)
@@ -356,10 +359,10 @@ where
                 debug!(%error, "an HTTP connection failed");
                 return None;
             }
-            // Nothing is under way: it is closed as at the other end's wish.
+            // No request is in progress, so the connection closes as if the other end had asked for it.
             Served::TooLong(Wait::NextRequest { .. }) => {}
             Served::TooLong(wait) => {
-                debug!(?wait, "an HTTP connection was cut off: its other end took too long");
+                debug!(?wait, "closed an HTTP connection: the other end took too long");
                 return None;
             }
         }
@@ -368,7 +371,7 @@ where
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
     let Some(admitted) = session.take() else {
-        // TLS has an end of its own, and clients take its absence for an attack.
+        // TLS has its own closing message, and clients take its absence for an attack.
         let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
         return None;
     };

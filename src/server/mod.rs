@@ -1,10 +1,11 @@
-//! The edge: sockets and HTTP on one side, flows on the other.
+//! The edge of the gateway: sockets and HTTP outside, flows inside.
 //!
-//! `listener.rs` accepts and owns connections, `entrance.rs` is what they go through before their first request (PROXY
-//! header, limits of their address, TLS), `router.rs` tells what a request is for, `hosts.rs` which Hosts are answered
-//! for, `page.rs` what a web page sends, `upgrade.rs` turns a handshake into a session, `callback_host.rs` says where
-//! its callback URLs lead, `connections_api.rs` answers backends, `admin.rs` probes, `operators.rs` people, `peer.rs`
-//! takes other nodes' links, `audit.rs` writes down what was refused.
+//! `listener.rs` accepts and owns connections. `entrance.rs` has the steps before the first request of a connection:
+//! PROXY header, limits of the client's address, TLS. `router.rs` finds out what a request is for, `hosts.rs` knows the
+//! allowed hosts, and `page.rs` detects requests that a web page sends. `upgrade.rs` turns a WebSocket handshake into a
+//! session, and `callback_host.rs` chooses the host of its callback URLs. `connections_api.rs` answers backends,
+//! `admin.rs` probes, and `operators.rs` operators. `peer.rs` accepts links of other nodes, and `audit.rs` logs
+//! refusals.
 
 mod accepting;
 mod admin;

@@ -13,20 +13,20 @@ use crate::registry::{Page, Query};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Connections of a page, unless `limit` says otherwise.
+/// Number of connections on a page, unless `limit` says otherwise.
 const LIMIT_DEFAULT: usize = 100;
 
-/// Most connections of a page.
+/// Most connections on a page.
 const LIMIT_MAX: usize = 1000;
 
-/// What an operator gets instead of an answer.
+/// The status and the message that an operator gets instead of an answer.
 #[derive(Debug)]
 struct Failure(StatusCode, String);
 
 const NODES: &str = "/nodes";
 const CONNECTIONS: &str = "/connections";
 
-/// Returns `true` if a path is for operators who look at nodes and connections.
+/// Returns true if `path` shows nodes or connections to operators.
 pub(super) fn is_for(path: &str) -> bool {
     matches!(path, NODES | CONNECTIONS)
 }
@@ -36,10 +36,10 @@ pub(super) fn is_for(path: &str) -> bool {
 /// - `GET /nodes`
 /// - `GET /connections?api=&stage=&node=&limit=&cursor=`
 ///
-/// With a replica they are those of all nodes, as Redis has them; without, this node's own.
+/// With a Redis replica the answer covers all nodes, as recorded in Redis; without one only this node.
 pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
-        (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned())),
+        (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "use GET".to_owned())),
         (NODES, _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
         _ => match Asked::parse(uri.query()) {
             Ok(asked) => connections(plane, &asked).await.map(|page| json_of(&page)),
@@ -81,7 +81,7 @@ async fn connections(plane: &DataPlane, asked: &Asked) -> Result<Page, Failure> 
     }
 }
 
-/// Redis, if there is a replica.
+/// Returns the directory of all nodes in Redis, if there is a Redis replica.
 fn directory(plane: &DataPlane) -> Result<Option<Directory>, Failure> {
     let Some(replica) = plane.registry.replica() else { return Ok(None) };
     match replica.connection() {
@@ -98,7 +98,7 @@ fn failed(error: &DirectoryError) -> Failure {
     Failure(status, chain(error).to_string())
 }
 
-/// A question for connections.
+/// A request for a page of connections.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     query: Query,
@@ -123,7 +123,7 @@ impl Asked {
                     asked.limit = limit.ok_or_else(|| wrong("limit must be 1 to 1000"))?;
                 }
                 "cursor" => asked.cursor = Some(value.into_owned()),
-                _ => return Err(wrong("allowed are api, stage, node, limit and cursor")),
+                _ => return Err(wrong("unknown parameter; allowed: api, stage, node, limit and cursor")),
             }
         }
         Ok(asked)

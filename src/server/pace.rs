@@ -1,4 +1,4 @@
-//! How long an HTTP connection waits for its other end.
+//! Time limits of an HTTP connection for everything that it waits for.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -9,30 +9,31 @@ use tokio::time::{Instant, Sleep};
 
 use crate::limits::LimitSettings;
 
-/// How long a connection may be idle. Longer than SDKs and balancers keep theirs, so that they close first and no call
-/// meets a closing connection.
+/// Longest time that a connection may be idle. SDKs and load balancers have shorter times, so that they close first and
+/// no call meets a closing connection.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long a connection may be idle whose last request showed no right to anything here. Each is an open file.
+/// Longest time that a connection may be idle if its last request came from a stranger. Each such connection is an open
+/// file.
 const STRANGER_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept behind an answer.
+/// The kind of caller, which decides how long its connection is kept after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeepAlive {
-    /// The caller signed, met a route, or stands for many as a trusted proxy does.
+    /// The caller signed its request, reached a route, or is a trusted proxy that stands for many clients.
     Known,
-    /// Anybody could have sent the request, and it led nowhere.
+    /// Anybody could have sent the request, and it was refused.
     Stranger,
 }
 
-/// What a connection waits for. Two that are equal are one wait: the numbers tell it from the next of its kind.
+/// The event that a connection waits for. Equal values are one wait: the numbers tell it from the next one of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// The first head, from the beginning of the connection.
+    /// The first head, since the beginning of the connection.
     FirstRequest,
-    /// The gateway's own answer, which has deadlines of its own.
+    /// The gateway's answer, which has its own deadlines.
     Answer,
-    /// The other end takes what it was sent.
+    /// The other end reads what was written to it.
     Taken { writes: usize },
     /// The first byte of the next head.
     NextRequest { answered: usize, keep_alive: KeepAlive },
@@ -41,7 +42,7 @@ pub(super) enum Wait {
 }
 
 impl Wait {
-    /// How long this may take.
+    /// Returns the longest time for this wait, if it is bounded here.
     pub(super) fn limit(self, limits: &LimitSettings) -> Option<Duration> {
         match self {
             Wait::FirstRequest | Wait::Head { .. } => Some(limits.handshake_timeout()),
@@ -53,7 +54,7 @@ impl Wait {
     }
 }
 
-/// The clock of one connection, which begins anew with each wait.
+/// The timer of one connection, which begins anew with each wait.
 pub(super) struct Pace<'a> {
     timer: Pin<&'a mut Sleep>,
     wait: Wait,
@@ -61,13 +62,13 @@ pub(super) struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    /// Begins with the wait for the first request. `timer` has its deadline.
+    /// Begins with the wait for the first request. `timer` must already have its deadline.
     pub(super) fn new(timer: Pin<&'a mut Sleep>) -> Self {
         Pace { timer, wait: Wait::FirstRequest, is_bounded: true }
     }
 
-    /// Ready with what the connection has waited for too long, if it still waits for that; `wait` is what it waits for
-    /// now, and `limit` says for how long it may.
+    /// Polls for a wait that has taken too long. `wait` is what the connection waits for now, and `limit` returns the
+    /// longest time for it.
     pub(super) fn poll(
         &mut self,
         wait: Wait,

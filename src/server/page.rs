@@ -1,5 +1,5 @@
-//! Calls that a browser makes because a web page told it to. A browser reaches what its user's machine reaches, so an
-//! unsigned call proves nothing when a page may have made it.
+//! Detection of calls that a browser makes on behalf of a web page. A browser reaches whatever its user's machine
+//! reaches, so an unsigned call proves nothing if a page may have made it.
 
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName, Method, Request};
@@ -11,11 +11,11 @@ use crate::data_plane::RoutingError;
 /// Source: W3C, "Fetch Metadata Request Headers".
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks that an unsigned call that changes something does not come from a web page, whichever it is: the gateway serves
-/// none of its own. Programs send neither `Origin` nor `Sec-Fetch-Site`.
+/// Checks that an unsigned call that changes something does not come from a web page. No page is allowed, because the
+/// gateway serves none. Programs send neither `Origin` nor `Sec-Fetch-Site`.
 ///
 /// # Errors
-/// [`RoutingError::FromPage`]: it does.
+/// Returns [`RoutingError::FromPage`] if a web page made the call.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), RoutingError> {
     match writes(request.method()) && is_of_page(request.headers()) {
         true => Err(RoutingError::FromPage),
@@ -27,8 +27,9 @@ fn writes(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-/// A browser sends `Origin` with every request that is not a GET or HEAD, `null` included. `Sec-Fetch-Site` is there
-/// for those that leave it out, and is harmless where the user or the same origin asks.
+/// Returns true if the headers are those of a browser that acts for a page. Browsers send `Origin`, even as `null`,
+/// with every request that is not a GET or HEAD. `Sec-Fetch-Site` covers those that leave it out; requests of the user
+/// and of the same origin are harmless.
 fn is_of_page(headers: &HeaderMap) -> bool {
     let is_foreign = |site: &[u8]| !matches!(site, b"none" | b"same-origin");
     headers.contains_key(ORIGIN) || headers.get_all(SEC_FETCH_SITE).iter().any(|site| is_foreign(site.as_bytes()))

@@ -11,7 +11,7 @@ use crate::cluster::link::{Links, LocalConnections};
 use crate::data_plane::DataPlane;
 
 impl Listener {
-    /// Accepts other nodes' links until `stop`. Whoever does not know the cluster's secret is turned away.
+    /// Accepts other nodes' links until `stop`. A link of a node that does not know the cluster's secret is refused.
     pub async fn serve_peers(self, plane: Arc<DataPlane>, links: Arc<Links>, stop: CancellationToken) {
         let start = |stream: TcpStream, peer: Peer, _file| {
             if let Err(error) = stream.set_nodelay(true) {
@@ -22,7 +22,7 @@ impl Listener {
             let link = Arc::clone(&links).accept(stream, peer.remote, local);
             plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
         };
-        let accepting = Accepting::new("peers", plane.metrics.accept_gauge());
+        let accepting = Accepting::new("peers", plane.telemetry.metrics.accept_gauge());
         self.accept(stop, None, accepting, start).await;
     }
 }

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: where a connection really came from, told by a load balancer before the first
-//! byte of the client.
+//! The PROXY protocol, versions 1 and 2: a header in which a load balancer names the real ends of a connection, before
+//! the client's first byte.
 //!
 //! Source: HAProxy, "The PROXY protocol, Versions 1 & 2".
 
@@ -9,42 +9,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Begins every header of version 2.
+/// The beginning of every header of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The fixed part of version 2: signature, version and command, family, length.
+/// Length of the fixed part of version 2, in bytes: signature, version and command, family, length.
 const V2_FIXED_BYTES: usize = 16;
 
-/// Largest header of version 2 that is read: the addresses and what real balancers add.
+/// Largest header of version 2 that is read, in bytes: room for the addresses and for what real load balancers add.
 const V2_MAX_BYTES: usize = V2_FIXED_BYTES + 2048;
 
-/// Longest line of version 1, with its CRLF, and the shortest.
+/// Longest and shortest line of version 1, in bytes, with the CRLF.
 const V1_MAX_BYTES: usize = 107;
 const V1_MIN_BYTES: usize = 15;
 
-/// The TLV that says that the client spoke TLS to the balancer, and its flag.
+/// Type of the TLV about the client's TLS, and the flag in it that says that the client spoke TLS to the load balancer.
 const TYPE_SSL: u8 = 0x20;
 const CLIENT_SSL: u8 = 1;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// The client and the address that it connected to; `None` if the balancer speaks for itself (a health check).
+    /// The client and the address that it connected to; `None` if the load balancer speaks for itself (a health check).
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// The client spoke TLS to the balancer.
+    /// True if the client spoke TLS to the load balancer.
     pub secure: bool,
 }
 
-/// The beginning of a connection, looked at.
+/// The result of looking for a header in the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// The header, and its length in bytes.
     Header(ProxyHeader, usize),
-    /// At least so many bytes more are part of it.
+    /// The header is not complete. Holds the least number of bytes that are missing.
     Incomplete(usize),
 }
 
-/// Why a connection does not begin as it must.
+/// The reason why a connection does not begin with a valid header.
 #[derive(Debug, Error)]
 pub enum ProxyHeaderError {
     #[error("the connection does not begin with a PROXY header")]
@@ -58,7 +58,7 @@ pub enum ProxyHeaderError {
 /// Reads the header of a connection, and not a byte more.
 ///
 /// # Errors
-/// There is none, or it is malformed, or the connection ends.
+/// Returns a [`ProxyHeaderError`] if there is no header, if it is malformed, or if the connection ends before its end.
 pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<ProxyHeader, ProxyHeaderError> {
     let mut bytes = Vec::with_capacity(V1_MAX_BYTES);
     loop {
@@ -73,10 +73,10 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<ProxyHeader, P
     }
 }
 
-/// Looks for a header at the beginning of `bytes`. It never asks for more than belongs to the header.
+/// Looks for a header at the beginning of `bytes`. Never asks for more bytes than belong to the header.
 ///
 /// # Errors
-/// Whatever follows, this is no header.
+/// Returns a [`ProxyHeaderError`] if `bytes` cannot become a header, whatever follows them.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
     let shared = bytes.len().min(SIGNATURE.len());
     if bytes.len() < V1_MIN_BYTES {
@@ -122,7 +122,7 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
             let addresses = address(source, source_port).zip(address(destination, destination_port));
             Some(addresses.ok_or(malformed("the addresses do not parse"))?)
         }
-        _ => return Err(malformed("the line has other fields than it must")),
+        _ => return Err(malformed("the line has the wrong fields")),
     };
     Ok(Parsed::Header(ProxyHeader { addresses, secure: false }, end + 1))
 }
@@ -144,7 +144,7 @@ fn version_2(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
     }
     let payload = &bytes[V2_FIXED_BYTES..length];
     let (addresses, values) = match (version_and_command & 0xf, family) {
-        // LOCAL: whatever follows is not for us.
+        // LOCAL: the rest of the header does not matter.
         (0, _) => return Ok(Parsed::Header(ProxyHeader { addresses: None, secure: false }, length)),
         (1, 0x11) => {
             let (addresses, values) = payload.split_at_checked(12).ok_or(malformed("the addresses are cut short"))?;
@@ -162,13 +162,13 @@ fn version_2(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
     Ok(Parsed::Header(ProxyHeader { addresses, secure }, length))
 }
 
-/// Both addresses, then both ports. `bytes` has 12.
+/// Reads both addresses, then both ports, from 12 bytes.
 fn addresses_v4(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     let ip = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
     (SocketAddr::from((ip(0), port(bytes, 8))), SocketAddr::from((ip(4), port(bytes, 10))))
 }
 
-/// Both addresses, then both ports. `bytes` has 36.
+/// Reads both addresses, then both ports, from 36 bytes.
 fn addresses_v6(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     let ip = |at: usize| {
         let mut octets = [0; 16];
@@ -182,7 +182,7 @@ fn port(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// Whether the values behind the addresses say that the client spoke TLS.
+/// Returns true if the TLVs after the addresses say that the client spoke TLS.
 fn is_secure(mut values: &[u8]) -> Result<bool, ProxyHeaderError> {
     let cut = ProxyHeaderError::Malformed("a value is cut short");
     let mut secure = false;
@@ -208,7 +208,7 @@ mod tests {
 
     const V4: [u8; 12] = [203, 0, 113, 7, 10, 0, 0, 1, 0x30, 0x39, 0x01, 0xbb];
 
-    /// Bytes, source and destination, whether they tell of TLS.
+    /// Headers: the bytes, source and destination, and true if the client spoke TLS.
     type Sample = (Vec<u8>, Option<(&'static str, &'static str)>, bool);
 
     fn samples() -> Vec<Sample> {

@@ -11,14 +11,15 @@ use tokio::time::{Instant, sleep_until};
 use crate::data_plane::ConnectionsApiError;
 use crate::limits::HeldBody;
 
-/// How long a caller may take to send its body.
+/// Longest time for a caller to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads the body of a call, and counts its bytes in `held` as they come. It may stand still for `stall`.
+/// Reads the body of a call, and counts its bytes in `held` as they arrive. The body may pause for at most `stall`.
 ///
 /// # Errors
-/// It is larger than `max`, which `too_large` says; it does not come in time, or whole, or in chunks as they must be; or
-/// all bodies together have as many bytes as they may.
+/// Returns `too_large` if the body has more than `max` bytes, `BodyTimeout` if it does not come in time, `BadRequest`
+/// or `BodyLost` if it is malformed or incomplete, and `BodiesFull` if all bodies together have as many bytes as they
+/// may.
 pub(super) async fn read_body(
     body: &mut Incoming,
     (max, too_large): (usize, ConnectionsApiError),
@@ -40,7 +41,7 @@ pub(super) async fn read_body(
             () = timer.as_mut() => return Err(ConnectionsApiError::BodyTimeout),
         };
         let Some(frame) = frame else { break };
-        // What is neither is of no use here: trailers.
+        // Frames without data are trailers, which have no use here.
         let Ok(data) = frame.map_err(|error| failed(&error))?.into_data() else { continue };
         let length = first.len() + all.len() + data.len();
         if length > max {
@@ -52,7 +53,7 @@ pub(super) async fn read_body(
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
-            // Pieces are copied together at once: each small one would keep the buffer that it was read into.
+            // Pieces are joined as they arrive: each small piece would keep the whole buffer that it was read into.
             let left = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
             all.reserve(first.len() + data.len() + if all.is_empty() { left.min(max) } else { 0 });
             all.extend_from_slice(&std::mem::take(&mut first));
@@ -65,7 +66,7 @@ pub(super) async fn read_body(
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Tells a body that is malformed from one that has not come whole.
+/// Returns the error for a body that is malformed, or for one that did not arrive whole.
 fn failed(error: &hyper::Error) -> ConnectionsApiError {
     let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     match cause {

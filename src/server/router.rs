@@ -23,15 +23,15 @@ use crate::limits::ThrottleLevel;
 use crate::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::{Reason, Sender};
 
-/// What is read of a body that nobody wants, in bytes, and for how long.
+/// Bounds for reading a body that the answer did not need: bytes, and time.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer, and how long the connection is kept behind it.
+/// An answer, and the kind of caller, which decides how long the connection is kept after it.
 pub(super) type Answered = (Response<Body>, KeepAlive);
 
-/// Answers one request. An upgrade that is accepted leaves its session in `session` and answers 101. `is_whole` says
-/// whether the head can be read in one way.
+/// Answers one request. An accepted upgrade leaves its session in `session` and answers 101. `is_whole` is false if the
+/// head is ambiguous.
 pub(super) async fn route(
     plane: &Arc<DataPlane>,
     endpoint: &Endpoint,
@@ -58,20 +58,21 @@ pub(super) async fn route(
     (response, keep_alive)
 }
 
-/// Refuses a request of which nobody knows where it ends, and closes the connection: what follows may be part of it.
+/// Refuses a request whose end is ambiguous, and closes the connection, because the bytes that follow may be part of
+/// it.
 fn ambiguous(plane: &DataPlane, request: &Request<Incoming>) -> Response<Body> {
     let why = if request.headers().contains_key(TRANSFER_ENCODING) {
-        "a request has Content-Length or Transfer-Encoding, not both, and chunked is the only coding"
+        "a request must have Content-Length or Transfer-Encoding, not both, and `chunked` is the only transfer coding"
     } else {
-        "a request has one Content-Length, and nothing before it is malformed"
+        "a request must have only one Content-Length, and nothing before the request may be malformed"
     };
     let mut response = refuse(plane, &RoutingError::BadRequest(why), Reason::BadHandshake);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Reads what an answer did without: hyper closes a connection whose input is unread, which resets it and can take the
-/// answer away from a backend that is still sending.
+/// Reads the rest of a body that the answer did not need. hyper closes a connection with unread input, which resets it
+/// and can lose the answer for a backend that is still sending.
 async fn discard(body: &mut Incoming) {
     let _ = timeout(DISCARD_TIMEOUT, async {
         let mut left = DISCARD_MAX_BYTES;
@@ -111,11 +112,11 @@ async fn answer(
         }
     }
     if peer.is_over {
-        plane.metrics.throttled(&no_stage(), ThrottleLevel::Address);
+        plane.telemetry.metrics.throttled(&no_stage(), ThrottleLevel::Address);
         audit::turned_away("-", "-", peer.remote.ip(), Reason::Throttled);
         return stranger(refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled));
     }
-    // A client is admitted by the configuration that its stage was found in.
+    // A client is admitted with the configuration in which its stage was found.
     let live = plane.live_owned();
     match resolve(&live, endpoint, request) {
         Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
@@ -174,7 +175,7 @@ fn check_operator(endpoint: &Endpoint, request: &mut Request<Incoming>) -> Resul
     page::check(request).map_err(|error| (error, Reason::FromPage))
 }
 
-/// Writes down a request that somebody may have to account for.
+/// Logs a refused request in the audit log, if it belongs there.
 fn audit_refused(error: &RoutingError, request: &Request<Incoming>, peer: &Peer) {
     match error {
         RoutingError::HostNotAllowed => audit::refused_host(request, peer),
@@ -190,10 +191,11 @@ fn audit_refused(error: &RoutingError, request: &Request<Incoming>, peer: &Peer)
     }
 }
 
-/// Answers a request that leads nowhere. What is behind AWS's 403 goes to the log and the metrics.
+/// Answers a request that was refused before it reached a stage. `forbidden` is the reason behind AWS's 403, which goes
+/// to the log and the metrics.
 pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason) -> Response<Body> {
     let reason = error.reason(forbidden);
-    plane.telemetry.refused(&plane.metrics, reason);
+    plane.telemetry.refused(reason);
     let mut response = gateway_response::routing(error);
     if plane.live().settings.explain {
         gateway_response::explain(&mut response, reason);
@@ -201,7 +203,7 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
     response
 }
 
-/// Finds out what the request is for, and the Host that it was sent to.
+/// Finds the API, the stage and the target of the request, and the Host that it was sent to.
 fn resolve(
     live: &Live,
     endpoint: &Endpoint,
@@ -212,7 +214,7 @@ fn resolve(
     if target > URL_MAX_BYTES {
         return Err((RoutingError::UrlTooLong { max: URL_MAX_BYTES }, Reason::HeadTooLarge));
     }
-    // hyper has the same bound, but looks only after a read, which may bring as much again.
+    // hyper has the same bound, but checks it only after a read, which may bring as many bytes again.
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
     if target + fields.sum::<usize>() > HEAD_MAX_BYTES {
         return Err((RoutingError::HeadTooLarge { max: HEAD_MAX_BYTES }, Reason::HeadTooLarge));
@@ -228,7 +230,7 @@ fn resolve(
     }
 }
 
-/// The one host of a request, which is the only one that it names from here on.
+/// Returns the one host of a request. Afterwards the request names no other.
 fn host(request: &mut Request<Incoming>) -> Result<String, RoutingError> {
     let (mut uri, mut headers) = (std::mem::take(request.uri_mut()), std::mem::take(request.headers_mut()));
     let host = take_host(&mut uri, &mut headers);
@@ -240,7 +242,7 @@ fn host(request: &mut Request<Incoming>) -> Result<String, RoutingError> {
     Ok(host)
 }
 
-/// Finds how far the sender of a call is trusted with the trace that came along.
+/// Returns how far the sender of a call is trusted to continue a trace.
 fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Sender {
     match endpoint {
         Endpoint::Internal { .. } => Sender::Trusted,
@@ -251,7 +253,7 @@ fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Se
     }
 }
 
-/// Where a call comes from, as far as it can be believed.
+/// Returns the origin of a call, as far as headers can be trusted.
 fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> ClientAddress {
     let trusted: &[TrustedProxy] = match endpoint {
         Endpoint::Public { trusted_proxies, .. } => trusted_proxies,

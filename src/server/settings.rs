@@ -11,10 +11,10 @@ use crate::tls::TlsSettings;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListenerSettings {
-    /// Clients, and backends' `@connections` calls.
+    /// Listener for clients, and for backends' `@connections` calls.
     pub public: PublicListener,
 
-    /// Health, metrics, `@connections`. Keep it away from clients.
+    /// Listener for health checks, metrics and `@connections`. Keep it out of clients' reach.
     pub internal: InternalListener,
 }
 
@@ -22,23 +22,25 @@ pub struct ListenerSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PublicListener {
-    /// IP address and port, such as `0.0.0.0:8080` or `[::]:8080`. Port 0 takes any free one.
+    /// IP address and port, such as `0.0.0.0:8080` or `[::]:8080`. Port 0 takes any free port.
     #[schemars(with = "String")]
     pub address: SocketAddr,
 
-    /// Who may call `@connections` here.
+    /// Callers that may use `@connections` here.
     pub connections_api: ConnectionsApi,
 
-    /// Networks (`10.0.0.0/8`) or addresses whose `X-Forwarded-For`, `-Proto` and `-Port` are believed.
+    /// Networks (`10.0.0.0/8`) or addresses of proxies whose `X-Forwarded-For`, `-Proto` and `-Port` headers are
+    /// trusted.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<TrustedProxy>,
 
-    /// Every connection begins with a PROXY header, version 1 or 2, and comes from one of `trustedProxies`; every other
-    /// is closed.
+    /// Requires every connection to begin with a PROXY header, version 1 or 2, and to come from one of
+    /// `trustedProxies`; closes all others.
     pub proxy_protocol: bool,
 
-    /// Host names that are answered for: `chat.example.com`, `chat.example.com:8443` or `*.example.com`; any port unless
-    /// one is named. Every other Host is 403. Empty = all. Callback URLs begin with the client's Host if it is listed.
+    /// Host names that requests may name: `chat.example.com`, `chat.example.com:8443` or `*.example.com`; a name
+    /// without a port allows every port. A request with another Host gets 403. Empty = all hosts. Callback URLs begin
+    /// with the client's Host if it is listed.
     #[schemars(with = "Vec<String>")]
     pub allowed_hosts: Vec<HostPattern>,
 
@@ -51,30 +53,30 @@ pub struct PublicListener {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct InternalListener {
-    /// IP address and port. Port 0 takes any free one.
+    /// IP address and port. Port 0 takes any free port.
     #[schemars(with = "String")]
     pub address: SocketAddr,
 
-    /// Who may call `@connections` here.
+    /// Callers that may use `@connections` here.
     pub connections_api: ConnectionsApi,
 
-    /// Host names that are answered for, as on the public listener. Empty = on a loopback address its own names
-    /// (`localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`), on any other all.
+    /// Host names that requests may name, as on the public listener. Empty = on a loopback address only its own names
+    /// (`localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`), on any other address all.
     #[schemars(with = "Vec<String>")]
     pub allowed_hosts: Vec<HostPattern>,
 
-    /// As of the public listener.
+    /// TLS, as on the public listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
 }
 
-/// Who may call `@connections` on a listener.
+/// Callers that may use `@connections` on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ConnectionsApi {
-    /// Requests signed with a configured key.
+    /// Only requests signed with a configured key.
     AwsIam,
-    /// Everybody who reaches the listener; signatures are not looked at.
+    /// Everybody who reaches the listener; signatures are ignored.
     None,
     /// Nobody: the path does not exist here.
     Off,
@@ -104,7 +106,7 @@ impl Default for InternalListener {
     }
 }
 
-/// A network, or one address, whose forwarding headers are believed.
+/// A network, or one address, of proxies whose forwarding headers are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TrustedProxy(pub IpNet);
@@ -114,7 +116,9 @@ impl TryFrom<String> for TrustedProxy {
 
     fn try_from(text: String) -> Result<Self, String> {
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-        network.map(TrustedProxy).map_err(|_| format!("`{text}` is no network such as `10.0.0.0/8` and no IP address"))
+        network
+            .map(TrustedProxy)
+            .map_err(|_| format!("`{text}` is neither a network such as `10.0.0.0/8` nor an IP address"))
     }
 }
 

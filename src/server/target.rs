@@ -1,4 +1,5 @@
-//! The host that a request names: in its Host header, or in its target if that is a whole URL, as a proxy gets it.
+//! The host of a request: from its Host header, or from its target if that is a whole URL, as clients send it to a
+//! proxy.
 //!
 //! Source: RFC 9112, section 3.2; RFC 9110, section 4.2.4.
 
@@ -9,12 +10,13 @@ use http::{HeaderMap, HeaderValue, Uri};
 const NO_HOST: &str = "the request needs one valid Host header";
 const NO_TARGET: &str = "the request target must be a path, or an http or https URL without a user";
 
-/// Finds the host of a request. A target that is a whole URL becomes a path, and its host takes the place of the Host
-/// header, so that nothing behind this sees two. A Host header that says the same in another spelling stays: it is what
-/// the caller has signed.
+/// Returns the host of a request. A target that is a whole URL becomes a path, and its host replaces the Host header,
+/// so that all later code sees only one host. A Host header that names the same host in another spelling stays, because
+/// the caller has signed it.
 ///
 /// # Errors
-/// There is not one valid Host header, which a whole URL needs too, or the target is neither a path nor such a URL.
+/// Returns the text for the caller if there is not exactly one valid Host header, which a whole URL needs too, or if
+/// the target is neither a path nor an `http` or `https` URL without a user.
 pub fn take_host(uri: &mut Uri, headers: &mut HeaderMap) -> Result<String, &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -42,12 +44,12 @@ pub fn take_host(uri: &mut Uri, headers: &mut HeaderMap) -> Result<String, &'sta
     Ok(host)
 }
 
-/// A user name in a Host would end up in callback URLs.
+/// Returns true if `authority` has no user name, which would end up in callback URLs.
 fn has_no_user(authority: &Authority) -> bool {
     !authority.as_str().contains('@')
 }
 
-/// The port that a URL of this scheme has if it names none. Other schemes are not spoken here.
+/// Returns the port that a URL of this scheme has if it names none. Only HTTP and HTTPS are supported.
 fn default_port(scheme: &Scheme) -> Option<u16> {
     if *scheme == Scheme::HTTP {
         Some(80)
@@ -62,7 +64,8 @@ fn default_port(scheme: &Scheme) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// What becomes of a target and a Host: the host and the target, or nothing.
+    /// Returns the host and the target that a request with `target` and the Host headers `hosts` ends up with, if it is
+    /// accepted.
     fn taken(target: &str, hosts: &[&str]) -> Option<(String, String)> {
         let mut uri: Uri = target.parse().expect("a target");
         let mut headers = HeaderMap::new();

@@ -29,15 +29,15 @@ const KEY_BYTES: usize = 16;
 
 /// The stage that a handshake is for.
 pub(super) struct Stage {
-    /// The configuration that it is of.
+    /// The configuration in which the stage was found.
     pub(super) live: Arc<Live>,
     pub(super) deployment: Arc<Deployment>,
     pub(super) stage: Arc<deployment::Stage>,
     pub(super) host: String,
 }
 
-/// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it. A client that got as far as
-/// its backend is no stranger.
+/// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it. A client that reached its
+/// backend is no stranger, see [`KeepAlive`].
 pub(super) async fn upgrade(
     plane: &Arc<DataPlane>,
     (trusted_proxies, hosts): (&[TrustedProxy], &AllowedHosts),
@@ -55,12 +55,12 @@ pub(super) async fn upgrade(
     if plane.lifecycle.draining().is_cancelled() {
         return Err(stranger(&RoutingError::Draining, Reason::Draining));
     }
-    // A signature is about the request as it came.
+    // A signature covers the request as it was received.
     let mut received = Request::new(());
     *received.method_mut() = request.method().clone();
     *received.uri_mut() = request.uri().clone();
     *received.headers_mut() = std::mem::take(request.headers_mut());
-    // Before anything is removed: what `Connection` names could be what a proxy wrote.
+    // This must come before headers are removed: `Connection` could name a header that a proxy wrote.
     let address = ClientAddress::find(peer, received.headers(), trusted_proxies);
     let callback = CallbackHost::find(hosts, &stage.live.deployments, peer, &address, &stage.host);
     let headers = seen_behind(received.headers().clone(), &stage.host, &address);
@@ -84,7 +84,8 @@ pub(super) async fn upgrade(
         is_counted: peer.is_counted,
         sender: sender(peer, trusted_proxies),
     };
-    // A task of its own: hyper drops this future when the client leaves, and the backend's answer still counts.
+    // This runs in its own task: hyper drops this future when the client leaves, but the backend's answer must still be
+    // handled.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
     match connecting.await {
         Ok(Ok(mut admitted)) => {
@@ -93,7 +94,8 @@ pub(super) async fn upgrade(
             Ok(switching_protocols(accept, subprotocol))
         }
         Ok(Err(refusal)) => {
-            // All else is the backend's own word, a mistake of the client, or trouble: no refusal of ours.
+            // All other errors are the backend's decision, a mistake of the client, or a failure, and not a refusal by
+            // the gateway.
             if let ConnectError::Throttled { .. } | ConnectError::Denied(_) = refusal.error {
                 audit::turned_away(&api_id, &stage_name, address.source_ip, refusal.error.reason());
             }
@@ -117,8 +119,8 @@ pub(super) async fn upgrade(
     }
 }
 
-/// Checks the handshake (RFC 6455, section 4.2.1) and computes its accept key. What is no handshake at all gets AWS's
-/// 403.
+/// Checks the handshake (RFC 6455, section 4.2.1) and computes its accept key. A request that is not a handshake at all
+/// gets AWS's 403.
 fn check(request: &Request<hyper::body::Incoming>) -> Result<HeaderValue, RoutingError> {
     let headers = request.headers();
     let is_upgrade = request.method() == Method::GET
@@ -142,14 +144,14 @@ fn check(request: &Request<hyper::body::Incoming>) -> Result<HeaderValue, Routin
         .map_err(|_| RoutingError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))
 }
 
-/// Whether a comma-separated header names `token`.
+/// Returns true if the comma-separated header `name` contains `token`.
 fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// The headers of a client that authorizers and integrations choose from: without those of its connection alone, and
-/// with what the gateway knows of it.
+/// Returns the client's headers from which authorizers and integrations choose: without hop-by-hop headers, and with
+/// the host and the client address that the gateway found.
 fn seen_behind(mut headers: HeaderMap, host: &str, address: &ClientAddress) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     // A list may come in several headers (RFC 6455, section 11.3.4); backends read one text.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::framing::Framing;
 use super::pace::{KeepAlive, Wait};
 
-/// A connection under the HTTP library, with an eye on what the library hides: how each request is framed, and what the
+/// A connection below the HTTP library that observes what the library hides: the framing of each request, and what the
 /// connection waits for.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
@@ -18,41 +18,41 @@ pub(super) struct Watched<S> {
     watch: Watch,
 }
 
-/// What the stream, the service and the owner of one connection know of each other. All three are of one task.
+/// The state that the stream, the service and the owner of one connection share. All three belong to one task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch(Arc<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Heads that can be read in one way, from the first on.
+    /// Number of unambiguous heads since the beginning of the connection.
     whole_heads: AtomicUsize,
     is_in_head: AtomicBool,
-    /// Requests that the library has handed over, and those of them that are answered.
+    /// Number of requests that the library has handed over, and number of those that have an answer.
     asked: AtomicUsize,
     answered: AtomicUsize,
-    /// The last answer earned little.
+    /// True if the last answer went to a stranger, see [`KeepAlive`].
     is_stranger: AtomicBool,
-    /// The other end has not taken what it was sent last.
+    /// True if the other end has not read what was written last.
     is_stuck: AtomicBool,
-    /// How often it has taken something after it had been stuck.
+    /// Number of times that the other end has read again after it was stuck.
     writes: AtomicUsize,
 }
 
 impl Watch {
-    /// The library hands over the next request: whether its head can be read in one way.
+    /// Notes that the library hands over the next request. Returns true if its head is unambiguous.
     pub(super) fn ask(&self) -> bool {
         let asked = self.0.asked.load(Ordering::Relaxed) + 1;
         self.0.asked.store(asked, Ordering::Relaxed);
         asked <= self.0.whole_heads.load(Ordering::Relaxed)
     }
 
-    /// The request has its answer; the connection is kept for so long.
+    /// Notes that the request has its answer, and how long the connection is kept after it.
     pub(super) fn answer(&self, keep_alive: KeepAlive) {
         self.0.is_stranger.store(keep_alive == KeepAlive::Stranger, Ordering::Relaxed);
         self.0.answered.store(self.0.asked.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// What the connection waits for now.
+    /// Returns what the connection waits for now.
     pub(super) fn wait(&self) -> Wait {
         let seen = &self.0;
         let (asked, answered) = (seen.asked.load(Ordering::Relaxed), seen.answered.load(Ordering::Relaxed));
@@ -86,7 +86,7 @@ impl<S> Watched<S> {
         self.watch.0.is_in_head.store(self.framing.is_in_head(), Ordering::Relaxed);
     }
 
-    /// Notes whether the other end takes what it is sent.
+    /// Notes if the other end reads what is written.
     fn has_written<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let seen = &self.watch.0;
         match &result {

@@ -132,12 +132,12 @@ impl Closing {
         matches!(self.cause, Cause::Fenced | Cause::Isolated)
     }
 
-    /// Returns the end because the client's token has expired, and the client brought no other.
+    /// Returns the end because the client's token has expired, and the client sent no fresh one.
     pub fn token_expired(code: u16) -> Self {
         Closing::new(code, "Token expired", Cause::TokenExpired)
     }
 
-    /// Returns the end of a client that took nothing for `limits.slowClientTimeoutSeconds`.
+    /// Returns the end of a client that accepted no bytes for `limits.slowClientTimeoutSeconds`.
     pub fn slow() -> Self {
         Closing::new(1008, "Slow consumer", Cause::Slow)
     }
@@ -162,7 +162,7 @@ impl Closing {
         !matches!(self.code, 1005 | 1006)
     }
 
-    /// Returns true if the client can still be told: its socket exists and accepts something.
+    /// Returns true if the client can still receive a close frame: its socket exists and accepts bytes.
     pub(super) fn can_be_notified(&self) -> bool {
         self.code != 1006 && self.cause != Cause::Slow
     }

@@ -6,13 +6,16 @@ use super::Closing;
 use crate::limits::{KeepAliveSettings, LimitSettings};
 use crate::transport::{LOOKS, Traffic, Watch};
 
-/// When something is due on one connection: a ping, or its end. Pure: the session tells it what it sees.
+/// The deadlines of one connection: the time of its next ping, and the time when it must be closed. It has no clock and
+/// no socket: the session passes the time and its observations.
 ///
-/// It is asked lazily, when its last answer has come true, so a busy connection never resets a timer.
+/// The session calls [`Deadlines::due`] again when the time that it last returned has come, so a busy connection never
+/// resets a timer.
 ///
-/// No client is given up while bytes move: those that come from it, and those that its TCP acknowledges, are a sign of
-/// life. Before a deadline is over it wants to [`Due::Look`] at them, so an idle or a healthy connection is never looked
-/// at. Bytes written behind a ping are no sign of life: a client that stopped takes them until its kernel's buffer is full.
+/// No client is closed while bytes move. Bytes that come from the client and bytes that its TCP acknowledges are signs
+/// of life. The session must look at them ([`Due::Look`]) only before a deadline passes, so it never does so for an
+/// idle or a healthy connection. Bytes written after a ping are no sign of life: the kernel of a stopped client accepts
+/// them until its buffer is full.
 #[derive(Debug)]
 pub struct Deadlines {
     ping_interval: Option<Duration>,
@@ -20,75 +23,78 @@ pub struct Deadlines {
     idle_timeout: Option<Duration>,
     slow_client_timeout: Duration,
     expires: Option<Instant>,
-    /// Boxed: most clients come without one.
+    /// The deadline of the client's token. Boxed, because most clients have no token.
     token: Option<Box<TokenDeadline>>,
     next_ping: Option<Instant>,
-    /// Since when a pong could have come, and what had been read when the ping was sent; none once anything was read since.
+    /// Time since which a pong is awaited, and the number of bytes that were read when the ping was sent. `None` once
+    /// anything was read after it.
     unanswered: Option<(Instant, u64)>,
     last_data: Instant,
-    /// Since when neither the socket has taken anything nor the client's TCP, and what the socket had taken by then.
+    /// Time since which neither the socket nor the client's TCP has accepted bytes, and the number of bytes that the
+    /// socket had accepted by then.
     stalled: Option<(Instant, u64)>,
-    /// Boxed: there are none but for a client that keeps the gateway waiting.
+    /// The looks at the traffic. Boxed, because only a client that keeps the gateway waiting is looked at.
     looks: Option<Box<Looks>>,
 }
 
-/// What was seen of the traffic of a client that keeps the gateway waiting.
+/// The looks at the traffic of a client that keeps the gateway waiting.
 #[derive(Debug)]
 struct Looks {
     watch: Watch,
-    /// Until when an idle connection is kept because data are under way; then they have to have moved.
+    /// Time until which an idle connection is kept because data are in transit. By then they must have moved.
     transfer_until: Option<Instant>,
 }
 
-/// What the session sees of its socket.
+/// The observations that a session makes of its socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed {
     /// Bytes read from the socket so far.
     pub read: u64,
     /// Bytes written to the socket so far.
     pub written: u64,
-    /// Something waits to be written.
+    /// True if bytes wait to be written.
     pub writing: bool,
-    /// The session reads its socket; it does not while it has as many dispatches or unsent replies as it may.
+    /// True if the session reads its socket. It does not while it has its maximum of dispatches or unsent replies.
     pub reading: bool,
-    /// A message of the client has come in part.
+    /// True if a part of a message has come from the client.
     pub receiving: bool,
 }
 
-/// When the client's token expires, and what happens then.
+/// The expiry of the client's token, and its consequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenDeadline {
     pub expires: Instant,
-    /// When the client is told, unless that has happened.
+    /// Time of the notice to the client, unless it was sent already.
     pub notice: Option<Instant>,
-    /// The code that the connection is closed with, if it is closed.
+    /// The code with which the connection is closed at the expiry, if it is closed.
     pub close_code: Option<u16>,
 }
 
-/// What is due.
+/// The next action for a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing before then.
+    /// Wait `until` this time.
     Nothing { until: Instant },
-    /// Send a ping, and ask again.
+    /// Send a ping, and call [`Deadlines::due`] again.
     Ping,
-    /// Tell the client that its token expires, and ask again.
+    /// Send the client the notice that its token expires, and call [`Deadlines::due`] again.
     TokenNotice,
-    /// See how far the bytes of the connection have come, say so with [`Deadlines::looked`], and ask again.
+    /// Measure the progress of the connection's bytes, report it with [`Deadlines::looked`], and call
+    /// [`Deadlines::due`] again.
     Look,
     /// End the connection.
     Close(Closing),
 }
 
-/// How long a session without any deadline sleeps.
+/// Time for which a session without any deadline sleeps.
 const NO_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Unacknowledged bytes up to here may be a ping, which is no data.
+/// Largest number of unacknowledged bytes that may be a ping alone. A ping is no data.
 const PING_MAX_BYTES: u64 = 128;
 
 impl Deadlines {
-    /// Deadlines of a connection that begins `now`. `jitter` in 0..1 spreads the first pings of clients that came at
-    /// the same moment.
+    /// Returns the deadlines of a connection that begins `now`. `jitter` in 0..1 spreads the first pings of clients
+    /// that connected at the same moment.
     pub fn new(limits: &LimitSettings, keep_alive: &KeepAliveSettings, now: Instant, jitter: f64) -> Self {
         let ping_interval = keep_alive.ping_interval();
         Deadlines {
@@ -106,17 +112,18 @@ impl Deadlines {
         }
     }
 
-    /// Data went in or out, or the client sent a ping of its own.
+    /// Notes that data came in or went out, or that the client sent a ping of its own.
     pub fn data(&mut self, now: Instant) {
         self.last_data = now;
     }
 
-    /// The client came with a token, or brought a fresh one. Ask what is due after this.
+    /// Sets the deadline of the client's first or fresh token. Call [`Deadlines::due`] after this.
     pub fn set_token(&mut self, token: Option<TokenDeadline>) {
         self.token = token.map(Box::new);
     }
 
-    /// What is due `now`. A stall must be reported when it begins: call this whenever `writing` turns true.
+    /// Returns the action that is due `now`. A stall must be reported when it begins: call this whenever `writing`
+    /// turns true.
     pub fn due(&mut self, now: Instant, observed: Observed) -> Due {
         self.note(now, observed);
         if self.next_look(observed).is_some_and(|at| at <= now) {
@@ -137,7 +144,7 @@ impl Deadlines {
             if self.stalled.is_none() {
                 if self.unanswered.is_none() {
                     self.unanswered = Some((now, observed.read));
-                    // What was seen before says nothing of this ping.
+                    // Earlier looks say nothing about this ping.
                     self.looks = None;
                 }
                 return Due::Ping;
@@ -156,8 +163,8 @@ impl Deadlines {
         Due::Nothing { until: until.into_iter().flatten().min().unwrap_or(now + NO_DEADLINE) }
     }
 
-    /// The session has looked, right after [`Due::Look`] and with the same `now`. Where the kernel does not tell, the bytes
-    /// that the socket has taken stand for those that are acknowledged.
+    /// Notes the result of a look. Call this right after [`Due::Look`], with the same `now`. If the kernel does not
+    /// report the acknowledged bytes, `traffic` has the bytes that the socket has accepted instead.
     pub fn looked(&mut self, now: Instant, observed: Observed, traffic: Traffic) {
         let is_idle = self.idle_end().is_some_and(|end| end <= now);
         let Some(looks) = &mut self.looks else {
@@ -188,14 +195,14 @@ impl Deadlines {
         let takes_data = moved.taken && before.unacknowledged > PING_MAX_BYTES;
         if is_newer && (takes_data || (moved.came && observed.receiving)) {
             self.last_data = now;
-            // The next look tells whether the transfer has gone on.
+            // The next look shows if the transfer goes on.
             looks.transfer_until = Some(now);
         } else if !was_held && has_data_under_way(observed, traffic) {
             looks.transfer_until = Some(now + self.slow_client_timeout / LOOKS);
         }
     }
 
-    /// When to look at the traffic, for whatever is over first.
+    /// Returns the time of the next look at the traffic, for the deadline that passes first.
     fn next_look(&self, observed: Observed) -> Option<Instant> {
         let watch = self.looks.as_ref().map(|looks| &looks.watch);
         let pong = self.unanswered.filter(|_| observed.reading);
@@ -205,7 +212,7 @@ impl Deadlines {
         [pong, stall, idle].into_iter().flatten().min()
     }
 
-    /// When the connection is closed unless data move until then.
+    /// Returns the time when the connection is closed as idle unless data move before.
     fn idle_end(&self) -> Option<Instant> {
         let end = self.last_data + self.idle_timeout?;
         let transfer_until = self.looks.as_ref().and_then(|looks| looks.transfer_until);
@@ -222,7 +229,7 @@ impl Deadlines {
             if observed.read > read {
                 self.unanswered = None;
             } else if !observed.reading {
-                // The gateway itself does not read: the answer may well be waiting in the socket.
+                // The gateway itself does not read, so the pong may be waiting in the socket.
                 self.unanswered = Some((now.max(since), read));
             }
         }
@@ -254,13 +261,13 @@ impl Deadlines {
 }
 
 impl Looks {
-    /// Whether a transfer was under way when last looked at, and nothing was sent or received whole since.
+    /// Returns true if a transfer was in progress at the last look, and no complete message was sent or received since.
     fn is_of_transfer(&self, last_data: Instant) -> bool {
         self.transfer_until.is_some() && self.watch.at() >= last_data
     }
 }
 
-/// Whether data of either side have come in part, or wait here.
+/// Returns true if data wait to be written, are not acknowledged, or have come in part.
 fn has_data_under_way(observed: Observed, traffic: Traffic) -> bool {
     observed.writing || observed.receiving || traffic.unacknowledged > PING_MAX_BYTES
 }
@@ -271,7 +278,7 @@ mod tests {
 
     const QUIET: Observed = Observed { read: 0, written: 0, writing: false, reading: true, receiving: false };
 
-    /// Bytes that are acknowledged, that are not, and that have come.
+    /// Returns the traffic with these numbers of bytes.
     fn traffic(acknowledged: u64, unacknowledged: u64, received: u64) -> Traffic {
         Traffic { acknowledged, unacknowledged, received }
     }
@@ -284,8 +291,9 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Lets time go by in steps of 100 ms as a session does, from second `from` to second `to`. It sees what `see` says of
-    /// each second, answers looks with it, and sends no ping. What closed the connection, and when.
+    /// Runs `deadlines` in steps of 100 ms as a session does, from second `from` to second `to`. `see` returns the
+    /// observations and the traffic at each second; no ping is sent. Returns the closing of the connection and its
+    /// second.
     fn run(
         deadlines: &mut Deadlines,
         start: Instant,
@@ -299,7 +307,7 @@ mod tests {
                 match deadlines.due(now, observed) {
                     Due::Look => deadlines.looked(now, observed, traffic),
                     Due::Nothing { until } => {
-                        assert!(until > now, "it would ask for ever");
+                        assert!(until > now, "it would repeat forever");
                         break;
                     }
                     Due::Ping | Due::TokenNotice => break,

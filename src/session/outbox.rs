@@ -87,7 +87,7 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    /// Tells the poster that the frame is in the socket as a whole.
+    /// Notifies the poster that the frame is in the socket as a whole.
     pub(super) fn written(self) {
         match self.poster {
             Poster::Nobody => {}
@@ -98,8 +98,8 @@ impl Queued {
     }
 }
 
-/// The poster that is told the outcome of a frame. If it is dropped before the frame is written, the frame never will
-/// be.
+/// The poster of a frame, which is notified of the outcome. If it is dropped before the frame is written, the frame
+/// never will be.
 #[derive(Debug)]
 enum Poster {
     Nobody,
@@ -167,11 +167,11 @@ impl Outbox {
         Ok(delivery)
     }
 
-    /// Queues a frame as [`Outbox::post`] does, for a poster of many frames: `receipts` is told the outcome of frame
-    /// number `id`.
+    /// Queues a frame as [`Outbox::post`] does, for a poster of many frames: `receipts` is notified of the outcome of
+    /// frame number `id`.
     ///
     /// # Errors
-    /// [`PostRefused::Gone`] and [`PostRefused::Full`]; then `receipts` is told nothing.
+    /// Returns [`PostRefused::Gone`] or [`PostRefused::Full`]; then `receipts` is not notified.
     pub fn post_for(
         &self,
         frame: DataFrame,
@@ -227,7 +227,7 @@ impl Outbox {
             state.closing = Some(closing);
             dropped
         };
-        // The posters of these frames are told that they are not written, and may take this lock: it must be free.
+        // The posters of these frames are notified that they are not written, and may take this lock: it must be free.
         drop(dropped);
         self.writer.wake();
         true
@@ -269,10 +269,10 @@ impl Outbox {
     }
 
     /// Moves all queued frames into `sending`, which is empty. Returns the reason to close once everything was moved
-    /// and somebody has asked to close.
+    /// and a close was requested.
     pub(super) fn poll_take(&self, cx: &mut Context<'_>, sending: &mut VecDeque<Queued>) -> Poll<Option<Closing>> {
         self.writer.register(cx.waker());
-        // The waker is registered before the queue is looked at, so that no frame is missed.
+        // The waker is registered before the queue is checked, so that no frame is missed.
         let mut state = self.lock();
         if !state.frames.is_empty() {
             std::mem::swap(&mut state.frames, sending);
@@ -289,7 +289,7 @@ impl Outbox {
         self.lock().bytes -= cost;
     }
 
-    /// Notes that the socket is gone. The queued frames are dropped, which tells their posters.
+    /// Notes that the socket is gone. The queued frames are dropped, which notifies their posters.
     pub(crate) fn end(&self) {
         let frames = {
             let mut state = self.lock();

@@ -30,13 +30,13 @@ const CONTROL_BUFFER_BYTES: usize = 2 * 1024;
 /// Most pieces in one vectored write: two for each frame.
 const WRITE_SLICES: usize = 64;
 
-/// Longest time in which nothing moves before a close frame is written, and longest time for all of that, because
+/// Longest time to write a close frame while no bytes move, and longest time in all. Both are short, because
 /// `$disconnect` waits for it.
 const CLOSE_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOSE_WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// Longest time for the client to answer a close frame and to close its side while nothing moves, and longest time if it
-/// still reads what was written before, or still sends a message that it had begun.
+/// Longest time for the client to answer a close frame and to close its side while no bytes move, and longest time if
+/// it still reads earlier frames, or still sends a message that it had begun.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
@@ -58,7 +58,7 @@ pub enum Incoming {
     /// A ping; its pong is queued already.
     Ping,
     Pong,
-    /// The end: nothing more comes. [`Socket::close`] tells the client, if it can be told.
+    /// The end: nothing more comes. [`Socket::close`] sends the close frame, if the client can still receive it.
     End(Closing),
 }
 
@@ -75,7 +75,7 @@ pub struct Socket<S> {
     /// Set when a ping was handed to the library and may not be written yet.
     control: bool,
     frames_sent: u64,
-    /// Bytes that had been read when the client last sent something whole.
+    /// Number of bytes that had been read when the client last sent a complete message or control frame.
     read_whole: u64,
 }
 
@@ -117,8 +117,8 @@ impl<S: Connection> Socket<S> {
         }
     }
 
-    /// Returns how far the bytes of the connection have come. Where the kernel does not tell, these are the bytes that the
-    /// socket has taken and given.
+    /// Returns the progress of the connection's bytes. If the kernel does not report it, these are the bytes that the
+    /// socket has accepted and returned.
     pub fn traffic(&self) -> Traffic {
         let stream = self.websocket.get_ref();
         let own = Traffic { acknowledged: stream.written, unacknowledged: 0, received: stream.read };
@@ -152,8 +152,8 @@ impl<S: Connection> Socket<S> {
         }
     }
 
-    /// Writes the frames of the outbox. Ready only when the connection has to end: somebody has asked for it and all
-    /// earlier frames are written, or the socket failed.
+    /// Writes the frames of the outbox. Ready only when the connection must end: a close was requested and all earlier
+    /// frames are written, or the socket failed.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Closing> {
         match ready!(self.poll_send_all(cx)) {
             Ok(closing) => Poll::Ready(closing),
@@ -175,7 +175,7 @@ impl<S: Connection> Socket<S> {
         }
     }
 
-    /// Writes all of `sending`, and tells each poster when its frame is written.
+    /// Writes all of `sending`, and notifies each poster when its frame is written.
     fn poll_send_frames(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.websocket.get_ref().held && self.websocket.get_ref().owed {
             // Half a control frame is written: the rest goes first.
@@ -254,8 +254,8 @@ impl<S: Connection> Socket<S> {
         self.control = true;
     }
 
-    /// Tells the client why the connection ends, if it can still be told. Afterwards nothing is written, and the
-    /// posters of queued frames are told that they were not written.
+    /// Sends the client the close frame, if it can still receive one. Afterwards nothing is written, and the posters of
+    /// queued frames are notified that these were not written.
     pub async fn close(&mut self, closing: &Closing) {
         self.outbox.end();
         if !closing.can_be_notified() {
@@ -270,7 +270,7 @@ impl<S: Connection> Socket<S> {
             }
             self.websocket.get_mut().held = false;
         }
-        // After the client's own close frame this only writes the answer that the library has ready.
+        // If the client has sent a close frame itself, this only writes the answer that the library has prepared.
         let frame = CloseFrame { code: closing.code.into(), reason: (&*closing.reason).into() };
         let mut frame = Some(Message::Close(closing.has_code().then_some(frame)));
         let mut patience = Patience::new(CLOSE_WRITE_TIMEOUT, CLOSE_WRITE_MAX);
@@ -285,7 +285,7 @@ impl<S: Connection> Socket<S> {
 
     fn poll_close(&mut self, cx: &mut Context<'_>, frame: &mut Option<Message>) -> Poll<io::Result<()>> {
         if !self.sending.is_empty() {
-            // A frame that is half written has to be finished first.
+            // A frame that is half written must be finished first.
             ready!(self.poll_send_frames(cx))?;
         }
         if frame.is_some() {
@@ -297,8 +297,8 @@ impl<S: Connection> Socket<S> {
         Pin::new(&mut self.websocket).poll_flush(cx).map_err(io::Error::other)
     }
 
-    /// Gives the client time to read the close frame and to answer it: closing a socket with unread input would reset the
-    /// connection and could take the close frame away from the client, with all that it has not read before it.
+    /// Gives the client time to read the close frame and to answer it. Closing a socket with unread input would reset
+    /// the connection, and the client could lose the close frame and everything before it that it has not read yet.
     pub async fn linger(mut self, closing: &Closing) {
         if !closing.can_be_notified() {
             return;
@@ -313,7 +313,8 @@ impl<S: Connection> Socket<S> {
         }
     }
 
-    /// Reads until the client has closed its side, or until `limit` bytes were read in all. May be dropped and called again.
+    /// Reads until the client has closed its side, or until `limit` bytes were read in all. Cancel-safe: it may be
+    /// dropped and called again.
     async fn read_end(&mut self, limit: u64) {
         while let Some(Ok(_)) = self.websocket.next().await {
             self.read_whole = self.websocket.get_ref().read;

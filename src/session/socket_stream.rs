@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The byte stream below a WebSocket. It counts the bytes that pass, and lets only one side write at a time.
 ///
 /// [`super::Socket`] writes data frames straight from their shared bytes; the WebSocket library writes its own control
-/// frames (pong, ping, close) through [`AsyncWrite`]. While a data frame is half written the wire is held, and the
-/// library has to wait; while one of the library's frames is half written, [`SocketStream::owed`] is set.
+/// frames (pong, ping, close) through [`AsyncWrite`]. While a data frame is half written, the library must wait. While
+/// one of the library's frames is half written, [`SocketStream::owed`] is set.
 #[derive(Debug)]
 pub(super) struct SocketStream<S> {
     io: S,
@@ -25,7 +25,7 @@ impl<S> SocketStream<S> {
         SocketStream { io, read: 0, written: 0, held: false, owed: false }
     }
 
-    /// Returns the stream itself, to look at.
+    /// Returns the stream itself.
     pub(super) fn below(&self) -> &S {
         &self.io
     }

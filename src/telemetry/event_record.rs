@@ -13,7 +13,7 @@ use crate::principal::IamIdentity;
 use crate::request_context::RequestContext;
 use crate::trace_context::TraceContext;
 
-/// Everything that is known of one event when it is over. The event's flow fills it in and hands it over once
+/// The facts about one event when it is over. The event's flow fills in the record and hands it over once
 /// ([`super::Telemetry::record`]); metrics, access log, execution log and span are made from it.
 pub struct EventRecord<'a> {
     pub subject: Subject<'a>,
@@ -26,19 +26,58 @@ pub struct EventRecord<'a> {
     pub status: u16,
     /// Reason why the event was not handled as requested, if it was not.
     pub reason: Option<Reason>,
-    /// Text that the client got instead of what it asked for.
+    /// Text of the error that the client got.
     pub client_text: Option<&'a str>,
     pub error: Option<&'a (dyn Error + 'static)>,
-    /// Decision about a client that connects, if an authorizer was asked.
+    /// Decision about a client that connects, if there was an authorizer.
     pub authorizer: Option<AuthorizerRecord>,
     /// Call of a backend, if there was one.
     pub integration: Option<IntegrationRecord>,
     pub request_bytes: usize,
     pub response_bytes: usize,
-    /// Payloads of the request and the answer, for `dataTraceEnabled` alone.
+    /// Payloads of the request and the answer, only with `dataTraceEnabled`.
     pub data: Option<Data>,
     pub started: Instant,
     pub trace: TraceContext,
+}
+
+/// The API and stage of an event, as telemetry knows them, and its route.
+#[derive(Clone, Copy)]
+pub struct Scope<'a> {
+    pub labels: &'a StageLabels,
+    pub stage: &'a StageTelemetry,
+    pub route: &'a RouteTelemetry,
+}
+
+impl<'a> EventRecord<'a> {
+    /// Creates the record of an event that succeeded, with status 200 and without a call of anything. The event's flow
+    /// replaces what was otherwise.
+    pub fn new(
+        subject: Subject<'a>,
+        outcome: Outcome,
+        Scope { labels, stage, route }: Scope<'a>,
+        started: Instant,
+        trace: TraceContext,
+    ) -> Self {
+        EventRecord {
+            subject,
+            outcome,
+            labels,
+            stage,
+            route,
+            status: 200,
+            reason: None,
+            client_text: None,
+            error: None,
+            authorizer: None,
+            integration: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            data: None,
+            started,
+            trace,
+        }
+    }
 }
 
 /// The subject of an event.
@@ -92,7 +131,7 @@ pub struct AuthorizerRecord {
     /// True if the signature of an `AWS_IAM` request is valid, whatever the policy says.
     pub is_signed: bool,
     pub latency: Duration,
-    /// Call of an authorizer that is an HTTP server; `None` if its answer was known.
+    /// Call of an authorizer that is an HTTP server. `None` if its answer was cached.
     pub call: Option<AuthorizerCall>,
 }
 
@@ -119,7 +158,7 @@ pub struct IntegrationRecord {
     pub latency: Duration,
     /// Id that the backend gave to the request.
     pub request_id: Option<String>,
-    /// Set when a request parameter had no value and was left out.
+    /// True if a request parameter had no value and was left out.
     pub left_out: bool,
 }
 

@@ -1,12 +1,12 @@
-//! The execution log: the course of each event of a stage that asks for it, in the process's own log.
+//! The execution log: a line about each event of a stage that enables it, in the process's own log.
 //!
-//! Lines are at level `info` with target `tidegate::execution`, so that they are there when a stage asks for them.
+//! Lines are at level `info` with target `tidegate::execution`, so that they are logged when a stage enables them.
 //! Payloads are at level `debug` with target `tidegate::data_trace`, shortened: they need both `dataTraceEnabled` and
 //! an operator who enables that level. Neither contains headers, query strings or tokens.
 //!
-//! Anybody can make an event fail, so lines about those have the budget of their kind. Events that went well, and payloads,
-//! are of clients that were let in, and a stage has asked for all of them: they have none, and are the first that give way
-//! when the log is read too slowly.
+//! Anyone can make an event fail, so lines about failed events have the budget of their kind. Lines about successful
+//! events, and payloads, come only from accepted clients, and the stage has requested all of them. So they have no
+//! budget, but they are the first to be lost when the log is read too slowly.
 
 use tracing::{Span, debug, debug_span, info, info_span};
 
@@ -16,13 +16,13 @@ use crate::error_chain::chain;
 use crate::id::EventId;
 use crate::request_context::Connection;
 
-/// Most bytes of a payload that are logged. AWS cuts its log events there too.
+/// Most bytes of a payload that are logged. AWS cuts its log events at the same length.
 const PAYLOAD_MAX_BYTES: usize = 1024;
 
 /// Returns the span around everything that happens on one connection.
 pub fn connection_span(logging_level: LoggingLevel, connection: &Connection) -> Span {
     let Connection { id, api_id, stage, .. } = connection;
-    // With the log off, no usual filter enables the span, and it costs one look at the filter.
+    // With the log off, the usual filters do not enable the span, and it costs one check of the filter.
     if logging_level == LoggingLevel::Off {
         debug_span!(target: "tidegate::execution", "connection", connection_id = %id, api_id = &**api_id, stage = &**stage)
     } else {
@@ -39,7 +39,7 @@ pub fn event_span(route: &RouteTelemetry, route_key: &str, request_id: &EventId)
     }
 }
 
-/// Writes the lines that the record's route asks for.
+/// Writes the lines that the settings of the record's route enable.
 pub(super) fn write(record: &EventRecord<'_>) {
     let failed = record.status >= 400;
     let wanted = match record.route.logging_level {

@@ -5,16 +5,16 @@ use tracing::{info, warn};
 
 use super::RepeatedWarning;
 
-/// How long all must go well after a loss until the loss is over.
+/// Time without losses after which a loss is over.
 const QUIET_TIME: Duration = Duration::from_secs(60);
 
-/// Says that telemetry itself loses something: once for each cause, then once a minute, however much is lost. Every loss
-/// is counted.
+/// The warning that telemetry itself loses lines or spans. It is logged once for each cause, then once a minute,
+/// however much is lost. Every loss is counted.
 #[derive(Debug)]
 pub(super) struct Loss {
-    /// What is lost: lines, spans.
+    /// The kind of loss, such as lines or spans.
     what: &'static str,
-    /// Where it was to go.
+    /// The destination that was not reached.
     destination: String,
     warning: RepeatedWarning,
 }
@@ -24,7 +24,7 @@ impl Loss {
         Loss { what, destination: destination.to_owned(), warning: RepeatedWarning::default() }
     }
 
-    /// `count` were lost.
+    /// Counts `count` losses, and logs the warning if it is due.
     pub(super) fn lost(&self, counter: &Counter, count: usize, why: &str) {
         counter.inc_by(count as u64);
         if self.warning.due(why).is_some() {
@@ -33,15 +33,15 @@ impl Loss {
                 what,
                 destination,
                 error = why,
-                "telemetry is lost; more losses are counted and not said for a minute"
+                "telemetry was lost; further losses are counted, and logged at most once a minute"
             );
         }
     }
 
-    /// Something arrived.
+    /// Notes a successful delivery. Logs the end of a loss once there was none for [`QUIET_TIME`].
     pub(super) fn arrived(&self) {
         if self.warning.over_after(QUIET_TIME) {
-            info!(what = self.what, destination = self.destination, "telemetry arrives again");
+            info!(what = self.what, destination = self.destination, "telemetry is delivered again");
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! A flow fills in one [`EventRecord`] for each event and hands it to [`Telemetry::record`], which makes metrics
 //! (`metrics/`), the line in the access log of the stage (`access_log/`), the execution log and the event's span
-//! (`trace/`) from it. [`Reason`] says why an event was not handled as requested.
+//! (`trace/`) from it. [`Reason`] is the reason why an event was not handled as requested.
 //!
-//! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: what cannot be written
-//! or sent is lost, counted, and said with measure ([`RepeatedWarning`]); log lines of each kind have a budget, so that
-//! nobody fills the log ([`logging`]); no payload, header, token or query string is in a log at `info` or above.
+//! Invariants: labels of metrics come from the configuration; nothing here makes an event wait: lines and spans that
+//! cannot be written or sent are lost and counted, with a warning at most once a minute ([`RepeatedWarning`]); log
+//! lines of each kind have a budget, so that no client can fill the log ([`logging`]); no payload, header, token or
+//! query string is in a log at `info` or above.
 
 mod reason;
 mod log_lines;
@@ -24,7 +25,7 @@ pub mod logging;
 
 pub use access_log::{AccessLog, AccessLogs, InvalidFormat};
 pub use event_record::{
-    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Subject,
+    AuthorizerCall, AuthorizerKind, AuthorizerRecord, Callback, Data, EventRecord, IntegrationRecord, Scope, Subject,
 };
 pub use log_lines::UNBUDGETED;
 pub use metrics::{AcceptGauge, LinkMetrics, Metrics, ReapingMetrics, RegistryMetrics, StageLabels};

@@ -1,6 +1,6 @@
 use crate::limits::ThrottleLevel;
 
-/// The outcome of an event, in the words of its metric.
+/// The outcome of an event, with the label values of its metrics.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome {
     Connect {
@@ -16,7 +16,7 @@ pub enum Outcome {
         outcome: PushOutcome,
         path: PushPath,
     },
-    /// A call of `@connections` that is no push.
+    /// A call of `@connections` that is not a push.
     Call,
 }
 

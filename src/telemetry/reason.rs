@@ -1,11 +1,11 @@
-/// Declares the reasons: their codes, AWS's gateway response type for each, and what they mean.
+/// Declares the reasons: their codes, AWS's gateway response type for each, and their meanings.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $response_type:literal, $meaning:literal;)+) => {
         /// The reason why an event was not handled as requested: it was refused, it took the default route, or it
         /// failed.
         ///
-        /// Its code is in the log and in `tidegate_reasons_total`, and with `explain: true` also in the answer to the
-        /// client.
+        /// The code of the reason is in the log and in `tidegate_reasons_total`, and with `explain: true` also in the
+        /// answer to the client.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])* #[doc = $meaning] $name,)+
@@ -15,12 +15,12 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
 
-            /// Returns its name for programs.
+            /// Returns the name of the reason, for programs.
             pub fn code(self) -> &'static str {
                 match self { $(Reason::$name => $code,)+ }
             }
 
-            /// Returns its meaning, for people.
+            /// Returns the meaning of the reason, for people.
             pub fn meaning(self) -> &'static str {
                 match self { $(Reason::$name => $meaning,)+ }
             }
@@ -36,7 +36,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // Requests that lead nowhere.
+    // Requests that match no stage, or are refused before one is looked up.
     UnknownApi = "unknownApi", "RESOURCE_NOT_FOUND", "neither Host nor path name a configured API";
     UnknownStage = "unknownStage", "RESOURCE_NOT_FOUND", "the API has no stage of that name";
     UnknownResource = "unknownResource", "RESOURCE_NOT_FOUND", "the path continues behind the stage";
@@ -59,7 +59,7 @@ reasons! {
     ApiRemoved = "apiRemoved", "RESOURCE_NOT_FOUND", "a reload removed the API or its stage";
     ReplyTooLarge = "replyTooLarge", "DEFAULT_5XX", "the backend's reply is larger than allowed";
 
-    // Messages that take $default although it was not their key.
+    // Messages that take $default although $default is not their route key.
     DefaultNotJson = "defaultNotJson", "", "the message is not JSON, so it takes $default";
     DefaultBinary = "defaultBinary", "", "the message is binary, so it takes $default";
     DefaultNoValue = "defaultNoValue", "", "the selection expression gives nothing, so the message takes $default";

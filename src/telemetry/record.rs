@@ -9,14 +9,15 @@ use crate::request_context::Event;
 /// The receiver of the records that flows hand over.
 #[derive(Debug)]
 pub struct Telemetry {
+    pub metrics: Metrics,
     pub tracer: Tracer,
     pub access_logs: AccessLogs,
 }
 
 impl Telemetry {
     /// Makes metrics, access log, execution log and span from `record`, and ends the span.
-    pub fn record(&self, metrics: &Metrics, record: &EventRecord<'_>, mut span: Span) {
-        count(metrics, record);
+    pub fn record(&self, record: &EventRecord<'_>, mut span: Span) {
+        count(&self.metrics, record);
         if let Some(access_log) = &record.stage.access_log {
             access_log.write(record);
         }
@@ -26,10 +27,10 @@ impl Telemetry {
         }
     }
 
-    /// Counts and logs a request that leads nowhere, because it belongs to no stage.
-    pub fn refused(&self, metrics: &Metrics, reason: Reason) {
-        metrics.reason(&StageLabels::none(), "REQUEST", reason);
-        debug!(reason = reason.code(), "a request leads nowhere: {}", reason.meaning());
+    /// Counts and logs a request that was refused and belongs to no stage.
+    pub fn refused(&self, reason: Reason) {
+        self.metrics.reason(&StageLabels::none(), "REQUEST", reason);
+        debug!(reason = reason.code(), "a request was refused: {}", reason.meaning());
     }
 }
 
@@ -60,7 +61,7 @@ fn count(metrics: &Metrics, record: &EventRecord<'_>) {
         Outcome::Disconnect | Outcome::Call => {}
     }
     if let Some(authorizer) = &record.authorizer {
-        // Nobody waited for an answer that was known.
+        // An answer from the cache took no time.
         let is_known = authorizer.kind == AuthorizerKind::Request && authorizer.call.is_none();
         metrics.authorizer(record.labels, authorizer.outcome, Some(authorizer.latency).filter(|_| !is_known));
     }

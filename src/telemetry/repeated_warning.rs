@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 
-/// How long a cause that was said is not said again.
+/// Time for which a cause is not reported again.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Causes that are told apart within [`INTERVAL`]; further ones are only counted.
+/// Most causes that are reported within [`INTERVAL`]. Further ones are only counted.
 const CAUSES_MAX: usize = 8;
 
-/// A warning about something that goes on for a while: it is due when that begins, when its cause changes, and otherwise
-/// once a minute. The caller writes the line, so that it has the caller's words and fields.
+/// A warning about a condition that lasts for a while. It is due when the condition begins, when its cause changes, and
+/// otherwise once a minute. The caller writes the line, so that the line has the caller's text and fields.
 #[derive(Debug, Default)]
 pub struct RepeatedWarning {
     state: Mutex<State>,
@@ -22,7 +22,7 @@ pub struct RepeatedWarning {
 #[derive(Debug, Default)]
 struct State {
     said: Vec<Said>,
-    /// Times that no line was due since the last line.
+    /// Number of occurrences without a line since the last line.
     left_out: u64,
     last: Option<Instant>,
 }
@@ -34,8 +34,8 @@ struct Said {
 }
 
 impl RepeatedWarning {
-    /// Notes that it happened once more. `Some` if a line is due now: how often it happened since the last line without
-    /// one.
+    /// Notes that the condition occurred again. If a line is due now, returns the number of occurrences since the last
+    /// line.
     pub fn due(&self, cause: &str) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -49,12 +49,13 @@ impl RepeatedWarning {
         Some(mem::take(&mut state.left_out))
     }
 
-    /// Notes that it is over: the next time is said at once. `true` if it happened since this was called last.
+    /// Notes that the condition is over, so the next occurrence is reported at once. Returns true if it occurred since
+    /// the last call.
     pub fn over(&self) -> bool {
         mem::take(&mut *self.lock()).last.is_some()
     }
 
-    /// [`RepeatedWarning::over`], once it has not happened for longer than `quiet`.
+    /// Does the same as [`RepeatedWarning::over`], but only if the condition has not occurred for longer than `quiet`.
     pub fn over_after(&self, quiet: Duration) -> bool {
         let mut state = self.lock();
         let is_over = state.last.is_some_and(|last| last.elapsed() > quiet);
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(warning.due("a"), None);
         assert_eq!(warning.due("a"), None);
         assert_eq!(warning.due("b"), Some(2));
-        // Causes that take turns are not said at each turn.
+        // Alternating causes are not reported at each change.
         assert_eq!(warning.due("a"), None);
         advance(INTERVAL).await;
         assert_eq!(warning.due("a"), Some(1));

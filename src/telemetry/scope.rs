@@ -4,16 +4,16 @@ use super::access_log::{AccessLog, InvalidFormat};
 use super::metrics::{Metrics, RouteMeters, StageLabels};
 use crate::apigatewayv2::{self, LoggingLevel};
 
-/// The telemetry that the configuration asks for in one stage, compiled with it.
+/// The telemetry settings of one stage, compiled with it.
 #[derive(Debug)]
 pub struct StageTelemetry {
     pub access_log: Option<AccessLog>,
-    /// Telemetry of events without a route: connects without a `$connect` route, messages that no route takes, calls of
+    /// Telemetry of events without a route: connects without a `$connect` route, messages that match no route, calls of
     /// `@connections`.
     pub default: RouteTelemetry,
 }
 
-/// The telemetry that the configuration asks for in one route of a stage.
+/// The telemetry settings of one route of a stage.
 #[derive(Debug)]
 pub struct RouteTelemetry {
     pub logging_level: LoggingLevel,
@@ -21,7 +21,7 @@ pub struct RouteTelemetry {
     pub data_trace: bool,
     detailed_metrics: bool,
     route_key: Arc<str>,
-    /// Metrics of the route, looked up when the first event comes.
+    /// Metrics of the route, looked up with the first event.
     meters: OnceLock<RouteMeters>,
 }
 
@@ -29,20 +29,20 @@ impl StageTelemetry {
     /// Compiles the settings of a stage.
     ///
     /// # Errors
-    /// [`InvalidFormat`]: the format of its access log cannot be used.
+    /// Returns [`InvalidFormat`] if the format of the access log cannot be used.
     pub fn compile(stage: &apigatewayv2::Stage) -> Result<Self, InvalidFormat> {
         let access_log = stage.access_log_settings.as_ref().map(AccessLog::compile).transpose()?;
         Ok(StageTelemetry { access_log, default: RouteTelemetry::new(stage, "-") })
     }
 
-    /// Returns the telemetry of a stage that has nothing but metrics.
+    /// Returns the telemetry of a stage that has only metrics.
     pub fn silent() -> Self {
         StageTelemetry { access_log: None, default: RouteTelemetry::new(&apigatewayv2::Stage::default(), "-") }
     }
 }
 
 impl RouteTelemetry {
-    /// Returns the telemetry that the settings of a stage ask for in one of its routes.
+    /// Returns the telemetry of the route `route_key` with the settings of `stage`.
     pub fn new(stage: &apigatewayv2::Stage, route_key: &str) -> Self {
         let (of_stage, of_route) = (stage.default_route_settings.as_ref(), stage.route_settings.get(route_key));
         let logging_level = of_route.and_then(|settings| settings.logging_level);

@@ -20,12 +20,12 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
-    /// The host names that it is for, in lower case; some begin with `*.`.
+    /// Host names of the certificate, in lower case; some begin with `*.`.
     pub(super) names: Vec<String>,
 }
 
 impl Certificate {
-    /// Checks a certificate and its key. With it comes its end.
+    /// Parses and checks a certificate and its key. Returns them with the certificate's expiry.
     pub(super) fn parse(
         settings: &CertificateFiles,
         files: &Files,
@@ -74,7 +74,7 @@ pub(super) fn certified_key(
     }
 }
 
-/// Reads the certificates of a PEM file. There is at least one.
+/// Reads the certificates of a PEM file, which must have at least one.
 pub(super) fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let chain = chain.map_err(|error| TlsError::NotPem { path: path.to_owned(), why: error.to_string() })?;
@@ -139,7 +139,8 @@ pub(super) enum Use {
 }
 
 impl Use {
-    /// Tells whether a certificate may be shown so: one that says what it is for must say that it is for this.
+    /// Returns true if a certificate may be shown for this use. A certificate with an extendedKeyUsage must name the
+    /// use.
     pub(super) fn is_allowed_by(self, leaf: &X509Certificate<'_>) -> bool {
         let Ok(Some(uses)) = leaf.extended_key_usage() else { return true };
         let is_for = match self {
@@ -150,7 +151,7 @@ impl Use {
     }
 }
 
-/// Refuses a certificate of this node that the other side would refuse, by what it says that it is for.
+/// Refuses a certificate of this node whose extendedKeyUsage would make the other side refuse it.
 pub(super) fn check_use(path: &Path, leaf: &X509Certificate<'_>, shown: Use) -> Result<(), TlsError> {
     let name = match shown {
         Use::Client => "clientAuth",

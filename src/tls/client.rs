@@ -23,11 +23,11 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Reads the files. With `ca` only its authorities are trusted, and its own certificates where they are shown; without
-    /// it `roots`.
+    /// Reads the files. With `ca`, its authorities alone are trusted, and its own certificates if a server shows them;
+    /// without `ca`, `roots` are trusted.
     ///
     /// # Errors
-    /// A [`TlsError`] that says which file has which fault.
+    /// Returns a [`TlsError`] that says which file has which fault.
     pub fn load(
         ca: Option<&PathBuf>,
         identity: Option<&CertificateFiles>,
@@ -79,16 +79,16 @@ pub(super) fn own_identity(settings: &CertificateFiles, files: &Files) -> Result
     Ok((chain, key))
 }
 
-/// Returns the settings of a TLS client: TLS 1.2 and 1.3 by ring.
+/// Returns the configuration of a TLS client: TLS 1.2 and 1.3 with ring.
 ///
 /// # Errors
-/// The key does not belong to the certificate.
+/// Returns an error if the key does not belong to the certificate.
 pub fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     identified(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots), identity)
 }
 
-/// Builds what [`client_config`] does, with a verifier that knows the certificates of a file.
+/// Does the same as [`client_config`], with a verifier in place of roots.
 fn config_by(verifier: Arc<dyn ServerCertVerifier>, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?.dangerous();

@@ -23,22 +23,22 @@ pub enum TlsError {
     #[error("the certificate in `{}` is not valid before {on}", path.display())]
     NotYetValid { path: PathBuf, on: String },
     #[error(
-        "the chain in `{}` is broken: certificate {number} is not of the authority that certificate {} names; the \
-         certificate comes first, then its issuer, then that one's", path.display(), number - 1
+        "the chain in `{}` is broken: certificate {number} is not that of the issuer of certificate {}; put the \
+         certificate first, then its issuer's, and so on", path.display(), number - 1
     )]
     BrokenChain { path: PathBuf, number: usize },
     #[error(
-        "the chain in `{}` is missing: it ends with a certificate of `{issuer}`, whose own certificate clients would have to \
-         fetch; append it", path.display()
+        "the chain in `{}` is incomplete: its last certificate was issued by `{issuer}`, whose own certificate clients \
+         would have to fetch; append that certificate", path.display()
     )]
     MissingChain { path: PathBuf, issuer: String },
     #[error("the certificate in `{}` has no host name (subjectAltName)", path.display())]
     NoName { path: PathBuf },
-    #[error("the certificate in `{}` is not for {name}, which its extendedKeyUsage must name where it is used", path.display())]
+    #[error("the certificate in `{}` cannot be used here, because its extendedKeyUsage does not name {name}", path.display())]
     WrongUse { path: PathBuf, name: &'static str },
     #[error("`{}` has no private key; it must have a `-----BEGIN PRIVATE KEY-----`", path.display())]
     NoKey { path: PathBuf },
-    #[error("the key in `{}` is encrypted; keys are read without a password", path.display())]
+    #[error("the key in `{}` is encrypted; store it without a password", path.display())]
     EncryptedKey { path: PathBuf },
     #[error("the key in `{}` is of a kind that is not supported; RSA, ECDSA and Ed25519 are", path.display())]
     UnsupportedKey { path: PathBuf },

@@ -13,16 +13,16 @@ use super::certificate::{chain, parse_all};
 use super::files::Files;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
-/// A certificate that ends within this time is warned of.
+/// Time before the expiry of a certificate at which warnings begin.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Time between two looks at the ends of certificates.
+/// Time between two looks at the expiry of certificates.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The end of one certificate, and how far operators know of it.
+/// The expiry of one certificate, and the last warning about it.
 #[derive(Debug)]
 pub(super) struct Expiry {
-    /// The certificate and its file, for people.
+    /// Name of the certificate and its file, for people.
     subject: String,
     kind: Kind,
     not_after: ASN1Time,
@@ -31,14 +31,14 @@ pub(super) struct Expiry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// This gateway shows it; the other side refuses it after its end.
+    /// A certificate that this gateway shows. After its expiry the other side refuses it.
     Own,
-    /// Others' certificates come from it. Its end changes nothing in a TLS handshake: certificates that come from it are
-    /// accepted for as long as they are valid themselves.
+    /// An authority that has issued others' certificates. Its expiry changes nothing in a TLS handshake: those
+    /// certificates are accepted for as long as they are valid themselves.
     Authority,
 }
 
-/// The state of a certificate, as far as its end matters.
+/// The state of a certificate with regard to its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Valid,
@@ -47,13 +47,13 @@ enum Phase {
 }
 
 impl Expiry {
-    /// The end of a certificate that this gateway shows.
+    /// Returns the expiry of a certificate that this gateway shows.
     pub(super) fn of_own(path: &Path, leaf: &X509Certificate<'_>) -> Self {
         let subject = format!("the certificate in `{}`", path.display());
         Expiry { subject, kind: Kind::Own, not_after: leaf.validity().not_after, told: AtomicU8::new(0) }
     }
 
-    /// The ends of all authorities in a PEM file.
+    /// Returns the expiry of each authority in a PEM file.
     pub(super) fn of_authorities(path: &Path, bytes: &[u8]) -> Result<Vec<Self>, TlsError> {
         let chain = chain(path, bytes)?;
         let expiry = |certificate: &X509Certificate<'_>| Expiry {
@@ -65,7 +65,7 @@ impl Expiry {
         Ok(parse_all(path, &chain)?.iter().map(expiry).collect())
     }
 
-    /// A sentence for the operator, if the certificate has ended at `now` or ends soon.
+    /// Returns a warning for the operator, if the certificate has expired at `now` or expires soon.
     pub(super) fn warning(&self, now: Timestamp) -> Option<String> {
         let Expiry { subject, not_after, .. } = self;
         Some(match (self.phase(now), self.kind) {
@@ -73,12 +73,12 @@ impl Expiry {
             (Phase::EndsSoon, _) => format!("{subject} expires on {not_after}; renew it"),
             (Phase::Ended, Kind::Own) => format!("{subject} expired on {not_after}, so it is refused; renew it"),
             (Phase::Ended, Kind::Authority) => format!(
-                "{subject} expired on {not_after}, and certificates that come from it are still accepted; take it out of the file"
+                "{subject} expired on {not_after}, and certificates that it issued are still accepted; remove it from the file"
             ),
         })
     }
 
-    /// The same sentence, unless it was told before.
+    /// Returns the same warning, unless it was given before.
     fn news(&self, now: Timestamp) -> Option<(Phase, String)> {
         let phase = self.phase(now);
         let is_news = self.told.fetch_max(phase as u8, Ordering::Relaxed) < phase as u8;
@@ -96,8 +96,8 @@ impl Expiry {
     }
 }
 
-/// Logs a warning of each certificate that `in_force` gives when it is about to end and when it has ended, until `stop`.
-/// What is due at the start is not repeated: reading the configuration has warned of it.
+/// Logs a warning of each certificate in `in_force` when it is about to expire and when it has expired, until `stop`.
+/// Warnings that are due at the start are not repeated, because reading the configuration has given them.
 pub(super) async fn tell<E: AsRef<[Expiry]>>(in_force: impl Fn() -> E, stop: CancellationToken) {
     in_force().as_ref().iter().for_each(|expiry| _ = expiry.news(SystemClock.now()));
     let mut looks = interval(LOOK_INTERVAL);
@@ -112,8 +112,8 @@ pub(super) async fn tell<E: AsRef<[Expiry]>>(in_force: impl Fn() -> E, stop: Can
     }
 }
 
-/// Sentences for the operator about authorities in a PEM file that have ended or end soon. There are none for a file that
-/// cannot be read, which is an error of its own.
+/// Returns warnings for the operator about authorities in a PEM file that have expired or expire soon. A file that
+/// cannot be read gives none, because that is an error of its own.
 pub fn authority_warnings(path: &Path) -> Vec<String> {
     let expiries = Files::read([path]).and_then(|files| Expiry::of_authorities(path, files.get(path)));
     expiries.iter().flatten().filter_map(|expiry| expiry.warning(SystemClock.now())).collect()

@@ -10,8 +10,8 @@ use tracing::{error, info};
 use super::TlsError;
 use crate::error_chain::chain;
 
-/// Time between two looks at the files. A change comes into force when the files were the same at two looks in a row,
-/// so that a certificate is not used without its key.
+/// Time between two looks at the files. A change takes effect when two looks in a row have found the same files, so
+/// that a certificate is not used without its key.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Largest file that is read, in bytes.
@@ -22,7 +22,7 @@ const FILE_MAX_BYTES: u64 = 1024 * 1024;
 pub(super) struct Files(Vec<(PathBuf, Vec<u8>)>);
 
 impl Files {
-    /// Reads files. It blocks, because they are small and local.
+    /// Reads files. Blocks, which is acceptable because the files are small and local.
     pub(super) fn read<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Self, TlsError> {
         let files = paths.into_iter().map(|path| match read(path) {
             Ok(bytes) => Ok((path.to_owned(), bytes)),
@@ -36,7 +36,7 @@ impl Files {
         self.0.iter().find(|(known, _)| known == path).map_or(&[], |(_, bytes)| bytes)
     }
 
-    /// Returns a hash that tells these bytes from all others.
+    /// Returns a hash of the bytes.
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint_with(b"")
     }
@@ -53,7 +53,8 @@ impl Files {
     }
 }
 
-/// Calls `apply` whenever the files have changed, until `stop`. If `apply` fails, nothing changes but the log.
+/// Calls `apply` whenever the files have changed, until `stop`. If `apply` fails, the error is logged and nothing
+/// changes.
 pub(super) async fn follow(
     paths: &[PathBuf],
     started: [u8; 32],
@@ -75,7 +76,7 @@ pub(super) async fn follow(
         // Reading blocks. It is awaited, so the blocking task has an owner.
         let read = move || Files::read(paths.iter().map(PathBuf::as_path));
         let Ok(files) = tokio::task::spawn_blocking(read).await else { return };
-        // Files that cannot be read are a state of their own.
+        // Files that cannot be read count as a state of their own.
         let seen = files.as_ref().ok().map(Files::fingerprint);
         let is_settled = seen == last;
         last = seen;

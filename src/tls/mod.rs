@@ -1,9 +1,9 @@
-//! TLS on every side: listeners ([`ServerTls`]), calls of backends ([`ClientTls`]), links between nodes ([`PeerTls`]).
+//! TLS on every side: listeners ([`ServerTls`]), calls to backends ([`ClientTls`]), links between nodes ([`PeerTls`]).
 //!
-//! rustls with ring, TLS 1.2 and 1.3. Files are PEM: certificate chains, keys as PKCS#8, PKCS#1 or SEC1. Everything is
-//! checked when it is read, and [`TlsError`] has a sentence for each possible fault. A listener follows its files
-//! ([`ServerTls::watch`]): new connections get the new certificate, open ones stay, and files with a fault change
-//! nothing but the log.
+//! The implementation is rustls with ring, TLS 1.2 and 1.3. Files are PEM: certificate chains, keys as PKCS#8, PKCS#1
+//! or SEC1. Everything is checked when it is read, and [`TlsError`] has a sentence for each possible fault. A listener
+//! follows its files ([`ServerTls::watch`]): new connections get the new certificate, open ones stay, and files with a
+//! fault are logged and not used.
 
 mod certificate;
 mod client;

@@ -29,7 +29,7 @@ impl PeerTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// A [`TlsError`] that says which file has which fault.
+    /// Returns a [`TlsError`] that says which file has which fault.
     pub fn load(settings: &PeerTlsSettings) -> Result<Self, TlsError> {
         let as_server = server_settings(settings);
         let files = Files::read(paths(&as_server))?;
@@ -37,10 +37,10 @@ impl PeerTls {
         Ok(PeerTls { settings: settings.clone(), server: ServerTls::load_with(&as_server, Vec::new())?, client })
     }
 
-    /// The handshake with a peer that has connected and begins it within `silence`.
+    /// Does the handshake with a peer that has connected, and that has to begin it within `silence`.
     ///
     /// # Errors
-    /// It is no peer; [`io::ErrorKind::TimedOut`] if it says nothing.
+    /// Returns an error if the other side is not a peer, and [`io::ErrorKind::TimedOut`] if it sends nothing.
     pub async fn accept<S>(&self, stream: S, silence: Duration) -> io::Result<server::TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -51,7 +51,7 @@ impl PeerTls {
     /// Does the handshake with the peer at `advertise`, its host and port, without a bound on its time.
     ///
     /// # Errors
-    /// The other side is not that peer.
+    /// Returns an error if the other side is not that peer.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         advertise: &str,
@@ -72,12 +72,12 @@ impl PeerTls {
         self.server.covers(&name.to_ascii_lowercase())
     }
 
-    /// Sentences for the operator about certificates in force that have ended or end soon.
+    /// Returns warnings for the operator about certificates in force that have expired or expire soon.
     pub fn warnings(&self) -> Vec<String> {
         self.server.warnings()
     }
 
-    /// Follows the files until `stop`, and tells of certificates that end meanwhile.
+    /// Follows the files until `stop`, and warns of certificates that expire meanwhile.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let paths: Vec<PathBuf> = paths(&server_settings(&self.settings)).map(Path::to_owned).collect();
         let started = self.server.fingerprint();

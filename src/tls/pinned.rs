@@ -1,8 +1,10 @@
-//! A certificate that stands itself in a file of authorities: whoever shows it and has its key is trusted.
+//! Pinned certificates: a certificate that is itself in a file of authorities is trusted, if the other side shows it
+//! and has its key.
 //!
-//! Self-signed certificates are often made as authorities (`CA:TRUE`, as `openssl req -x509` does), which no server or
-//! client may be by the rules of webpki. Here the certificate is named by the operator, byte for byte, so its chain says
-//! nothing more. Its time, its use and, of a server, its name must be right all the same, and the handshake proves its key.
+//! Self-signed certificates are often made as authorities (`CA:TRUE`, as `openssl req -x509` does), and webpki accepts
+//! no authority as a server or client. Here the operator names the certificate byte for byte, so its chain adds
+//! nothing. Its validity period, its use and, for a server, its name must still be right, and the handshake proves its
+//! key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,10 +32,10 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    /// A verifier of servers' certificates.
+    /// Returns a verifier of servers' certificates.
     ///
     /// # Errors
-    /// There is no authority.
+    /// Returns [`TlsError::Setup`] if there is no authority.
     pub(super) fn server_verifier(self) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots), provider).build();
@@ -41,10 +43,10 @@ impl Authorities {
         Ok(Arc::new(PinnedOr { pinned: self.pinned, otherwise: webpki }))
     }
 
-    /// A verifier of clients' certificates; `is_optional` lets clients in that show none.
+    /// Returns a verifier of clients' certificates. With `is_optional` it accepts clients that show none.
     ///
     /// # Errors
-    /// There is no authority.
+    /// Returns [`TlsError::Setup`] if there is no authority.
     pub(super) fn client_verifier(self, is_optional: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots), provider);
@@ -54,14 +56,16 @@ impl Authorities {
     }
 }
 
-/// A verifier that takes the pinned certificates as they are, and leaves all others and every signature to another one.
+/// A verifier that accepts the pinned certificates itself, and passes all others and every signature to another
+/// verifier.
 struct PinnedOr<V: ?Sized> {
     pinned: Vec<CertificateDer<'static>>,
     otherwise: Arc<V>,
 }
 
 impl<V: ?Sized> PinnedOr<V> {
-    /// Checks a certificate that is pinned: its time, and that it is for `shown`. `None` if it is not pinned.
+    /// Checks a pinned certificate: its validity period, and that it is for `shown`. Returns `None` if the certificate
+    /// is not pinned.
     fn verify(&self, shown: Use, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Result<(), Error>> {
         self.pinned.iter().any(|pinned| pinned == certificate).then(|| {
             let (_, parsed) = x509_parser::parse_x509_certificate(certificate)

@@ -31,7 +31,7 @@ pub struct ServerTls {
     settings: TlsSettings,
     alpn: Vec<Vec<u8>>,
     state: ArcSwap<State>,
-    /// The sealer of tickets. It is kept across reloads, so that clients can resume.
+    /// The issuer of session tickets. It is kept across reloads, so that clients can resume.
     tickets: Arc<dyn ProducesTickets>,
 }
 
@@ -39,7 +39,7 @@ pub struct ServerTls {
 struct State {
     config: Arc<ServerConfig>,
     certificates: Vec<Certificate>,
-    /// The ends of the certificates and of clients' authorities.
+    /// The expiry of each certificate and of clients' authorities.
     expiries: Arc<[Expiry]>,
     fingerprint: [u8; 32],
 }
@@ -48,7 +48,7 @@ impl ServerTls {
     /// Reads the files of a listener that speaks HTTP/1.1.
     ///
     /// # Errors
-    /// A [`TlsError`] that says which file has which fault.
+    /// Returns a [`TlsError`] that says which file has which fault.
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
         Self::load_with(settings, vec![b"http/1.1".to_vec()])
     }
@@ -64,16 +64,17 @@ impl ServerTls {
     /// Does the handshake with a client, without a bound on its time.
     ///
     /// # Errors
-    /// The client leaves, asks for something that is not supported, or has no certificate that is accepted.
+    /// Returns an error if the client leaves, asks for something that is not supported, or has no certificate that is
+    /// accepted.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = Arc::clone(&self.state.load().config);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// As [`ServerTls::accept`], for a client that has to begin its handshake within `silence`.
+    /// Does the same as [`ServerTls::accept`], for a client that has to begin its handshake within `silence`.
     ///
     /// # Errors
-    /// As [`ServerTls::accept`]; [`io::ErrorKind::TimedOut`] if it says nothing.
+    /// Returns the same errors as [`ServerTls::accept`], and [`io::ErrorKind::TimedOut`] if the client sends nothing.
     pub async fn accept_within<S>(&self, stream: S, silence: Duration) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -89,13 +90,14 @@ impl ServerTls {
         self.state.load().certificates.iter().any(|certificate| certificate.covers(host))
     }
 
-    /// Sentences for the operator about certificates in force that end soon, and authorities that have ended or end soon.
+    /// Returns warnings for the operator about certificates in force that expire soon, and about authorities that have
+    /// expired or expire soon.
     pub fn warnings(&self) -> Vec<String> {
         let now = SystemClock.now();
         self.expiries().iter().filter_map(|expiry| expiry.warning(now)).collect()
     }
 
-    /// Follows the files until `stop`, and tells of certificates that end meanwhile.
+    /// Follows the files until `stop`, and warns of certificates that expire meanwhile.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let paths: Vec<PathBuf> = paths(&self.settings).map(Path::to_owned).collect();
         let started = self.fingerprint();
@@ -103,7 +105,7 @@ impl ServerTls {
         join(following, tell(|| self.expiries(), stop)).await;
     }
 
-    /// The ends of the certificates in force.
+    /// Returns the expiry of each certificate in force.
     pub(super) fn expiries(&self) -> Arc<[Expiry]> {
         Arc::clone(&self.state.load().expiries)
     }
@@ -152,8 +154,8 @@ fn build(
     let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&certificates)));
     config.alpn_protocols = alpn.to_vec();
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-    // A ticket outlives its listener's files, and with them the authority that issued a client's certificate. So where
-    // clients show certificates, only sessions that this very state has seen are resumed.
+    // A ticket outlives the files of its listener, and with them the authority that issued a client's certificate. So
+    // where clients show certificates, a session is resumed only if this same state has seen it.
     if settings.client_ca.is_none() {
         config.ticketer = Arc::clone(tickets);
     }
@@ -173,7 +175,7 @@ impl BySni {
         let mut by_name = HashMap::new();
         for certificate in certificates {
             for name in &certificate.names {
-                // If several certificates have a name, the first one counts.
+                // If several certificates have a name, the first one is used.
                 by_name.entry(name.clone()).or_insert_with(|| Arc::clone(&certificate.key));
             }
         }

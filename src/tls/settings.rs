@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsSettings {
-    /// Certificates, chosen by the host name that a client asks for (SNI); the first is for clients that ask for none
-    /// or for an unknown one.
+    /// Certificates, chosen by the host name that a client asks for (SNI); the first is for clients that ask for no
+    /// name or for an unknown one.
     #[schemars(length(min = 1, max = 100))]
     pub certificates: Vec<CertificateFiles>,
 
-    /// Certificates of the authorities that clients' own certificates must come from (mTLS), in PEM; one that stands here
-    /// itself is let in.
+    /// Authorities that must have issued clients' certificates (mTLS), in PEM; a client certificate that is in this
+    /// file itself is accepted too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
 
-    /// With `clientCa`: whether a client must have a certificate. `REQUIRED` when absent.
+    /// With `clientCa`: requirement that a client has a certificate. `REQUIRED` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
 }
@@ -26,7 +26,7 @@ pub struct TlsSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateFiles {
-    /// The certificate, then those that lead to its root, in PEM.
+    /// The certificate, followed by those that lead to its root, in PEM.
     pub certificate: PathBuf,
 
     /// The certificate's key in PEM: PKCS#8, PKCS#1 or SEC1, without a password.
@@ -37,7 +37,7 @@ pub struct CertificateFiles {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClientAuth {
-    /// A client may have none; a certificate that it shows must be valid.
+    /// A client may have no certificate; one that it shows must be valid.
     Optional,
     /// A client without a certificate is refused.
     Required,
@@ -48,14 +48,14 @@ pub enum ClientAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerTlsSettings {
-    /// This node's certificate, for the host that it advertises, in PEM: as a server's and as a client's.
+    /// This node's certificate, for the host that it advertises, in PEM. It is used as a server's and as a client's.
     pub certificate: PathBuf,
 
     /// The certificate's key in PEM.
     pub private_key: PathBuf,
 
-    /// Certificates of the authorities that peers' certificates must come from, in PEM; one that stands here itself is
-    /// trusted.
+    /// Authorities that must have issued peers' certificates, in PEM; a peer's certificate that is in this file itself
+    /// is trusted too.
     pub ca: PathBuf,
 
     /// The name that peers' certificates must have, in place of the host that each of them advertises: nodes may share

@@ -4,10 +4,10 @@ use tokio::time::Instant;
 
 use super::{Traffic, Watch};
 
-/// Waits for the end of a connection: as long as bytes move, up to a limit.
+/// A bounded wait for the end of a connection, which goes on as long as bytes move.
 #[derive(Debug)]
 pub struct Patience {
-    /// How long nothing may move.
+    /// Longest time in which nothing may move.
     timeout: Duration,
     until: Instant,
     moved: Instant,
@@ -15,21 +15,21 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Begins now. Gives up when nothing has moved for `timeout`, at the latest after `max`.
+    /// Begins the wait now. It is over when nothing has moved for `timeout`, at the latest after `max`.
     pub fn new(timeout: Duration, max: Duration) -> Self {
         let now = Instant::now();
         Patience { timeout, until: now + max, moved: now, watch: None }
     }
 
-    /// When to look at the traffic if the end has not come by then. None: give up.
+    /// Returns the time of the next look at the traffic, or `None` if the wait is over.
     pub fn next_look(&self) -> Option<Instant> {
         let next = Watch::next_look(self.watch.as_ref(), self.moved, self.timeout)?;
         let looked = self.watch.as_ref().map_or(self.moved, Watch::at);
         (looked < self.until).then(|| next.min(self.until))
     }
 
-    /// Takes a look. Bytes that the peer's TCP takes have moved; those that come from it only if it is `receiving`, in the
-    /// middle of a message that it has to finish first.
+    /// Looks at the traffic. Bytes that the peer's TCP acknowledges count as movement. Bytes from the peer count only
+    /// with `receiving`: the peer is in the middle of a message that it has to finish first.
     pub fn look(&mut self, traffic: Traffic, receiving: bool) {
         let now = Instant::now();
         match &mut self.watch {
@@ -53,7 +53,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(4);
     const MAX: Duration = Duration::from_secs(60);
 
-    /// How many seconds are waited for an end that does not come, when `see` says what moves.
+    /// Returns the number of seconds that a wait lasts if the end does not come, and `see` says what moves.
     async fn waited(receiving: bool, see: impl Fn(u64) -> Traffic) -> u64 {
         let start = Instant::now();
         let mut patience = Patience::new(TIMEOUT, MAX);

@@ -1,6 +1,6 @@
-//! Questions about one TCP connection to Linux's `sock_diag` (its manual page, section 7): the answer of `ss -ti`, for the
-//! exact connection and without a walk through all. It needs no privilege and no `unsafe`, and the kernel answers it within
-//! the call that sends it.
+//! Questions to Linux's `sock_diag` (its manual page, section 7) about one TCP connection. The kernel gives the answer
+//! of `ss -ti`, for exactly this connection and without a walk through all. A question needs no privilege and no
+//! `unsafe`, and the kernel answers it within the call that sends it.
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
@@ -24,43 +24,44 @@ const NLM_F_REQUEST: u16 = 1;
 const INET_DIAG_INFO: u16 = 2;
 const TCP_LISTEN: u8 = 10;
 
-/// Sizes of `nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`, and where the last has `idiag_state` and
-/// `idiag_wqueue`.
+/// Sizes of `nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`, and the offsets of `idiag_state` and `idiag_wqueue` in
+/// the last one.
 const HEADER_BYTES: usize = 16;
 const REQUEST_BYTES: usize = HEADER_BYTES + 56;
 const MESSAGE_BYTES: usize = 72;
 const STATE_AT: usize = 1;
 const WRITE_QUEUE_AT: usize = 60;
 
-/// Where `tcp_info` has `tcpi_bytes_acked` and `tcpi_bytes_received`, since Linux 4.1.
+/// Offsets of `tcpi_bytes_acked` and `tcpi_bytes_received` in `tcp_info`, since Linux 4.1.
 const BYTES_ACKED_AT: usize = 120;
 const BYTES_RECEIVED_AT: usize = 128;
 
-/// Room for an answer; those of today have some 500 bytes.
+/// Size of the buffer for an answer; answers have about 500 bytes today.
 const ANSWER_MAX_BYTES: usize = 4096;
 
-/// Answers to earlier questions that are skipped, if something went wrong with those.
+/// Most answers to earlier questions that are skipped, if something went wrong with those.
 const SKIPPED_MAX: usize = 4;
 
-/// Questions in a row that may find no connection before any was answered. Then this kernel does not answer them (it lacks
-/// `tcp_diag`), and is not made to search for a module again.
+/// Most questions in a row that may find no connection before any was answered. After that this kernel is assumed not
+/// to support them (it lacks `tcp_diag`), and is not made to search for a module again.
 const UNKNOWN_MAX: u32 = 4;
 
-/// Keeps one socket for all questions, so that none fails for want of a file descriptor once one has been asked. The lock
-/// is held for one question and its answer: some microseconds.
+/// The socket for all questions, so that none fails for want of a file descriptor once one has been asked. The lock is
+/// held for one question and its answer: some microseconds.
 static ASKING: Mutex<Asking> = Mutex::new(Asking { socket: None, sequence: 0, unknown: Some(0) });
 
-/// Warns once: what forbids the first question forbids all.
+/// A guard that lets one warning through: what forbids the first question forbids all.
 static WARNING: Once = Once::new();
 
 struct Asking {
     socket: Option<Socket>,
     sequence: u32,
-    /// Questions that found no connection; none once one was answered.
+    /// Number of questions that found no connection; `None` once one was answered.
     unknown: Option<u32>,
 }
 
-/// Asks how far the bytes of a connection have come. `None` if there is no such connection, or the kernel does not say.
+/// Asks the kernel how far the bytes of a connection have come. Returns `None` if there is no such connection, or if
+/// the kernel does not answer.
 pub(super) fn traffic(ends: &Ends) -> Option<Traffic> {
     let asked = lock(&ASKING).ask(ends);
     asked.unwrap_or_else(|error| {
@@ -68,7 +69,7 @@ pub(super) fn traffic(ends: &Ends) -> Option<Traffic> {
             warn!(
                 %error,
                 "could not ask the kernel how far a connection's bytes have come, so clients and nodes that read slowly may \
-                 be taken for dead; allow this process AF_NETLINK sockets, and give the kernel its module tcp_diag"
+                 be closed as dead; allow this process to open AF_NETLINK sockets, and load the kernel module tcp_diag"
             );
         });
         None
@@ -110,7 +111,7 @@ impl Asking {
     }
 }
 
-/// The bytes of a question: which connection, and that its `tcp_info` is wanted.
+/// Returns the bytes of a question for the `tcp_info` of one connection.
 fn question(ends: &Ends, sequence: u32) -> [u8; REQUEST_BYTES] {
     let mut bytes = [0; REQUEST_BYTES];
     let mut at = 0;
@@ -152,7 +153,7 @@ fn address(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// Reads an answer; `None` if it answers another question.
+/// Reads an answer. Returns `None` if it belongs to another question.
 fn read_answer(answer: &[u8], sequence: u32) -> Option<io::Result<Option<Traffic>>> {
     if u32_at(answer, 8)? != sequence {
         return None;
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
     use crate::transport::Connection as _;
 
-    /// A connection of which the kernel tells, seen from both sides.
+    /// Returns both ends of a TCP connection.
     async fn pair(listen: SocketAddr, dial: IpAddr) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(listen).await.unwrap();
         let dial = SocketAddr::new(dial, listener.local_addr().unwrap().port());
@@ -216,7 +217,7 @@ mod tests {
         (dialled.unwrap(), accepted.unwrap().0)
     }
 
-    /// Waits until the kernel says `expected`: it acknowledges when it likes.
+    /// Waits until the kernel reports `expected`, because it may acknowledge late.
     async fn check(stream: &TcpStream, expected: Traffic) {
         for _ in 0..2000 {
             if stream.traffic() == Some(expected) {

@@ -6,10 +6,11 @@ use tokio_rustls::{client, server};
 
 /// A stream of bytes to a peer.
 pub trait Connection: AsyncRead + AsyncWrite + Unpin {
-    /// The TCP connection below it, if there is one.
+    /// Returns the TCP connection below the stream, if there is one.
     fn tcp(&self) -> Option<&TcpStream>;
 
-    /// Asks the kernel how far the bytes have come, those of TLS included. `None` if it does not say.
+    /// Asks the kernel how far the bytes have come, including those of TLS. Returns `None` if the kernel does not
+    /// answer.
     fn traffic(&self) -> Option<Traffic> {
         Ends::of(self.tcp()?)?.traffic()
     }
@@ -39,14 +40,14 @@ impl<S: Connection + ?Sized> Connection for Box<S> {
     }
 }
 
-/// Tests have streams in memory.
+/// The stream in memory that tests use.
 impl Connection for DuplexStream {
     fn tcp(&self) -> Option<&TcpStream> {
         None
     }
 }
 
-/// How far the bytes of one connection have come.
+/// The progress of the bytes of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes that the peer's TCP has acknowledged so far.
@@ -57,7 +58,7 @@ pub struct Traffic {
     pub received: u64,
 }
 
-/// Both ends of a TCP connection, which name it to the kernel.
+/// The two ends of a TCP connection, which identify it to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     pub local: SocketAddr,
@@ -65,12 +66,12 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// The ends of an open connection; `None` if it is gone.
+    /// Returns the ends of an open connection, or `None` if it is gone.
     pub fn of(stream: &TcpStream) -> Option<Self> {
         Some(Ends { local: stream.local_addr().ok()?, remote: stream.peer_addr().ok()? })
     }
 
-    /// Asks the kernel how far the bytes have come. `None` if it does not say.
+    /// Asks the kernel how far the bytes have come. Returns `None` if the kernel does not answer.
     pub fn traffic(&self) -> Option<Traffic> {
         #[cfg(target_os = "linux")]
         return super::sock_diag::traffic(self);

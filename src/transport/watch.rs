@@ -4,37 +4,39 @@ use tokio::time::Instant;
 
 use super::Traffic;
 
-/// Looks within one timeout: a transfer that stops is found out at most one part of the timeout late.
+/// Number of looks within one timeout: a transfer that stops is noticed at most one part of the timeout late.
 pub const LOOKS: u32 = 4;
 
-/// Judges whether a peer that owes a sign of life moves bytes meanwhile. Pure: looks come in, at any times.
+/// A comparison of looks at the traffic of a peer that owes a sign of life. It finds out if bytes still move. It is
+/// pure: looks are passed in, at any times.
 #[derive(Debug)]
 pub struct Watch {
     at: Instant,
     last: Traffic,
-    /// Where the question for a sign of life ends among all bytes that were ever written. None while some bytes have
-    /// not reached the kernel: the question may be among them.
+    /// Offset at which the question for a sign of life ends, among all bytes that were ever written. `None` while some
+    /// bytes have not reached the kernel, because the question may be among them.
     asked: Option<u64>,
 }
 
-/// What has moved since the look before.
+/// The movement since the previous look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// The peer's TCP has acknowledged bytes.
+    /// True if the peer's TCP has acknowledged bytes.
     pub taken: bool,
-    /// Some of those were written before the question, or are the question itself: an answer could not have come yet.
+    /// True if some of those bytes were written before the question, or are the question itself: an answer could not
+    /// have come yet.
     pub before_question: bool,
-    /// Bytes have come from the peer.
+    /// True if bytes have come from the peer.
     pub came: bool,
 }
 
 impl Watch {
-    /// Begins with a first look. `unsent` says that some bytes have not reached the kernel yet.
+    /// Begins with a first look. `unsent` is true if some bytes have not reached the kernel yet.
     pub fn new(now: Instant, traffic: Traffic, unsent: bool) -> Self {
         Watch { at: now, last: traffic, asked: (!unsent).then_some(traffic.end()) }
     }
 
-    /// Looks again.
+    /// Looks again. Returns what has moved since the previous look.
     pub fn look(&mut self, now: Instant, traffic: Traffic, unsent: bool) -> Moved {
         let taken = traffic.acknowledged > self.last.acknowledged;
         let moved = Moved {
@@ -49,18 +51,18 @@ impl Watch {
         moved
     }
 
-    /// When the last look was taken.
+    /// Returns the time of the last look.
     pub fn at(&self) -> Instant {
         self.at
     }
 
-    /// What was seen last.
+    /// Returns the traffic at the last look.
     pub fn last(&self) -> Traffic {
         self.last
     }
 
-    /// When to look next at a peer that has been silent since `since` and is given up after `timeout`: several times, and
-    /// once when the timeout is over. None if that has happened.
+    /// Returns the time of the next look at a peer that has been silent since `since` and is given up after `timeout`.
+    /// There are several looks, and one when the timeout is over; after that one the result is `None`.
     pub fn next_look(watch: Option<&Self>, since: Instant, timeout: Duration) -> Option<Instant> {
         let end = since + timeout;
         let looked = watch.map_or(since, |watch| watch.at.max(since));
@@ -69,7 +71,7 @@ impl Watch {
 }
 
 impl Traffic {
-    /// Where all that was written ends.
+    /// Returns the offset at which all written bytes end.
     fn end(&self) -> u64 {
         self.acknowledged + self.unacknowledged
     }

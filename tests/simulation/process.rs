@@ -10,12 +10,14 @@ use tidegate::cluster::{
     renew_for,
 };
 use tidegate::id::{ConnectionId, NodeId};
+use tidegate::limits::LimitSettings;
 use tidegate::redis_client::Keys;
 use tidegate::registry::claims::ClaimedEvent;
-use tidegate::registry::{RedisReplica, Registry, WhenUnavailable, watch_gate, writer};
+use tidegate::registry::{RedisReplica, Registry, ReplicaSettings, WhenUnavailable, watch_gate, writer};
 use tidegate::request_context::Connection;
 use tidegate::session::{Closing, Outbox};
 use tidegate::telemetry::Metrics;
+use tidegate_testing::sample_connection;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -64,9 +66,10 @@ impl Process {
         let node = NodeId::from_bits(random.random::<u64>() >> 16);
         let (flows, heartbeat) = runtime.block_on(async {
             let metrics = Metrics::new("memory");
-            let mut replica = RedisReplica::new(Keys::new("t"), 20_000, WhenUnavailable::Accept, metrics.registry());
-            replica.set_batch(random.random_range(1..6));
-            let replica = Arc::new(replica);
+            // Small batches, so that much can happen between two of them.
+            let batch = random.random_range(1..6);
+            let settings = ReplicaSettings { batch, ..ReplicaSettings::new(20_000, WhenUnavailable::Accept) };
+            let replica = Arc::new(RedisReplica::new(Keys::new("t"), settings, metrics.registry()));
             let times = Times::new(LEASE);
             let registry = Arc::new(Registry::replicated(node, times.hold(), Arc::clone(&replica)));
             let (membership, refreshes) = Membership::new();
@@ -80,7 +83,12 @@ impl Process {
             };
             let member = (Arc::clone(&membership), refreshes);
             let (heartbeat, handle) = Heartbeat::new(settings, Arc::clone(&registry), Arc::clone(&replica), member);
-            let settings = ReaperSettings { held_max: random.random_range(1..8), ..ReaperSettings::new(times) };
+            // A reaper holds no more than may wait of the node's own.
+            registry.set_limits(&LimitSettings {
+                disconnect_backlog: random.random_range(1..8),
+                ..LimitSettings::default()
+            });
+            let settings = ReaperSettings::new(times);
             let gauge = metrics.reaping();
             let reaper =
                 Reaper::new(settings, Arc::clone(&registry), Arc::clone(&replica), Arc::clone(&membership), gauge);
@@ -206,7 +214,7 @@ impl Flows {
         let connection = Arc::new(Connection {
             api_id: API_ID.into(),
             user_agent: Some("a browser that many have".into()),
-            ..Connection::sample(id)
+            ..sample_connection(id)
         });
         self.world.lock().judge.began(self.place, &id);
         self.registry.connect(&connection, None);

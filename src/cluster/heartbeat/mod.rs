@@ -87,7 +87,7 @@ pub struct Heartbeat {
     is_registered: bool,
     /// Set when Redis may have lost what it acknowledged and the Redis replica does not know yet.
     forgotten: bool,
-    /// One start of the Redis server; empty if this node may not ask.
+    /// Run id of the Redis server; empty if the Redis user may not run `INFO`.
     run_id: Option<String>,
     attached_since: Option<Instant>,
     observations: Observations,
@@ -95,9 +95,9 @@ pub struct Heartbeat {
     differing: u16,
     /// Warnings that were logged already.
     warned: HashSet<String>,
-    /// Redis cannot be used.
+    /// The warning that Redis cannot be used.
     failed: RepeatedWarning,
-    /// Silent nodes cannot be declared dead.
+    /// The warning that silent nodes cannot be declared dead.
     condemning: RepeatedWarning,
 }
 
@@ -248,7 +248,7 @@ impl Heartbeat {
         }
     }
 
-    /// Says why Redis cannot be used: at once, when the cause changes, and once a minute.
+    /// Logs why Redis cannot be used: at once, when the cause changes, and once a minute.
     fn warn(&self, why: &str) {
         let redis = self.settings.redis.address();
         match self.failed.due(why) {
@@ -333,7 +333,7 @@ impl Heartbeat {
         let connection = self.settings.redis.open(within).await.map_err(|error| self.connect_error(error))?;
         self.serial += 1;
         if self.run_id.as_ref().is_some_and(String::is_empty) {
-            // Nobody says whether this is still the same start of the server.
+            // Without `INFO` this may be another run of the server.
             self.forgotten = true;
         }
         // The last writes on the old connection may be lost. The new serial makes the Redis replica reconcile all

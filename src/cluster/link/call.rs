@@ -21,7 +21,7 @@ pub struct PeerCall {
     pub api_id: Arc<str>,
     /// The span in whose name it is made.
     pub trace: TraceContext,
-    /// The stages that the connection must be of, if not every one will do. Only to a peer that
+    /// The stages to which the connection must belong, or `None` for every stage. Only for a peer that
     /// [`knows`](super::Link::knows_stages) them.
     pub stages: Option<StageNames<Bytes>>,
     pub action: Action,
@@ -51,7 +51,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerAnswer {
     Outcome(PeerOutcome),
-    /// The description that a GET asked for, or the answer to a question or a renewal.
+    /// The description that a GET requested, or the answer to a request or a renewal.
     Info(Bytes),
 }
 

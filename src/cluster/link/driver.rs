@@ -22,7 +22,8 @@ use crate::transport::{Connection, LOOKS, Patience, Traffic, Watch};
 /// Bytes to write in one system call, about; a single larger frame goes alone.
 const WRITE_BATCH_BYTES: usize = 64 * 1024;
 
-/// Longest time for a link to close after the goodbye while nothing moves, and the longest if the peer still reads answers.
+/// Longest time for a link to close after the goodbye while no bytes move, and longest time if the peer still reads
+/// answers.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -60,9 +61,9 @@ impl LinkEnd {
 /// Moves the bytes of one link until it is over. One task does everything: it reads calls and acts on them in their
 /// order, and writes all that waits in as few system calls as it can.
 ///
-/// A peer that is silent for `quiet` is sent a ping; if it stays silent for `quiet` again, the link is over. That time does not
-/// run while the peer's TCP takes what was written before the ping: over a slow network a large body can hold the ping up
-/// for long.
+/// A peer that is silent for `quiet` gets a ping; if it stays silent for another `quiet`, the link is over. This second
+/// time does not run while the peer's TCP acknowledges bytes that were written before the ping: over a slow network a
+/// large body can delay the ping for long.
 pub(super) async fn drive<S: Connection>(
     stream: FrameStream<S>,
     registered: &mut RegisteredLink,
@@ -119,9 +120,9 @@ struct Driver<'a, S> {
     last_read_at: Instant,
     /// Time from which the peer could have answered the last ping, if it has been silent since.
     pinged_at: Option<Instant>,
-    /// Looks at what its TCP takes meanwhile.
+    /// Observation of the bytes that the peer's TCP acknowledges after the ping.
     watch: Option<Watch>,
-    /// Something waits that the socket has not taken.
+    /// True if bytes wait that the socket has not accepted.
     is_blocked: bool,
     quiet: Duration,
     ping_due: bool,
@@ -131,7 +132,7 @@ struct Driver<'a, S> {
 
 impl<S: Connection> Driver<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<LinkEnd> {
-        // The waker is registered before anything is looked at, so that whatever comes later wakes this task.
+        // The waker is registered before anything is checked, so that everything that comes later wakes this task.
         self.link.register(cx);
         loop {
             if self.link.is_stopped() {
@@ -279,7 +280,8 @@ impl<S: Connection> Driver<'_, S> {
         Watch::next_look(self.watch.as_ref(), since, self.quiet).ok_or(LinkEnd::Silent)
     }
 
-    /// How far the bytes of the link have come. Where the kernel does not tell: those that the socket has taken.
+    /// Returns the progress of the link's bytes. If the kernel does not report it, these are the bytes that the socket
+    /// has accepted.
     fn traffic(&self) -> Traffic {
         let own = Traffic { acknowledged: self.outbox.written, ..Traffic::default() };
         self.stream.io.traffic().unwrap_or(own)

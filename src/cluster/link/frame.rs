@@ -36,7 +36,7 @@ const GOODBYE: u8 = 9;
 const RENEW: u8 = 10;
 const ASK: u8 = 32;
 
-/// Flags of a target: a place in a trace follows; names of stages follow behind that.
+/// Flags of a target: a place in a trace follows; names of stages follow after it.
 const TRACED: u8 = 1;
 const STAGED: u8 = 2;
 
@@ -55,7 +55,7 @@ pub enum LinkFrame<'a> {
     Ask { id: u64, head: &'a [u8], data: Bytes },
     /// The outcomes of calls.
     Answers(PeerOutcomes<'a>),
-    /// The description that a GET asked for, in the format that backends get, or the answer to an ask or a renewal.
+    /// The description that a GET requested, in the format that backends get, or the answer to a request or a renewal.
     Info { id: u64, info: Bytes },
     /// Asks whether the peer is there.
     Ping,
@@ -72,7 +72,7 @@ pub struct Target<'a> {
     pub api_id: &'a str,
     /// The place of the call in a trace. Only places in sampled traces are sent.
     pub trace: Option<TraceContext>,
-    /// The stages that the connection must be of, if not every one will do. Since protocol 3.
+    /// The stages to which the connection must belong, or `None` for every stage. Since protocol 3.
     pub stages: Option<StageNames<&'a [u8]>>,
 }
 
@@ -247,14 +247,14 @@ impl<'a> Target<'a> {
         out.put_u8((is_traced * TRACED) | (is_staged * STAGED));
         trace.into_iter().for_each(|trace| out.put_slice(&trace.to_bytes()));
         if let Some(stages) = &self.stages {
-            // An API has far fewer stages than fill this.
+            // The names of an API's stages are far shorter than this maximum.
             out.put_u16(u16::try_from(stages.bytes().len()).unwrap_or(u16::MAX));
             out.put_slice(stages.bytes());
         }
     }
 }
 
-/// A place in a trace that is made: trace id and span id.
+/// Decodes a place in a recorded trace: trace id and span id.
 fn decode_trace(rest: &mut &[u8]) -> Result<TraceContext, MalformedFrame> {
     let mut place = [0; TRACE_PLACE_BYTES];
     rest.try_copy_to_slice(&mut place)?;

@@ -27,7 +27,7 @@ pub(super) const IN_FLIGHT_MAX: usize = 65_536;
 /// The first protocol in which a node can renew leases for others.
 const RENEWAL_PROTOCOL: u16 = 2;
 
-/// The first protocol in which a call says which stages its connections must be of.
+/// The first protocol in which a call can name the stages to which its connections must belong.
 const STAGES_PROTOCOL: u16 = 3;
 
 /// Most bytes of descriptions of connections that wait to be sent. A GET beyond it is refused: 503.
@@ -124,7 +124,7 @@ impl Link {
         self.start(PeerRequest::Renew { epoch, lease_millis })?.within(within).await
     }
 
-    /// Returns `true` if the peer understands which stages the connections of a call must be of.
+    /// Returns true if the peer understands calls that name the stages of their connections.
     pub fn knows_stages(&self) -> bool {
         self.protocol >= STAGES_PROTOCOL
     }
@@ -311,7 +311,7 @@ impl Receipts for Link {
     }
 }
 
-/// A call that is under way. Dropping it withdraws the call if it has not left; its answer is ignored.
+/// A call in progress. Dropping it withdraws the call if it has not left; its answer is ignored.
 #[derive(Debug)]
 pub struct PendingCall {
     link: Arc<Link>,

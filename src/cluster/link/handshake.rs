@@ -1,5 +1,5 @@
-//! The handshake by which two nodes prove to each other that they know the secret, before anything else is said. Pure:
-//! nonces come in, bytes go out.
+//! The handshake by which two nodes prove to each other that they know the secret, before they exchange anything else.
+//! This code does no I/O: callers pass nonces and get bytes.
 //!
 //! ```text
 //! dialler                                     acceptor
@@ -10,7 +10,7 @@
 //!                                          or Refused   'R' reason
 //! ```
 //!
-//! Both HMACs cover the role of the side that computes them and every byte of Hello and Challenge, so both nonces, both
+//! Each HMAC covers the role of the side that computes it and every byte of Hello and Challenge, so both nonces, both
 //! node ids and all versions: nothing can be replayed, reflected or downgraded. The dialler proves itself first, so a
 //! stranger on the port learns nothing that depends on the secret. Hello begins alike in every version of the protocol.
 

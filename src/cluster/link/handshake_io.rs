@@ -44,8 +44,8 @@ impl NodeIdentity {
     }
 }
 
-/// The acceptor's side, for a stranger at `place` who says Hello within `silence`. The link is there before the dialler is
-/// told so.
+/// Carries out the acceptor's side of the handshake with the stranger at `place`, which must send Hello within
+/// `silence`. The link is registered before the dialler gets its Welcome.
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut FrameStream<S>,
     links: &Arc<Links>,

@@ -27,14 +27,14 @@ use crate::transport::Connection;
 /// Longest time for a TCP connection and its handshake, where the lease allows it.
 const HANDSHAKE_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
-/// Longest silence of a stranger: before he begins with TLS, and before all of his Hello is there.
+/// Longest time that a stranger may take to begin with TLS, and to send its complete Hello.
 const SILENCE_MAX: Duration = Duration::from_millis(1500);
 
 /// Pause before the first and before any further attempt to dial a peer, ±50 %.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Failed attempts after which the operator is told.
+/// Number of failed attempts after which a warning is logged.
 const ATTEMPTS_BEFORE_WARNING: u32 = 5;
 
 impl Links {
@@ -73,8 +73,8 @@ impl Links {
         kept.values().for_each(CancellationToken::cancel);
     }
 
-    /// Serves a connection that somebody opened to this node: a peer's link until it is over, or a stranger until he is
-    /// turned away.
+    /// Serves a connection that was opened to this node: a peer's link until it is over, or a stranger until it is
+    /// refused.
     pub async fn accept<S>(self: Arc<Self>, io: S, remote: SocketAddr, local: Arc<dyn LocalConnections>)
     where
         S: Connection,
@@ -127,12 +127,15 @@ impl Links {
             HandshakeError::Stream(FrameStreamError::Closed | FrameStreamError::Io(_))
             | HandshakeError::OtherNode { .. } => "closed",
         };
-        // Two nodes that dial each other at once are no fault of anybody, nor is a probe that looks whether the port is
-        // open, nor a peer that looks for the node that was here before.
+        // Three cases are normal: two nodes dial each other at once, a probe checks that the port is open, or a peer
+        // dials the node that had this address before.
         let is_normal =
             reason == "closed" || matches!(error, HandshakeError::Refused(Refusal::Linked | Refusal::Leaving));
         if self.metrics.refused(reason) && !is_normal {
-            warn!(%remote, reason, error = %chain(error), "refused a link; more of the kind are only counted for a minute");
+            warn!(
+                %remote, reason, error = %chain(error),
+                "refused a link; further refusals for this reason are only counted for a minute"
+            );
         } else {
             debug!(%remote, reason, error = %chain(error), "refused a link");
         }
@@ -174,7 +177,7 @@ fn is_dead(member: &ClusterMember) -> bool {
     matches!(member.key, NodeKey::Dead { .. })
 }
 
-/// Keeps the link to one peer: dials whenever there is none, whoever dialled the last one.
+/// Keeps the link to one peer: dials whenever there is none, whichever node dialled the last one.
 async fn keep_one(links: Arc<Links>, member: ClusterMember, local: Arc<dyn LocalConnections>, gone: CancellationToken) {
     let mut attempts = Attempts::default();
     while !gone.is_cancelled() && !links.has_departed(&member.node) {
@@ -248,12 +251,12 @@ enum DialError {
     Timeout,
 }
 
-/// How dialling one peer has gone since it was last linked.
+/// The attempts to dial one peer since it was last linked.
 #[derive(Debug, Default)]
 struct Attempts {
     failed: u32,
     warning: RepeatedWarning,
-    /// Since when another node has answered at the peer's address.
+    /// Time since which another node has answered at the peer's address.
     other_node_since: Option<Instant>,
 }
 
@@ -276,7 +279,8 @@ impl Attempts {
         debug!(%peer, advertise, attempt = self.failed, error = text, "could not link to a peer");
         links.dial_failed(peer, text.clone());
         if let DialError::Handshake(HandshakeError::OtherNode { answered }) = error {
-            // After a restart the old id is known until its lease has run out; two that live on have one address.
+            // After a restart the node's old id stays known until its lease has run out. If both ids stay alive, two
+            // nodes have the same address.
             let since = *self.other_node_since.get_or_insert_with(Instant::now);
             let table = links.membership.table();
             let is_alive = table.members.get(&peer).is_some_and(|member| member.lease_alive);
@@ -286,8 +290,8 @@ impl Attempts {
             {
                 warn!(
                     %peer, advertise, %answered, repeated,
-                    "two nodes tell their peers the same address (cluster.advertise): the first of these is asked for \
-                     there, the second answers, and pushes to the first are answered 503"
+                    "two nodes have the same address in cluster.advertise: the node `answered` answers there, and \
+                     pushes to `peer` are answered 503; give each node an address of its own"
                 );
             }
             return;
@@ -304,7 +308,10 @@ impl Attempts {
         if (is_lasting || self.failed >= ATTEMPTS_BEFORE_WARNING)
             && let Some(repeated) = self.warning.due(&text)
         {
-            warn!(%peer, advertise, error = text, repeated, "cannot link to a peer, pushes to it are answered 503; trying on");
+            warn!(
+                %peer, advertise, error = text, repeated,
+                "cannot link to a peer: pushes to it are answered 503; retrying"
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ const DEPARTED_MAX: usize = 4096;
 
 /// All links of this node: at most one to each peer.
 ///
-/// Both nodes of a pair dial when they have no link, so two handshakes may run at once. A dialler looks again before it
+/// Each node of a pair dials when it has no link, so two handshakes may run at once. A dialler checks again before it
 /// proves itself, and from then on it is committed. A committed node with the lower id refuses the dial of the other,
 /// and one with the higher id accepts it. So one of the two dials fails before it has carried anything.
 ///
@@ -51,7 +51,7 @@ pub struct Links {
     serial: AtomicU64,
     /// Cancelled when this node leaves: it dials and accepts nothing any more.
     pub(super) leaving: CancellationToken,
-    /// Those whose handshake is not done yet.
+    /// Connections whose handshake is not finished yet.
     pub(super) strangers: Arc<Strangers>,
     /// TLS of the links, if they are encrypted.
     pub(super) tls: Option<Arc<PeerTls>>,
@@ -158,8 +158,8 @@ impl Links {
     }
 
     /// Returns the addresses of all other nodes that are known and have not left, including those that are known only
-    /// by a link. One that was condemned is among them: it may be back at its address under an id that nobody has heard
-    /// of yet.
+    /// by a link. One that was condemned is among them: it may be back at its address under an id that is not known
+    /// yet.
     pub(in crate::cluster) fn addresses(&self) -> Vec<String> {
         let (table, mut slots) = (self.membership.table(), self.write());
         slots.met.retain(|node, _| !table.members.contains_key(node) && !table.departed.contains_key(node));
@@ -482,8 +482,8 @@ impl RegisteredLink {
         &self.links.renewals
     }
 
-    /// Ends the link: nobody finds it any more, and its calls get their answers. `left` is the last call that was sent
-    /// as a whole.
+    /// Ends the link: it cannot be found any more, and its calls get their answers. `left` is the last call that was
+    /// sent as a whole.
     pub(super) fn ended(&mut self, left: u64, said_goodbye: bool) {
         if !std::mem::replace(&mut self.is_over, true) {
             self.links.unregister(&self.link, said_goodbye);

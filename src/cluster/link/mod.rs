@@ -2,14 +2,14 @@
 //! that holds the connection.
 //!
 //! - [`Links`] keeps them: it dials every member of the table, accepts, refuses, and says goodbye.
-//! - [`Link`] is one of them, as callers hold it: [`Link::call`].
+//! - [`Link`] is one link. Callers use it with [`Link::call`].
 //! - [`LocalConnections`] is the trait by which this node answers the calls of its peers.
 //!
 //! A link begins with a handshake (`handshake.rs`), in which both sides prove that they know `cluster.secret`. Then
-//! both send frames: four bytes of length, one byte of kind, and the fields of the kind; numbers are big-endian, a text
-//! stands behind one byte of length. A target is connection id (14), api id (text) and one byte of flags; with flag 1
-//! trace id (16) and span id (8) follow, with flag 2, since protocol 3, two bytes of length and the names of the stages
-//! that the connection must be of (texts).
+//! both send frames: four bytes of length, one byte of kind, and the fields of the kind. Numbers are big-endian; a text
+//! follows one byte of length. A target is connection id (14), api id (text) and one byte of flags. With flag 1, trace
+//! id (16) and span id (8) follow. With flag 2, since protocol 3, two bytes of length and the names of the stages to
+//! which the connection must belong (texts) follow.
 //!
 //! | kind | frame | fields |
 //! | --- | --- | --- |
@@ -21,12 +21,12 @@
 //! | 7, 8 | ping, pong | |
 //! | 9 | goodbye | |
 //! | 10 | renewal, since protocol 2; answered by a description | call id (8), epoch (8), lease in ms (4) |
-//! | 32 | ask about many connections, answered by a frame of kind 6 | call id (8), length (4) and bytes of the question, the data |
+//! | 32 | request about many connections, answered by a frame of kind 6 | call id (8), length (4) and bytes of the request, the data |
 //!
 //! Invariants:
 //!
 //! - Calls reach the owner in the order in which they were made, and are acted on in that order.
-//! - Each call gets one answer, or one of three errors that say what may have become of it.
+//! - Each call gets one answer, or one of three errors: not sent, unknown, or gone.
 //! - Everything that waits for a link goes out in one write, and large bodies are not copied.
 //! - Everything is bounded: frames, calls in flight, bytes queued, handshakes at once.
 //!

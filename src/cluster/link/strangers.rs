@@ -1,8 +1,8 @@
-//! Places for those who are connected to the peer port and have not proved yet that they are peers.
+//! Places for strangers: connections to the peer port that have not proved yet that they come from a peer.
 //!
-//! Nobody who comes is refused for want of a place: somebody else gives up his, the one who has had it for longest
-//! without a word. A peer says Hello at once and proves itself a moment later, so it is through before its turn comes,
-//! however many others come and say nothing.
+//! The number of places is bounded, but no new connection is refused for lack of a place. Instead the oldest silent
+//! stranger loses its place. A peer sends Hello at once and proves itself a moment later, so it is no stranger any more
+//! before its place would be taken, however many silent strangers connect.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::network_of;
 use crate::lock::lock;
 
-/// Places of all together.
+/// Number of places of all strangers together.
 pub(super) const PLACES: usize = 256;
 
-/// Places of one address, or of one /64 of IPv6.
+/// Number of places of one IPv4 address or one /64 of IPv6.
 pub(super) const PLACES_PER_ADDRESS: usize = PLACES / 2;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Strangers {
     taken: Mutex<Taken>,
 }
 
-/// Places that are taken, by their number, so in the order of arrival.
+/// The taken places by their number, which is the order of arrival.
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
@@ -34,7 +34,7 @@ struct Taken {
 #[derive(Debug)]
 struct Stranger {
     address: IpAddr,
-    /// It has said a correct Hello.
+    /// True if the stranger has sent a correct Hello.
     has_spoken: bool,
     lost: CancellationToken,
 }
@@ -48,7 +48,7 @@ pub(super) struct Place {
 }
 
 impl Strangers {
-    /// A place for one who comes from `ip`. Another may lose his.
+    /// Gives a place to a stranger from `ip`. Another stranger may lose its place.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Place {
         let (address, lost) = (network_of(ip), CancellationToken::new());
         let mut taken = self.lock();
@@ -66,8 +66,9 @@ impl Strangers {
     }
 }
 
-/// The one who gives up his place for somebody from `address`: of the same address if that has its share, of the address
-/// that has most places if all are taken. Silent ones go first, and who came first.
+/// Returns the place that is taken away for a stranger from `address`, if one must be: a place of the same address if
+/// it has its full share, otherwise a place of the address with the most places if all are taken. Silent strangers lose
+/// theirs first, the oldest before the others.
 fn loser(places: &BTreeMap<u64, Stranger>, address: IpAddr) -> Option<u64> {
     let mut counts: HashMap<IpAddr, usize> = HashMap::new();
     places.values().for_each(|stranger| *counts.entry(stranger.address).or_default() += 1);
@@ -82,14 +83,14 @@ fn loser(places: &BTreeMap<u64, Stranger>, address: IpAddr) -> Option<u64> {
 }
 
 impl Place {
-    /// The stranger has said Hello.
+    /// Notes that the stranger has sent a correct Hello.
     pub(super) fn has_spoken(&self) {
         if let Some(stranger) = self.strangers.lock().places.get_mut(&self.number) {
             stranger.has_spoken = true;
         }
     }
 
-    /// Resolves when the place is somebody else's.
+    /// Resolves when the place was taken away.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
     }

@@ -1,4 +1,4 @@
-//! One bucket of a dead node: claimed, kept, given back.
+//! The claim of one bucket of a dead node, from taking it to giving it back.
 
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -13,16 +13,16 @@ use crate::redis_client::{RedisCommand, read, reaping, scripts};
 use crate::registry::claims::{Bucket, ClaimView};
 use crate::registry::record::{self, Record, RecordTexts, texts_of};
 
-/// Most pages of [`BATCH`] records that are read of a bucket before claims are renewed again.
+/// Largest number of pages of [`BATCH`] records that are read from a bucket before claims are renewed again.
 const PAGES: usize = 16;
 
-/// The texts that the records of a dead node share.
+/// Reads the texts that the records of a dead node share.
 pub(super) async fn read_texts(pass: &ReaperPass<'_>, node: NodeId) -> Result<RecordTexts, ReapError> {
     Ok(texts_of(pass.ask(RedisCommand::new("HGETALL", pass.keys.strings(node))).await?))
 }
 
 impl Reaper {
-    /// Claims a bucket, and reads of its records what there is room for. `true` if there is more to read at once.
+    /// Claims a bucket, and reads its records while there is room. Returns true if there is more to read at once.
     pub(super) async fn claim(
         &mut self,
         pass: &ReaperPass<'_>,
@@ -49,7 +49,7 @@ impl Reaper {
         self.read_on(pass, bucket).await
     }
 
-    /// Reads on in a claimed bucket, as far as there is room. `true` if there is more to read at once.
+    /// Continues to read a claimed bucket while there is room. Returns true if there is more to read at once.
     pub(super) async fn read_on(&mut self, pass: &ReaperPass<'_>, bucket: Bucket) -> Result<bool, ReapError> {
         let (node, number) = bucket;
         let key = pass.keys.bucket(node, number);
@@ -73,20 +73,20 @@ impl Reaper {
                         unreadable.push(id.to_string().into_bytes());
                         why = chain(&error).to_string();
                     }
-                    // Its event is over.
+                    // The event of this record is over.
                     None => {}
                 }
             }
             let new = self.registry.claims().add(bucket, ids.len(), records);
             self.dead_nodes.entry(node).and_modify(|dead_node| dead_node.taken += new);
             self.set_aside(pass, bucket, &unreadable, &why).await?;
-            // A large bucket must not keep others waiting.
+            // A large bucket must not hold up other tasks.
             tokio::task::yield_now().await;
         }
         Ok(!self.next_page(bucket).is_empty())
     }
 
-    /// The records that are read next: none until there is room for a few at once.
+    /// Returns the records to read next: none until there is room for several at once.
     fn next_page(&self, bucket: Bucket) -> Vec<ConnectionId> {
         let claims = self.registry.claims();
         let held_max = self.held_max();
@@ -95,7 +95,7 @@ impl Reaper {
         claims.unread(bucket, BATCH, if room < few { 0 } else { room })
     }
 
-    /// Reads one record. A text that is lost is no reason to lose the event.
+    /// Decodes one record. A shared text that is missing becomes empty, so that the event is not lost with it.
     fn read_record(&self, node: NodeId, id: ConnectionId, bytes: &[u8]) -> Result<Record, record::RecordError> {
         let texts = self.dead_nodes.get(&node).and_then(|dead_node| dead_node.texts.as_ref());
         let text = |number: u32| Some(texts.and_then(|texts| texts.get(&number).cloned()).unwrap_or_default());
@@ -141,16 +141,17 @@ impl Reaper {
                 claims.forget(*bucket);
             }
             ClaimRenewal::Restore => {
-                warn!(%node, bucket = number, found, "Redis has forgotten what this node took over; it is written back");
+                warn!(%node, bucket = number, found, "Redis lost records that this node took over; writing them back");
                 self.restore(pass, *bucket, run_id).await?;
             }
-            // What there is to read is read by the pass that this is part of.
+            // The records are read later in the same pass.
             ClaimRenewal::Reload => _ = self.claim(pass, *bucket, run_id).await?,
         }
         Ok(())
     }
 
-    /// Writes back what is held of a bucket. The index comes first: should this node die, others find the rest.
+    /// Writes the records of a bucket that are held here back to Redis. The index is written first: if this node dies
+    /// in between, others find the rest.
     async fn restore(&mut self, pass: &ReaperPass<'_>, bucket: Bucket, run_id: &str) -> Result<(), ReapError> {
         let (sent, times) = (Instant::now(), self.settings.times);
         if let Some(dead_node) = self.dead_nodes.get(&bucket.0) {
@@ -175,7 +176,7 @@ impl Reaper {
         Ok(())
     }
 
-    /// Tells Redis what became of events. A bucket of which nothing is left is given back.
+    /// Notes the outcomes of events in Redis. Gives a bucket back if nothing of it is left.
     pub(super) async fn note_outcomes(&mut self, pass: &ReaperPass<'_>) -> Result<(), ReapError> {
         for ClaimView { bucket, .. } in self.registry.claims().views() {
             loop {

@@ -1,5 +1,5 @@
-//! The reaper: claims the records that dead nodes left, a bucket at a time, and gives them back when their events are
-//! over. The events themselves are sent by whoever takes [`crate::registry::Claims::events`].
+//! The reaper: it claims the records of dead nodes, one bucket at a time, and gives a bucket back when its events are
+//! over. The flow that takes [`crate::registry::Claims::events`] sends the events.
 
 mod bucket;
 mod unreadable;
@@ -26,36 +26,36 @@ use crate::registry::{RedisReplica, Registry};
 use crate::telemetry::{ReapingMetrics, RepeatedWarning};
 use unreadable::Aside;
 
-/// Most records of dead nodes that one node holds, and no more than may wait of its own ([`crate::registry::Backlog`]). A
-/// larger bucket is read bit by bit.
+/// Largest number of records of dead nodes that one node holds. It never holds more than it may have ended connections
+/// of its own ([`crate::registry::Backlog`]). A larger bucket is read in parts.
 const HELD_MAX: usize = 16_384;
 
-/// Most records of one call that reads them, notes what became of them, or writes them back.
+/// Largest number of records that one call reads, writes back, or notes the outcomes of.
 const BATCH: usize = 256;
 
-/// Most calls of one pass that take away in which groups a dead node had members, [`BATCH`] at a time.
+/// Largest number of calls in one pass that remove a dead node's entries from the group index. Each removes up to
+/// [`BATCH`].
 const CLEARS_MAX: usize = 64;
 
-/// What the reaper needs.
+/// The settings of the reaper.
 #[derive(Debug)]
 pub struct ReaperSettings {
     pub times: Times,
-    /// See [`HELD_MAX`]; for tests less.
-    pub held_max: usize,
-    /// How long records that cannot be read are kept, and how often they are looked at; for tests shorter.
+    /// Time for which unreadable records are kept. Shorter in tests.
     pub unreadable_kept: Duration,
+    /// Time between two checks of the unreadable records. Shorter in tests.
     pub unreadable_look: Duration,
 }
 
 impl ReaperSettings {
-    /// Those of a cluster with these times.
+    /// Returns the settings for a cluster with these `times`.
     pub fn new(times: Times) -> Self {
         let (unreadable_kept, unreadable_look) = (unreadable::KEPT_FOR, unreadable::LOOK_INTERVAL);
-        ReaperSettings { times, held_max: HELD_MAX, unreadable_kept, unreadable_look }
+        ReaperSettings { times, unreadable_kept, unreadable_look }
     }
 }
 
-/// Takes over what dead nodes left. [`Reaper::run`] is its one task.
+/// The reaper of this node. [`Reaper::run`] is its only task.
 #[derive(Debug)]
 pub struct Reaper {
     settings: ReaperSettings,
@@ -64,30 +64,30 @@ pub struct Reaper {
     membership: Arc<Membership>,
     metrics: ReapingMetrics,
     dead_nodes: BTreeMap<NodeId, DeadNode>,
-    /// What was set aside, by the dead node that it is of.
+    /// Unreadable records that were set aside, by their dead node.
     asides: HashMap<NodeId, Aside>,
-    /// When that is looked at next.
+    /// Time of the next check of the unreadable records.
     unreadable_at: Instant,
-    /// When claims are renewed next.
+    /// Time of the next renewal of claims.
     keep_at: Instant,
-    /// What dead nodes left cannot be taken over.
+    /// The warning that connections of dead nodes cannot be taken over.
     warning: RepeatedWarning,
 }
 
-/// A dead node of which something may be left.
+/// A dead node of which records may be left.
 #[derive(Debug)]
 struct DeadNode {
     member: ClusterMember,
     since: Instant,
-    /// Records that this node has taken over.
+    /// Number of records that this node has taken over.
     taken: usize,
-    /// Records that are left in Redis, at the last look.
+    /// Number of records that were left in Redis at the last check.
     left: usize,
-    /// It was said that this node takes part.
+    /// True if it was logged that this node takes over connections of the dead one.
     is_announced: bool,
-    /// It was said that Redis does not do what it is asked for this node.
+    /// True if it was logged that a command on the dead node's keys failed.
     is_damaged: bool,
-    /// When to look again.
+    /// Time of the next check.
     look_at: Instant,
     texts: Option<RecordTexts>,
 }
@@ -98,16 +98,16 @@ enum ReapError {
     Redis(#[source] RedisError),
 }
 
-/// Where one pass works.
+/// The connection, keys and node id of one pass.
 struct ReaperPass<'a> {
     connection: &'a RedisConnection,
     keys: &'a Keys,
-    /// In whose name: a node that was fenced claims under its new id.
+    /// Id under which this node claims. A node that was fenced claims under its new id.
     node: NodeId,
 }
 
 impl Reaper {
-    /// One that has nothing yet. `registry` has the replica `replica`.
+    /// Returns a reaper that holds no records yet. `registry` has the replica `replica`.
     pub fn new(
         settings: ReaperSettings,
         registry: Arc<Registry>,
@@ -130,8 +130,8 @@ impl Reaper {
         }
     }
 
-    /// Reaps until `stop`. A pass follows each heartbeat, each event that is over, and each pass that left something to
-    /// read.
+    /// Takes over connections until `stop`. A pass follows each heartbeat, each event that is over, and each pass that
+    /// left records to read.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut tables = self.membership.watch();
         let registry = Arc::clone(&self.registry);
@@ -162,8 +162,8 @@ impl Reaper {
         }
     }
 
-    /// One pass: renews claims, notes what is over, reads and claims what there is room for, and removes who has
-    /// nothing left. `true` if there is more to read at once.
+    /// Carries out one pass: renews claims, notes outcomes, reads and claims records while there is room, and removes
+    /// dead nodes of which nothing is left. Returns true if there is more to read at once.
     async fn run_once(&mut self) -> Result<bool, ReapError> {
         self.update_dead_nodes();
         let replica = Arc::clone(&self.replica);
@@ -187,7 +187,7 @@ impl Reaper {
             }
             match self.look(&pass, node).await {
                 Ok(more) => is_behind |= more,
-                // Keys that are not what they should be keep nobody else's from being looked at.
+                // Damaged keys of one node must not keep the others from being handled.
                 Err(ReapError::Redis(error)) if error.is_of_call() => self.say_damaged(node, &error),
                 Err(error) => return Err(error),
             }
@@ -203,24 +203,24 @@ impl Reaper {
             && !std::mem::replace(&mut dead_node.is_damaged, true)
         {
             let error = chain(error);
-            warn!(%node, %error, "Redis does not do what is asked of a dead node's keys; trying again at each beat");
+            warn!(%node, %error, "a Redis command on a dead node's keys failed; retrying at each heartbeat");
         }
     }
 
-    /// Most records that this node holds now.
+    /// Returns the largest number of records that this node may hold now.
     fn held_max(&self) -> usize {
-        self.settings.held_max.min(self.registry.backlog().max()).max(1)
+        HELD_MAX.min(self.registry.backlog().max()).max(1)
     }
 
-    /// Whether a living node writes records of the format that this dead one wrote: then it reads all of them, and they are
-    /// left to it.
+    /// Returns true if a living node can read more records of `dead` than this node can, because it writes the same
+    /// format or a later one. The records are left to that node.
     fn has_better_reader(&self, dead: &ClusterMember) -> bool {
         let table = self.membership.table();
         let is_better = |member: &ClusterMember| member.lease_alive && member.record >= dead.record;
         dead.record > u16::from(RECORD_FORMAT) && table.members.values().any(is_better)
     }
 
-    /// Learns who is dead, and who is removed.
+    /// Adds nodes that have died and drops those that were removed.
     fn update_dead_nodes(&mut self) {
         let table = self.membership.table();
         for member in &table.dead {
@@ -230,17 +230,17 @@ impl Reaper {
         self.dead_nodes.retain(|node, dead_node| {
             let is_dead = table.dead.iter().any(|member| member.node == *node);
             let is_held = held.iter().any(|view| view.bucket.0 == *node);
-            // While Redis cannot be asked, nothing is known to be gone.
+            // While Redis is down, a dead node that is missing from the table may still exist.
             let stays = is_dead || is_held || table.attached_since.is_none();
             if !stays {
-                dead_node.end(node, "others have buried");
+                dead_node.end(node, "other nodes have removed");
             }
             stays
         });
     }
 
-    /// Looks what is left of a dead node, claims free buckets while there is room, and removes it if nothing is left.
-    /// `true` if there is more to read at once.
+    /// Counts the records that are left of a dead node, claims free buckets while there is room, and removes the node
+    /// if nothing is left. Returns true if there is more to read at once.
     async fn look(&mut self, pass: &ReaperPass<'_>, node: NodeId) -> Result<bool, ReapError> {
         let Some(dead_node) = self.dead_nodes.get_mut(&node) else { return Ok(false) };
         dead_node.look_at = Instant::now() + self.settings.times.heartbeat();
@@ -275,13 +275,14 @@ impl Reaper {
             .filter(|view| view.bucket.0 == node)
             .map(|view| view.bucket.1)
             .collect();
-        // One that this node has given up without an end, such as one that another has written back into, is its own still.
+        // A bucket that this node claimed and no longer holds, for example because another node has written records
+        // back into it, still belongs to this node.
         let is_free = |bucket: usize| match &claimed[bucket] {
             Some(by) => *by == pass.node.to_string() && !held.contains(&bucket),
             None => true,
         };
         let mut is_behind = false;
-        // Everybody begins at another bucket, so that they do not all ask for the same.
+        // Each node begins at another bucket, so that not all nodes try to claim the same one.
         let first = usize::try_from(pass.node.to_bits() % BUCKETS as u64).unwrap_or_default();
         for bucket in (0..BUCKETS).map(|offset| (first + offset) % BUCKETS) {
             let may_claim = may_claim(self.registry.claims().claimed(), counts[bucket], self.held_max());
@@ -294,7 +295,7 @@ impl Reaper {
 
     async fn remove(&mut self, pass: &ReaperPass<'_>, node: NodeId) -> Result<(), ReapError> {
         if self.registry.claims().views().iter().any(|view| view.bucket.0 == node && view.unfinished > 0) {
-            // Redis has lost what is held here; it is written back when the claims are renewed.
+            // Redis has lost the records that are held here. They are written back when the claims are renewed.
             return Ok(());
         }
         if !self.clear(pass, node).await? {
@@ -310,13 +311,13 @@ impl Reaper {
             }
             if let Some(mut dead_node) = self.dead_nodes.remove(&node) {
                 dead_node.is_announced = true;
-                dead_node.end(&node, "this node has buried");
+                dead_node.end(&node, "this node has removed");
             }
         }
         Ok(())
     }
 
-    /// Takes away in which groups a dead node had members. `false` if something is left for the next pass.
+    /// Removes the entries of a dead node from the group index. Returns false if some are left for the next pass.
     async fn clear(&self, pass: &ReaperPass<'_>, node: NodeId) -> Result<bool, ReapError> {
         if !pass.connection.is_one_server() {
             return Ok(true);
@@ -331,7 +332,7 @@ impl Reaper {
         Ok(false)
     }
 
-    /// The index names a dead node: whoever else reaps can find it.
+    /// Returns the command that writes the dead node into the index, so that other reapers find it.
     fn index_entry(pass: &ReaperPass<'_>, member: &ClusterMember) -> RedisCommand {
         RedisCommand::new("HSET", pass.keys.index())
             .arg(member.node.to_string())
@@ -340,7 +341,7 @@ impl Reaper {
 }
 
 impl ReaperPass<'_> {
-    /// Asks Redis for one thing.
+    /// Sends one command and reads its answer.
     async fn ask<T: FromRedisValue>(&self, call: RedisCommand) -> Result<T, ReapError> {
         self.connection.run_one(call).await.and_then(read).map_err(ReapError::Redis)
     }
@@ -351,8 +352,8 @@ impl DeadNode {
         if member.record > u16::from(RECORD_FORMAT) {
             warn!(
                 node = %member.node, format = member.record,
-                "a dead node wrote records of a later format; nodes of its version take them over, and without any this \
-                 node takes what it can read"
+                "a dead node wrote records of a later format; nodes of its version take them over; if there is none, \
+                 this node takes over those that it can read"
             );
         }
         let now = Instant::now();

@@ -1,7 +1,9 @@
-//! Records of dead nodes that this version cannot read: damaged ones, and those of a later format. They are set aside for a
-//! day, so that a newer version may read them, and keep nobody from taking over the others. Then their events are lost.
+//! Records of dead nodes that this version cannot read: damaged ones, and those of a later format. They are set aside
+//! for a day, so that a newer version may read them, and do not hold up the other records. After that day their events
+//! are lost.
 //!
-//! They lie beside the keys of their node, which is removed without them, and an index of their own names such nodes.
+//! They have a key of their own beside the keys of their node. The node can be removed without them, and a separate
+//! index names the nodes that have such records.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,25 +19,25 @@ use crate::redis_client::{Keys, RedisCommand, reaping, scripts};
 use crate::registry::claims::Bucket;
 use crate::registry::record;
 
-/// How long they are kept.
+/// Time for which unreadable records are kept.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// How often each node looks at them.
+/// Time between two checks of the unreadable records by one node.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Most names in one line of the log.
+/// Largest number of names in one line of the log.
 const NAMES_PER_LINE: usize = 20;
 
-/// What this node knows of those of one dead node.
+/// The unreadable records of one dead node, as far as this node knows them.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     count: usize,
-    /// When the last was set aside, by Redis's clock, as this node tried to read them.
+    /// Time at which the last record was set aside, by Redis's clock, when this node last tried to read the records.
     tried: Option<String>,
 }
 
 impl Reaper {
-    /// Sets records of a claimed bucket aside. `why` is what is wrong with one of them.
+    /// Sets records of a claimed bucket aside. `why` is the error of one of them.
     pub(super) async fn set_aside(
         &mut self,
         pass: &ReaperPass<'_>,
@@ -49,12 +51,13 @@ impl Reaper {
         let index = || RedisCommand::new("HSET", pass.keys.unreadable_index()).arg(node.to_string()).arg(&entry);
         let mut count = 0;
         for names in names.chunks(BATCH) {
-            // Before: whoever dies in between leaves an entry without records. Afterwards: somebody may have removed it for that.
+            // The entry is written before the records: a node that dies in between leaves an entry without records. It
+            // is written again afterwards, because another node may have removed such an entry meanwhile.
             pass.ask::<u64>(index()).await?;
             let answer: String = pass.ask(reaping::set_aside(pass.keys, bucket, pass.node, names)).await?;
             pass.ask::<u64>(index()).await?;
             if answer != scripts::OK {
-                debug!(%node, bucket = bucket.1, answer, "records that cannot be read were left to another node");
+                debug!(%node, bucket = bucket.1, answer, "left unreadable records to the node that has the bucket");
                 break;
             }
             count += names.len();
@@ -62,8 +65,8 @@ impl Reaper {
         if count > 0 {
             error!(
                 %node, bucket = bucket.1, count, connection_ids = in_words(names), error = why,
-                "records of a dead node cannot be read; their $disconnect events wait a day for a node of a newer version, \
-                 then they are lost"
+                "records of a dead node cannot be read; their $disconnect events wait a day for a node of a newer \
+                 version, then they are lost"
             );
             self.asides.entry(node).or_default().count += count;
             self.count_unreadable();
@@ -71,12 +74,13 @@ impl Reaper {
         Ok(())
     }
 
-    /// Looks at all that was set aside: what this version can read goes back, what is a day old is lost.
+    /// Checks all records that were set aside: puts back those that this version can read, and gives up those that are
+    /// older than a day.
     pub(super) async fn tend_unreadable(&mut self, pass: &ReaperPass<'_>) -> Result<(), ReapError> {
         if Instant::now() < self.unreadable_at {
             return Ok(());
         }
-        // Nodes that started together do not all look at once.
+        // The time is random, so that nodes that started together do not all check at once.
         self.unreadable_at = Instant::now() + self.settings.unreadable_look.mul_f64(0.75 + 0.5 * rand::random::<f64>());
         let index = RedisCommand::new("HGETALL", pass.keys.unreadable_index());
         let entries: Vec<(Vec<u8>, Vec<u8>)> = pass.ask(index).await?;
@@ -84,7 +88,7 @@ impl Reaper {
         for (name, entry) in entries {
             let node = std::str::from_utf8(&name).ok().and_then(|name| NodeId::parse(name).ok());
             let Some(node) = node else {
-                warn!(node = %String::from_utf8_lossy(&name), "an entry without a node id was removed from Redis");
+                warn!(node = %String::from_utf8_lossy(&name), "removed an entry from Redis that has no valid node id");
                 pass.ask::<u64>(RedisCommand::new("HDEL", pass.keys.unreadable_index()).arg(name)).await?;
                 continue;
             };
@@ -121,8 +125,8 @@ impl Reaper {
                 words.retain(|name| !name.is_empty());
                 error!(
                     %node, count = words.len(), connection_ids = in_words(&words),
-                    "the $disconnect events of these connections of a dead node are lost: nobody could read their records \
-                     within a day"
+                    "the $disconnect events of these connections of a dead node are lost: no node could read their \
+                     records within a day"
                 );
                 self.metrics.lost_unreadable(words.len());
                 self.remove_entry(pass, node, entry).await?;
@@ -135,18 +139,19 @@ impl Reaper {
         }
     }
 
-    /// Removes a node from the index that has no such records any more.
+    /// Removes a node that has no unreadable records any more from the index.
     async fn remove_entry(&self, pass: &ReaperPass<'_>, node: NodeId, entry: &[u8]) -> Result<(), ReapError> {
         let index = |name| RedisCommand::new(name, pass.keys.unreadable_index()).arg(node.to_string());
         pass.ask::<u64>(index("HDEL")).await?;
-        // Somebody may have set others aside meanwhile.
+        // Another node may have set further records aside meanwhile.
         if pass.ask::<bool>(RedisCommand::new("EXISTS", pass.keys.unreadable(node))).await? {
             pass.ask::<u64>(index("HSET").arg(entry)).await?;
         }
         Ok(())
     }
 
-    /// Puts back what this version can read; then it is taken over as anything of a dead node is. How many these are.
+    /// Puts back the records that this version can read, so that they are taken over like all records of a dead node.
+    /// Returns their number.
     async fn revive(&self, pass: &ReaperPass<'_>, node: NodeId, entry: &[u8]) -> Result<usize, ReapError> {
         let key = pass.keys.unreadable(node);
         let names: Vec<Vec<u8>> = pass.ask(RedisCommand::new("HKEYS", key.clone())).await?;
@@ -168,7 +173,7 @@ impl Reaper {
         if count == 0 {
             return Ok(0);
         }
-        // The node is found again before it has anything.
+        // The node is in the index before it has records again.
         pass.ask::<u64>(RedisCommand::new("HSET", pass.keys.index()).arg(node.to_string()).arg(entry)).await?;
         for (bucket, names) in readable {
             for names in names.chunks(BATCH) {
@@ -176,7 +181,7 @@ impl Reaper {
                 pass.ask::<String>(reaping::revive(pass.keys, (node, bucket), pass.node, lease, names)).await?;
             }
         }
-        info!(%node, count, "records of a dead node that were set aside can be read by this version; they are taken over");
+        info!(%node, count, "this version can read records of a dead node that were set aside; taking them over");
         Ok(count)
     }
 
@@ -185,12 +190,12 @@ impl Reaper {
     }
 }
 
-/// The connection that a record is of, if its name is one.
+/// Returns the connection id that is the name of a record, or `None` if the name is not a connection id.
 pub(super) fn id_of(name: &[u8]) -> Option<ConnectionId> {
     std::str::from_utf8(name).ok().and_then(|name| ConnectionId::parse(name).ok())
 }
 
-/// Some of these names, for people.
+/// Returns some of the `names` as text for a log line.
 fn in_words(names: &[Vec<u8>]) -> String {
     let names = names.iter().take(NAMES_PER_LINE).map(|name| String::from_utf8_lossy(name));
     names.collect::<Vec<_>>().join(" ")

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
 use super::Operation;
-use super::push::Outcome as Reached;
+use crate::data_plane::delivery::fan_out::Outcome as Reached;
 use crate::data_plane::gateway_response::{self, Body};
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::deployment::{Deployment, Resource, Stage};
@@ -16,19 +16,18 @@ use crate::iam::{CallFacts, ConnectionsCall, Grant, PolicyPath};
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
 use crate::telemetry::{
-    Callback, EventRecord, Outcome, PushOutcome, PushPath, Sender, Span, SpanKind, StageLabels, Subject,
+    Callback, EventRecord, Outcome, PushOutcome, PushPath, Scope, Sender, Span, SpanKind, StageLabels, Subject,
 };
 use crate::trace_context::TraceContext;
 
-/// A name that no stage has. A policy that allows a call there allows it in stages that are gone from the configuration
-/// as well, which may still have connections.
+/// A name that no stage can have. A policy that allows a call for this name also allows it for stages that were removed
+/// from the configuration and may still have connections.
 const NO_STAGE: &str = "~";
 
-/// Stands for any connection.
+/// The resource that stands for any connection.
 const CONNECTION: Resource = Resource::Connection(String::new());
 
-/// A call of `@connections` that is under way, from whichever listener it came: who calls, and what is recorded of it
-/// when it is over.
+/// A call of `@connections` in progress: its caller, and the values that are recorded when it ends.
 #[derive(Debug)]
 pub struct CallRecord {
     /// Configuration that the whole call uses.
@@ -36,20 +35,21 @@ pub struct CallRecord {
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub resource: Resource,
-    /// What is to be done with it, if anything is.
+    /// The operation, if `method` has one on `resource`.
     pub operation: Option<Operation>,
     host: String,
     pub facts: CallFacts,
     request_id: EventId,
     started: Instant,
-    /// Continues the trace that the caller is in. A post that goes to another node carries its context.
+    /// The span of the call, which continues the trace of the caller. A call that is forwarded to another node carries
+    /// its context.
     pub span: Span,
-    /// Bytes of its body, once they are read.
+    /// Size of the body in bytes, once it is read.
     pub request_bytes: usize,
     /// The way by which a push reached its connection.
     pub path: PushPath,
     pub right: CallRight,
-    /// What became of what was sent to many.
+    /// The result of a message to many.
     reached: Option<PushCounts>,
 }
 
@@ -75,7 +75,7 @@ impl CallRight {
 }
 
 impl CallRecord {
-    /// A call that begins now.
+    /// Returns the record of a call that begins now.
     pub fn begin(
         plane: &DataPlane,
         (live, deployment, stage): (Arc<Live>, Arc<Deployment>, Arc<Stage>),
@@ -102,14 +102,14 @@ impl CallRecord {
         }
     }
 
-    /// The API and the stage, as metrics name them.
+    /// Returns the labels of the call's metrics.
     pub fn labels(&self) -> StageLabels {
         StageLabels { api_id: Arc::clone(&self.deployment.api_id), stage: Arc::clone(&self.stage.name) }
     }
 
-    /// Returns `true` if the call may name a connection of `stage`: the key that signed it may do the same there. The
-    /// call's own stage needs no look: without that right the call would not have been admitted.
-    pub(super) fn reaches(&self, stage: &str) -> bool {
+    /// Returns true if the call may name a connection of `stage`: the key that signed the call may make the same call
+    /// there. The call's own stage is not checked, because without that right the call would not have been admitted.
+    pub(in crate::data_plane) fn reaches(&self, stage: &str) -> bool {
         match &self.right {
             CallRight::Unchecked => false,
             CallRight::Unsigned => true,
@@ -117,8 +117,8 @@ impl CallRecord {
         }
     }
 
-    /// The stages whose connections the call may name, or `None` for every stage.
-    pub(super) fn stages(&self) -> Option<StageNames<Bytes>> {
+    /// Returns the stages whose connections the call may name, or `None` for every stage.
+    pub(in crate::data_plane) fn stages(&self) -> Option<StageNames<Bytes>> {
         let grant = match &self.right {
             CallRight::Unchecked => return Some(StageNames::new(Vec::new())),
             CallRight::Unsigned => return None,
@@ -141,24 +141,24 @@ impl CallRecord {
 
     fn is_granted(&self, grant: &Grant, stage: &str) -> bool {
         let path = match self.operation {
-            // What a post to the connection alone would need.
+            // The right that a post to the connection alone would need.
             Some(Operation::Send) => PolicyPath { escaped: CONNECTION.path().into(), plain: None },
             _ => self.resource.policy_path(),
         };
         grant.check(&self.deployment.api_id, stage, &path, &self.facts).is_ok()
     }
 
-    /// All is known of what was sent to many.
+    /// Notes the result of a message to many.
     pub(super) fn fanned_out(&mut self, outcome: &Reached) {
         self.reached = Some(outcome.counts);
     }
 
-    /// The id of the call, as its answer names it.
+    /// Returns the id of the call, which its response contains.
     pub fn request_id(&self) -> EventId {
         self.request_id
     }
 
-    /// The call is over: records it, and gives its answer.
+    /// Ends the call: records it and returns its response.
     pub fn end(self, plane: &DataPlane, result: Result<Response<Body>, ConnectionsApiError>) -> Response<Body> {
         let (response, error) = match result {
             Ok(response) => (response, None),
@@ -176,7 +176,7 @@ impl CallRecord {
             api_id: &self.deployment.api_id,
             stage: &self.stage.name,
             domain_name: &self.host,
-            // A method is free text: only those that there are get into logs.
+            // A method is free text. Only known methods are written to logs.
             method: if self.operation.is_some() { self.facts.method.as_str() } else { "OTHER" },
             path: self.resource.path(),
             operation: self.operation.map(Operation::name),
@@ -190,30 +190,21 @@ impl CallRecord {
         };
         let labels = self.labels();
         if self.reached.is_some() {
-            plane.metrics.fan_out_took(&labels, self.started.elapsed());
+            plane.telemetry.metrics.fan_out_took(&labels, self.started.elapsed());
         }
+        let telemetry = &self.stage.telemetry;
+        let scope = Scope { labels: &labels, stage: telemetry, route: &telemetry.default };
         let record = EventRecord {
-            subject: Subject::Callback(&callback),
-            outcome,
-            labels: &labels,
-            stage: &self.stage.telemetry,
-            route: &self.stage.telemetry.default,
             status: response.status().as_u16(),
             reason,
-            client_text: None,
             error: error.map(|error| error as &(dyn Error + 'static)),
-            authorizer: None,
-            integration: None,
             request_bytes: self.request_bytes,
-            response_bytes: 0,
-            data: None,
-            started: self.started,
-            trace: self.span.context(),
+            ..EventRecord::new(Subject::Callback(&callback), outcome, scope, self.started, self.span.context())
         };
         if let Some(level) = error.and_then(ConnectionsApiError::throttled) {
-            plane.metrics.throttled(&labels, level);
+            plane.telemetry.metrics.throttled(&labels, level);
         }
-        plane.telemetry.record(&plane.metrics, &record, self.span);
+        plane.telemetry.record(&record, self.span);
         response
     }
 }

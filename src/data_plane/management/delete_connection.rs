@@ -1,8 +1,9 @@
 use http::{Response, StatusCode};
 
-use super::forward::forward;
-use super::{CallRecord, Found, find};
+use super::CallRecord;
 use crate::cluster::link::Action;
+use crate::data_plane::delivery::find::{Found, find};
+use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
@@ -11,21 +12,23 @@ use crate::session::Closing;
 const CODE_DEFAULT: u16 = 1000;
 const REASON_DEFAULT: &str = "Connection Closed Normally";
 
-/// Longest reason of a close frame, in bytes: a control frame has 125, the code takes two (RFC 6455, section 5.5).
+/// Longest reason of a close frame, in bytes: a control frame has at most 125, and the code takes two (RFC 6455,
+/// section 5.5).
 const REASON_MAX_BYTES: usize = 123;
 
-/// What a client is told when a backend closes its connection.
+/// The close code and the reason for a client whose connection a backend closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseRequest {
-    pub(super) code: u16,
-    pub(super) reason: String,
+    pub(in crate::data_plane) code: u16,
+    pub(in crate::data_plane) reason: String,
 }
 
 impl CloseRequest {
-    /// Reads `code` and `reason` of a call's query string. AWS has neither: 1000 and its own words are the default.
+    /// Parses `code` and `reason` from the query string of a call. AWS has neither parameter: the defaults are AWS's
+    /// code 1000 and its reason.
     ///
     /// # Errors
-    /// The code is not 1000 or 3000 to 4999, or the reason is too long.
+    /// Returns `BadRequest` if the code is neither 1000 nor 3000 to 4999, or if the reason has more than 123 bytes.
     pub fn parse(query: Option<&str>) -> Result<Self, ConnectionsApiError> {
         let mut request = CloseRequest { code: CODE_DEFAULT, reason: REASON_DEFAULT.to_owned() };
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -45,10 +48,12 @@ impl CloseRequest {
     }
 }
 
-/// `DELETE /{stage}/@connections/{connectionId}`: closes a connection after what was posted before is written.
+/// Carries out `DELETE /{stage}/@connections/{connectionId}`: closes a connection. Frames that were posted before are
+/// written first.
 ///
 /// # Errors
-/// The id is malformed, the connection gone, or its node cannot be reached.
+/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, `OwnerUnreachable` if its node
+/// cannot be reached, or `DeliveryUnknown` if its node did not answer.
 pub async fn delete_connection(
     plane: &DataPlane,
     call: &CallRecord,
@@ -66,8 +71,8 @@ pub async fn delete_connection(
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// `false` if it is closing already.
-pub(super) fn close(open: &OpenConnection, code: u16, reason: &str) -> bool {
+/// Closes a connection of this node. Returns false if it is closing already.
+pub(in crate::data_plane) fn close(open: &OpenConnection, code: u16, reason: &str) -> bool {
     open.outbox.close(Closing::deleted(code, reason))
 }
 

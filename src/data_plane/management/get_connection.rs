@@ -3,9 +3,10 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::forward::forward;
-use super::{CallRecord, Found, count, find};
+use super::CallRecord;
 use crate::cluster::link::{Action, PeerAnswer};
+use crate::data_plane::delivery::find::{Found, count, find};
+use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
@@ -22,14 +23,15 @@ struct ConnectionInfo {
 #[serde(rename_all = "camelCase")]
 struct Identity {
     source_ip: String,
-    /// Required by the SDKs' model: empty if the client sent none.
+    /// The client's `User-Agent`, empty if it sent none: the SDKs require the member.
     user_agent: String,
 }
 
-/// `GET /{stage}/@connections/{connectionId}`: since when a client is connected, and from where.
+/// Carries out `GET /{stage}/@connections/{connectionId}`: returns the times and the identity of a connection.
 ///
 /// # Errors
-/// The id is malformed, the connection gone, or its node cannot be reached.
+/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, `UsageExceeded` if the usage
+/// plan of its API key is exhausted, or `OwnerUnreachable` if its node cannot be reached or did not answer.
 pub async fn get_connection(
     plane: &DataPlane,
     call: &CallRecord,
@@ -43,7 +45,7 @@ pub async fn get_connection(
         }
         Found::Elsewhere(id) => match forward(plane, call, id, Action::Get).await? {
             PeerAnswer::Info(json) => json,
-            // A peer that says it has done what it was not asked to.
+            // The peer answered a GET as if it were another call.
             PeerAnswer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),
         },
     };
@@ -52,8 +54,8 @@ pub async fn get_connection(
     Ok(response)
 }
 
-/// What a GET answers, as JSON.
-pub(super) fn describe(open: &OpenConnection) -> Bytes {
+/// Returns the response body of a GET, as JSON.
+pub(in crate::data_plane) fn describe(open: &OpenConnection) -> Bytes {
     let info = ConnectionInfo {
         identity: Identity {
             source_ip: open.connection.source_ip.to_string(),

@@ -4,7 +4,7 @@ use http::Response;
 use serde::Serialize;
 
 use super::CloseRequest;
-use super::peers::{Replies, ask_all};
+use crate::data_plane::delivery::ask::{Replies, ask_all};
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
@@ -13,19 +13,19 @@ use crate::id::ConnectionId;
 use crate::session::Closing;
 use crate::topic::{Topic, TopicName};
 
-/// Members of a page, unless `limit` says otherwise.
+/// Number of members of a page if the call has no `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
-/// Most members of a page.
+/// Largest number of members of a page.
 const LIMIT_MAX: usize = 1000;
 
-/// A question for members.
+/// A request for a page of members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// How many ids are wanted; 0 for none.
-    pub(super) limit: usize,
-    /// The last id of the page before.
-    pub(super) after: Option<ConnectionId>,
+    /// Number of ids requested; 0 if only the count is requested.
+    pub(in crate::data_plane) limit: usize,
+    /// The last id of the previous page.
+    pub(in crate::data_plane) after: Option<ConnectionId>,
 }
 
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ struct Answer {
     connections: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<String>>,
-    /// Where the next page begins, if there is one.
+    /// The start of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
     /// Nodes that may have members and did not answer.
@@ -48,10 +48,10 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Asked {
-    /// Reads the query string: `members=true`, `limit`, `cursor`.
+    /// Parses the query string: `members=true`, `limit`, `cursor`.
     ///
     /// # Errors
-    /// One of them has a value that it cannot have.
+    /// Returns `BadRequest` if one of them has a value that is not valid.
     pub fn parse(query: Option<&str>) -> Result<Self, ConnectionsApiError> {
         let (mut members, mut limit, mut after) = (false, LIMIT_DEFAULT, None);
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -69,7 +69,7 @@ impl Asked {
                 }
                 "cursor" => {
                     let id = ConnectionId::parse(&value);
-                    after = Some(id.map_err(|_| ConnectionsApiError::BadRequest("cursor must be that of a page"))?);
+                    after = Some(id.map_err(|_| ConnectionsApiError::BadRequest("cursor must come from a page"))?);
                 }
                 _ => {}
             }
@@ -78,16 +78,17 @@ impl Asked {
     }
 }
 
-/// `GET /{stage}/@groups/{group}` and `/@users/{user}`: how many connections are there, and which, a page at a time.
+/// Carries out `GET /{stage}/@groups/{group}` and `/@users/{user}`: returns the number of connections and, if
+/// requested, their ids in pages.
 pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicName, asked: &Asked) -> Response<Body> {
-    // One more than wanted tells whether there is another page.
+    // One id more than requested shows if there is another page.
     let ask = Asked { limit: if asked.limit == 0 { 0 } else { asked.limit + 1 }, after: asked.after };
     let limit = u32::try_from(ask.limit).unwrap_or(u32::MAX);
     let api_id = &deployment.api_id;
     let elsewhere = GroupRequest::List { api_id: Arc::clone(api_id), name: name.clone(), after: ask.after, limit };
     let here = list_here(plane, api_id, name.clone(), &ask);
     let (MemberPage { count, mut ids }, unreachable) = with_others(plane, api_id, &name, here, &elsewhere).await;
-    // Of each node the first ones behind `after`: together they hold the first ones of all.
+    // Each node returns its first ids after `after`. Together they contain the first ids of all nodes.
     ids.sort_unstable();
     let has_more = ids.len() > asked.limit;
     let texts: Vec<String> = ids.iter().take(asked.limit).map(ToString::to_string).collect();
@@ -99,7 +100,7 @@ pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicNa
     })
 }
 
-/// What all nodes have together, and how many did not say.
+/// Returns the members of all nodes together, and the number of nodes that did not answer.
 async fn with_others(
     plane: &DataPlane,
     api_id: &Arc<str>,
@@ -121,14 +122,19 @@ async fn with_others(
     (all, unreachable)
 }
 
-/// Members that are on this node.
-pub(super) fn list_here(plane: &DataPlane, api_id: &Arc<str>, name: TopicName, asked: &Asked) -> MemberPage {
+/// Returns the members of `name` on this node.
+pub(in crate::data_plane) fn list_here(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    name: TopicName,
+    asked: &Asked,
+) -> MemberPage {
     let topic = Topic { api_id: Arc::clone(api_id), name };
     let (count, ids) = plane.groups.page(&topic, asked.after.as_ref(), asked.limit);
     MemberPage { count: count as u64, ids }
 }
 
-/// `DELETE /{stage}/@users/{user}`: closes all connections of a user, and tells how many.
+/// Carries out `DELETE /{stage}/@users/{user}`: closes all connections of a user and returns their number.
 pub async fn close_all(
     plane: &DataPlane,
     deployment: &Arc<Deployment>,
@@ -142,8 +148,13 @@ pub async fn close_all(
     json(&Answer { connections: count, members: None, cursor: None, unreachable_nodes })
 }
 
-/// Closes a user's connections on this node.
-pub(super) fn close_here(plane: &DataPlane, api_id: &Arc<str>, user: TopicName, request: &CloseRequest) -> MemberPage {
+/// Closes the connections of `user` on this node. Returns their number.
+pub(in crate::data_plane) fn close_here(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    user: TopicName,
+    request: &CloseRequest,
+) -> MemberPage {
     let topic = Topic { api_id: Arc::clone(api_id), name: user };
     let closing = Closing::deleted(request.code, &request.reason);
     let members = plane.groups.members(&topic);

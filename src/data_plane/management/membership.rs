@@ -4,16 +4,17 @@ use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::peers::{Reply, ask_named, by_owner};
-use super::reach::Reach;
-use super::{CallRecord, find_here};
+use super::CallRecord;
+use crate::data_plane::delivery::ask::{Reply, ask_named, by_owner};
+use crate::data_plane::delivery::find::find_here;
+use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::groups::{ChangeResult, GroupNames, GroupRequest, JoinRefused};
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
 
-/// Connections that are to join a group or to leave it.
+/// A request that connections join a group, or leave it.
 #[derive(Debug)]
 pub struct Change {
     pub group: TopicName,
@@ -30,16 +31,16 @@ struct Written {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
-    /// Connections that are in the group now, or are not any more.
+    /// Number of connections that are in the group now, or no longer in it.
     changed: usize,
     gone_connections: Vec<String>,
-    /// In as many groups as they may be.
+    /// Connections that have reached their limit of groups.
     full_connections: Vec<String>,
-    /// Their node cannot be reached, or did not answer.
+    /// Connections whose node cannot be reached or did not answer.
     unreachable_connections: Vec<String>,
 }
 
-/// What became of a change on all nodes.
+/// The result of a change on all nodes.
 #[derive(Debug, Default)]
 struct Outcome {
     changed: ChangeResult,
@@ -47,20 +48,21 @@ struct Outcome {
 }
 
 impl Change {
-    /// Of one connection.
+    /// Returns the change of one connection.
     ///
     /// # Errors
-    /// The name or the id is malformed.
+    /// Returns `InvalidName` if the name of the group is malformed, or `InvalidConnectionId` if the id is.
     pub fn one(group: &str, id: &str, join: bool) -> Result<Self, ConnectionsApiError> {
         let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
         let id = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
         Ok(Change { group, join, connections: vec![id] })
     }
 
-    /// Of many, from a body `{"connections":["…"]}`.
+    /// Parses the change of many connections from a body `{"connections":["…"]}`.
     ///
     /// # Errors
-    /// The name or an id is malformed, or there are more than `targets`.
+    /// Returns `InvalidName` if the name of the group is malformed, `BadRequest` if the body is, `InvalidConnectionId`
+    /// if an id is, or `OverLimit` if there are more ids than `targets`.
     pub fn many(group: &str, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
         let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
         let Written { connections } = crate::json::from_slice(body)
@@ -77,11 +79,12 @@ impl Change {
     }
 }
 
-/// `PUT` and `DELETE /{stage}/@groups/{group}/connections/{connectionId}`: 204 once the connection is in the group, or is
-/// not.
+/// Carries out `PUT` and `DELETE /{stage}/@groups/{group}/connections/{connectionId}`: responds with 204 once the
+/// connection is in the group, or no longer in it.
 ///
 /// # Errors
-/// The connection is gone, in as many groups as it may be, or its node cannot be reached.
+/// Returns `Gone` if the connection is gone, `TooManyGroups` if it has reached its limit of groups, or
+/// `OwnerUnreachable` if its node cannot be reached or did not answer.
 pub async fn change_one(
     plane: &DataPlane,
     call: &CallRecord,
@@ -97,8 +100,8 @@ pub async fn change_one(
     if unreachable.is_empty() { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(ConnectionsApiError::OwnerUnreachable) }
 }
 
-/// `PUT` and `DELETE /{stage}/@groups/{group}/connections`: as for one, for all that the body names; those that it could
-/// not be done for are named.
+/// Carries out `PUT` and `DELETE /{stage}/@groups/{group}/connections`: changes the group for all connections of the
+/// body. The response names those that were not changed.
 pub async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -> Response<Body> {
     let count = change.connections.len();
     let Outcome { changed, unreachable } = apply(plane, call, change).await;
@@ -144,8 +147,8 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
     outcome
 }
 
-/// Changes the group for those of the connections that are on this node and within `reach`.
-pub(super) fn change_here(
+/// Carries out `change` for connections on this node that are within `reach`. All others are reported as gone.
+pub(in crate::data_plane) fn change_here(
     plane: &DataPlane,
     live: &Live,
     api_id: &Arc<str>,
@@ -172,10 +175,11 @@ pub(super) fn change_here(
     changed
 }
 
-/// `GET /{stage}/@connections/{connectionId}/groups`: the groups that a connection is in, by name.
+/// Carries out `GET /{stage}/@connections/{connectionId}/groups`: returns the names of a connection's groups.
 ///
 /// # Errors
-/// The id is malformed, the connection gone, or its node cannot be reached.
+/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, or `OwnerUnreachable` if its
+/// node cannot be reached or did not answer.
 pub async fn get_connection_groups(
     plane: &DataPlane,
     call: &CallRecord,
@@ -200,8 +204,8 @@ pub async fn get_connection_groups(
     Ok(json(&serde_json::json!({ "groups": groups })))
 }
 
-/// The groups of a connection of this node; none if it is gone or not within `reach`.
-pub(super) fn names_here(
+/// Returns the groups of the connection `id` of this node, or `None` if it is gone or not within `reach`.
+pub(in crate::data_plane) fn names_here(
     plane: &DataPlane,
     api_id: &str,
     id: &ConnectionId,

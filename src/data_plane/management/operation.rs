@@ -2,7 +2,7 @@ use http::Method;
 
 use crate::deployment::Resource;
 
-/// What backends can do.
+/// An operation that backends can call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     PostToConnection,
@@ -22,8 +22,8 @@ pub enum Operation {
     Send,
 }
 
-/// Every operation: its method, its path below the stage, and its name. The published description is checked against
-/// this.
+/// All operations, each with its method, its path below the stage, and its name. The published description is checked
+/// against this table.
 pub const OPERATIONS: [(Operation, Method, &str, &str); 15] = [
     (Operation::PostToConnection, Method::POST, "/@connections/{connectionId}", "postToConnection"),
     (Operation::GetConnection, Method::GET, "/@connections/{connectionId}", "getConnection"),
@@ -42,30 +42,30 @@ pub const OPERATIONS: [(Operation, Method, &str, &str); 15] = [
     (Operation::Send, Method::POST, "/@send", "send"),
 ];
 
-/// What a call's body is.
+/// The kind of a call's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// There is nothing to read.
+    /// No body.
     None,
-    /// What clients get, bounded by `limits.messageBytes`.
+    /// The data for clients, bounded by `limits.messageBytes`.
     Data,
     /// Names and messages, bounded by `limits.bulkBytes`.
     Bulk,
 }
 
 impl Operation {
-    /// What a method does to a resource, if it does anything.
+    /// Returns the operation of `method` on `resource`, if there is one.
     pub fn find(method: &Method, resource: &Resource) -> Option<Self> {
         let path = resource.path();
         OPERATIONS.iter().find(|(_, its_method, its_path, _)| its_method == method && *its_path == path).map(|it| it.0)
     }
 
-    /// Its name in the published description and in access logs.
+    /// Returns the name in the published description and in access logs.
     pub fn name(self) -> &'static str {
         OPERATIONS.iter().find(|(operation, ..)| *operation == self).map_or("", |(.., name)| name)
     }
 
-    /// What its body is.
+    /// Returns the kind of the body.
     pub fn body(self) -> BodyKind {
         match self {
             Operation::PostToConnection | Operation::PostToGroup | Operation::PostToUser | Operation::Broadcast => {

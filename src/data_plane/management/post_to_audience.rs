@@ -3,15 +3,15 @@ use http::Response;
 use serde::Serialize;
 
 use super::CallRecord;
-use super::push::{Outcome, begin, finish};
-use super::reach::Reach;
+use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
+use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::groups::Audience;
 use crate::session::DataFrame;
 
-/// What became of a message to many.
+/// The result of a message to many, as the response has it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -20,7 +20,7 @@ pub(super) struct Report {
     full: usize,
     pending: usize,
     unreachable_nodes: usize,
-    /// Of the connections that were named, those that are gone; only where connections can be named.
+    /// Named connections that are gone. Absent from calls that cannot name connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     gone_connections: Option<Vec<String>>,
 }
@@ -44,11 +44,12 @@ impl Report {
     }
 }
 
-/// `POST /{stage}/@groups/{group}`, `/@users/{user}` and `/@broadcast`: sends data to everybody who is there. Answered when
-/// all of them have it, have gone, or are too slow to be waited for; 200 even if nobody is there.
+/// Carries out `POST /{stage}/@groups/{group}`, `/@users/{user}` and `/@broadcast`: sends data to all members. Returns
+/// when each member has the data, is gone, or is too slow to be waited for. Responds with 200 even if there is no
+/// member.
 ///
 /// # Errors
-/// The data are too large.
+/// Returns `OverLimit` if the data are larger than `limits.messageBytes`.
 pub async fn post_to_audience(
     plane: &DataPlane,
     call: &mut CallRecord,

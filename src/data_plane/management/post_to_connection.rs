@@ -1,9 +1,10 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::forward::forward;
-use super::{CallRecord, Found, count, find};
+use super::CallRecord;
 use crate::cluster::link::Action;
+use crate::data_plane::delivery::find::{Found, count, find};
+use crate::data_plane::delivery::forward::forward;
 use crate::data_plane::gateway_response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
@@ -12,12 +13,14 @@ use crate::registry::OpenConnection;
 use crate::session::{DataFrame, PostRefused};
 use crate::telemetry::PushPath;
 
-/// `POST /{stage}/@connections/{connectionId}`: sends data to a client. 200 once the whole frame is written to its
-/// socket.
+/// Carries out `POST /{stage}/@connections/{connectionId}`: sends data to a client. Responds with 200 once the whole
+/// frame is written to the socket.
 ///
 /// # Errors
-/// The id is malformed or the connection gone, the data are too large, the send buffer is full, or the node that holds
-/// the connection did not answer.
+/// Returns `InvalidConnectionId` if the id is malformed, `Gone` if the connection is gone, `TooLarge` if the data are
+/// too large, `BufferFull` if the send buffer is full, `UsageExceeded` if the usage plan of the connection's API key is
+/// exhausted, `OwnerUnreachable` if the connection's node cannot be reached, or `DeliveryUnknown` if that node did not
+/// answer.
 pub async fn post_to_connection(
     plane: &DataPlane,
     call: &mut CallRecord,
@@ -49,7 +52,7 @@ async fn post(
             PostRefused::Gone => ConnectionsApiError::Gone,
             PostRefused::Full => ConnectionsApiError::BufferFull,
         })?;
-    // Bounded by the slow client timeout: a socket that takes nothing is closed.
+    // Bounded by the slow client timeout: a socket that accepts no data is closed.
     delivery.await.map_err(|_| ConnectionsApiError::Gone)
 }
 

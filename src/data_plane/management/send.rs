@@ -7,8 +7,8 @@ use http_body_util::Full;
 
 use super::CallRecord;
 use super::post_to_audience::Report;
-use super::push::{Outcome, begin, finish};
-use super::reach::Reach;
+use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
+use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
@@ -23,15 +23,16 @@ const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson")
 #[derive(Debug)]
 pub struct Batch {
     messages: Vec<PushMessage>,
-    /// Answered line by line.
+    /// True if the response has one line for each message.
     in_lines: bool,
 }
 
 impl Batch {
-    /// Reads a body: one message, or JSON Lines.
+    /// Parses a body: one message, or JSON Lines. No message gets to the connections of `except`.
     ///
     /// # Errors
-    /// There is no message, or one of them is malformed or too much; then none is sent.
+    /// Returns `BadRequest` if there is no message, `InvalidMessage` if one is malformed, or `OverLimit` if one exceeds
+    /// a limit. In all these cases no message is sent.
     pub fn parse(
         body: &Bytes,
         content_type: Option<&HeaderValue>,
@@ -49,14 +50,14 @@ impl Batch {
         Ok(Batch { in_lines: Batch::asks_for_lines(content_type) || messages.len() > 1, messages })
     }
 
-    /// Returns `true` if a Content-Type asks for an answer line by line.
+    /// Returns true if a request with this `Content-Type` gets a response with one line for each message.
     pub fn asks_for_lines(content_type: Option<&HeaderValue>) -> bool {
         let essence = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = essence.split(';').next().unwrap_or_default().trim();
         ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&essence)
     }
 
-    /// What policies have to allow: what each target by itself would need.
+    /// Returns the resources that policies must allow: those that a call for each target alone would need.
     pub fn resources(&self) -> impl Iterator<Item = Resource> {
         let mut resources = BTreeSet::new();
         let mut names_connections = false;
@@ -72,7 +73,7 @@ impl Batch {
     }
 }
 
-/// How much a message may be.
+/// Returns the limits of one message.
 pub(in crate::data_plane) fn message_limits(limits: &LimitSettings) -> MessageLimits {
     let targets = usize::try_from(limits.targets).unwrap_or(usize::MAX);
     MessageLimits { targets, data_bytes: limits.message_bytes }
@@ -89,7 +90,7 @@ fn invalid((at, error): (usize, InvalidMessage)) -> ConnectionsApiError {
     }
 }
 
-/// `POST /{stage}/@send`: sends each message to all of its targets, in the order of the messages.
+/// Carries out `POST /{stage}/@send`: sends each message to all of its targets, in the order of the messages.
 pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
     let Batch { messages, in_lines } = batch;
     let labels = call.labels();

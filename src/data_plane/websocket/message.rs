@@ -22,36 +22,37 @@ use crate::request_context::{Connection, Event, RequestContext};
 use crate::route_key::{DEFAULT, RouteKey};
 use crate::session::DataFrame;
 use crate::telemetry::{
-    Data, EventRecord, IntegrationRecord, Outcome, Reason, RouteTelemetry, Span, SpanKind, StageLabels, Subject,
+    Data, EventRecord, IntegrationRecord, Outcome, Reason, RouteTelemetry, Scope, Span, SpanKind, StageLabels, Subject,
     execution_log,
 };
 
-/// A message on its way: resolves to what its client gets.
+/// The call for one message. It resolves to the reply for the client.
 pub(super) type Dispatch = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
-/// What came of a message.
+/// The result of a message.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
-    /// The frame that the client gets, if it gets one.
+    /// The frame for the client, if it gets one.
     pub(super) frame: Option<DataFrame>,
-    /// The message brought a fresh token: the connection has another end now.
+    /// True if the message brought a fresh token, so that the connection expires at another time.
     pub(super) refreshed: bool,
-    /// The backend had no room for it.
+    /// True if the message was refused because the backend is saturated.
     pub(super) refused: bool,
 }
 
-/// What becomes of a message at once.
+/// The immediate result of dispatching a message.
 pub(super) enum Dispatched {
-    /// It is on its way to the backend.
+    /// The call, which has begun.
     Calling(Dispatch),
-    /// It goes nowhere, and the client is told.
+    /// The error frame for the client of a message that is not sent to a backend.
     Failed(DataFrame),
 }
 
-/// Sends one message to the backend of its route, if it `has_room` among the dispatches of its connection.
+/// Sends one message to the backend of its route. Without `has_room` the connection has as many dispatches as it may,
+/// and the message is refused.
 ///
-/// 1. throttles of the connection and its address  2. select the route  3. throttles of route or stage, and of all APIs
-/// 4. usage plan  5. integration  6. route response  7. record
+/// 1. throttles of the connection and its address  2. select the route  3. throttles of the route or stage, and of all
+/// APIs  4. usage plan  5. integration  6. route response  7. record
 pub(super) fn dispatch(
     plane: &Arc<DataPlane>,
     connection: &Arc<Connection>,
@@ -70,83 +71,46 @@ pub(super) fn dispatch(
     };
     let live = plane.live_owned();
     let throttled = throttle_client(plane, &live, connection, bucket);
-    let deployment = live.deployments.api(&connection.api_id).cloned();
-    let stage = deployment.as_ref().and_then(|deployment| deployment.stage(&connection.stage)).cloned();
-    let (Some(deployment), Some(stage)) = (deployment, stage) else {
-        // An API or a stage that a reload took away has no routes, and nobody who wants to see anything.
+    let Some((deployment, stage)) = live.stage(&connection.api_id, &connection.stage) else {
         let error = throttled.err().unwrap_or(MessageError::NoRoute);
-        let reason = match error {
-            MessageError::NoRoute => Reason::ApiRemoved,
-            _ => error.reason(),
-        };
-        if let Some(level) = error.throttled() {
-            plane.metrics.throttled(&message.labels, level);
-        }
-        plane.telemetry.refused(&plane.metrics, reason);
-        let reason = Some(reason).filter(|_| live.settings.explain);
-        return Dispatched::Failed(error_frame(&error, connection.id, message.request_id, reason));
+        return Dispatched::Failed(refuse_without_stage(plane, &live, connection, &message, &error));
     };
-    let at = Place { plane: Arc::clone(plane), connection: Arc::clone(connection), live, deployment, stage };
-    let routed = throttled.map_err(|error| (error, None)).and_then(|()| at.route(&mut message));
-    let routed = routed.and_then(|way| match has_room {
-        true => Ok(way),
-        false => Err((MessageError::Integration(IntegrationError::Call(CallError::Overloaded)), Some(way))),
+    let (deployment, stage) = (Arc::clone(deployment), Arc::clone(stage));
+    let handler = Handler { plane: Arc::clone(plane), connection: Arc::clone(connection), live, deployment, stage };
+    let routed = throttled.map_err(|error| (error, None)).and_then(|()| handler.route(&mut message));
+    let routed = routed.and_then(|destination| match has_room {
+        true => Ok(destination),
+        false => Err((MessageError::Integration(IntegrationError::Call(CallError::Overloaded)), Some(destination))),
     });
     match routed {
-        Ok(Way::Route(route)) => {
-            let in_flight = route.telemetry.meters(&plane.metrics, &message.labels).in_flight();
-            let log_span = execution_log::event_span(&route.telemetry, route.key.as_str(), &message.request_id);
-            let dispatch = async move {
-                let _in_flight = in_flight;
-                let mut context = at.context(route.key.as_str(), &message);
-                let outcome = call(&at, &route, &mut context, &mut message).await;
-                let request_id = context.request_id;
-                let way = Some(Taken::of(&route));
-                let reason = at.record(outcome.as_ref().map(Option::as_ref), way, &context, message);
-                let refused = matches!(&outcome, Err(error) if is_refusal(error));
-                let frame = outcome.unwrap_or_else(|error| Some(at.error_frame(&error, request_id, reason)));
-                Reply { frame, refreshed: false, refused }
-            };
-            Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
-        }
-        Ok(Way::Refresh(key)) => {
-            let log_span = execution_log::event_span(&at.stage.telemetry.default, &key, &message.request_id);
-            let dispatch = async move {
-                let context = at.context(&key, &message);
-                let request_id = context.request_id;
-                let outcome = refresh(&at.plane, &at.stage, &at.connection, &message.payload, request_id).await;
-                let sent = outcome.as_ref().map(|reply| reply.frame.as_ref());
-                let way = Some(Taken::refresh(&at.stage));
-                let reason = at.record(sent, way, &context, message);
-                outcome.unwrap_or_else(|error| Reply {
-                    frame: Some(at.error_frame(&error, request_id, reason)),
-                    refreshed: false,
-                    refused: false,
-                })
-            };
-            Dispatched::Calling(Box::pin(dispatch.instrument(log_span)))
-        }
-        Err((error, way)) => {
-            let key = match &way {
-                Some(Way::Route(route)) => route.key.as_str(),
-                Some(Way::Refresh(key)) => key,
-                None => "-",
-            };
-            let taken = match &way {
-                Some(Way::Route(route)) => Some(Taken::of(route)),
-                Some(Way::Refresh(_)) => Some(Taken::refresh(&at.stage)),
-                None => None,
-            };
-            let context = at.context(key, &message);
-            let request_id = context.request_id;
-            let reason = at.record(Err(&error), taken, &context, message);
-            Dispatched::Failed(at.error_frame(&error, request_id, reason))
-        }
+        Ok(Destination::Route(route)) => Dispatched::Calling(handler.call_backend(route, message)),
+        Ok(Destination::Refresh(key)) => Dispatched::Calling(handler.refresh_token(key, message)),
+        Err((error, destination)) => Dispatched::Failed(handler.fail(&error, destination.as_ref(), message)),
     }
 }
 
-/// Where a message is, by the configuration that it met.
-struct Place {
+/// Refuses a message for an API or a stage that a reload removed, which has no routes and no logs. Returns the error
+/// frame.
+fn refuse_without_stage(
+    plane: &DataPlane,
+    live: &Live,
+    connection: &Connection,
+    message: &Message,
+    error: &MessageError,
+) -> DataFrame {
+    let reason = match error {
+        MessageError::NoRoute => Reason::ApiRemoved,
+        _ => error.reason(),
+    };
+    if let Some(level) = error.throttled() {
+        plane.telemetry.metrics.throttled(&message.labels, level);
+    }
+    plane.telemetry.refused(reason);
+    error_frame(error, connection.id, message.request_id, Some(reason).filter(|_| live.settings.explain))
+}
+
+/// The connection of a message, with the configuration, API and stage in which it is handled.
+struct Handler {
     plane: Arc<DataPlane>,
     connection: Arc<Connection>,
     live: Arc<Live>,
@@ -154,43 +118,44 @@ struct Place {
     stage: Arc<Stage>,
 }
 
-/// A message, and what happened to it so far.
+/// A message, with the results so far.
 struct Message {
     payload: Payload,
     request_id: EventId,
     labels: StageLabels,
     started: Instant,
     span: Span,
-    /// Why it takes another route than it asked for.
+    /// The reason why the message takes `$default`, if it does not select that route itself.
     reason: Option<Reason>,
     integration: Option<IntegrationRecord>,
 }
 
-/// Who takes a message.
-enum Way {
+/// The receiver of a message.
+enum Destination {
+    /// The backend of a route.
     Route(Arc<Route>),
-    /// The gateway takes the message itself, by this key: it brings a fresh token.
+    /// The gateway itself: the message has this route key and brings a fresh token.
     Refresh(String),
 }
 
-/// What is recorded of the way that a message took.
-struct Taken<'a> {
+/// The values that the record of a message needs about its receiver.
+struct RecordedRoute<'a> {
     telemetry: &'a RouteTelemetry,
-    /// Its payload is in no log: it is a token.
+    /// True if the payload must not be logged, because it is a token.
     is_secret: bool,
 }
 
-impl<'a> Taken<'a> {
+impl<'a> RecordedRoute<'a> {
     fn of(route: &'a Route) -> Self {
-        Taken { telemetry: &route.telemetry, is_secret: false }
+        RecordedRoute { telemetry: &route.telemetry, is_secret: false }
     }
 
     fn refresh(stage: &'a Stage) -> Self {
-        Taken { telemetry: &stage.telemetry.default, is_secret: true }
+        RecordedRoute { telemetry: &stage.telemetry.default, is_secret: true }
     }
 }
 
-/// The throttles of the connection and its address.
+/// Applies the throttles of the connection and its address to one message.
 fn throttle_client(
     plane: &DataPlane,
     live: &Live,
@@ -211,7 +176,7 @@ fn is_refusal(error: &MessageError) -> bool {
     matches!(error, MessageError::Integration(IntegrationError::Call(CallError::Overloaded)))
 }
 
-/// Why a message takes `$default`, unless it asked for it.
+/// Returns the reason why a message takes `$default`, or `None` if it takes another route or selects `$default` itself.
 pub fn fallback(route: &Route, selected: Option<&str>, payload: &Payload) -> Option<Reason> {
     match (selected, payload) {
         _ if route.key != RouteKey::Default => None,
@@ -224,64 +189,126 @@ pub fn fallback(route: &Route, selected: Option<&str>, payload: &Payload) -> Opt
 }
 
 async fn call(
-    at: &Place,
+    handler: &Handler,
     route: &Route,
     context: &mut RequestContext<'_>,
     message: &mut Message,
 ) -> Result<Option<DataFrame>, MessageError> {
-    let connection = &at.connection;
+    let connection = &handler.connection;
     if let Some(principal) = connection.principal.load_full() {
-        let now = at.plane.clock.now();
-        let counted = at.stage.usage.count(Some(&principal), now).await;
+        let now = handler.plane.clock.now();
+        let counted = handler.stage.usage.count(Some(&principal), now).await;
         counted.map_err(MessageError::UsageExceeded)?;
     }
     let Message { labels, payload, span, .. } = &*message;
-    trace!(connection_id = %at.connection.id, route_key = route.key.as_str(), request_id = %message.request_id, "message");
-    let (outcome, record) =
-        call_integration(&at.plane, &at.live, labels, (&at.stage, route), context, (None, payload), span).await;
+    trace!(connection_id = %handler.connection.id, route_key = route.key.as_str(), request_id = %message.request_id, "message");
+    let (outcome, record) = call_integration(
+        &handler.plane,
+        &handler.live,
+        labels,
+        (&handler.stage, route),
+        context,
+        (None, payload),
+        span,
+    )
+    .await;
     message.integration = Some(record);
     let (answer, actions) = outcome.map_err(MessageError::Integration)?;
-    act(&at.plane, &at.live, connection, actions, message.span.context()).await;
+    act(&handler.plane, &handler.live, connection, actions, message.span.context()).await;
     let Some(body) = answer.body.filter(|_| route.two_way) else { return Ok(None) };
-    let max = at.live.settings.limits.message_bytes;
+    let max = handler.live.settings.limits.message_bytes;
     if body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
-    // AWS knows no binary messages; here who sends one is answered in kind.
+    // AWS has no binary messages. Here the reply to a binary message is binary too.
     Ok(Some(DataFrame::new(body, message.payload.data_type())))
 }
 
-impl Place {
-    /// Where a message goes; with the error its way, if it has one.
-    fn route(&self, message: &mut Message) -> Result<Way, (MessageError, Option<Way>)> {
-        let Place { live, connection, deployment, stage, .. } = self;
+impl Handler {
+    /// Selects the receiver of a message and applies its throttles.
+    ///
+    /// # Errors
+    /// Returns `NoRoute` if no route matches, or `Throttled` with the receiver if a throttle is exceeded.
+    fn route(&self, message: &mut Message) -> Result<Destination, (MessageError, Option<Destination>)> {
+        let Handler { live, connection, deployment, stage, .. } = self;
         let selected = match &message.payload {
             Payload::Text(text) => deployment.route_selection_expression.evaluate(text),
             Payload::Empty | Payload::Binary(_) => None,
         };
-        // Only who came with a token can bring another one.
+        // Only a client that connected with a token can send a new one.
         let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
         let refresh_key = selected.as_deref().filter(|_| can_refresh);
         let refresh_key = refresh_key.filter(|key| stage.access.as_ref().is_some_and(|access| access.is_refresh(key)));
-        let (way, throttle) = match refresh_key {
-            // A token costs what a connect costs: it takes from the same bucket.
-            Some(key) => (Way::Refresh(key.to_owned()), stage.connect.as_ref().and_then(|c| c.throttle.clone())),
+        let (destination, throttle) = match refresh_key {
+            // A fresh token is checked as at a connect, so it uses the throttle of `$connect`.
+            Some(key) => {
+                (Destination::Refresh(key.to_owned()), stage.connect.as_ref().and_then(|c| c.throttle.clone()))
+            }
             None => {
                 let route = stage.route(selected.as_deref()).cloned().ok_or((MessageError::NoRoute, None))?;
                 message.reason = fallback(&route, selected.as_deref(), &message.payload);
                 let throttle = route.throttle.clone();
-                (Way::Route(route), throttle)
+                (Destination::Route(route), throttle)
             }
         };
         if let Some(throttle) = throttle
             && !throttle.throttle.admit()
         {
-            return Err((MessageError::Throttled { level: throttle.level }, Some(way)));
+            return Err((MessageError::Throttled { level: throttle.level }, Some(destination)));
         }
         if !live.admit() {
-            return Err((MessageError::Throttled { level: ThrottleLevel::Account }, Some(way)));
+            return Err((MessageError::Throttled { level: ThrottleLevel::Account }, Some(destination)));
         }
-        Ok(way)
+        Ok(destination)
+    }
+
+    /// Returns the dispatch that sends `message` to the backend of `route`.
+    fn call_backend(self, route: Arc<Route>, mut message: Message) -> Dispatch {
+        let in_flight = route.telemetry.meters(&self.plane.telemetry.metrics, &message.labels).in_flight();
+        let log_span = execution_log::event_span(&route.telemetry, route.key.as_str(), &message.request_id);
+        let dispatch = async move {
+            let _in_flight = in_flight;
+            let mut context = self.context(route.key.as_str(), &message);
+            let outcome = call(&self, &route, &mut context, &mut message).await;
+            let request_id = context.request_id;
+            let sent = outcome.as_ref().map(Option::as_ref);
+            let reason = self.record(sent, Some(RecordedRoute::of(&route)), &context, message);
+            let refused = matches!(&outcome, Err(error) if is_refusal(error));
+            let frame = outcome.unwrap_or_else(|error| Some(self.error_frame(&error, request_id, reason)));
+            Reply { frame, refreshed: false, refused }
+        };
+        Box::pin(dispatch.instrument(log_span))
+    }
+
+    /// Returns the dispatch that checks the fresh token in `message`, whose route key is `key`.
+    fn refresh_token(self, key: String, message: Message) -> Dispatch {
+        let log_span = execution_log::event_span(&self.stage.telemetry.default, &key, &message.request_id);
+        let dispatch = async move {
+            let context = self.context(&key, &message);
+            let request_id = context.request_id;
+            let outcome = refresh(&self.plane, &self.stage, &self.connection, &message.payload, request_id).await;
+            let sent = outcome.as_ref().map(|reply| reply.frame.as_ref());
+            let reason = self.record(sent, Some(RecordedRoute::refresh(&self.stage)), &context, message);
+            outcome.unwrap_or_else(|error| Reply {
+                frame: Some(self.error_frame(&error, request_id, reason)),
+                refreshed: false,
+                refused: false,
+            })
+        };
+        Box::pin(dispatch.instrument(log_span))
+    }
+
+    /// Records that `message` was refused before its dispatch began. Returns the error frame.
+    fn fail(&self, error: &MessageError, destination: Option<&Destination>, message: Message) -> DataFrame {
+        let (key, recorded) = match destination {
+            Some(Destination::Route(route)) => (route.key.as_str(), Some(RecordedRoute::of(route))),
+            Some(Destination::Refresh(key)) => (key.as_str(), Some(RecordedRoute::refresh(&self.stage))),
+            None => ("-", None),
+        };
+        let context = self.context(key, &message);
+        let request_id = context.request_id;
+        let reason = self.record(Err(error), recorded, &context, message);
+        self.error_frame(error, request_id, reason)
     }
 
     fn context<'a>(&'a self, route_key: &'a str, message: &Message) -> RequestContext<'a> {
@@ -289,11 +316,11 @@ impl Place {
         self.live.context(&self.plane, &self.deployment, &self.connection, event, route_key, message.request_id)
     }
 
-    /// Records a message that is over, and gives why it did not go as asked for.
+    /// Records a message that is finished. Returns the reason if it failed or took `$default` without selecting it.
     fn record(
         &self,
         outcome: Result<Option<&DataFrame>, &MessageError>,
-        way: Option<Taken<'_>>,
+        recorded: Option<RecordedRoute<'_>>,
         context: &RequestContext<'_>,
         message: Message,
     ) -> Option<Reason> {
@@ -306,34 +333,30 @@ impl Place {
             }
             None => (message.integration.as_ref().and_then(|record| record.status).unwrap_or(200), None),
         };
-        let is_secret = way.as_ref().is_some_and(|taken| taken.is_secret);
-        let telemetry = way.as_ref().map_or(&self.stage.telemetry.default, |taken| taken.telemetry);
+        let is_secret = recorded.as_ref().is_some_and(|recorded| recorded.is_secret);
+        let telemetry = recorded.as_ref().map_or(&self.stage.telemetry.default, |recorded| recorded.telemetry);
         let reply = outcome.ok().flatten();
+        let result = match (&recorded, error) {
+            (None, Some(MessageError::NoRoute) | None) => Outcome::MessageWithoutRoute,
+            _ => Outcome::Message { throttled: error.and_then(MessageError::throttled) },
+        };
+        let scope = Scope { labels: &message.labels, stage: &self.stage.telemetry, route: telemetry };
+        let (started, trace) = (message.started, message.span.context());
         let record = EventRecord {
-            subject: Subject::Event(context),
-            outcome: match (way, error) {
-                (None, Some(MessageError::NoRoute) | None) => Outcome::MessageWithoutRoute,
-                _ => Outcome::Message { throttled: error.and_then(MessageError::throttled) },
-            },
-            labels: &message.labels,
-            stage: &self.stage.telemetry,
-            route: telemetry,
             status,
             reason,
             client_text,
             error: error.map(|error| error as &(dyn Error + 'static)),
-            authorizer: None,
+            integration: message.integration,
             request_bytes: message.payload.len(),
             response_bytes: reply.map_or(0, DataFrame::len),
             data: (telemetry.data_trace && !is_secret).then(|| Data {
                 request: message.payload.bytes(),
                 response: reply.map(DataFrame::bytes).unwrap_or_default(),
             }),
-            integration: message.integration,
-            started: message.started,
-            trace: message.span.context(),
+            ..EventRecord::new(Subject::Event(context), result, scope, started, trace)
         };
-        self.plane.telemetry.record(&self.plane.metrics, &record, message.span);
+        self.plane.telemetry.record(&record, message.span);
         reason
     }
 

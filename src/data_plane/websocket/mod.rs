@@ -1,11 +1,12 @@
-//! The client's side: connect, messages, disconnect.
+//! The flows of the client's side: connect, session, message.
 
+mod admitted;
 mod connect;
-pub(super) mod disconnect;
 mod message;
 mod refresh;
 mod session_loop;
 
-pub use connect::{Admitted, UpgradeRequest, connect};
+pub use admitted::Admitted;
+pub use connect::{UpgradeRequest, connect};
 pub use message::fallback;
 pub use session_loop::serve;

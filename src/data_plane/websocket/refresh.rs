@@ -14,19 +14,22 @@ use crate::integration::Payload;
 use crate::json;
 use crate::request_context::Connection;
 
-/// What a client sends to go on with a fresh token: `{"action":"refresh","token":"…"}`, where `action` is whatever
-/// selects the authorizer's `refreshRouteKey`.
+/// The message of a client that sends a fresh token: `{"action":"refresh","token":"…"}`, where `action` stands for the
+/// member that selects the authorizer's `refreshRouteKey`.
 #[derive(Deserialize)]
 struct Refresh {
     token: String,
 }
 
-/// Takes a fresh token on an open connection. No backend is called; later events have the new claims, whichever node sends
-/// them.
+/// Accepts a fresh token on an open connection. No backend is called. Later events have the new claims, whichever node
+/// sends them.
 ///
 /// 1. usage plan  2. token  3. principal
 ///
-/// A token that does not count changes nothing: the connection goes on with the one that it has.
+/// A token that is not valid changes nothing: the connection keeps its present one.
+///
+/// # Errors
+/// Returns `UsageExceeded` if the usage plan is exhausted, or `RefreshDenied` if the token is not valid.
 pub(super) async fn refresh(
     plane: &DataPlane,
     stage: &Stage,
@@ -44,11 +47,12 @@ pub(super) async fn refresh(
         (None, _) | (_, None) => Err(Denial::Unauthorized),
     };
     let fresh = refreshed.map_err(|denial| {
-        log_denial(&denial, &connection.api_id, &connection.stage, "a fresh token was refused");
+        let what = "a client's fresh token was refused; its connection keeps the present one";
+        log_denial(&denial, &connection.api_id, &connection.stage, what);
         MessageError::RefreshDenied(denial)
     })?;
     let frame = fresh.expiry.map(|expiry| token_frame(TokenNotice::Refreshed, connection.id, request_id, expiry.at));
-    debug!(connection_id = %connection.id, "a client brought a fresh token");
+    debug!(connection_id = %connection.id, "a client sent a fresh token");
     connection.principal.store(Some(Arc::new(fresh)));
     plane.registry.rewrite(&connection.id);
     Ok(Reply { frame, refreshed: true, refused: false })

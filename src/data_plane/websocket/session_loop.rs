@@ -11,7 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, Span, debug};
 
-use super::Admitted;
+use super::admitted::{Admitted, Registered};
 use super::message::{Dispatch, Dispatched, Reply, dispatch};
 use crate::clock::Timestamp;
 use crate::data_plane::gateway_response::{TokenNotice, token_frame};
@@ -21,21 +21,21 @@ use crate::session::{Closing, Deadlines, Due, Incoming, Outbox, Socket, SocketSe
 use crate::telemetry::execution_log;
 use crate::transport::Connection;
 
-/// Messages in a row that are refused for want of room at the backend before reading stops.
+/// Number of messages in a row that are refused because the backend is saturated before reading stops.
 const REFUSALS_MAX: u8 = 8;
 
-/// How long reading then stops if nothing is under way whose reply could be waited for.
+/// Time for which reading then stops if no dispatch is in flight whose reply could be waited for.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs one session: from the 101 to the end of its last dispatch. One task does all of it, so nothing about the
-/// connection needs a lock but its outbox.
+/// Runs one session, from the 101 to the end of its last dispatch. One task does all of it, so only the outbox needs a
+/// lock.
 ///
-/// Reading stops while as many dispatches as allowed are in flight, or while the outbox is full; writing never waits
-/// for a backend. While a backend of the stage is saturated, reading goes on, and what comes beyond the dispatches that
-/// are allowed is refused: the buffers of a socket hold hundreds of messages, and those of thousands of sockets more
-/// work than can be done in time.
+/// Reading stops while as many dispatches as allowed are in flight, or while the outbox is full. Writing never waits
+/// for a backend. While a backend of the stage is saturated, reading goes on and messages beyond the allowed dispatches
+/// are refused: the buffers of one socket hold hundreds of messages, and those of thousands of sockets hold more work
+/// than can be done in time.
 pub async fn serve<S: Connection>(admitted: Admitted, io: S, already_read: Bytes) {
-    // What happens once is boxed: an idle session pays for nothing but its loop.
+    // The beginning and the end are boxed, so that the task of an idle session has only its loop.
     let mut session = Box::pin(Session::new(admitted, io, already_read)).await;
     let closing = session.run().await;
     let span = session.span.take().map_or_else(Span::none, |span| *span);
@@ -47,19 +47,19 @@ struct Session<S> {
     socket: Socket<S>,
     dispatches: FuturesUnordered<Dispatch>,
     deadlines: Deadlines,
-    /// Of the execution log, if anybody wants it: an idle session pays for nothing else.
+    /// Span of the execution log. `None` if there is no such log, so that an idle session needs no memory for it.
     span: Option<Box<Span>>,
-    /// Frames written when last looked at.
+    /// Number of frames that were written at the last check.
     sent: u64,
-    /// Whether something waited to be written when last looked at.
+    /// True if data waited to be written at the last check.
     writing: bool,
-    /// Messages in a row that the backend had no room for.
+    /// Number of messages in a row that were refused because the backend is saturated.
     refusals: u8,
-    /// While the gate is shut: its opening.
+    /// Notification of the renewal of the serving lease, while that has run out.
     hold: Option<Pin<Box<OwnedNotified>>>,
 }
 
-/// What a session wakes up for.
+/// The reasons for which a session wakes up.
 enum Step {
     Incoming(Incoming),
     Replied(Reply),
@@ -73,7 +73,7 @@ impl<S: Connection> Session<S> {
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
         let deadlines = Deadlines::new(limits, &admitted.live.settings.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
-        let span = execution_log::connection_span(admitted.logging_level(), &admitted.connection);
+        let span = execution_log::connection_span(admitted.logging_level(), &admitted.registered.connection);
         let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
         let mut session = Session {
             admitted,
@@ -98,7 +98,7 @@ impl<S: Connection> Session<S> {
             match step {
                 Step::Incoming(Incoming::Text(text)) => self.message(Payload::Text(text), timer.as_mut()),
                 Step::Incoming(Incoming::Binary(bytes)) => self.message(Payload::Binary(bytes), timer.as_mut()),
-                // A client that pings wants to stay.
+                // A ping shows that the client wants to stay.
                 Step::Incoming(Incoming::Ping) => self.deadlines.data(Instant::now()),
                 Step::Incoming(Incoming::Pong) => {}
                 Step::Incoming(Incoming::End(closing)) | Step::End(closing) => return closing,
@@ -130,17 +130,17 @@ impl<S: Connection> Session<S> {
         }
     }
 
-    /// Ends the connection: nothing is served any more from here on, and the client is told why.
+    /// Ends the connection and sends the client the close frame of `closing`.
     async fn finish(self, closing: Closing) {
         let Session { mut admitted, mut socket, mut dispatches, .. } = self;
         debug!(
-            connection_id = %admitted.connection.id, code = closing.code, reason = &*closing.reason,
+            connection_id = %admitted.registered.connection.id, code = closing.code, reason = &*closing.reason,
             cause = closing.cause.name(), "disconnected"
         );
-        let aborting = admitted.plane.lifecycle.aborting().clone();
+        let aborting = admitted.registered.plane.lifecycle.aborting().clone();
         admitted.end(closing.clone());
         socket.close(&closing).await;
-        // What the client sent before it went still reaches the backend, and only then its `$disconnect`.
+        // Messages that the client sent before it left still reach the backend. Its `$disconnect` follows them.
         let last_dispatches = async {
             while dispatches.next().await.is_some() {}
             drop(admitted);
@@ -149,13 +149,13 @@ impl<S: Connection> Session<S> {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Step> {
-        if !self.admitted.plane.registry.may_serve(&self.admitted.connection.id) {
+        if !self.admitted.registered.plane.registry.may_serve(&self.admitted.registered.connection.id) {
             if let Poll::Ready(closing) = self.outbox().poll_cut(cx) {
                 return Poll::Ready(Step::End(closing));
             }
             ready!(self.poll_hold(cx));
         }
-        // A refusal costs little but its write: those that come together are written together.
+        // Most of the cost of a refusal is its write, so refusals that come together are written together.
         if self.refusals > 0
             && self.is_reading()
             && let Poll::Ready(incoming) = self.socket.poll_incoming(cx)
@@ -180,20 +180,20 @@ impl<S: Connection> Session<S> {
         let writing = self.socket.observe(true).writing;
         let stalled = writing && !self.writing;
         self.writing = writing;
-        // The timer may be set far ahead: a stall that begins has its own deadline.
+        // The timer may be set for much later, and a stall that begins now has its own deadline.
         if stalled || timer.poll(cx).is_ready() {
             return Poll::Ready(Step::Timer);
         }
         Poll::Pending
     }
 
-    /// Ready when the gate is open. Until then nothing is dispatched and nothing written.
+    /// Waits for a valid serving lease. Until then nothing is dispatched and nothing is written.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let gate = self.admitted.plane.registry.gate();
+        let gate = self.admitted.registered.plane.registry.gate();
         loop {
             let opening = self.hold.get_or_insert_with(|| Box::pin(gate.next_opening()));
             let opening = opening.as_mut().poll(cx);
-            // Looked at after it is waited for, so that no opening is missed.
+            // Checked after the notification is polled, so that no renewal is missed.
             if gate.is_open() {
                 self.hold = None;
                 return Poll::Ready(());
@@ -205,13 +205,13 @@ impl<S: Connection> Session<S> {
 
     fn message(&mut self, payload: Payload, timer: Pin<&mut Sleep>) {
         self.deadlines.data(Instant::now());
-        self.outbox().touch(self.admitted.plane.clock.now());
+        self.outbox().touch(self.admitted.registered.plane.clock.now());
         let has_room = self.has_room();
-        let Admitted { plane, connection, particulars, .. } = &mut self.admitted;
+        let Admitted { registered: Registered { plane, connection }, cold, .. } = &mut self.admitted;
         let dispatched = {
-            // The span of the message lies in that of its connection.
+            // The span of the message is a child of the connection's span.
             let _entered = self.span.as_ref().map(|span| span.enter());
-            dispatch(plane, connection, &mut particulars.bucket, payload, has_room)
+            dispatch(plane, connection, &mut cold.bucket, payload, has_room)
         };
         match dispatched {
             Dispatched::Calling(dispatch) => self.dispatches.push(dispatch),
@@ -222,9 +222,9 @@ impl<S: Connection> Session<S> {
         }
     }
 
-    /// A message was refused because the backend has no room for it. Too many in a row, and reading stops until one that
-    /// is under way is answered, or for a moment if there is none: thousands of sockets full of what will be refused
-    /// would leave no time for anything else.
+    /// Notes that a message was refused because the backend is saturated. After too many in a row, reading stops until
+    /// a dispatch in flight is answered, or for [`REFUSAL_PAUSE`] if there is none: thousands of sockets full of
+    /// messages that will be refused would leave no time for anything else.
     fn note_refusal(&mut self, timer: Pin<&mut Sleep>) {
         self.refusals = self.refusals.saturating_add(1);
         if self.refusals >= REFUSALS_MAX && self.dispatches.is_empty() {
@@ -232,11 +232,11 @@ impl<S: Connection> Session<S> {
         }
     }
 
-    /// Learns when the client's token expires, if it came with one.
+    /// Sets the deadlines of the client's token, if it has one.
     fn note_token(&mut self) {
-        let principal = self.admitted.connection.principal.load();
+        let principal = self.admitted.registered.connection.principal.load();
         let expiry = principal.as_ref().and_then(|principal| principal.expiry);
-        let (now, wall) = (Instant::now(), self.admitted.plane.clock.now());
+        let (now, wall) = (Instant::now(), self.admitted.registered.plane.clock.now());
         let instant = |at: Timestamp| now + Duration::from_millis(at.millis().saturating_sub(wall.millis()));
         self.deadlines.set_token(expiry.map(|expiry| TokenDeadline {
             expires: instant(expiry.at),
@@ -246,7 +246,7 @@ impl<S: Connection> Session<S> {
     }
 
     fn tell_of_token(&self) {
-        let connection = &self.admitted.connection;
+        let connection = &self.admitted.registered.connection;
         let expiry = connection.principal.load().as_ref().and_then(|principal| principal.expiry);
         if let Some(expiry) = expiry {
             self.outbox().reply(token_frame(TokenNotice::Expires, connection.id, EventId::random(), expiry.at));
@@ -257,15 +257,15 @@ impl<S: Connection> Session<S> {
         self.refusals < REFUSALS_MAX && (self.has_room() || self.is_saturated()) && !self.outbox().is_full()
     }
 
-    /// Whether one more dispatch is allowed.
+    /// Returns true if one more dispatch is allowed.
     fn has_room(&self) -> bool {
         self.dispatches.len() < usize::from(self.admitted.live.settings.limits.concurrent_dispatches)
     }
 
-    /// Whether a crowd of calls waits for a backend of the stage.
+    /// Returns true if a backend of the stage is saturated.
     fn is_saturated(&self) -> bool {
-        let Admitted { plane, connection, .. } = &self.admitted;
-        // Nearly always it ends here: this is asked whenever a session wakes up at its maximum.
+        let Registered { plane, connection } = &self.admitted.registered;
+        // Fast path: sessions at their maximum of dispatches check this at every wake-up, and nearly always end here.
         if !plane.integrations.is_saturated() {
             return false;
         }
@@ -285,7 +285,7 @@ mod tests {
 
     use super::*;
 
-    /// What an idle connection's task may keep, in bytes, beside its buffers.
+    /// Largest size of an idle connection's task, without its buffers, in bytes.
     const TASK_MAX_BYTES: usize = 1024;
 
     #[test]

@@ -1,4 +1,4 @@
-//! What becomes of a call when its backend answers badly, late or not at all.
+//! Calls whose backend answers badly, late or not at all.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::support::{Server, TestClient, call, call_within, eventually, read_request};
 use crate::http_client::{Answer, Call, CallError};
 
-/// Calls a server that says `text` to each request and closes the connection.
+/// Calls a server that answers each request with `text` and closes the connection.
 async fn call_one_that_says(text: &'static [u8]) -> Result<Answer, CallError> {
     let server = Server::start(move |mut stream| async move {
         read_request(&mut stream).await;
@@ -67,7 +67,7 @@ async fn a_refused_connection_is_unreachable() {
             assert!(matches!(error, CallError::Unreachable(_)), "{error:?}");
             assert!(!error.may_have_been_received());
         }
-        // An attempt more than was needed may still be there.
+        // One attempt more than was needed may still be under way.
         eventually("no attempt is left", || backend.counts().open == 0).await;
         assert_eq!(backend.counts().waiting, 0);
     }
@@ -159,7 +159,7 @@ async fn an_early_answer_to_a_large_request_is_an_answer() {
     let backend = test.backend(&server, 1);
     let body = Bytes::from(vec![0; 64 * 1024 * 1024]);
     let large = Call { body, ..call_within("/", Duration::from_millis(500)) };
-    // The answer may cross with the request, or be there before it: then the connection makes no sense to hyper.
+    // The answer may cross with the request, or arrive before it: then hyper treats the connection as broken.
     if let Ok(answer) = test.client.send(&backend, || large.clone()).await {
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     }

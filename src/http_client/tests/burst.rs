@@ -1,4 +1,4 @@
-//! Bursts against backends that accept little, or answer nothing.
+//! Bursts against backends that accept few connections, or never answer.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::support::{Server, TestClient, answer, echo, read_request};
 
-/// HTTP/1.0: an answer that takes `work`, and the end of the connection.
+/// Serves one HTTP/1.0 request with an answer that takes `work`, and closes the connection.
 async fn serve_once(mut stream: TcpStream, work: Duration) {
     if read_request(&mut stream).await.is_some() {
         tokio::time::sleep(work).await;
@@ -26,7 +26,7 @@ async fn a_burst_loses_nothing_at_a_single_threaded_server_with_a_backlog_of_fiv
         let start = Instant::now();
         let bodies = join_all((0..200).map(|_| test.text(&backend, "/"))).await;
         assert!(bodies.iter().all(|body| body == "ok"));
-        // One SYN that is dropped costs a second: there should be none.
+        // One dropped SYN costs a second: there should be none.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }

@@ -1,4 +1,4 @@
-//! The client against real sockets on the loopback.
+//! Tests of the client with real sockets on the loopback interface.
 
 mod answers;
 mod burst;

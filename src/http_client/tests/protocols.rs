@@ -1,4 +1,4 @@
-//! HTTP/2 and TLS.
+//! Tests of HTTP/2 and TLS.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ async fn serve_http1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'stati
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(describe)).await;
 }
 
-/// A server with a certificate for 127.0.0.1 of its own making, that offers `alpn`.
+/// Starts a server with a self-signed certificate for 127.0.0.1 that offers `alpn`.
 fn start_tls(alpn: &'static [u8]) -> (Server, CertificateDer<'static>) {
     let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
     let certificate = certified.cert.der().clone();
@@ -94,7 +94,7 @@ async fn http2_with_prior_knowledge_shares_one_connection_and_survives_its_end()
         assert_eq!(server.accepted(), round);
         assert_eq!((backend.counts().open, backend.counts().idle), (1, 1));
         goes_away.notify_one();
-        // At once: the request may be handed to the connection that goes away.
+        // No wait: the request may be handed to the connection that goes away.
         if round == 2 {
             eventually("the connection is gone", || backend.counts().open == 0).await;
         } else {

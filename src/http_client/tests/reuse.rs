@@ -1,4 +1,4 @@
-//! Connections are kept, counted, queued for, and end.
+//! Tests of the pool: connections are kept, counted, queued for, and closed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -89,7 +89,7 @@ async fn callers_that_wait_are_served_in_their_order() {
 
 #[tokio::test]
 async fn cancelled_calls_leak_nothing() {
-    // Each request takes a little, so that cancellations hit calls that wait, connect, send and read.
+    // Each request takes a little time, so that cancellations hit calls that wait, connect, send and read.
     let server = Server::start(|mut stream| async move {
         while let Some(path) = read_request(&mut stream).await {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -216,7 +216,7 @@ async fn a_request_that_was_not_written_is_sent_again() {
             let first = spoken.fetch_add(1, Ordering::SeqCst) == 0;
             async move {
                 if first {
-                    // Speaks out of turn, and closes.
+                    // Answers before there is a request, and closes.
                     let _ = stream.write_all(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n").await;
                 } else {
                     echo(stream).await;
@@ -228,7 +228,7 @@ async fn a_request_that_was_not_written_is_sent_again() {
     let backend = test.backend(&server, 1);
     let mut answer = std::pin::pin!(test.text(&backend, "/again"));
     assert!(futures_util::poll!(&mut answer).is_pending());
-    // The call has its connection, and does not know yet; meanwhile the connection ends.
+    // The call has its connection, but its task has not run yet; meanwhile the connection ends.
     eventually("the connection is gone", || server.accepted() == 1 && backend.counts().open == 0).await;
     assert_eq!(backend.counts().waiting, 0);
     assert_eq!(answer.await, "/again");
@@ -259,7 +259,7 @@ fn a_request_of_which_nothing_was_written_is_sent_again() {
         threads.spawn(move || {
             let stream = answer("first");
             is_to_close.recv().expect("the test goes on");
-            // A reset: the next write fails, before a byte is out.
+            // A reset: the next write fails before a byte is sent.
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket");
             drop(stream);
             closed.send(()).expect("the test waits");
@@ -272,7 +272,7 @@ fn a_request_of_which_nothing_was_written_is_sent_again() {
             assert_eq!(test.text(&backend, "/").await, "first");
             eventually("the connection is idle", || backend.counts().idle == 1).await;
             close.send(()).expect("the server waits");
-            // The runtime stands still, so that it learns of the reset by its own write.
+            // The thread is blocked, so that the runtime learns of the reset by its own write.
             is_closed.recv().expect("the server goes on");
             assert_eq!(test.text(&backend, "/").await, "second");
         });

@@ -1,4 +1,4 @@
-//! A client, and servers that do what a test wants on each connection.
+//! A client, and servers with a behaviour that each test chooses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::http_client::{Answer, Backend, Call, CallError, HttpClient};
 
-/// A client with the tracker of its tasks.
+/// A client and the tracker of its tasks.
 pub(super) struct TestClient {
     pub(super) client: HttpClient,
     pub(super) tasks: TaskTracker,
@@ -35,7 +35,7 @@ impl TestClient {
         self.client.send(backend, || call(path)).await
     }
 
-    /// The body of the answer, as text.
+    /// Calls `path` and returns the body of the answer as text.
     pub(super) async fn text(&self, backend: &Arc<Backend>, path: &str) -> String {
         let answer = self.get(backend, path).await.expect("an answer");
         String::from_utf8(answer.body.to_vec()).expect("text")
@@ -53,7 +53,7 @@ pub(super) fn call(path: &str) -> Call {
     }
 }
 
-/// A call with another timeout.
+/// Returns a call with another timeout.
 pub(super) fn call_within(path: &str, timeout: Duration) -> Call {
     Call { timeout, ..call(path) }
 }
@@ -66,7 +66,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves each connection with `serve` at once.
+    /// Starts a server that serves all connections concurrently with `serve`.
     pub(super) fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -74,7 +74,7 @@ impl Server {
         Self::listen(1024, false, Duration::ZERO, serve)
     }
 
-    /// Serves one connection after the other, like Python's `http.server`, with its backlog of 5.
+    /// Starts a server that serves one connection after the other, like Python's `http.server`, with its backlog of 5.
     pub(super) fn start_single_threaded<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -82,7 +82,8 @@ impl Server {
         Self::listen(5, true, Duration::ZERO, serve)
     }
 
-    /// Takes `pause` before it accepts the next connection. Waiting is what this server does: it is no synchronisation.
+    /// Starts a server that waits for `pause` before it accepts the next connection. The wait is the behaviour under
+    /// test, not a synchronisation.
     pub(super) fn start_slow_to_accept<F>(pause: Duration, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -140,18 +141,18 @@ impl Server {
         format!("{scheme}://{}/ignored", self.address).parse().expect("a URI")
     }
 
-    /// Connections accepted so far.
+    /// Returns the number of connections accepted so far.
     pub(super) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Most connections that were open at once.
+    /// Returns the largest number of connections that were open at the same time.
     pub(super) fn open_max(&self) -> usize {
         self.open_max.load(Ordering::SeqCst)
     }
 }
 
-/// Reads one request with its body; its path, or `None` at the end of the connection.
+/// Reads one request with its body. Returns its path, or `None` at the end of the connection.
 pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let head_length = loop {
@@ -175,14 +176,14 @@ pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     head.split(' ').nth(1).map(str::to_owned)
 }
 
-/// Writes an answer that leaves the connection open.
+/// Writes an answer that keeps the connection open.
 pub(super) async fn answer(stream: &mut TcpStream, body: &str) {
     let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     // The client may be gone.
     let _ = stream.write_all(text.as_bytes()).await;
 }
 
-/// Answers each request of a connection with its path.
+/// Serves a connection: answers each request with its path.
 pub(super) async fn echo(mut stream: TcpStream) {
     while let Some(path) = read_request(&mut stream).await {
         answer(&mut stream, &path).await;

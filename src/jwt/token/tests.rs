@@ -12,7 +12,7 @@ use crate::jwt::key_set::KeySet;
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 const ISSUER: &str = "https://id.example.com";
-const RSA: &[u8] = include_bytes!("../../../tests/access/keys/rsa.der");
+const RSA: &[u8] = include_bytes!("../../../tests/behaviour/access/keys/rsa.der");
 
 /// A key of an elliptic curve and its public half.
 struct Signer {

@@ -16,7 +16,7 @@ const FORMAT_MAX_BYTES: usize = 3 * 1024;
 /// Longest value that is written, in bytes; values from clients may be longer.
 const VALUE_MAX_BYTES: usize = 1024;
 
-/// Bytes that are reserved for each value: about the length of most.
+/// Bytes that are reserved for each value, about the length of most values.
 const VALUE_BYTES: usize = 24;
 
 /// Text in place of a variable without a value.
@@ -42,7 +42,7 @@ fn hint(nearest: &Option<&'static str>) -> String {
 pub(super) struct LineFormat {
     parts: Vec<Part>,
     escape: Escape,
-    /// Length of a line, about.
+    /// Approximate length of a line.
     line_bytes: usize,
 }
 
@@ -135,7 +135,7 @@ fn shortened(value: &str) -> &str {
 
 impl Escape {
     fn push(self, line: &mut String, value: &str) {
-        // Most values are plain, and are copied as they are.
+        // Most values are plain, and are copied unchanged.
         if value
             .bytes()
             .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'&' | b'<' | b'>' | b'\''))

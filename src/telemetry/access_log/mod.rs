@@ -1,8 +1,8 @@
 //! Access logs: one line for each connect, message, disconnect and call of `@connections`, in the format of its stage.
 //!
-//! A format is compiled with its stage ([`AccessLog`]). An event appends its line to a buffer in memory and goes on;
-//! one task for each destination (`writer.rs`) writes the collected lines. A line that finds the buffer full, or cannot
-//! be written, is lost and counted.
+//! A format is compiled with its stage ([`AccessLog`]). An event appends its line to a buffer in memory and does not
+//! wait; one task for each destination (`writer.rs`) writes the collected lines. A line that finds the buffer full, or
+//! cannot be written, is lost and counted.
 //!
 //! Differs from AWS: `integration.*`, `responseLength` and `responseLatency` have values, which AWS leaves out for
 //! WebSocket APIs; `tidegate.*` are additions; a format need not contain `$context.requestId`. The line of a disconnect
@@ -36,7 +36,7 @@ pub(super) enum Destination {
 pub struct AccessLog {
     format: LineFormat,
     destination: Destination,
-    /// Set when the stage is put in force.
+    /// The sink of the destination. It is set when the stage's deployment comes into force.
     sink: OnceLock<Arc<Sink>>,
 }
 

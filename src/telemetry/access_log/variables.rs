@@ -6,9 +6,9 @@ use crate::telemetry::event_record::{AuthorizerKind, AuthorizerRecord, EventReco
 
 /// The value of a variable.
 pub(super) enum Value<'r> {
-    /// Any text; it has to be escaped.
+    /// A text that has to be escaped.
     Text(Cow<'r, str>),
-    /// A text that brings its own quotes; only one variable does, as on AWS.
+    /// A text that includes its own quotes. Only one variable does, as on AWS.
     Quoted(String),
     Number(u128),
     Id(ConnectionId),

@@ -19,16 +19,16 @@ use crate::lock::lock;
 use crate::telemetry::Metrics;
 use crate::telemetry::loss::Loss;
 
-/// Lines that wait to be written, in bytes, for each destination; more are lost.
+/// Most bytes of lines that wait to be written, for each destination. More are lost.
 const BUFFER_MAX_BYTES: usize = 1024 * 1024;
 
-/// So much is written at once, without waiting for more.
+/// Number of bytes that are written immediately, without waiting for more lines.
 const BUFFER_ENOUGH_BYTES: usize = 64 * 1024;
 
-/// How long lines wait for others: one write for many.
+/// Time that lines wait for others, so that many are written at once.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the last lines may take when the process ends.
+/// Longest time for writing the last lines when the process ends.
 const LAST_WRITE: Duration = Duration::from_millis(300);
 
 /// The access logs of all stages. Stages with the same destination share it.
@@ -42,7 +42,8 @@ pub struct AccessLogs {
 }
 
 impl AccessLogs {
-    /// None yet. `tasks` owns the writers, which end when `aborting` says so.
+    /// Returns the access logs, of which none is open yet. The writers are spawned on `tasks` and end when `aborting`
+    /// is cancelled.
     pub fn new(metrics: &Metrics, tasks: TaskTracker, aborting: CancellationToken) -> Self {
         AccessLogs {
             sinks: Mutex::default(),
@@ -53,8 +54,7 @@ impl AccessLogs {
         }
     }
 
-    /// Puts the access logs of a deployment in force. A destination that no stage names any more is closed with the
-    /// last deployment that named it.
+    /// Opens the access logs of a deployment. A destination is closed with the last deployment that names it.
     pub fn open<'a>(&self, access_logs: impl Iterator<Item = &'a AccessLog>) {
         let mut sinks = self.lock();
         sinks.retain(|_, sink| sink.strong_count() > 0);
@@ -70,7 +70,7 @@ impl AccessLogs {
         }
     }
 
-    /// Opens the files anew: a tool has moved them away.
+    /// Reopens the files, because a tool such as logrotate has moved them away.
     pub fn reopen(&self) {
         for sink in self.lock().values().filter_map(Weak::upgrade) {
             sink.buffer.reopen.store(true, Ordering::Release);
@@ -107,7 +107,7 @@ impl AccessLogs {
     }
 }
 
-/// The way to a destination. Dropped, what it holds is written and its writer ends.
+/// The handle on a destination. When it is dropped, the remaining lines are written and the writer ends.
 #[derive(Debug)]
 pub(super) struct Sink {
     buffer: Arc<Buffer>,
@@ -124,7 +124,7 @@ struct Buffer {
 }
 
 impl Sink {
-    /// Takes a line. Never waits for the destination.
+    /// Appends a line. Never waits for the destination.
     pub(super) fn append(&self, line: &str) {
         let wake = {
             let mut lines = self.buffer.lock();
@@ -157,9 +157,9 @@ impl Buffer {
 
 struct Writer {
     buffer: Arc<Buffer>,
-    /// None while a thread writes to it.
+    /// The output. `None` while a thread writes to it.
     output: Option<Output>,
-    /// What was written last, empty.
+    /// The emptied buffer of the last write, for reuse.
     spare: Vec<u8>,
     failed: Counter,
 }
@@ -173,7 +173,7 @@ impl Writer {
                 () = self.work() => false,
             };
             if aborted {
-                // A thread that is still at it has what came before; what came since gets one try.
+                // A thread that is still writing has the earlier lines. The later ones get one try.
                 let _ = timeout(LAST_WRITE, self.write()).await;
                 return;
             }
@@ -183,7 +183,7 @@ impl Writer {
         }
     }
 
-    /// Waits for lines and a little longer for more of them, and writes them.
+    /// Waits for lines and up to [`WRITE_INTERVAL`] for more of them, then writes them.
     async fn work(&mut self) {
         self.buffer.wake.notified().await;
         let hurried = self.buffer.reopen.load(Ordering::Acquire) || self.buffer.closed.load(Ordering::Acquire);
@@ -196,11 +196,12 @@ impl Writer {
         self.write().await;
     }
 
-    /// Writes what is there, on a thread that may block. Cancelled, the thread goes on and its output is given up.
+    /// Writes the lines of the buffer, on a thread that may block. If the future is dropped, the thread goes on and its
+    /// output is not used again.
     async fn write(&mut self) {
         let Some(mut output) = self.output.take() else { return };
         let reopen = self.buffer.reopen.swap(false, Ordering::AcqRel);
-        // The two buffers take turns, so that neither grows from nothing each time.
+        // The two buffers take turns, so that neither has to grow from empty each time.
         let lines = std::mem::replace(&mut *self.buffer.lock(), std::mem::take(&mut self.spare));
         let written = spawn_blocking(move || {
             if reopen {
@@ -209,7 +210,7 @@ impl Writer {
             let written = output.write(&lines);
             (output, written, lines)
         });
-        // A write that panics leaves no output; there is none that does.
+        // A write that panics would leave no output, but no write panics.
         let Ok((output, written, mut lines)) = written.await else { return };
         self.output = Some(output);
         lines.clear();
@@ -225,7 +226,7 @@ impl Writer {
 struct Output {
     destination: Destination,
     file: Option<File>,
-    /// The last write ended inside a line.
+    /// True if the last write ended inside a line.
     line_is_open: bool,
 }
 
@@ -254,7 +255,7 @@ impl Output {
                         self.line_is_open = false;
                     }
                     write_counted(&mut file, lines, &mut written)?;
-                    // After an error the file is opened anew: it may be another one by then.
+                    // After an error the file is reopened: it may be another one by then.
                     self.file = Some(file);
                     Ok(())
                 })
@@ -269,7 +270,7 @@ impl Output {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Addresses of clients are nobody else's business.
+    // The file contains addresses of clients, so only its owner and group may read it.
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
@@ -321,7 +322,7 @@ mod tests {
         let logs = AccessLogs::new(&metrics, tasks.clone(), aborting.clone());
         let sink = logs.start(&Destination::File("/dev/null".into()));
         let line = format!("{}\n", "a".repeat(1023));
-        // The writer has had no turn yet: nothing was awaited.
+        // The writer has not run yet: nothing was awaited.
         (0..1030).for_each(|_| sink.append(&line));
         assert_eq!(logs.full.get(), 1030 - 1024);
         aborting.cancel();

@@ -1,5 +1,5 @@
-//! The budget of log lines. Lines of one kind come from one place in the code; of each kind so many are written in a
-//! second, the others are counted, and a line says how many they were.
+//! The budget of log lines. Lines of one kind come from one place in the code. Of each kind, [`LINES_PER_SECOND`] lines
+//! are written in a second; the others are counted, and a report gives their number.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,40 +16,40 @@ use tracing_subscriber::layer::Context;
 use super::queue::Queue;
 use crate::telemetry::log_lines::{LOST, UNBUDGETED};
 
-/// Lines of one kind that are written in a second.
+/// Most lines of one kind that are written in a second.
 const LINES_PER_SECOND: u64 = 50;
 
-/// Longest text by which a report names a kind, in bytes.
+/// Longest message with which a report names a kind, in bytes.
 const MESSAGE_MAX_BYTES: usize = 200;
 
-/// What is left of the budget of each kind, and what was left out. There are as many kinds as there are places in the
-/// code that log.
+/// The budget of each kind of line, and the number of lines that were left out. There are as many kinds as there are
+/// places in the code that log.
 #[derive(Debug)]
 pub(super) struct Budget {
     queue: Arc<Queue>,
     started: Instant,
     kinds: DashMap<Identifier, Arc<Kind>>,
-    /// Lines that reports have named as lost so far.
+    /// Lost lines that reports have included so far, by cause.
     reported_full: AtomicU64,
     reported_failed: AtomicU64,
 }
 
-/// The place of a [`Budget`] among the layers of a subscriber.
+/// The subscriber layer that applies a [`Budget`].
 pub(super) struct BudgetLayer(pub(super) Arc<Budget>);
 
 #[derive(Debug)]
 struct Kind {
     level: Level,
     target: &'static str,
-    /// The message of the first line that was left out: of most kinds it is always the same.
+    /// The message of the first line that was left out. For most kinds it is always the same.
     message: OnceLock<String>,
-    /// The second of the last line, and how many lines it has: `second << 32 | lines`.
+    /// The second of the last line, and the number of lines in that second: `second << 32 | lines`.
     written: AtomicU64,
     left_out: AtomicU64,
 }
 
 impl Budget {
-    /// Budgets that nothing was taken from. `queue` has the thread that reports.
+    /// Returns unused budgets. The thread of `queue` writes the reports.
     pub(super) fn new(queue: Arc<Queue>) -> Self {
         Budget {
             queue,
@@ -66,7 +66,7 @@ impl Budget {
             return true;
         }
         let second = self.started.elapsed().as_secs();
-        // Nothing of the map stays locked: naming a kind runs code of whoever logs.
+        // No lock of the map is held: recording the message of a line runs code of its caller.
         let known = self.kinds.get(&metadata.callsite()).map(|kind| Arc::clone(&kind));
         let kind = known.unwrap_or_else(|| {
             Arc::clone(&self.kinds.entry(metadata.callsite()).or_insert_with(|| Arc::new(Kind::new(metadata))))
@@ -80,7 +80,7 @@ impl Budget {
         false
     }
 
-    /// Logs what was left out and what was lost `within` the last time.
+    /// Logs the numbers of lines that were left out and lost in the last `within`.
     pub(super) fn report(&self, within: Duration) {
         let within = match within.as_secs() {
             0 | 1 => "second".to_owned(),
@@ -103,7 +103,7 @@ impl Budget {
             }
         }
         for (lost, reported, why) in [
-            (&LOST.full, &self.reported_full, "whoever reads the log is too slow"),
+            (&LOST.full, &self.reported_full, "the log is read too slowly"),
             (&LOST.failed, &self.reported_failed, "they could not be written"),
         ] {
             let lost = lost.load(Ordering::Relaxed);
@@ -132,10 +132,10 @@ impl Kind {
         }
     }
 
-    /// Takes one line of the budget of a second. Once that is used up this is a look and nothing more.
+    /// Takes one line from the budget of `second`. Returns false if the budget is used up, which writes nothing.
     fn admits(&self, second: u64) -> bool {
         let take = |written: u64| match written & u64::from(u32::MAX) {
-            // A thread that was late sees a later second than its own.
+            // A thread that was delayed sees a later second than its own.
             lines if written >> 32 >= second => (lines < LINES_PER_SECOND).then_some(written + 1),
             _ => Some(second << 32 | 1),
         };
@@ -153,7 +153,7 @@ impl Kind {
     }
 }
 
-/// The text of an event.
+/// The message of an event.
 struct Message(String);
 
 impl Visit for Message {
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(taken(0), LINES_PER_SECOND);
         assert_eq!(taken(0), 0);
         assert_eq!(taken(1), LINES_PER_SECOND);
-        // The clock of a thread that was held up.
+        // The second of a thread that was delayed.
         assert_eq!(taken(0), 0);
         assert_eq!(taken(7), LINES_PER_SECOND);
     }
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>(), LINES_PER_SECOND);
     }
 
-    /// Collects what is logged.
+    /// A writer that collects the logged lines.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 

@@ -1,8 +1,10 @@
-//! Logs go to stderr: text on a terminal, JSON otherwise. `RUST_LOG` chooses what is logged, `info` by default, and can
-//! be changed while the process runs. Whatever it chooses, what libraries would show of requests and messages is left out.
+//! The log of the process. It goes to stderr: text on a terminal, JSON otherwise. `RUST_LOG` selects the lines, `info`
+//! by default, and the selection can be changed while the process runs. Lines of libraries that would show requests or
+//! messages are never logged, whatever is selected.
 //!
-//! Whoever logs never waits: lines go into a queue of bounded size, and one thread writes them (`queue.rs`). Of each kind
-//! of line some are written in a second and the others counted (`budget.rs`), whoever causes them and whatever is chosen.
+//! Logging never waits: lines go into a bounded queue, and one thread writes them (`queue.rs`). Of each kind of line a
+//! limited number is written in a second and the others are counted (`budget.rs`), whatever causes them and whatever is
+//! selected.
 
 mod budget;
 mod queue;
@@ -27,39 +29,41 @@ use queue::{Queue, Room};
 
 use crate::lock::lock;
 
-/// Libraries that show signed requests with their tokens, or messages, below `info`: that is never logged.
+/// Libraries whose lines below `info` show signed requests with their tokens, or messages. These lines are never
+/// logged.
 const INDISCREET: [&str; 2] = ["aws_sigv4", "tungstenite"];
 
-/// What is always logged: lines about lines that are missing, and panics. They come from this module.
+/// The filter directive that is always added: reports about missing lines, and panics. They come from this module.
 const ALWAYS: &str = concat!(module_path!(), "=info");
 
-/// Targets of lines that an operator asked for, one for each event: they leave room in the queue for the others.
+/// Targets of lines that an operator has enabled, with a line for each event. They leave room in the queue for other
+/// lines.
 const BULK: [&str; 2] = ["tidegate::execution", "tidegate::data_trace"];
 
-/// The logging of this process, once it was started.
+/// The logging of this process, once it is started.
 static LOGGING: OnceLock<Logging> = OnceLock::new();
 
 #[derive(Debug)]
 struct Logging {
     queue: Arc<Queue>,
     filter: reload::Handle<EnvFilter, Registry>,
-    /// The filter as somebody wrote it.
+    /// The filter as it was written.
     text: Mutex<String>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// A JSON object on each line.
     Json,
 }
 
 /// Starts logging, once for the process.
 ///
 /// # Errors
-/// `RUST_LOG` holds no filter, logging was started before, or there can be no thread.
+/// Returns an error if `RUST_LOG` is not a valid filter, logging was started before, or the thread cannot be started.
 pub fn start(format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let text = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(filter) if !filter.is_empty() => filter,
@@ -78,9 +82,9 @@ pub fn start(format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error 
     layers.with(BudgetLayer(Arc::clone(&budget))).with(lines).try_init()?;
     let writing = Arc::clone(&queue);
     thread::Builder::new().name("log".to_owned()).spawn(move || writing.run(|within| budget.report(within)))?;
-    // The usual hook writes to stderr itself, and waits for it.
+    // The default hook writes to stderr itself, and waits for it.
     std::panic::set_hook(Box::new(panicked));
-    // Only the one who started logging gets here.
+    // This is reached only once: a second start has failed above.
     let _ = LOGGING.set(Logging { queue, filter: handle, text: Mutex::new(text) });
     Ok(())
 }
@@ -109,7 +113,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Puts lines into the queue.
+/// A writer that puts lines into the queue.
 struct Writer(Arc<Queue>);
 
 struct Line<'a> {
@@ -146,7 +150,8 @@ impl io::Write for Line<'_> {
     }
 }
 
-/// Writes text for people to stderr behind all log lines so far, without waiting; directly, if logging was not started.
+/// Writes text for people to stderr after all log lines so far, without waiting. If logging was not started, writes it
+/// directly.
 pub fn say(text: &str) {
     match LOGGING.get() {
         Some(logging) => logging.queue.append(format!("{text}\n").as_bytes(), Room::Usual),
@@ -154,12 +159,13 @@ pub fn say(text: &str) {
     }
 }
 
-/// Whether so many lines wait that somebody with many more had better wait too.
+/// Returns true if so many lines wait that a caller with many more should wait before it logs them.
 pub fn is_filling() -> bool {
     LOGGING.get().is_some_and(|logging| logging.queue.is_filling())
 }
 
-/// Waits for the last lines when it is dropped: until they are written as long as somebody reads them, and not for long.
+/// A guard that waits for the last lines when it is dropped, until they are written, but only as long as stderr takes
+/// them and for a short time.
 #[derive(Debug)]
 pub struct LastLines;
 
@@ -171,25 +177,25 @@ impl Drop for LastLines {
     }
 }
 
-/// Why the filter was not changed.
+/// The reason why the filter was not changed.
 #[derive(Debug, Error)]
 pub enum FilterError {
-    #[error("logging is not tidegate's own in this process")]
+    #[error("the filter cannot be changed: tidegate did not start the logging of this process")]
     NotStarted,
     #[error("not a filter such as `debug` or `info,tidegate::execution=debug`")]
     Invalid(#[source] ParseError),
 }
 
-/// What is logged now, as `RUST_LOG` would say it.
+/// Returns the filter in force, in the syntax of `RUST_LOG`. Returns `None` if logging was not started.
 pub fn filter() -> Option<String> {
     let text = lock(&LOGGING.get()?.text);
     Some(text.clone())
 }
 
-/// Logs what this filter chooses from now on.
+/// Replaces the filter: from now on the lines that `text` selects are logged.
 ///
 /// # Errors
-/// The text is no filter, or logging was not started by [`start`].
+/// Returns `Invalid` if `text` is not a filter, and `NotStarted` if logging was not started by [`start`].
 pub fn set_filter(text: &str) -> Result<(), FilterError> {
     let text = text.trim();
     let filter = parse(text).map_err(FilterError::Invalid)?;

@@ -1,4 +1,4 @@
-//! The queue of log lines, and the thread that writes them: the one place of the process where logging may block.
+//! The queue of log lines, and the thread that writes them: the only place in the process where logging may block.
 
 use std::io::{self, Write as _};
 use std::mem;
@@ -10,39 +10,41 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::telemetry::log_lines::LOST;
 
-/// Lines that wait to be written, in bytes; more are lost. As many again may be at the thread that writes.
+/// Most bytes of lines that wait to be written. More are lost. The thread that writes may hold as many again.
 const QUEUE_MAX_BYTES: usize = 1024 * 1024;
 
-/// The part of the queue that bulk lines may fill: they never take the last room from the others.
+/// The part of the queue that bulk lines may fill, in bytes. The rest is kept for other lines.
 const BULK_MAX_BYTES: usize = QUEUE_MAX_BYTES / 4 * 3;
 
-/// So much more is kept for what the log says of itself. There are few such lines a second, each of a bounded length.
+/// The size up to which reports about the log itself may fill the queue, in bytes. There are few such lines a second,
+/// each of a bounded length.
 const OWN_MAX_BYTES: usize = QUEUE_MAX_BYTES + 256 * 1024;
 
-/// The capacity that an empty buffer keeps, in bytes.
+/// Capacity that an empty buffer keeps, in bytes.
 const KEPT_BYTES: usize = 128 * 1024;
 
-/// The most that is written at once, in bytes, unless one line is longer: what a pipe takes as a whole on Linux, so that
+/// Most bytes that are written at once, unless a single line is longer. Linux writes this much to a pipe as a whole, so
 /// other processes that write to the same pipe do not cut lines in two.
 const WRITE_MAX_BYTES: usize = 4096;
 
-/// Time between two tries to write to a descriptor that does not block and takes nothing now.
+/// Time between two tries to write to a non-blocking descriptor that takes nothing now.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Time from a line that was left out or lost until a report says so, together with all others of that time.
+/// Time from the first line that was left out or lost to the report about all such lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the end of the process waits while nothing is taken, and in all.
+/// Longest time that the end of the process waits while stderr takes nothing.
 const STALL_MAX: Duration = Duration::from_millis(300);
+/// Longest time that the end of the process waits for the last lines.
 const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
-/// How much of the queue a line may use.
+/// The part of the queue that a line may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// One of very many, which an operator has asked for.
+    /// The part for lines of which an operator has enabled very many.
     Bulk,
     Usual,
-    /// What the log says of itself.
+    /// The part for reports about the log itself.
     Own,
 }
 
@@ -62,30 +64,30 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Wakes the thread that writes.
     work: Condvar,
-    /// Wakes whoever waits for the last lines.
+    /// Wakes the thread that waits for the last lines.
     progress: Condvar,
-    /// Something was left out or lost, and no report has said so.
+    /// True if lines were left out or lost that no report has included.
     is_unreported: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<u8>,
-    /// Writes that have succeeded.
+    /// Number of successful writes.
     writes: u64,
-    /// The thread has taken something and is not done with it.
+    /// True while the thread handles the work that it has taken.
     is_busy: bool,
     is_closing: bool,
 }
 
-/// What the thread does next.
+/// The next work of the thread.
 enum Work {
     Write(Vec<u8>),
     Report(Duration),
 }
 
 impl Queue {
-    /// Takes one line, or several that stay together. Never waits for stderr.
+    /// Appends one line, or several that stay together. Never waits for stderr.
     pub(super) fn append(&self, lines: &[u8], room: Room) {
         let mut state = self.lock();
         if state.lines.len() + lines.len() > room.max_bytes() {
@@ -101,21 +103,22 @@ impl Queue {
         }
     }
 
-    /// Has the thread report soon what was left out or lost.
+    /// Requests a report, soon, about lines that were left out or lost.
     pub(super) fn report_later(&self) {
         if !self.is_unreported.swap(true, Ordering::AcqRel) {
-            // Under the lock the thread is either about to look, or asleep and woken.
+            // While the lock is held, the thread is either about to check, or asleep and will be woken.
             drop(self.lock());
             self.work.notify_one();
         }
     }
 
-    /// Whether the queue is so full that somebody with many lines had better wait.
+    /// Returns true if the queue is so full that a caller with many lines should wait.
     pub(super) fn is_filling(&self) -> bool {
         self.lock().lines.len() > QUEUE_MAX_BYTES / 2
     }
 
-    /// Writes what comes, for as long as the process lives. `report` logs what was left out and lost within a time.
+    /// Writes the lines of the queue, for the life of the process. `report` logs the numbers of lines that were left
+    /// out and lost within a time.
     pub(super) fn run(&self, report: impl Fn(Duration)) {
         let mut spare = Vec::new();
         let (mut report_at, mut has_failed) = (None, false);
@@ -136,7 +139,7 @@ impl Queue {
         }
     }
 
-    /// Waits for something to do. `spare` is an empty buffer, `report_at` when the next report is due.
+    /// Waits for work. `spare` is an empty buffer, and `report_at` is the time of the next report.
     fn next(&self, spare: Vec<u8>, report_at: &mut Option<Instant>) -> Work {
         let mut state = self.lock();
         state.is_busy = false;
@@ -166,11 +169,11 @@ impl Queue {
         }
     }
 
-    /// `false` if writing failed, and some of the lines are lost.
+    /// Writes lines to stderr. Returns false if writing failed and some of the lines are lost.
     fn write(&self, lines: &[u8]) -> bool {
         let mut rest = lines;
         while !rest.is_empty() {
-            // The lock keeps the lines of an access log that goes to stderr whole.
+            // The lock keeps whole the lines of an access log that goes to stderr.
             match io::stderr().lock().write(&rest[..first_part(rest)]) {
                 Ok(count @ 1..) => {
                     rest = &rest[count..];
@@ -190,7 +193,8 @@ impl Queue {
         true
     }
 
-    /// Waits until everything is written, as long as something is taken at all, and for two seconds at most.
+    /// Waits until all lines are written, but at most [`LAST_LINES_MAX`], and no longer than [`STALL_MAX`] without
+    /// progress.
     pub(super) fn finish(&self) {
         let until = Instant::now() + LAST_LINES_MAX;
         let mut state = self.lock();
@@ -213,7 +217,7 @@ impl Queue {
     }
 }
 
-/// How many bytes of some lines are written at once: whole lines.
+/// Returns the number of bytes of `lines` that are written at once. They are whole lines.
 fn first_part(lines: &[u8]) -> usize {
     let end_of_line = |byte: &u8| *byte == b'\n';
     let fitting = &lines[..lines.len().min(WRITE_MAX_BYTES)];
@@ -248,7 +252,7 @@ mod tests {
         queue.append(b"a\n", Room::Usual);
         assert!(matches!(queue.next(Vec::new(), &mut report_at), Work::Write(lines) if lines == b"a\n"));
         assert!(matches!(queue.next(Vec::new(), &mut report_at), Work::Report(within) if within >= REPORT_INTERVAL));
-        // It is over with the report.
+        // The report ends the loss.
         queue.append(b"b\n", Room::Usual);
         assert!(matches!(queue.next(Vec::new(), &mut report_at), Work::Write(_)));
         assert!(report_at.is_none());

@@ -21,7 +21,7 @@ impl ConnectionMetrics {
     pub(super) fn declare(register: &mut Register<'_>) -> Self {
         ConnectionMetrics {
             open: register.gauge("connections_open", "Connections that are served now"),
-            connects: register.counter("connects", "Clients that asked to connect, by outcome"),
+            connects: register.counter("connects", "Requests of clients to connect, by outcome"),
             disconnects: register.counter("disconnects", "Connections that ended, by cause"),
             disconnect_codes: register.counter("disconnect_codes", "Connections that ended, by close code"),
             disconnect_events_pending: register
@@ -29,7 +29,7 @@ impl ConnectionMetrics {
             disconnect_events_lost: register.counter("disconnect_events_lost", "$disconnect events that were given up"),
             disconnect_backlog: register.single(
                 "disconnect_backlog_ratio",
-                "Ended connections that wait for their $disconnect, of limits.disconnectBacklog",
+                "Ended connections that wait for their $disconnect, as a share of limits.disconnectBacklog",
             ),
         }
     }

@@ -38,11 +38,11 @@ impl EventMetrics {
         EventMetrics {
             messages: register.counter("messages", "Messages from clients, by the route that they took"),
             message_bytes: register.counter("message_bytes", "Bytes of messages, in from clients and out to them"),
-            dispatches_in_flight: register.gauge("dispatches_in_flight", "Messages that are at their backend now"),
+            dispatches_in_flight: register.gauge("dispatches_in_flight", "Messages whose backend has not answered yet"),
             pushes: register.counter("pushes", "Posts to connections, by outcome and path"),
             fan_out_deliveries: register.counter(
                 "fan_out_deliveries",
-                "Connections of this node that a message to a group, a user or many was for, by outcome",
+                "Deliveries of messages to a group, a user or many to connections of this node, by outcome",
             ),
             fan_out_duration: register.durations(
                 "fan_out_duration_seconds",
@@ -120,14 +120,14 @@ impl RouteMeters {
         })
     }
 
-    /// Counts a message as being at its backend until the returned value is dropped.
+    /// Counts a message as in flight until the returned value is dropped.
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
 }
 
-/// A message that is at its backend.
+/// A message whose backend has not answered yet.
 #[derive(Debug)]
 pub struct InFlight(Gauge);
 

@@ -10,7 +10,7 @@ pub struct StageLabels {
 }
 
 impl StageLabels {
-    /// Returns the labels of a request that leads to no API and no stage.
+    /// Returns the labels of a request that belongs to no API and no stage.
     pub fn none() -> Self {
         StageLabels { api_id: "-".into(), stage: "-".into() }
     }
@@ -45,7 +45,7 @@ stage_labels!(LevelLabels { level: &'static str });
 stage_labels!(DirectionLabels { direction: &'static str });
 stage_labels!(ReasonLabels { event_type: &'static str, reason: &'static str });
 
-/// A state, outcome or operation of the whole process, out of several.
+/// The state of the registry.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct StateLabels {
     pub(super) state: &'static str,

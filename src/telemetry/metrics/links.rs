@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::register::Register;
 use crate::lock::lock;
 
-/// Shortest time between two log lines about refused links with the same reason: anybody can connect to a port.
+/// Shortest time between two log lines about refused links with the same reason. The bound is needed because anyone can
+/// connect to a port.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Metrics of the links to other nodes. Clones share their values.
@@ -40,7 +41,7 @@ impl LinkMetrics {
             open: register.single("links_open", "Links to other nodes that are up"),
             refused: register.counter("link_refusals", "Connections to the peer port that got no link"),
             ended: register.counter("link_ends", "Links that ended, by cause"),
-            asked: register.single_counter("link_asks", "Questions of other nodes about groups and users of this one"),
+            asked: register.single_counter("link_asks", "Requests of other nodes about groups and users of this node"),
             logged: Arc::default(),
         }
     }
@@ -50,7 +51,7 @@ impl LinkMetrics {
         self.open.inc();
     }
 
-    /// Uncounts a link that is no longer up.
+    /// Subtracts a link that is no longer up.
     pub fn closed(&self) {
         self.open.dec();
     }
@@ -60,7 +61,7 @@ impl LinkMetrics {
         self.ended.get_or_create(&EndLabels { end }).inc();
     }
 
-    /// Counts a question of another node about groups or users.
+    /// Counts a request of another node about groups or users.
     pub fn asked(&self) {
         self.asked.inc();
     }

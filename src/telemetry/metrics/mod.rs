@@ -49,19 +49,21 @@ pub struct Metrics {
     links: LinkMetrics,
 }
 
-/// Values that are read only when somebody asks for metrics: how full this node is.
+/// The gauges of buffers, groups, pools and queues of this node. They are computed only when the metrics are read.
 #[derive(Clone, Debug, Default)]
 pub struct Fill {
-    /// Bytes that wait in all send buffers, and in the fullest one.
+    /// Bytes that wait in all send buffers.
     pub send_buffer_bytes: usize,
+    /// Bytes that wait in the fullest send buffer.
     pub send_buffer_largest_bytes: usize,
-    /// Groups and users that have a member, and all memberships.
+    /// Groups and users that have a member.
     pub groups: usize,
+    /// Memberships of all groups and users.
     pub group_memberships: usize,
     pub backends: Vec<BackendFill>,
     /// `$disconnect` events that are not delivered yet, of each stage.
     pub pending: Vec<(StageLabels, usize)>,
-    /// Ended connections of this node that wait for their `$disconnect`, in proportion to what may be.
+    /// Ended connections of this node that wait for their `$disconnect`, as a share of `limits.disconnectBacklog`.
     pub disconnect_backlog: f64,
 }
 
@@ -105,7 +107,7 @@ impl Metrics {
         exposition::prometheus_text(&self.encode())
     }
 
-    /// Returns the name of every metric, as it is read, whether it has a value yet or not.
+    /// Returns the full name of every metric, even if it has no value yet.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -127,19 +129,19 @@ impl Metrics {
         self.connections.disconnect_codes.get_or_create(&CodeLabels::new(stage, code_label(code))).inc();
     }
 
-    /// Counts a client that asked to connect.
+    /// Counts a request of a client to connect.
     pub fn connect(&self, stage: &StageLabels, outcome: ConnectOutcome) {
         self.connections.connects.get_or_create(&OutcomeLabels::new(stage, outcome.name())).inc();
     }
 
-    /// Counts a message from a client that took this route.
+    /// Counts a message from a client on this route.
     pub fn message(&self, meters: &RouteMeters, bytes: usize) {
         meters.messages(&self.events).inc();
         meters.aws_message_count.inc();
         meters.bytes_in.inc_by(bytes as u64);
     }
 
-    /// Counts a message from a client that no route took.
+    /// Counts a message from a client that matched no route.
     pub fn message_without_route(&self, stage: &StageLabels) {
         self.events.messages.get_or_create(&RouteLabels::new(stage, "-".into())).inc();
     }
@@ -212,7 +214,7 @@ impl Metrics {
         self.events.reasons.get_or_create(&labels).inc();
     }
 
-    /// Counts a decision or a failure of an authorizer. `took` is `None` if the answer was known before.
+    /// Counts a decision or a failure of an authorizer. `took` is `None` if the answer was cached.
     pub fn authorizer(&self, stage: &StageLabels, outcome: AuthorizerOutcome, took: Option<Duration>) {
         self.events.authorizer_results.get_or_create(&OutcomeLabels::new(stage, outcome.name())).inc();
         if let Some(took) = took {
@@ -240,7 +242,7 @@ impl Metrics {
         self.node.lease_remaining.set(remaining.as_secs_f64());
     }
 
-    /// What is left of dead nodes, as far as this node sees.
+    /// Returns the metrics of dead nodes' connections, as far as this node knows.
     pub fn reaping(&self) -> ReapingMetrics {
         self.node.reaping.clone()
     }
@@ -250,7 +252,7 @@ impl Metrics {
         self.node.reaped.get_or_create(stage).inc();
     }
 
-    /// Whether listeners accept.
+    /// Returns the gauge of listeners that do not accept connections.
     pub fn accept_gauge(&self) -> AcceptGauge {
         self.node.accept_paused.clone()
     }
@@ -265,7 +267,7 @@ impl Metrics {
         self.node.reloads.get_or_create(&ResultLabels { outcome }).inc();
     }
 
-    /// Sets the values that say how full this node is. Called before the metrics are read.
+    /// Sets the gauges of [`Fill`]. It is called before the metrics are read.
     pub fn fill(&self, fill: Fill) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.node.send_buffer_bytes.set(gauge(fill.send_buffer_bytes));

@@ -24,7 +24,7 @@ impl RegistryMetrics {
         }
     }
 
-    /// Sets the state of the registry: its gauge is 1, and there is no other.
+    /// Sets the state of the registry. The gauge of `state` is 1, and those of other states are removed.
     pub fn set(&self, state: &'static str) {
         self.state.clear();
         self.state.get_or_create(&StateLabels { state }).set(1);
@@ -36,7 +36,7 @@ impl RegistryMetrics {
     }
 }
 
-/// How much of dead nodes is not taken over yet, or cannot be.
+/// The metrics of dead nodes' connections that are not taken over yet, or cannot be.
 #[derive(Clone, Debug)]
 pub struct ReapingMetrics {
     left: Gauge,
@@ -47,46 +47,48 @@ pub struct ReapingMetrics {
 impl ReapingMetrics {
     fn declare(register: &mut Register<'_>) -> Self {
         ReapingMetrics {
-            left: register.single("reaping_connections", "Connections of lost nodes whose backends do not know it yet"),
+            left: register
+                .single("reaping_connections", "Connections of dead nodes whose $disconnect is not delivered"),
             unreadable: register.single(
                 "unreadable_records",
-                "Records of lost nodes that no node could read so far; they wait a day for a newer version",
+                "Records of dead nodes that no node could read so far; they wait a day for a newer version",
             ),
             unreadable_lost: register.single_counter(
                 "unreadable_records_lost",
-                "Records of lost nodes that nobody could read within a day: their $disconnect events are lost",
+                "Records of dead nodes that no node could read within a day: their $disconnect events are lost",
             ),
         }
     }
 
-    /// Sets the number of connections that are left.
+    /// Sets the number of connections that are not taken over yet.
     pub fn set(&self, connections: usize) {
         self.left.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
-    /// So many records are set aside.
+    /// Sets the number of records that no node could read so far.
     pub fn set_unreadable(&self, records: usize) {
         self.unreadable.set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
-    /// So many records were removed unread.
+    /// Counts records that were removed because no node could read them.
     pub fn lost_unreadable(&self, records: usize) {
         self.unreadable_lost.inc_by(records as u64);
     }
 }
 
-/// Whether listeners accept. Clones count together.
+/// The gauge of listeners that do not accept connections. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct AcceptGauge(Gauges<ListenerLabels>);
 
 impl AcceptGauge {
-    /// The listener has stopped accepting for want of files, or accepts.
+    /// Sets the state of a listener. `is_paused` is true if it does not accept connections because no file descriptor
+    /// is free.
     pub fn set(&self, listener: &'static str, is_paused: bool) {
         self.0.get_or_create(&ListenerLabels { listener }).set(is_paused.into());
     }
 }
 
-/// The metrics of this node: what waits in it, what it shares with others, and what telemetry itself loses.
+/// The metrics of this node: registry, TLS, queues, groups, pools of backends, reloads and losses of telemetry.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
     pub(super) registry: RegistryMetrics,
@@ -120,11 +122,11 @@ impl NodeMetrics {
             reaping: ReapingMetrics::declare(register),
             tls_handshakes: register.counter("tls_handshakes", "TLS handshakes with clients, by outcome"),
             accept_paused: AcceptGauge(
-                register.gauge("accept_paused", "1 for a listener that accepts no connections for want of files"),
+                register.gauge("accept_paused", "1 for a listener that accepts no connections because no file is free"),
             ),
             groups: register.single("groups", "Groups and users that have a member on this node"),
             group_memberships: register
-                .single("group_memberships", "Connections of this node in groups, and users on them, added up"),
+                .single("group_memberships", "Memberships of this node's connections in groups and users"),
             send_buffer_bytes: register.single("send_buffer_bytes", "Bytes that wait to be written to clients"),
             send_buffer_largest_bytes: register
                 .single("send_buffer_largest_bytes", "Bytes that wait in the fullest send buffer of a connection"),

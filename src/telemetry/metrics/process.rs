@@ -5,10 +5,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Ticks of `/proc/*/stat` in a second: Linux reports 100 to programs, whatever its own clock.
+/// Ticks of `/proc/*/stat` in a second. Linux reports 100 to programs, whatever its own clock rate is.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Names of the metrics of [`Process`], as they are read. Every Prometheus client library has the same ones.
+/// Full names of the metrics of [`Process`]. Every Prometheus client library has the same ones.
 pub(super) const NAMES: [&str; 6] = [
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
@@ -63,7 +63,7 @@ impl Stat {
         Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// Parses the text. The program's name stands in brackets and may contain anything, so fields are counted from the
+    /// Parses the text. The program's name is in brackets and may contain any character, so fields are counted from the
     /// last bracket.
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();

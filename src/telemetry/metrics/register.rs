@@ -23,7 +23,7 @@ pub(super) struct Register<'a> {
 }
 
 impl Register<'_> {
-    /// Declares a counter; its name ends in `_total` where it is read.
+    /// Declares a counter. Its full name ends in `_total`.
     pub(super) fn counter<L>(&mut self, name: &'static str, help: &'static str) -> Counters<L>
     where
         L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,

@@ -41,7 +41,7 @@ pub struct ExportTarget {
     headers: HeaderMap,
 }
 
-/// The reason why the settings name no collector. Values are not quoted, because they may be keys.
+/// The reason why the tracing settings are not valid. Values are not quoted, because they may be keys.
 #[derive(Debug, Error)]
 pub enum InvalidEndpoint {
     #[error("not an `http://` or `https://` URL with a host, such as `http://127.0.0.1:4318/v1/traces`")]
@@ -54,7 +54,7 @@ impl ExportTarget {
     /// Checks the settings. Returns `None` if traces are off.
     ///
     /// # Errors
-    /// [`InvalidEndpoint::Endpoint`] and [`InvalidEndpoint::Header`].
+    /// Returns `Endpoint` if `otlpEndpoint` is not an HTTP URL with a host, and `Header` if a header is not valid.
     pub fn parse(settings: &TracingSettings) -> Result<Option<Self>, InvalidEndpoint> {
         let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
         let uri: Uri = endpoint.parse().map_err(|_| InvalidEndpoint::Endpoint)?;
@@ -73,10 +73,10 @@ impl ExportTarget {
         Ok(Some(ExportTarget { uri, headers }))
     }
 
-    /// Starts the task that posts spans, and returns the tracer that makes them.
+    /// Starts the task that posts spans, and returns the tracer that records them.
     ///
     /// # Errors
-    /// [`InvalidEndpoint::Endpoint`]: the collector cannot be called at this address.
+    /// Returns `Endpoint` if the collector cannot be called at this address.
     pub fn start(
         self,
         settings: &TracingSettings,
@@ -148,8 +148,8 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// Collects spans for an interval, or until there are enough, and posts them. There is one post at a time: while it
-    /// takes long, spans wait in the queue, and are lost when it is full.
+    /// Collects spans for an interval, or until there are [`BATCH_SPANS`], and posts them. There is one post at a time.
+    /// Meanwhile spans wait in the queue, and are lost when it is full.
     async fn run(self, mut spans: mpsc::Receiver<Span>, aborting: CancellationToken) {
         let mut batch = Vec::new();
         loop {
@@ -179,8 +179,8 @@ impl Exporter {
         }
     }
 
-    /// Collects spans into `batch`. Returns false once nobody makes spans any more. Cancelling loses nothing: spans
-    /// that were received stay in the batch.
+    /// Collects spans into `batch`. Returns false once the last tracer is dropped. Cancelling loses nothing: spans that
+    /// were received stay in the batch.
     async fn collect(&self, spans: &mut mpsc::Receiver<Span>, batch: &mut Vec<Span>) -> bool {
         if spans.recv_many(batch, BATCH_SPANS).await == 0 {
             return false;

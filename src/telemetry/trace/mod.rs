@@ -1,4 +1,4 @@
-//! Traces: from a client's message through its backend to the post that it caused.
+//! Traces: from a client's message through its backend to the post that results from it.
 //!
 //! A flow starts a [`Span`] for its event and a child for each call of a backend.
 //! [`TraceContext`](crate::trace_context::TraceContext) is the part that is sent on, as `traceparent` and
@@ -6,9 +6,10 @@
 //! (`exporter.rs`) that posts them to a collector. A span that finds the queue full is lost and counted, and nothing
 //! waits.
 //!
-//! A trace that comes from a backend or a trusted proxy is made if its sender makes it; of those that begin here a share
-//! is. A stranger's word counts for the same share and a few traces a second ([`Sender`]). Without a collector no span is
-//! made, and what comes from outside is passed on as it is.
+//! A trace that comes from a backend or a trusted proxy is recorded if its sender records it. Of the traces that begin
+//! here a share is recorded, and of those that an untrusted client begins the same share and a few a second more
+//! ([`Sender`]). Without a collector no span is recorded, and the context of a trace from outside is passed on
+//! unchanged.
 
 mod exporter;
 mod settings;

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TracingSettings {
-    /// URL to which spans are posted, OTLP over HTTP with protobuf: `http://collector:4318/v1/traces`. Not set: no
-    /// traces are made; those of clients and backends are passed on.
+    /// URL to which spans are posted, OTLP over HTTP with protobuf: `http://collector:4318/v1/traces`. If it is not
+    /// set, no traces are recorded; those of clients and backends are passed on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub otlp_endpoint: Option<String>,
 
-    /// Headers of every post to the collector, such as its key.
+    /// Headers of every post to the collector, such as one with an API key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub otlp_headers: BTreeMap<String, String>,
 
@@ -22,20 +22,21 @@ pub struct TracingSettings {
     #[schemars(length(min = 1, max = 256))]
     pub service_name: String,
 
-    /// Share of traces that are made of those that begin here. One that comes from a trusted proxy, a signed call or the
-    /// internal listener is made if its sender makes it; of those that others want the same share, and 10 a second more.
+    /// Share of the traces that begin here that are recorded. A trace from a trusted proxy, a signed call or the
+    /// internal listener is recorded if its sender records it; of traces that other clients record, the same share and
+    /// 10 a second more.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling_ratio: f64,
 
-    /// Spans that wait for the collector; more are lost and counted.
+    /// Most spans that wait for the collector. More are lost and counted.
     #[schemars(range(min = 16, max = 1_000_000))]
     pub queue_spans: usize,
 
-    /// Time between posts of spans; there is one earlier when 512 spans wait.
+    /// Time between posts of spans. A post is sent earlier if 512 spans wait.
     #[schemars(range(min = 10, max = 60_000))]
     pub export_interval_millis: u32,
 
-    /// Longest time that the collector may take for one post; then its spans are lost and counted.
+    /// Longest time that the collector may take for one post. After that the spans of the post are lost and counted.
     #[schemars(range(min = 10, max = 60_000))]
     pub export_timeout_millis: u32,
 }

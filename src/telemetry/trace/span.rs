@@ -14,18 +14,18 @@ use crate::trace_context::TraceContext;
 /// Most attributes of one span.
 const ATTRIBUTES_MAX: usize = 32;
 
-/// Most traces a second that are made beyond `samplingRatio` because a stranger wants them, on this node. Each costs a
-/// post to the collector and room in its queue.
+/// Most traces a second that this node records beyond `samplingRatio` because an untrusted client sampled them. Each
+/// costs a post to the collector and room in its queue.
 const STRANGERS_TRACES_PER_SECOND: f64 = 10.0;
 
-/// The trust in whoever sends a trace along, which decides whether its sampled flag counts.
+/// The trust in the sender of a trace, which decides if its sampled flag is honoured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// A proxy in `trustedProxies`, or a backend on the internal listener: its traces are made if it makes them.
+    /// A proxy in `trustedProxies`, or a backend on the internal listener. Its traces are recorded if it records them.
     Trusted,
-    /// Anybody else: of its traces the share `samplingRatio` is made, and a few a second more.
+    /// Any other client. Of its traces the share `samplingRatio` is recorded, and a few a second more.
     Stranger,
-    /// A caller whose signature is not checked yet: a stranger until [`Span::prove`].
+    /// A caller whose signature is not checked yet. It is a stranger until [`Span::prove`].
     Unproven,
 }
 
@@ -36,7 +36,7 @@ pub enum SpanKind {
     Server,
     /// The gateway calls a backend or another node.
     Client,
-    /// The gateway does something that nobody waits for.
+    /// The gateway does work that no caller waits for.
     Internal,
 }
 
@@ -50,7 +50,7 @@ pub struct Tracer {
     strangers: Arc<Strangers>,
 }
 
-/// A bucket of traces that are made because a stranger wants them.
+/// The bucket of traces that are recorded because an untrusted client sampled them.
 struct Strangers(Option<Throttle>);
 
 impl Strangers {
@@ -73,7 +73,7 @@ struct Recording {
     span: OtlpSpan,
     clock: Arc<dyn Clock>,
     queue: SpanQueue,
-    /// The bucket to take from at the end, until the caller has proved who it is.
+    /// The bucket to take from at the end, until the caller has proved its identity.
     unproven: Option<Arc<Strangers>>,
 }
 
@@ -106,14 +106,14 @@ impl Tracer {
         }
     }
 
-    /// Starts the first span of this node in a trace that came with a request, if there is one. If the sampled flag of its
-    /// sender does not count, the trace goes on unsampled.
+    /// Starts the first span of this node in a trace that came with a request, if there is one. If the sampled flag of
+    /// its sender is not honoured, the trace goes on unsampled.
     pub fn start_for(&self, name: &'static str, kind: SpanKind, sender: Sender, parent: Option<TraceContext>) -> Span {
-        // Without a collector a foreign trace is passed on as it is.
+        // Without a collector a trace from outside is passed on unchanged.
         let Some(parent) = parent.filter(|parent| parent.sampled && self.queue.is_some()) else {
             return self.start(name, kind, parent);
         };
-        // As of the traces that begin here.
+        // The same share is recorded of these traces as of the traces that begin here.
         let is_made = sender == Sender::Trusted || self.is_sampled();
         match sender {
             Sender::Unproven if !is_made => {
@@ -168,7 +168,7 @@ impl Span {
         self.context
     }
 
-    /// Notes that the caller has proved who it is, so its trace is made.
+    /// Notes that the caller has proved its identity, so its trace is recorded.
     pub fn prove(&mut self) {
         if let Some(recording) = &mut self.recording {
             recording.unproven = None;

@@ -1,0 +1,11 @@
+//! What the gateway does, seen from outside: whole gateways in this process, and clusters of real nodes. One folder for
+//! each subject.
+
+mod access;
+mod cluster;
+mod gateway;
+mod groups;
+mod nodes;
+mod observe;
+mod registry;
+mod shield;

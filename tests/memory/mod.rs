@@ -1,8 +1,0 @@
-//! What tests of memory have in common. Each is a process of its own.
-
-/// Bytes of this process that are in memory.
-pub(crate) fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells it");
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
-    pages * 4096
-}

@@ -1,0 +1,11 @@
+//! What happens to backends and clients when nodes, Redis or the network between them fail: real processes on a real
+//! Redis, with a backend that keeps a ledger as the judge.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod backend;
+mod clients;
+mod cuts;
+mod deaths;
+mod pauses;
+mod redis;
