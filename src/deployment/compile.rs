@@ -16,8 +16,6 @@ use crate::problem::Problem;
 use crate::route_key::{CONNECT, DEFAULT, RouteKey};
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
 
-/// Route keys that AWS reserves; no other key may begin with `$`.
-
 /// The only value of `routeResponseSelectionExpression`, which makes a route two-way.
 const TWO_WAY: &str = DEFAULT;
 

@@ -51,7 +51,7 @@ impl LocalConnections for Arc<DataPlane> {
             Err(outcome) => return caller.answer(id, outcome),
         };
         counted(self, (&self.live(), self.clock.now()), open, caller, id, move |open, caller| {
-            caller.answer_info(id, describe(open))
+            caller.answer_info(id, describe(open));
         });
     }
 
