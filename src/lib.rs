@@ -11,7 +11,7 @@
 //!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
 //!            -> disconnect (registry, disconnect/queue, integration)
-//! backend  server/connections_api (authorizer) -> data_plane/management/post_to_connection -> registry
+//! backend  server/connections_api (iam) -> data_plane/management/post_to_connection -> registry
 //!            -> session/outbox -> socket
 //!            of another node, by the id: delivery/forward -> cluster/link -> there: answer_call -> registry -> session/outbox -> socket
 //!          for many: server/connections_api -> data_plane/delivery/fan_out -> groups (members) -> session/outbox of each -> socket
@@ -64,6 +64,9 @@ pub mod group_index;
 pub mod registry;
 pub mod cluster;
 pub mod integration;
+pub mod iam;
+pub mod jwt;
+pub mod usage;
 pub mod authorizer;
 pub mod deployment;
 

@@ -35,7 +35,7 @@ const SECRET_MAX_BYTES: usize = 64;
 
 /// A signer of calls, with one or more secrets.
 #[derive(Clone)]
-pub struct Signer {
+pub struct RequestSigner {
     /// Hash states with their keys, one for each secret, before any input.
     keys: Vec<Hmac<Sha256>>,
 }
@@ -50,7 +50,7 @@ pub struct SecretError {
     number: usize,
 }
 
-impl Signer {
+impl RequestSigner {
     /// Creates a signer with `secrets`.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Signer {
             let key = bytes.and_then(|bytes| Hmac::<Sha256>::new_from_slice(&bytes).ok());
             key.ok_or(SecretError { number: index + 1 })
         };
-        Ok(Signer { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
+        Ok(RequestSigner { keys: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
     }
 
     /// Sets the four signature headers in `headers`, in place of any that are there. All other `x-tidegate-*` headers
@@ -102,9 +102,9 @@ impl Signer {
     }
 }
 
-impl std::fmt::Debug for Signer {
+impl std::fmt::Debug for RequestSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").field("keys", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("RequestSigner").field("keys", &self.keys.len()).finish_non_exhaustive()
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_call_is_signed_as_the_specification_says() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
-        let signer = Signer::new(&[secret.into(), "A".repeat(32).into()]).expect("secrets");
+        let signer = RequestSigner::new(&[secret.into(), "A".repeat(32).into()]).expect("secrets");
         let mut headers = HeaderMap::new();
         headers.insert(WEBHOOK_SIGNATURE, HeaderValue::from_static("v1,forged"));
         let now = Timestamp(1_614_265_330_999);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_gateways_own_headers_are_signed_in_the_order_of_their_names() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
-        let signer = Signer::new(&[secret.into()]).expect("a secret");
+        let signer = RequestSigner::new(&[secret.into()]).expect("a secret");
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("x-tidegate-stage", "prod"),
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_secret_that_cannot_sign_is_named_and_not_shown() {
         let check = |text: &str| {
-            let error = Signer::new(&[text.to_owned().into()]).expect_err("no secret").to_string();
+            let error = RequestSigner::new(&[text.to_owned().into()]).expect_err("no secret").to_string();
             assert!(error.starts_with("secret 1 cannot") && (text.is_empty() || !error.contains(text)), "{error}");
         };
         check("");

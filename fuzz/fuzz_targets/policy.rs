@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
-use tidegate::authorizer::policy::{Decision, Policy, PolicyRequest};
-use tidegate::authorizer::{ConditionKeys, Wildcard};
+use tidegate::iam::policy::{Decision, Policy, PolicyRequest};
+use tidegate::iam::{ConditionKeys, Wildcard};
 use tidegate::clock::Timestamp;
 
 fuzz_target!(|input: &str| {

@@ -9,16 +9,17 @@ use tracing::{error, info, warn};
 
 use super::builder::GatewayBuilder;
 use super::member::{self, Member, Quotas};
-use crate::authorizer::{Access, Issuers, Mechanisms};
+use crate::authorizer::{Access, Mechanisms};
 use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, PeerView};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
-use crate::data_plane::{DataPlane, Live};
-use crate::deployment::Deployments;
+use crate::data_plane::{DataPlane, Live, NodeSettings};
+use crate::deployment::{CompileContext, Deployments};
 use crate::http_client::HttpClient;
 use crate::id::NodeId;
 use crate::integration::IntegrationClient;
+use crate::jwt::Issuers;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Throttle;
 use crate::problem::Problem;
@@ -446,16 +447,22 @@ fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Res
 }
 
 fn compile(config: &Config, mechanisms: &Mechanisms) -> Result<Live, Vec<Problem>> {
-    let http_client = &mechanisms.http_client;
-    Ok(Live {
-        number: 0,
-        deployments: Deployments::compile(&config.apis, &config.domain_names, &config.limits, http_client)?,
-        access: Access::compile(&config.access(), mechanisms)?,
+    let mut problems = Vec::new();
+    let access = Access::compile(&config.access(), mechanisms, &mut problems);
+    let context = CompileContext { limits: &config.limits, access: &access, mechanisms };
+    let deployments = match Deployments::compile(&config.apis, &config.domain_names, context) {
+        Ok(deployments) if problems.is_empty() => deployments,
+        Ok(_) => return Err(problems),
+        Err(found) => return Err([problems, found].concat()),
+    };
+    mechanisms.retain_issuers(&config.apis);
+    let settings = NodeSettings {
         limits: config.limits.clone(),
         keep_alive: config.keep_alive.clone(),
         disconnect: config.disconnect.clone(),
         explain: config.explain,
         throttle: Throttle::new(config.throttle.rate_limit, config.throttle.burst_limit),
         callback_base_url: config.callback_base_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
-    })
+    };
+    Ok(Live { number: 0, settings: Arc::new(settings), access: Arc::new(access), deployments: Arc::new(deployments) })
 }

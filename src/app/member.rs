@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authorizer::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
 use crate::cluster::{
     Heartbeat, HeartbeatHandle, HeartbeatSettings, Reaper, ReaperSettings, RefreshRequests, Times, serve_renewals,
 };
@@ -12,6 +11,7 @@ use crate::id::NodeId;
 use crate::redis_client::{AttachedRedis, Keys};
 use crate::registry::{RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
 use crate::telemetry::Metrics;
+use crate::usage::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
 
 /// This node's part in a cluster.
 #[derive(Debug)]

@@ -5,9 +5,10 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::task::TaskTracker;
 
 use crate::apigatewayv2::Api;
+use crate::authorizer::{Access, Mechanisms};
 use crate::config::{self, Config};
 use crate::data_plane::websocket::fallback;
-use crate::deployment::{Deployments, Route, Stage};
+use crate::deployment::{CompileContext, Route, Stage, compile_api};
 use crate::error_chain::chain;
 use crate::http_client::HttpClient;
 use crate::integration::Payload;
@@ -37,10 +38,11 @@ pub fn route(path: &Path, question: &RouteQuestion<'_>) -> Result<String, String
 fn explain(config: &Config, question: &RouteQuestion<'_>) -> Result<String, String> {
     let (api_id, api) = choose("API", question.api, config.apis.iter())?;
     let (stage, _) = choose("stage", question.stage, api.stages.iter())?;
-    let http_client = HttpClient::new(TaskTracker::new());
-    let deployments = Deployments::compile(&config.apis, &config.domain_names, &config.limits, &http_client)
+    let mechanisms = Mechanisms::alone(HttpClient::new(TaskTracker::new()), TaskTracker::new());
+    let access = Access::compile(&config.access(), &mechanisms, &mut Vec::new());
+    let context = CompileContext { limits: &config.limits, access: &access, mechanisms: &mechanisms };
+    let deployment = compile_api(api_id, api, context)
         .map_err(|problems| format!("the configuration has {} problems; see `tidegate check`", problems.len()))?;
-    let deployment = deployments.api(api_id).ok_or("there is no such API")?;
     let stage = deployment.stage(stage).ok_or("there is no such stage")?;
 
     let payload = Payload::Text(Utf8Bytes::from(question.message));

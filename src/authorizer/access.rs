@@ -1,40 +1,36 @@
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use http::HeaderName;
-use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use super::api_key::{ApiKeySource, ApiKeys};
-use super::arn::Arns;
-use super::condition::ConditionKeys;
-use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
-use super::grant::Grant;
-use super::iam::{Claim, Credentials, Signer};
-use super::issuer::Issuers;
-use super::policy_path::PolicyPath;
-use super::quota_store::{Counted, MemoryQuotaStore, QuotaStore};
-use super::sigv4::Received;
-use super::usage_plan::UsagePlans;
-use crate::clock::Timestamp;
-use crate::error_chain::chain;
+use crate::apigatewayv2::Api;
 use crate::http_client::HttpClient;
-use crate::integration::Handshake;
+use crate::iam::{Arns, Credential, Credentials};
+use crate::jwt::Issuers;
 use crate::principal::Principal;
-use crate::request_context::RequestContext;
-use crate::telemetry::{AuthorizerOutcome, AuthorizerRecord};
+use crate::problem::Problem;
+use crate::usage::{ApiKey, ApiKeys, MemoryQuotaStore, QuotaStore, UsagePlan, UsagePlans};
 
-/// The access rules of one configuration: who may connect, and who may call `@connections`. A reload replaces them as a
-/// whole.
-#[derive(Debug)]
+/// The credentials, API keys and usage plans of one configuration. A reload replaces them as a whole, with the
+/// deployments, which hold what their stages need of them.
+#[derive(Debug, Default)]
 pub struct Access {
+    pub credentials: Arc<Credentials>,
+    pub api_keys: ApiKeys,
+    pub usage_plans: UsagePlans,
     pub(super) arns: Arc<Arns>,
-    pub(super) credentials: Arc<Credentials>,
-    pub(super) api_keys: ApiKeys,
-    pub(super) usage_plans: UsagePlans,
-    pub(super) gates: HashMap<Box<str>, ApiGates>,
-    pub(super) quotas: Arc<dyn QuotaStore>,
+}
+
+/// The parts of a configuration that control access, apart from those of each API.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessSettings<'a> {
+    pub region: &'a str,
+    pub account_id: &'a str,
+    pub credentials: &'a BTreeMap<String, Credential>,
+    pub api_keys: &'a BTreeMap<String, ApiKey>,
+    pub usage_plans: &'a BTreeMap<String, UsagePlan>,
+    /// APIs whose stages usage plans may name.
+    pub apis: &'a BTreeMap<String, Api>,
 }
 
 /// The parts that outlive a reload: the HTTP client for authorizers, the issuers with their keys, the counts of quotas.
@@ -45,216 +41,39 @@ pub struct Mechanisms {
     pub quotas: Arc<dyn QuotaStore>,
 }
 
-/// The requirements of each stage of an API for a client that connects.
-#[derive(Debug, Default)]
-pub(super) struct ApiGates {
-    pub(super) stages: HashMap<Box<str>, Gate>,
-}
-
-/// The requirements of one stage for a client that connects.
-#[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) authorizer: Option<Arc<dyn Authorize>>,
-    /// Place of the API key, if one is required.
-    pub(super) api_key: Option<ApiKeySource>,
-}
-
-/// A client that wants to connect.
-#[derive(Clone, Copy)]
-pub struct Client<'a> {
-    pub context: &'a RequestContext<'a>,
-    pub stage_variables: &'a BTreeMap<String, String>,
-    pub handshake: &'a Handshake,
-    /// The client's request as it was received.
-    pub received: Received<'a>,
-}
-
-/// A signed call of `@connections`, `@groups`, `@users`, `@broadcast` or `@send`.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionsCall<'a> {
-    pub api_id: &'a str,
-    pub stage: &'a str,
-    /// Paths of the resources that the call acts on, as policies name them below the stage.
-    pub paths: &'a [PolicyPath],
-    pub received: Received<'a>,
-    pub source_ip: IpAddr,
-    pub secure: bool,
-}
-
-impl Default for Access {
-    fn default() -> Self {
-        Access {
-            arns: Arc::default(),
-            credentials: Arc::default(),
-            api_keys: ApiKeys::default(),
-            usage_plans: UsagePlans::default(),
-            gates: HashMap::new(),
-            quotas: Arc::new(MemoryQuotaStore::default()),
-        }
-    }
-}
-
 impl Access {
-    /// Returns true if the stage requires an authorizer or an API key.
-    pub fn asks(&self, api_id: &str, stage: &str) -> bool {
-        self.gate(api_id, stage).is_some_and(|gate| gate.authorizer.is_some() || gate.api_key.is_some())
-    }
-
-    /// Checks whether a client may connect, and returns its principal; `None` if the stage requires nothing. Stores the
-    /// authorizer's decision in `record`.
-    ///
-    /// 1. authorizer  2. API key  3. usage plan
-    ///
-    /// # Errors
-    /// Returns the [`Denial`] of the authorizer, [`Denial::ApiKey`] if there is no API key with a usage plan for the
-    /// stage, or [`Denial::UsageExceeded`] if that plan's rate or quota is exceeded.
-    pub async fn admit(
-        &self,
-        client: Client<'_>,
-        now: Timestamp,
-        record: &mut Option<AuthorizerRecord>,
-    ) -> Result<Option<Arc<Principal>>, Denial> {
-        let connection = client.context.connection;
-        let Some(gate) = self.gate(&connection.api_id, &connection.stage) else { return Ok(None) };
-        if gate.authorizer.is_none() && gate.api_key.is_none() {
-            return Ok(None);
-        }
-        let Authorized { mut principal, usage_identifier_key } = match &gate.authorizer {
-            Some(authorizer) => {
-                let method_arn = self.arns.connect(&connection.api_id, &connection.stage);
-                // From the request, because the connection keeps only the beginning of the header.
-                let user_agent = client.received.headers.get(http::header::USER_AGENT);
-                let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-                let keys = ConditionKeys {
-                    source_ip: connection.source_ip,
-                    user_agent: user_agent.as_deref(),
-                    secure_transport: connection.secure,
-                    now,
-                    user: None,
-                };
-                let Client { context, stage_variables, handshake, received } = client;
-                let method_arn = &method_arn;
-                let (keys, called, started) = (&keys, OnceLock::new(), Instant::now());
-                let question =
-                    Question { context, stage_variables, handshake, received, method_arn, keys, now, called: &called };
-                let result = authorizer.authorize(question).await;
-                let denial = result.as_ref().err();
-                *record = Some(AuthorizerRecord {
-                    kind: authorizer.kind(),
-                    outcome: denial.map_or(AuthorizerOutcome::Allowed, Denial::outcome),
-                    error: denial.map(|denial| chain(denial).to_string()),
-                    is_signed: !matches!(denial, Some(Denial::Signature(_))),
-                    latency: started.elapsed(),
-                    call: called.into_inner(),
-                });
-                result?
-            }
-            None => Authorized::default(),
-        };
-        if let Some(source) = gate.api_key {
-            let value = source.value(client.handshake, usage_identifier_key.as_deref()).ok_or(Denial::ApiKey)?;
-            let key = self.api_keys.find(value).ok_or(Denial::ApiKey)?;
-            let usage = self.usage_plans.usage(&connection.api_id, &connection.stage, &key.id).ok_or(Denial::ApiKey)?;
-            usage.take(&*self.quotas, now).await.map_err(Denial::UsageExceeded)?;
-            principal.api_key = Some(Arc::clone(key));
-        }
-        Ok(Some(Arc::new(principal)))
-    }
-
-    /// Counts a message or a post against the usage plan of the connection's API key. A key that has lost its plan
-    /// since the client connected is not limited, because keys are required only when clients connect.
-    pub fn count(&self, principal: Option<&Principal>, api_id: &str, stage: &str, now: Timestamp) -> Counted {
-        let key = principal.and_then(|principal| principal.api_key.as_ref());
-        match key.and_then(|key| self.usage_plans.usage(api_id, stage, &key.id)) {
-            Some(usage) => usage.take(&*self.quotas, now),
-            None => Counted::Now(Ok(())),
+    /// Compiles the settings and adds every mistake in them to `problems`. The counts of quotas belong to `mechanisms`,
+    /// so they outlive a reload.
+    pub fn compile(settings: &AccessSettings<'_>, mechanisms: &Mechanisms, problems: &mut Vec<Problem>) -> Self {
+        let AccessSettings { region, account_id, credentials, api_keys, usage_plans, apis } = *settings;
+        let arns = Arc::new(Arns::new(region, account_id));
+        Access {
+            credentials: Arc::new(Credentials::compile(credentials, &arns, problems)),
+            usage_plans: UsagePlans::compile(usage_plans, api_keys, apis, &mechanisms.quotas, problems),
+            api_keys: ApiKeys::compile(api_keys, problems),
+            arns,
         }
     }
 
     /// Adds the value of the API key to a principal that was read from a record, because records hold only the key's
     /// id. A key that is no longer configured gets no value.
     pub fn complete(&self, principal: Arc<Principal>) -> Arc<Principal> {
-        let bare = principal.api_key.as_ref().filter(|key| key.value.expose().is_empty());
-        match bare.and_then(|key| self.api_keys.of_id(&key.id)) {
-            Some(key) => Arc::new(Principal { api_key: Some(Arc::clone(key)), ..Principal::clone(&principal) }),
-            None => principal,
-        }
+        self.api_keys.complete(principal)
+    }
+}
+
+impl Mechanisms {
+    /// Creates the mechanisms of a process that counts quotas alone. Refreshes of keys run on `tasks`.
+    pub fn alone(http_client: HttpClient, tasks: TaskTracker) -> Self {
+        let issuers = Issuers::new(http_client.clone(), tasks);
+        Mechanisms { http_client, issuers, quotas: Arc::new(MemoryQuotaStore::default()) }
     }
 
-    /// Checks a signed call as far as possible before its body is read: the time of the signature, the key, and that
-    /// the signature covers each header of `deciding`, the headers that change what the call does. If the body is not
-    /// needed to check the signature, it checks the signature and the policy of the key too. The body of `call` is not
-    /// used.
-    ///
-    /// # Errors
-    /// Returns [`Denial::Signature`] if the call is not signed, its signature cannot be valid with any body, or the
-    /// signature does not cover a header of `deciding`. Returns [`Denial::Iam`] if the policy does not allow the call
-    /// on one of its paths.
-    pub fn claim_call<'h>(
-        &self,
-        call: &ConnectionsCall<'_>,
-        deciding: impl IntoIterator<Item = &'h HeaderName>,
-        now: Timestamp,
-    ) -> Result<Claim, Denial> {
-        let claim = self.credentials.claim(&call.received, now).map_err(Denial::Signature)?;
-        deciding.into_iter().try_for_each(|name| claim.check_signs(name)).map_err(Denial::Signature)?;
-        if let Some(signer) = claim.proved() {
-            self.grant(Arc::clone(signer), call, now).permit(call)?;
-        }
-        Ok(claim)
-    }
-
-    /// Checks the rest of a signed call after its body was read, and returns the right to make the call. The policy is
-    /// checked here unless [`Access::claim_call`], which returned `claim`, has checked it.
-    ///
-    /// # Errors
-    /// Returns [`Denial::Signature`] if the signature is not valid or is not for this body, and [`Denial::Iam`] if the
-    /// policy of the key does not allow the call on one of its paths.
-    pub fn admit_call(&self, claim: Claim, call: &ConnectionsCall<'_>, now: Timestamp) -> Result<Grant, Denial> {
-        let is_permitted = claim.proved().is_some();
-        let signer = claim.prove(&call.received, now).map_err(Denial::Signature)?;
-        let grant = self.grant(signer, call, now);
-        if !is_permitted {
-            grant.permit(call)?;
-        }
-        Ok(grant)
-    }
-
-    fn grant(&self, signer: Arc<Signer>, call: &ConnectionsCall<'_>, now: Timestamp) -> Grant {
-        let (arns, method) = (Arc::clone(&self.arns), call.received.method.clone());
-        Grant { signer, arns, method, source_ip: call.source_ip, secure: call.secure, now }
-    }
-
-    /// Returns true if a message with `route_key` brings a new token.
-    pub fn is_refresh(&self, api_id: &str, stage: &str, route_key: &str) -> bool {
-        self.refreshing(api_id, stage).is_some_and(|authorizer| authorizer.refresh_route_key() == Some(route_key))
-    }
-
-    /// Checks the new token of a connected client and returns its new principal.
-    ///
-    /// # Errors
-    /// Returns [`Denial::Token`] if the token is not valid or has another subject, [`Denial::MissingScope`] if it lacks
-    /// a required scope, and [`Denial::Unauthorized`] if the stage does not refresh tokens. The client keeps
-    /// `principal`.
-    pub async fn refresh(
-        &self,
-        api_id: &str,
-        stage: &str,
-        principal: Option<&Principal>,
-        token: &str,
-        now: Timestamp,
-    ) -> Result<Principal, Denial> {
-        match (self.refreshing(api_id, stage), principal) {
-            (Some(authorizer), Some(principal)) => authorizer.refresh(token, principal, now).await,
-            _ => Err(Denial::Unauthorized),
-        }
-    }
-
-    fn refreshing(&self, api_id: &str, stage: &str) -> Option<&Arc<dyn Authorize>> {
-        self.gate(api_id, stage)?.authorizer.as_ref()
-    }
-
-    fn gate(&self, api_id: &str, stage: &str) -> Option<&Gate> {
-        self.gates.get(api_id)?.stages.get(stage)
+    /// Removes the issuers that no authorizer of `apis` names.
+    pub fn retain_issuers(&self, apis: &BTreeMap<String, Api>) {
+        self.issuers.retain(|url| {
+            let authorizers = apis.values().flat_map(|api| api.authorizers.values());
+            authorizers.filter_map(|authorizer| authorizer.jwt_configuration.as_ref()).any(|jwt| jwt.issuer == url)
+        });
     }
 }

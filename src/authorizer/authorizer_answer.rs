@@ -6,7 +6,7 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use super::policy::{Policy, PolicyError};
+use crate::iam::policy::{Policy, PolicyError};
 use crate::json;
 use crate::principal::AuthorizerContext;
 

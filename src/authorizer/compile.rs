@@ -1,23 +1,21 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 
-use super::access::{Access, ApiGates, Gate, Mechanisms};
-use super::api_key::{ApiKeySource, ApiKeys};
-use super::arn::Arns;
-use super::gate::Authorize;
-use super::iam::{Credentials, IamAuthorizer};
+use super::access::{Access, Mechanisms};
+use super::api_key_source::ApiKeySource;
+use super::authorize::Authorizer;
+use super::iam_authorizer::IamAuthorizer;
 use super::identity_source::IdentitySource;
-use super::issuer::Issuer;
-use super::jwt::JwtAuthorizer;
+use super::jwt_authorizer::JwtAuthorizer;
 use super::request_authorizer::{AnswerCache, RequestAuthorizer};
-use super::settings::{ApiKey, Credential, UsagePlan};
-use super::usage_plan::UsagePlans;
-use crate::apigatewayv2::{Api, AuthorizationType, Authorizer, AuthorizerType, Route, Stage};
+use super::stage_access::StageAccess;
+use crate::apigatewayv2::{self, Api, AuthorizationType, AuthorizerType, Route, Stage};
 use crate::error_chain::chain;
 use crate::expression::UriTemplate;
+use crate::jwt::Issuer;
 use crate::problem::Problem;
 use crate::route_key::CONNECT;
 
@@ -29,49 +27,68 @@ const AUTHORIZERS_MAX: usize = 10;
 /// Most connections to one authorizer.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The parts of a configuration that control access.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessSettings<'a> {
-    pub region: &'a str,
-    pub account_id: &'a str,
-    pub credentials: &'a BTreeMap<String, Credential>,
-    pub api_keys: &'a BTreeMap<String, ApiKey>,
-    pub usage_plans: &'a BTreeMap<String, UsagePlan>,
-    pub apis: &'a BTreeMap<String, Api>,
+/// The access settings of one API, checked, before a stage gives them its variables.
+pub struct AccessDraft<'a> {
+    api_id: &'a str,
+    /// Route `$connect`, if the API has one.
+    connect: Option<&'a Route>,
+    authorizers: BTreeMap<&'a str, (&'a apigatewayv2::Authorizer, Draft)>,
+    key_source: Option<ApiKeySource>,
 }
 
-impl Access {
-    /// Compiles all access settings. The issuers' keys and the counts of quotas belong to `mechanisms`, so they outlive
-    /// a reload.
-    ///
-    /// # Errors
-    /// Returns all mistakes in the settings, not only the first.
-    pub fn compile(settings: &AccessSettings<'_>, mechanisms: &Mechanisms) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let arns = Arc::new(Arns::new(settings.region, settings.account_id));
-        let credentials = Arc::new(Credentials::compile(settings.credentials, &arns, &mut problems));
-        let api_keys = ApiKeys::compile(settings.api_keys, &mut problems);
-        let AccessSettings { usage_plans, api_keys: keys, apis, .. } = *settings;
-        let usage_plans = UsagePlans::compile(usage_plans, keys, apis, &mut problems);
-        let mut compiler = Compiler { mechanisms, arns: &arns, credentials: &credentials, problems: &mut problems };
-        let gates: HashMap<Box<str>, ApiGates> =
-            apis.iter().map(|(api_id, api)| (api_id.as_str().into(), compiler.api(api_id, api))).collect();
-        if !problems.is_empty() {
-            return Err(problems);
+impl<'a> AccessDraft<'a> {
+    /// Checks the access settings of an API and adds every mistake in them to `problems`. Keys of issuers belong to
+    /// `mechanisms`, so they outlive a reload.
+    pub fn new(api_id: &'a str, api: &'a Api, mechanisms: &Mechanisms, problems: &mut Vec<Problem>) -> Self {
+        let mut compiler = Compiler { mechanisms, problems };
+        if api.authorizers.len() > AUTHORIZERS_MAX {
+            let message = format!("{} authorizers; at most {AUTHORIZERS_MAX} are allowed", api.authorizers.len());
+            compiler.problem(["apis", api_id, "authorizers"], message);
         }
-        let named = |url: &str| {
-            let authorizers = apis.values().flat_map(|api| api.authorizers.values());
-            authorizers.filter_map(|authorizer| authorizer.jwt_configuration.as_ref()).any(|jwt| jwt.issuer == url)
+        let draft = |(id, authorizer): (&'a String, &'a apigatewayv2::Authorizer)| {
+            let place = Place { api_id, authorizer_id: id };
+            Some((id.as_str(), (authorizer, compiler.draft(place, api, authorizer)?)))
         };
-        mechanisms.issuers.retain(named);
-        Ok(Access { arns, credentials, api_keys, usage_plans, gates, quotas: Arc::clone(&mechanisms.quotas) })
+        let authorizers = api.authorizers.iter().filter_map(draft).collect();
+        let key_source = compiler.key_source(api_id, api);
+        for (key, route) in &api.routes {
+            compiler.check_route(api_id, api, key, route);
+        }
+        AccessDraft { api_id, connect: api.routes.get(CONNECT), authorizers, key_source }
+    }
+
+    /// Compiles the requirements of a stage. Returns `None` if it has none, and also after a mistake, which is added to
+    /// `problems`.
+    pub fn compile(
+        &self,
+        (stage_name, stage): (&str, &Stage),
+        access: &Access,
+        mechanisms: &Mechanisms,
+        problems: &mut Vec<Problem>,
+    ) -> Option<StageAccess> {
+        let route = self.connect?;
+        let api_key = self.key_source.filter(|_| route.api_key_required);
+        let authorizer: Option<Arc<dyn Authorizer>> = match route.authorization_type {
+            AuthorizationType::None => None,
+            AuthorizationType::AwsIam => Some(Arc::new(IamAuthorizer {
+                credentials: Arc::clone(&access.credentials),
+                arns: Arc::clone(&access.arns),
+            })),
+            AuthorizationType::Custom | AuthorizationType::Jwt => {
+                let mut compiler = Compiler { mechanisms, problems };
+                Some(compiler.authorizer(self, (stage_name, stage), route)?)
+            }
+        };
+        if authorizer.is_none() && api_key.is_none() {
+            return None;
+        }
+        let method_arn = access.arns.connect(self.api_id, stage_name).into();
+        Some(StageAccess { method_arn, authorizer, api_key })
     }
 }
 
 struct Compiler<'a> {
     mechanisms: &'a Mechanisms,
-    arns: &'a Arc<Arns>,
-    credentials: &'a Arc<Credentials>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -91,32 +108,6 @@ enum Draft {
 impl Compiler<'_> {
     fn problem<const N: usize>(&mut self, path: [&str; N], message: impl Into<String>) {
         self.problems.push(Problem::at(path, message));
-    }
-
-    fn api(&mut self, api_id: &str, api: &Api) -> ApiGates {
-        if api.authorizers.len() > AUTHORIZERS_MAX {
-            let message = format!("{} authorizers; at most {AUTHORIZERS_MAX} are allowed", api.authorizers.len());
-            self.problem(["apis", api_id, "authorizers"], message);
-        }
-        let drafts: BTreeMap<&str, (&Authorizer, Draft)> = api
-            .authorizers
-            .iter()
-            .filter_map(|(id, authorizer)| {
-                let place = Place { api_id, authorizer_id: id };
-                Some((id.as_str(), (authorizer, self.draft(place, api, authorizer)?)))
-            })
-            .collect();
-        let key_source = self.key_source(api_id, api);
-        for (key, route) in &api.routes {
-            self.check_route(api_id, api, key, route);
-        }
-        let Some(route) = api.routes.get(CONNECT) else { return ApiGates::default() };
-        let api_key = key_source.filter(|_| route.api_key_required);
-        let stages = api.stages.iter().filter_map(|(name, stage)| {
-            let authorizer = self.authorizer(api_id, name, stage, route, &drafts)?;
-            Some((name.as_str().into(), Gate { authorizer, api_key }))
-        });
-        ApiGates { stages: stages.collect() }
     }
 
     fn key_source(&mut self, api_id: &str, api: &Api) -> Option<ApiKeySource> {
@@ -178,7 +169,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn draft(&mut self, place: Place<'_>, api: &Api, authorizer: &Authorizer) -> Option<Draft> {
+    fn draft(&mut self, place: Place<'_>, api: &Api, authorizer: &apigatewayv2::Authorizer) -> Option<Draft> {
         let before = self.problems.len();
         let sources = self.identity_sources(place, authorizer);
         let draft = match authorizer.authorizer_type {
@@ -193,7 +184,7 @@ impl Compiler<'_> {
     }
 
     /// Parses the identity sources. A single empty text stands for no source, as on AWS.
-    fn identity_sources(&mut self, place: Place<'_>, authorizer: &Authorizer) -> Vec<IdentitySource> {
+    fn identity_sources(&mut self, place: Place<'_>, authorizer: &apigatewayv2::Authorizer) -> Vec<IdentitySource> {
         let texts = match authorizer.identity_source.as_slice() {
             [empty] if empty.is_empty() => &[],
             texts => texts,
@@ -216,7 +207,7 @@ impl Compiler<'_> {
     fn request_draft(
         &mut self,
         place: Place<'_>,
-        authorizer: &Authorizer,
+        authorizer: &apigatewayv2::Authorizer,
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
         if authorizer.jwt_configuration.is_some() {
@@ -257,7 +248,7 @@ impl Compiler<'_> {
         &mut self,
         place: Place<'_>,
         api: &Api,
-        authorizer: &Authorizer,
+        authorizer: &apigatewayv2::Authorizer,
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
         if authorizer.authorizer_uri.is_some() {
@@ -308,27 +299,15 @@ impl Compiler<'_> {
         }
     }
 
-    /// Builds the authorizer of a stage's `$connect` route. The outer `None` stands for a mistake that was reported.
-    #[expect(clippy::option_option, reason = "no authorizer is an answer")]
+    /// Builds the REQUEST or JWT authorizer of a stage's `$connect` route. Returns `None` after a mistake.
     fn authorizer(
         &mut self,
-        api_id: &str,
-        stage_name: &str,
-        stage: &Stage,
+        api: &AccessDraft<'_>,
+        (stage_name, stage): (&str, &Stage),
         route: &Route,
-        drafts: &BTreeMap<&str, (&Authorizer, Draft)>,
-    ) -> Option<Option<Arc<dyn Authorize>>> {
-        let credentials = self.credentials;
-        match route.authorization_type {
-            AuthorizationType::None => return Some(None),
-            AuthorizationType::AwsIam => {
-                let iam = IamAuthorizer { credentials: Arc::clone(credentials), arns: Arc::clone(self.arns) };
-                return Some(Some(Arc::new(iam)));
-            }
-            AuthorizationType::Custom | AuthorizationType::Jwt => {}
-        }
-        let (id, (settings, draft)) = drafts.get_key_value(route.authorizer_id.as_deref()?)?;
-        let compiled: Arc<dyn Authorize> = match draft {
+    ) -> Option<Arc<dyn Authorizer>> {
+        let (id, (settings, draft)) = api.authorizers.get_key_value(route.authorizer_id.as_deref()?)?;
+        let compiled: Arc<dyn Authorizer> = match draft {
             Draft::Jwt { issuer, source } => Arc::new(JwtAuthorizer {
                 issuer: Arc::clone(issuer),
                 audience: settings.jwt_configuration.as_ref().map(|jwt| jwt.audience.clone()).unwrap_or_default(),
@@ -338,7 +317,7 @@ impl Compiler<'_> {
                 scopes: route.authorization_scopes.clone(),
             }),
             Draft::Request { template, timeout, sources, ttl } => {
-                let place = Place { api_id, authorizer_id: id };
+                let place = Place { api_id: api.api_id, authorizer_id: id };
                 let uri = match template.resolve(&stage.stage_variables) {
                     Ok(text) => text,
                     Err(missing) => {
@@ -367,6 +346,6 @@ impl Compiler<'_> {
                 })
             }
         };
-        Some(Some(compiled))
+        Some(compiled)
     }
 }

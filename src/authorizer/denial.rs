@@ -1,9 +1,10 @@
 use thiserror::Error;
 
 use super::request_authorizer::RequestAuthorizerError;
-use super::sigv4::SignatureError;
-use super::token::TokenError;
+use crate::iam::IamError;
+use crate::jwt::TokenError;
 use crate::telemetry::AuthorizerOutcome;
+use crate::usage::UsageExceeded;
 
 /// The reason why a client may not connect or a backend may not make its call: one variant for each answer that AWS
 /// gives. `data_plane/gateway_response.rs` turns it into that answer.
@@ -29,36 +30,8 @@ pub enum Denial {
     ApiKey,
     #[error(transparent)]
     UsageExceeded(UsageExceeded),
-    #[error("the signature is not valid")]
-    Signature(#[source] SignatureError),
-    #[error(
-        "User: {user_arn} is not authorized to perform: {action} on resource: {resource} {}",
-        because(*.explicitly, .action)
-    )]
-    Iam {
-        user_arn: String,
-        action: &'static str,
-        /// ARN of the resource. All but the account's last four digits are hidden, as AWS shows it.
-        resource: String,
-        explicitly: bool,
-    },
-}
-
-/// The limit of a usage plan that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum UsageExceeded {
-    #[error("the usage plan's rate is exceeded")]
-    Throttle,
-    #[error("the usage plan's quota is exhausted")]
-    Quota,
-}
-
-fn because(explicitly: bool, action: &str) -> String {
-    if explicitly {
-        "with an explicit deny in an identity-based policy".to_owned()
-    } else {
-        format!("because no identity-based policy allows the {action} action")
-    }
+    #[error(transparent)]
+    Iam(#[from] IamError),
 }
 
 impl Denial {
@@ -69,12 +42,9 @@ impl Denial {
             | Denial::RepeatedIdentitySource(_)
             | Denial::Token(_)
             | Denial::Unauthorized => AuthorizerOutcome::Unauthorized,
-            Denial::MissingScope
-            | Denial::ExplicitDeny
-            | Denial::NoAllow { .. }
-            | Denial::ApiKey
-            | Denial::Signature(_)
-            | Denial::Iam { .. } => AuthorizerOutcome::Forbidden,
+            Denial::MissingScope | Denial::ExplicitDeny | Denial::NoAllow { .. } | Denial::ApiKey | Denial::Iam(_) => {
+                AuthorizerOutcome::Forbidden
+            }
             Denial::Authorizer(_) => AuthorizerOutcome::Failed,
             Denial::UsageExceeded(_) => AuthorizerOutcome::Throttled,
         }
@@ -82,10 +52,10 @@ impl Denial {
 
     /// Returns true if an operator has to act, because the authorizer or the issuer failed. Other denials are the
     /// caller's fault.
-    pub fn is_operators(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             Denial::Authorizer(_) => true,
-            Denial::Token(error) => error.is_issuers(),
+            Denial::Token(error) => error.is_issuer_fault(),
             _ => false,
         }
     }

@@ -5,8 +5,8 @@ use http::HeaderName;
 use thiserror::Error;
 
 use super::denial::Denial;
-use super::token::TokenError;
 use crate::integration::Handshake;
+use crate::jwt::TokenError;
 use crate::request_context::RequestContext;
 
 /// Variables that never have a value as an identity source.

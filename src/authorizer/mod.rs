@@ -1,68 +1,37 @@
 //! Access control: which clients may connect, and which backends may call `@connections`.
 //!
-//! The `$connect` flow calls [`Access::admit`], which returns a [`crate::principal::Principal`] or a [`Denial`]. The
-//! flow of `@connections` calls [`Access::claim_call`] before it reads the body, and [`Access::admit_call`] afterwards.
+//! Each stage holds its requirements as a [`StageAccess`], compiled with the stage. The `$connect` flow calls
+//! [`StageAccess::admit`], which returns a [`crate::principal::Principal`] or a [`Denial`]. [`Access`] holds what is not
+//! of one stage: credentials, API keys and usage plans. The flow of `@connections` calls
+//! [`crate::iam::Credentials::claim_call`] before it reads the body.
 //! `data_plane/gateway_response.rs` turns a denial into the answer for the caller.
 //!
-//! - Decisions are pure code: [`policy`] evaluates IAM policies, [`sigv4`] checks signatures, `token.rs` checks tokens,
-//!   `authorizer_answer.rs` parses the answer of a REQUEST authorizer, `api_key.rs` looks up API keys.
-//! - Little code does I/O: `request_authorizer.rs` calls authorizers, `issuer.rs` fetches keys, `quota_store.rs` counts
-//!   in this process, `redis_quota_store.rs` counts together with the other nodes.
-//! - `grant.rs` holds the right of a key to make the call that it signed.
-//! - `gate.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorize`, and
+//! - `authorize.rs` is the interface of authorizers: another kind of authorizer is one file that implements `Authorizer`, and
 //!   one arm in `compile.rs`.
+//! - `request_authorizer.rs` calls a server of the user, and `authorizer_answer.rs` parses its answer. `jwt_authorizer.rs`
+//!   checks tokens ([`crate::jwt`]), `iam_authorizer.rs` signatures ([`crate::iam`]).
 //!
 //! Invariants: nothing that a client sent is used before it is verified. Anything that cannot be evaluated is refused,
 //! never ignored. A reload replaces [`Access`] as a whole; [`Mechanisms`] outlives it. No error text contains a token,
 //! a key or a signature.
 //!
-//! Differs from AWS: JWT authorizers work for WebSocket APIs, answers of REQUEST authorizers may be cached, weeks of
-//! quotas begin on Monday, and a usage plan also counts messages and posts.
+//! Differs from AWS: JWT authorizers work for WebSocket APIs, and answers of REQUEST authorizers may be cached.
 
 mod access;
-mod api_key;
-mod arn;
+mod api_key_source;
+mod authorize;
 mod authorizer_answer;
 mod compile;
-mod condition;
 mod denial;
-mod gate;
-mod grant;
-mod iam;
+mod iam_authorizer;
 mod identity_source;
-mod issuer;
-mod jwt;
-mod key_set;
-pub mod policy;
-mod policy_path;
-mod quota_store;
-mod quota_counter;
-mod redis_quota_store;
+mod jwt_authorizer;
 mod request_authorizer;
-mod settings;
-pub mod sigv4;
-#[cfg(test)]
-mod sigv4_tests;
-mod token;
-#[cfg(test)]
-mod token_tests;
-mod usage_plan;
-mod wildcard;
+mod stage_access;
 
-pub use access::{Access, Client, ConnectionsCall, Mechanisms};
-pub use arn::Arns;
+pub use access::{Access, AccessSettings, Mechanisms};
 pub use authorizer_answer::AuthorizerAnswerError;
-pub use compile::AccessSettings;
-pub use condition::ConditionKeys;
-pub use denial::{Denial, UsageExceeded};
-pub use grant::Grant;
-pub use iam::Claim;
-pub use issuer::{IssuerError, Issuers};
-pub use policy_path::PolicyPath;
-pub use quota_store::{Counted, MemoryQuotaStore, QuotaKey, QuotaStore};
-pub use redis_quota_store::RedisQuotaStore;
+pub use compile::AccessDraft;
+pub use denial::Denial;
 pub use request_authorizer::RequestAuthorizerError;
-pub use settings::{ApiKey, Credential, QuotaPeriod, QuotaSettings, ThrottleSettings, UsagePlan};
-pub use sigv4::{Received, SignatureError};
-pub use token::TokenError;
-pub use wildcard::Wildcard;
+pub use stage_access::{Client, StageAccess};

@@ -10,18 +10,18 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::authorize::{AuthorizeRequest, AuthorizeResponse, Authorizer};
 use super::authorizer_answer::{ANSWER_MAX_BYTES, AuthorizerAnswer, AuthorizerAnswerError, parse};
 use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
 use super::identity_source::IdentitySource;
-use super::policy::{Decision, PolicyRequest};
 use crate::http_client::{Backend, Call, CallError, HttpClient};
+use crate::iam::INVOKE;
+use crate::iam::policy::{Decision, PolicyRequest};
 use crate::integration::authorizer_request;
 use crate::lock::lock;
 use crate::principal::Principal;
 use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
-const INVOKE: &str = "execute-api:Invoke";
 const X_AMZN_REQUEST_ID: &str = "x-amzn-requestid";
 const FUNCTION_ERROR: &str = "x-amz-function-error";
 
@@ -51,55 +51,54 @@ pub enum RequestAuthorizerError {
     Answer(#[source] AuthorizerAnswerError),
 }
 
-impl Authorize for RequestAuthorizer {
+impl Authorizer for RequestAuthorizer {
     fn kind(&self) -> AuthorizerKind {
         AuthorizerKind::Request
     }
 
     /// 1. identity sources  2. cache  3. call  4. policy
-    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
-        Box::pin(self.ask(question))
+    fn authorize<'a>(&'a self, request: AuthorizeRequest<'a>) -> BoxFuture<'a, Result<AuthorizeResponse, Denial>> {
+        Box::pin(self.ask(request))
     }
 }
 
 impl RequestAuthorizer {
-    async fn ask(&self, question: Question<'_>) -> Result<Authorized, Denial> {
-        let identity = self.identity(&question)?;
+    async fn ask(&self, request: AuthorizeRequest<'_>) -> Result<AuthorizeResponse, Denial> {
+        let identity = self.identity(&request)?;
         let started = Instant::now();
         let cached = self.cache.as_ref().and_then(|cache| cache.get(&identity, started));
         let answer = match cached {
             Some(answer) => answer,
             None => {
-                let answer = Arc::new(self.call(&question).await?);
+                let answer = Arc::new(self.call(&request).await?);
                 if let Some(cache) = &self.cache {
                     cache.put(&identity, Arc::clone(&answer), Instant::now());
                 }
                 answer
             }
         };
-        let request = PolicyRequest { action: INVOKE, resource: question.method_arn, keys: question.keys };
-        match answer.policy.evaluate(&request) {
+        let evaluated = PolicyRequest { action: INVOKE, resource: request.method_arn, keys: request.keys };
+        match answer.policy.evaluate(&evaluated) {
             Decision::Allow => {}
             Decision::ExplicitDeny => return Err(Denial::ExplicitDeny),
-            Decision::NoAllow => return Err(Denial::NoAllow { resource: question.method_arn.to_owned() }),
+            Decision::NoAllow => return Err(Denial::NoAllow { resource: request.method_arn.to_owned() }),
         }
         let principal = Principal {
             authorizer: Some(answer.context.clone()),
             integration_latency: u64::try_from(started.elapsed().as_millis()).ok(),
             ..Principal::default()
         };
-        Ok(Authorized { principal, usage_identifier_key: answer.usage_identifier_key.clone() })
+        Ok(AuthorizeResponse { principal, usage_identifier_key: answer.usage_identifier_key.clone() })
     }
 
     /// Returns the values of all identity sources.
-    fn identity<'a>(&self, question: &Question<'a>) -> Result<Vec<Cow<'a, str>>, Denial> {
-        let value =
-            |source: &IdentitySource| source.value(question.context, question.stage_variables, question.handshake);
+    fn identity<'a>(&self, request: &AuthorizeRequest<'a>) -> Result<Vec<Cow<'a, str>>, Denial> {
+        let value = |source: &IdentitySource| source.value(request.context, request.stage_variables, request.handshake);
         self.identity_sources.iter().map(value).collect()
     }
 
-    async fn call(&self, question: &Question<'_>) -> Result<AuthorizerAnswer, Denial> {
-        let Question { context, stage_variables, handshake, method_arn, called, .. } = *question;
+    async fn call(&self, request: &AuthorizeRequest<'_>) -> Result<AuthorizerAnswer, Denial> {
+        let AuthorizeRequest { context, stage_variables, handshake, method_arn, called, .. } = *request;
         let call = || {
             let judged = self.identity_sources.iter().filter_map(IdentitySource::header);
             let request = authorizer_request(context, stage_variables, handshake, judged, method_arn);
@@ -117,7 +116,7 @@ impl RequestAuthorizer {
         let answer = self.http_client.send(&self.backend, call).await;
         let answered = answer.as_ref().ok();
         let request_id = answered.and_then(|answer| answer.headers.get(X_AMZN_REQUEST_ID)?.to_str().ok());
-        // The cell is empty: one question makes one call.
+        // The cell is empty: one request makes one call.
         let _ = called.set(AuthorizerCall {
             status: answered.map(|answer| answer.status.as_u16()),
             latency: started.elapsed(),

@@ -1,12 +1,11 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Config;
-use crate::authorizer::{Access, Issuers, Mechanisms, MemoryQuotaStore};
-use crate::deployment::Deployments;
+use crate::authorizer::{Access, Mechanisms};
+use crate::deployment::{CompileContext, Deployments};
 use crate::http_client::HttpClient;
 use crate::problem::Problem;
 use crate::registry::RegistryType;
@@ -24,18 +23,11 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     problems.extend(api_ids(config));
     problems.extend(collector(config));
     // Compiling finds the problems of the APIs. No backend is called: the client is dropped with its pools.
-    let http_client = HttpClient::new(TaskTracker::new());
-    problems.extend(
-        Deployments::compile(&config.apis, &config.domain_names, &config.limits, &http_client)
-            .err()
-            .unwrap_or_default(),
-    );
-    let mechanisms = Mechanisms {
-        issuers: Issuers::new(http_client.clone(), TaskTracker::new()),
-        quotas: Arc::new(MemoryQuotaStore::default()),
-        http_client,
-    };
-    problems.extend(Access::compile(&config.access(), &mechanisms).err().unwrap_or_default());
+    let mechanisms = Mechanisms::alone(HttpClient::new(TaskTracker::new()), TaskTracker::new());
+    let access = Access::compile(&config.access(), &mechanisms, &mut problems);
+    let context = CompileContext { limits: &config.limits, access: &access, mechanisms: &mechanisms };
+    let compiled = Deployments::compile(&config.apis, &config.domain_names, context);
+    problems.extend(compiled.err().unwrap_or_default());
     problems.extend(super::check_edge::problems(config));
     problems
 }

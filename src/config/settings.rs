@@ -4,14 +4,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::apigatewayv2::{Api, DomainName};
-use crate::authorizer::{AccessSettings, ApiKey, Credential, UsagePlan};
+use crate::authorizer::AccessSettings;
 use crate::cluster::ClusterSettings;
 use crate::data_plane::DisconnectSettings;
 use crate::http_client::EgressSettings;
+use crate::iam::Credential;
 use crate::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
 use crate::registry::RegistrySettings;
 use crate::server::ListenerSettings;
 use crate::telemetry::TracingSettings;
+use crate::usage::{ApiKey, UsagePlan};
 
 /// The configuration of tidegate. Any string may contain `${env:NAME}`, `${env:NAME:-default}` or
 /// `${file:/PATH}`.

@@ -22,7 +22,7 @@ use crate::trace_context::TraceContext;
 /// `trace` of the event.
 pub(super) async fn act(
     plane: &Arc<DataPlane>,
-    live: &Live,
+    live: &Arc<Live>,
     connection: &Connection,
     actions: Actions,
     trace: TraceContext,
@@ -55,11 +55,11 @@ pub(super) async fn act(
     let mut span = plane.telemetry.tracer.start("send", SpanKind::Internal, Some(trace));
     span.set("tidegate.connection_id", connection.id);
     let pushing = begin(plane, &labels, &span, Reach::Everywhere, messages).await;
-    let counting = Arc::clone(plane);
+    let (counting, live) = (Arc::clone(plane), Arc::clone(live));
     plane.lifecycle.spawn(async move {
         let mut delivered = 0;
         for pushing in pushing {
-            delivered += finish(&counting, &labels, pushing).await.counts.delivered;
+            delivered += finish(&counting, &live, &labels, pushing).await.counts.delivered;
         }
         span.set_count("tidegate.delivered", delivered);
     });

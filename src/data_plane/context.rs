@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -44,14 +45,21 @@ pub struct DataPlane {
     pub(super) retired: Retired,
 }
 
-/// The configuration in force. A reload replaces it as a whole.
-#[derive(Debug, Default)]
+/// The configuration in force. A reload replaces it as a whole. `settings` can also be replaced apart. `deployments` can
+/// too, if they are compiled with `access`.
+#[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Number of this configuration in its process, from 1. Set when the configuration is put in force.
     pub number: u32,
-    pub deployments: Deployments,
+    pub settings: Arc<NodeSettings>,
     /// The access control of clients and of `@connections`.
-    pub access: Access,
+    pub access: Arc<Access>,
+    pub deployments: Arc<Deployments>,
+}
+
+/// The settings of a node, which are the same for all its APIs.
+#[derive(Debug, Default)]
+pub struct NodeSettings {
     pub limits: LimitSettings,
     pub keep_alive: KeepAliveSettings,
     pub disconnect: DisconnectSettings,
@@ -76,7 +84,7 @@ impl DataPlane {
         let disconnects = DisconnectQueues::default();
         live.number = 1;
         live.open_access_logs(&telemetry);
-        registry.set_limits(&live.limits);
+        registry.set_limits(&live.settings.limits);
         live.deployments.put_in_force();
         DataPlane {
             live: ArcSwap::from_pointee(live),
@@ -128,7 +136,7 @@ impl DataPlane {
         let old = self.live_owned();
         live.number = old.number.saturating_add(1);
         live.open_access_logs(&self.telemetry);
-        self.registry.set_limits(&live.limits);
+        self.registry.set_limits(&live.settings.limits);
         self.retired.replace(&old, &live, || self.registry.stages());
         live.deployments.put_in_force();
         self.live.store(Arc::new(live));
@@ -162,12 +170,12 @@ impl Live {
 
     /// Returns the largest number of groups and users that a connection may have.
     pub(super) fn most_topics(&self) -> usize {
-        usize::try_from(self.limits.groups_per_connection).unwrap_or(usize::MAX)
+        usize::try_from(self.settings.limits.groups_per_connection).unwrap_or(usize::MAX)
     }
 
     /// Takes a token from the throttle that all APIs share. Returns false if there is none.
     pub(super) fn admit(&self) -> bool {
-        self.throttle.as_ref().is_none_or(Throttle::admit)
+        self.settings.throttle.as_ref().is_none_or(Throttle::admit)
     }
 
     /// Returns the `$context` of an event on `connection`.
@@ -196,7 +204,7 @@ impl Live {
     /// Returns the complete URL to which a backend posts to reach `connection`.
     fn callback_url(&self, connection: &Connection) -> String {
         let Connection { id, api_id, stage, host, callback_secure, .. } = connection;
-        match &self.callback_base_url {
+        match &self.settings.callback_base_url {
             Some(base) => {
                 let host = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
                 format!("{base}{}/@connections/{id}", self.deployments.stage_path(host, api_id, stage))
@@ -212,8 +220,13 @@ impl Live {
 /// Logs that a client or call was refused: as a warning if the operator has to correct something, otherwise as
 /// information.
 pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str) {
-    let error = chain(denial);
-    if denial.is_operators() {
+    log_refused(denial, denial.needs_operator(), api_id, stage, what);
+}
+
+/// Logs an error that turned somebody away: as a warning if `needs_operator`.
+pub(super) fn log_refused(error: &dyn Error, needs_operator: bool, api_id: &str, stage: &str, what: &str) {
+    let error = chain(error);
+    if needs_operator {
         warn!(api_id, stage, %error, "{what}");
     } else {
         info!(api_id, stage, %error, "{what}");

@@ -1,6 +1,9 @@
 use thiserror::Error;
 
-use crate::authorizer::{Denial, UsageExceeded};
+use crate::authorizer::Denial;
+
+use crate::iam::IamError;
+
 use crate::deployment::OriginError;
 use crate::error_chain::chain;
 use crate::groups::InvalidMessage;
@@ -8,6 +11,7 @@ use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError};
 use crate::limits::ThrottleLevel;
 use crate::topic::InvalidName;
+use crate::usage::UsageExceeded;
 
 /// A request that the router refuses.
 #[derive(Debug, Error)]
@@ -86,7 +90,7 @@ pub enum MessageError {
 #[derive(Debug, Error)]
 pub enum ConnectionsApiError {
     #[error("the caller is not allowed to make this call")]
-    Denied(#[source] Denial),
+    Denied(#[source] IamError),
     #[error("the usage plan of the connection's API key is exhausted")]
     UsageExceeded(#[source] UsageExceeded),
     /// The text of the path. It goes into the answer but not into logs: a wrong path may contain a secret.

@@ -12,13 +12,15 @@ use serde::Serialize;
 use serde_json::json as object;
 
 use super::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
-use crate::authorizer::{Denial, RequestAuthorizerError, SignatureError, UsageExceeded};
+use crate::authorizer::{Denial, RequestAuthorizerError};
 use crate::clock::Timestamp;
 use crate::http_client::CallError;
+use crate::iam::{IamError, SignatureError};
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, IntegrationError, remove_hop_by_hop};
 use crate::session::DataFrame;
 use crate::telemetry::Reason;
+use crate::usage::UsageExceeded;
 
 /// The body of every response of the gateway, as a whole in memory.
 pub type Body = Full<Bytes>;
@@ -106,8 +108,8 @@ fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
             (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_SERVER_ERROR)
         }
         Denial::UsageExceeded(exceeded) => (StatusCode::TOO_MANY_REQUESTS, usage_exceeded(*exceeded)),
-        Denial::Signature(error) => return (StatusCode::FORBIDDEN, signature_error(error).1.into()),
-        Denial::Iam { .. } => return (StatusCode::FORBIDDEN, denial.to_string().into()),
+        Denial::Iam(IamError::Signature(error)) => return (StatusCode::FORBIDDEN, signature_error(error).1.into()),
+        Denial::Iam(IamError::AccessDenied(_)) => return (StatusCode::FORBIDDEN, denial.to_string().into()),
     };
     (status, Cow::Borrowed(message))
 }
@@ -257,12 +259,12 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
         ConnectionsApiError::UnknownMethod => {
             typed(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", "Missing Authentication Token")
         }
-        ConnectionsApiError::Denied(Denial::Signature(error)) => {
+        ConnectionsApiError::Denied(IamError::Signature(error)) => {
             let (error_type, message) = signature_error(error);
             typed(StatusCode::FORBIDDEN, error_type, &message)
         }
         // Here AWS writes `Message`.
-        ConnectionsApiError::Denied(denial) => {
+        ConnectionsApiError::Denied(denial @ IamError::AccessDenied(_)) => {
             let mut response = typed(StatusCode::FORBIDDEN, "AccessDeniedException", "");
             *response.body_mut() = Full::from(object!({ "Message": denial.to_string() }).to_string());
             response

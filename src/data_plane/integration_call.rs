@@ -32,7 +32,7 @@ pub(super) async fn call_integration(
     let request = IntegrationRequest { context, stage_variables: &stage.variables, handshake, payload };
     let Called { outcome, left_out } = plane.integrations.call(integration, &request).await;
     let latency = started.elapsed();
-    let limits = message_limits(&live.limits);
+    let limits = message_limits(&live.settings.limits);
     let outcome = outcome.and_then(|answer| with_actions(answer, context.connection.id, limits));
     let (status, request_id) = match &outcome {
         Ok((answer, _)) => {

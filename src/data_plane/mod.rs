@@ -22,6 +22,6 @@ pub mod management;
 mod reasons;
 pub mod websocket;
 
-pub use context::{DataPlane, Live};
+pub use context::{DataPlane, Live, NodeSettings};
 pub use disconnect::{DisconnectSettings, take_over};
 pub use error::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};

@@ -1,11 +1,13 @@
 //! The reason code of each error, for operators and metrics.
 
 use super::{ConnectError, ConnectionsApiError, MessageError, RoutingError};
-use crate::authorizer::{Denial, SignatureError, UsageExceeded};
+use crate::authorizer::Denial;
 use crate::http_client::CallError;
+use crate::iam::{IamError, SignatureError};
 use crate::integration::IntegrationError;
 use crate::limits::ThrottleLevel;
-use crate::telemetry::{ConnectOutcome, PushOutcome, Reason};
+use crate::telemetry::{AuthorizerOutcome, ConnectOutcome, PushOutcome, Reason};
+use crate::usage::UsageExceeded;
 
 impl RoutingError {
     /// Returns the reason code of this error. `forbidden` is the code behind AWS's 403, which hides the reason.
@@ -98,7 +100,7 @@ impl ConnectionsApiError {
     /// Returns the reason code of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            ConnectionsApiError::Denied(denial) => of_denial(denial),
+            ConnectionsApiError::Denied(error) => of_iam(error),
             ConnectionsApiError::UsageExceeded(exceeded) => of_usage(*exceeded),
             ConnectionsApiError::Throttled => Reason::Throttled,
             ConnectionsApiError::InvalidConnectionId(_)
@@ -128,7 +130,7 @@ impl ConnectionsApiError {
             ConnectionsApiError::DeliveryUnknown => PushOutcome::Unknown,
             ConnectionsApiError::TooLarge | ConnectionsApiError::OverLimit { .. } => PushOutcome::TooLarge,
             ConnectionsApiError::UsageExceeded(_) | ConnectionsApiError::Throttled => PushOutcome::Throttled,
-            ConnectionsApiError::Denied(denial) => PushOutcome::Denied(denial.outcome()),
+            ConnectionsApiError::Denied(_) => PushOutcome::Denied(AuthorizerOutcome::Forbidden),
             ConnectionsApiError::InvalidConnectionId(_)
             | ConnectionsApiError::BadRequest(_)
             | ConnectionsApiError::InvalidName(_)
@@ -179,9 +181,16 @@ fn of_denial(denial: &Denial) -> Reason {
         Denial::Authorizer(_) => Reason::AuthorizerFailed,
         Denial::ApiKey => Reason::ApiKeyInvalid,
         Denial::UsageExceeded(exceeded) => of_usage(*exceeded),
-        Denial::Signature(SignatureError::Missing) => Reason::NotSigned,
-        Denial::Signature(_) => Reason::SignatureInvalid,
-        Denial::Iam { .. } => Reason::IamDenied,
+        Denial::Iam(error) => of_iam(error),
+    }
+}
+
+/// Returns the code of a signed request that was refused.
+fn of_iam(error: &IamError) -> Reason {
+    match error {
+        IamError::Signature(SignatureError::Missing) => Reason::NotSigned,
+        IamError::Signature(_) => Reason::SignatureInvalid,
+        IamError::AccessDenied(_) => Reason::IamDenied,
     }
 }
 

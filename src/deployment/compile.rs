@@ -6,8 +6,8 @@ use http::HeaderValue;
 use super::domain::Domains;
 use super::{AllowedOrigins, Deployment, Deployments, Route, RouteThrottle, Stage};
 use crate::apigatewayv2;
+use crate::authorizer::{Access, AccessDraft, Mechanisms};
 use crate::expression::{RouteParameter, SelectionExpression};
-use crate::http_client::HttpClient;
 use crate::integration::{Integration, IntegrationDraft};
 use crate::limits::ThrottleLevel;
 use crate::limits::quota::{ROUTES_MAX, STAGE_VARIABLES_MAX};
@@ -15,8 +15,6 @@ use crate::limits::{LimitSettings, Throttle};
 use crate::problem::Problem;
 use crate::route_key::{CONNECT, DEFAULT, RouteKey};
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
-
-/// Route keys that AWS reserves; no other key may begin with `$`.
 
 /// The only value of `routeResponseSelectionExpression`, which makes a route two-way.
 const TWO_WAY: &str = DEFAULT;
@@ -26,31 +24,55 @@ const VARIABLE_NAME_MAX_CHARS: usize = 64;
 const VARIABLE_VALUE_MAX_CHARS: usize = 512;
 const ROUTE_KEY_MAX_BYTES: usize = 1024;
 
+/// The parts that APIs are compiled with. Connection pools and the keys of issuers belong to `mechanisms`, so they outlive
+/// a reload.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileContext<'a> {
+    pub limits: &'a LimitSettings,
+    pub access: &'a Access,
+    pub mechanisms: &'a Mechanisms,
+}
+
 impl Deployments {
-    /// Compiles every API. The connection pools belong to `http_client`, so they outlive a reload.
+    /// Compiles every API.
     ///
     /// # Errors
     /// Returns all problems, not only the first.
     pub fn compile(
         apis: &BTreeMap<String, apigatewayv2::Api>,
         domain_names: &BTreeMap<String, apigatewayv2::DomainName>,
-        limits: &LimitSettings,
-        http_client: &HttpClient,
+        context: CompileContext<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let mut compiler = Compiler { limits, http_client, problems: Vec::new() };
-        let compiled: HashMap<Arc<str>, Arc<Deployment>> = apis
-            .iter()
-            .filter_map(|(api_id, api)| Some((api_id.as_str().into(), Arc::new(compiler.api(api_id, api)?))))
-            .collect();
-        let domains = Domains::compile(domain_names, &compiled, &mut compiler.problems);
-        let deployments = Deployments { apis: compiled, domains };
-        if compiler.problems.is_empty() { Ok(deployments) } else { Err(compiler.problems) }
+        let (mut compiled, mut problems) = (HashMap::new(), Vec::new());
+        for (api_id, api) in apis {
+            match compile_api(api_id, api, context) {
+                Ok(deployment) => _ = compiled.insert(Arc::from(api_id.as_str()), Arc::new(deployment)),
+                Err(found) => problems.extend(found),
+            }
+        }
+        let domains = Domains::compile(domain_names, apis, &compiled, &mut problems);
+        if problems.is_empty() { Ok(Deployments { apis: compiled, domains }) } else { Err(problems) }
+    }
+}
+
+/// Compiles one API.
+///
+/// # Errors
+/// Returns every mistake in the API, not only the first.
+pub fn compile_api(
+    api_id: &str,
+    api: &apigatewayv2::Api,
+    context: CompileContext<'_>,
+) -> Result<Deployment, Vec<Problem>> {
+    let mut compiler = Compiler { context, problems: Vec::new() };
+    match compiler.api(api_id, api) {
+        Some(deployment) if compiler.problems.is_empty() => Ok(deployment),
+        Some(_) | None => Err(compiler.problems),
     }
 }
 
 struct Compiler<'a> {
-    limits: &'a LimitSettings,
-    http_client: &'a HttpClient,
+    context: CompileContext<'a>,
     problems: Vec<Problem>,
 }
 
@@ -79,7 +101,8 @@ impl Compiler<'_> {
                 self.problem(["apis", api_id, field], format!("{count} {field}; at most {ROUTES_MAX} are allowed"));
             }
         }
-        let (http_client, timeout_max_millis) = (self.http_client, self.limits.integration_timeout_millis);
+        let CompileContext { limits, mechanisms, .. } = self.context;
+        let (http_client, timeout_max_millis) = (&mechanisms.http_client, limits.integration_timeout_millis);
         let integrations: HashMap<&str, IntegrationDraft<'_>> = api
             .integrations
             .iter()
@@ -91,11 +114,12 @@ impl Compiler<'_> {
             .collect();
         let routes: Vec<RouteDraft<'_>> =
             api.routes.iter().filter_map(|(key, route)| self.route_draft(api_id, api, key, route)).collect();
+        let access = AccessDraft::new(api_id, api, mechanisms, &mut self.problems);
         let stages = api
             .stages
             .iter()
             .map(|(name, stage)| {
-                let compiled = self.stage(api_id, api, name, stage, &integrations, &routes);
+                let compiled = self.stage((api_id, api), (name, stage), &integrations, &routes, &access);
                 (Arc::from(name.as_str()), Arc::new(compiled))
             })
             .collect();
@@ -187,13 +211,13 @@ impl Compiler<'_> {
 
     fn stage(
         &mut self,
-        api_id: &str,
-        api: &apigatewayv2::Api,
-        name: &str,
-        stage: &apigatewayv2::Stage,
+        (api_id, api): (&str, &apigatewayv2::Api),
+        (name, stage): (&str, &apigatewayv2::Stage),
         integrations: &HashMap<&str, IntegrationDraft<'_>>,
         routes: &[RouteDraft<'_>],
+        access: &AccessDraft<'_>,
     ) -> Stage {
+        let CompileContext { access: keys, mechanisms, .. } = self.context;
         let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || name.len() > STAGE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
             self.problem(
@@ -208,7 +232,8 @@ impl Compiler<'_> {
         let integrations: HashMap<&str, Arc<Integration>> = integrations
             .iter()
             .filter_map(|(id, draft)| {
-                let compiled = draft.compile(name, &stage.stage_variables, self.http_client, &mut self.problems)?;
+                let compiled =
+                    draft.compile(name, &stage.stage_variables, &mechanisms.http_client, &mut self.problems)?;
                 Some((*id, Arc::new(compiled)))
             })
             .collect();
@@ -220,6 +245,8 @@ impl Compiler<'_> {
             disconnect: None,
             default: None,
             custom: HashMap::new(),
+            access: access.compile((name, stage), keys, mechanisms, &mut self.problems),
+            usage: keys.usage_plans.stage(api_id, name),
             telemetry: self.telemetry(api_id, name, stage),
         };
         for draft in routes {

@@ -25,7 +25,8 @@ impl Domains {
     /// Compiles `domainNames`.
     pub(super) fn compile(
         domain_names: &BTreeMap<String, apigatewayv2::DomainName>,
-        apis: &HashMap<Arc<str>, Arc<Deployment>>,
+        apis: &BTreeMap<String, apigatewayv2::Api>,
+        compiled: &HashMap<Arc<str>, Arc<Deployment>>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut domains = HashMap::new();
@@ -53,15 +54,18 @@ impl Domains {
                     problems.push(Problem::at(at("apiMappingKey"), format!("the key `{key}` is used twice")));
                     continue;
                 }
-                let Some(deployment) = apis.get(mapping.api_id.as_str()) else {
+                let Some(api) = apis.get(&mapping.api_id) else {
                     problems.push(Problem::at(at("apiId"), format!("there is no API `{}`", mapping.api_id)));
                     continue;
                 };
-                let Some(stage) = deployment.stage(&mapping.stage) else {
+                if !api.stages.contains_key(&mapping.stage) {
                     let message = format!("API `{}` has no stage `{}`", mapping.api_id, mapping.stage);
                     problems.push(Problem::at(at("stage"), message));
                     continue;
-                };
+                }
+                // An API that could not be compiled has reported its mistakes.
+                let Some(deployment) = compiled.get(mapping.api_id.as_str()) else { continue };
+                let Some(stage) = deployment.stage(&mapping.stage) else { continue };
                 mappings.push(Mapping { segments, deployment: Arc::clone(deployment), stage: Arc::clone(stage) });
             }
             // The longest matching key wins.

@@ -12,14 +12,17 @@ mod resource;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::authorizer::StageAccess;
 use crate::expression::{RouteParameter, SelectionExpression};
 use crate::integration::Integration;
 use crate::limits::{Throttle, ThrottleLevel};
 use crate::route_key::RouteKey;
 use crate::telemetry::{RouteTelemetry, StageTelemetry};
+use crate::usage::StageUsage;
 
 use domain::Domains;
 
+pub use compile::{CompileContext, compile_api};
 pub use origin::{AllowedOrigins, OriginError};
 pub use resolve::{Resolved, Target};
 pub use resource::Resource;
@@ -51,6 +54,10 @@ pub struct Stage {
     pub disconnect: Option<Arc<Route>>,
     pub default: Option<Arc<Route>>,
     custom: HashMap<Arc<str>, Arc<Route>>,
+    /// Requirements for a client that connects; `None` if everybody may.
+    pub access: Option<StageAccess>,
+    /// Usage plans of the API keys on this stage.
+    pub usage: Arc<StageUsage>,
     /// Logs and metrics of the stage.
     pub telemetry: StageTelemetry,
 }

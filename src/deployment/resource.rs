@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::authorizer::PolicyPath;
+use crate::iam::PolicyPath;
 
 /// The resource that a backend acts on: everything below a stage that begins with `@`. Names and ids are decoded, but
 /// not checked.

@@ -15,7 +15,7 @@ use crate::expression::UriTemplate;
 use crate::http_client::{Answer, Backend, BackendOptions, Call, HttpClient};
 use crate::limits::quota::ANSWER_MAX_BYTES;
 use crate::request_context::RequestContext;
-use crate::signing::Signer;
+use crate::signing::RequestSigner;
 use crate::tls::{CertificateFiles, ClientTls};
 
 /// The backend that an integration calls over HTTP: its connection pool, the path, and the signature.
@@ -26,7 +26,7 @@ pub(super) struct HttpTarget {
     /// Idle timeout of connections to the backend in ms, if the integration sets one.
     connection_idle_millis: Option<u32>,
     /// Signer of calls, which proves to the backend that they come from the gateway.
-    signer: Option<Signer>,
+    signer: Option<RequestSigner>,
 }
 
 /// A target before a stage fills in the variables of its URI.
@@ -34,7 +34,7 @@ pub(super) struct HttpTargetDraft<'a> {
     settings: &'a apigatewayv2::Integration,
     template: UriTemplate,
     tls: Option<Arc<ClientTls>>,
-    signer: Option<Signer>,
+    signer: Option<RequestSigner>,
 }
 
 impl HttpTarget {
@@ -162,9 +162,9 @@ fn tls(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Opt
 }
 
 /// Builds the signer, if `signing` is set. The outer `Option` is `None` if it has reported a problem.
-fn signer(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Option<Option<Signer>> {
+fn signer(compiler: &mut Compiler<'_>, settings: &apigatewayv2::Integration) -> Option<Option<RequestSigner>> {
     let Some(signing) = &settings.signing else { return Some(None) };
-    match Signer::new(&signing.secrets) {
+    match RequestSigner::new(&signing.secrets) {
         Ok(signer) => Some(Some(signer)),
         Err(error) => {
             compiler.problem("signing", error.to_string());

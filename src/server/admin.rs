@@ -172,7 +172,7 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
         "groups": { "count": groups, "memberships": group_memberships },
         "backends": backends.collect::<serde_json::Map<_, _>>(),
         "apis": apis.collect::<serde_json::Map<_, _>>(),
-        "explain": live.explain,
+        "explain": live.settings.explain,
         "logFilter": logging::filter(),
     })
 }

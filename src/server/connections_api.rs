@@ -1,27 +1,27 @@
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::pace::KeepAlive;
 use super::request_body::read_body;
 use super::router::Answered;
-use crate::authorizer::{ConnectionsCall, PolicyPath, Received};
 use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
-    Asked, Batch, BodyKind, CallRecord, Change, CloseRequest, Operation, admit, admit_call, change_many, change_one,
-    claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit, post_to_audience,
-    post_to_connection, send,
+    Asked, Batch, BodyKind, CallRecord, CallRight, Change, CloseRequest, Operation, admit, admit_call, change_many,
+    change_one, claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit,
+    post_to_audience, post_to_connection, send,
 };
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::deployment::Resource;
 use crate::groups::{Audience, Except};
+use crate::iam::{ConnectionsCall, Received};
 use crate::id::{ConnectionId, EventId};
+use crate::limits::LimitSettings;
 use crate::topic::TopicName;
 
 /// Prefix of the gateway's own headers.
@@ -31,18 +31,11 @@ const X_TIDEGATE_EXCEPT: &str = "x-tidegate-except";
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
 
-/// The origin of a call, as far as it can be trusted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    pub(super) source_ip: IpAddr,
-    pub(super) secure: bool,
-}
-
 /// The rule that allows a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Caller {
     /// The call must be signed.
-    Signs(Origin),
+    Signs,
     /// Everybody who reaches the listener may call, and strangers can reach it.
     Anybody,
     /// Everybody who reaches the listener may call, and only backends can reach it.
@@ -57,10 +50,13 @@ pub(super) async fn answer(
     caller: Caller,
     request: &mut Request<Incoming>,
 ) -> Answered {
-    let result = call(plane, &mut record, caller, request).await;
-    let keep_alive = match caller {
-        Caller::Signs(_) if record.grant.is_none() => KeepAlive::Stranger,
-        Caller::Signs(_) | Caller::Anybody | Caller::Trusted => KeepAlive::Known,
+    // Taken out of the request, because the head is needed while the body is read.
+    let (uri, headers) = (std::mem::take(request.uri_mut()), std::mem::take(request.headers_mut()));
+    let result = call(plane, &mut record, caller, (&uri, &headers), request.body_mut()).await;
+    (*request.uri_mut(), *request.headers_mut()) = (uri, headers);
+    let keep_alive = match (caller, record.right.grant()) {
+        (Caller::Signs, None) => KeepAlive::Stranger,
+        (Caller::Signs, Some(_)) | (Caller::Anybody | Caller::Trusted, _) => KeepAlive::Known,
     };
     let request_id = record.request_id();
     let mut response = record.end(plane, result);
@@ -68,8 +64,8 @@ pub(super) async fn answer(
     (response, keep_alive)
 }
 
-/// Handles a call in this order: the signature, as far as it needs no body; the body; the rest of the signature, and
-/// the policy; the throttle of all APIs; the operation.
+/// Handles a call in this order: the signature and the policy, as far as they need no body; the body; the rest of both;
+/// the throttle of all APIs; the operation.
 ///
 /// Before the signature is verified, the gateway looks only at what the signature covers and at the size of the body. A
 /// caller that is not authorized takes nothing from the throttle. For unsigned calls, the throttle comes before the
@@ -78,47 +74,51 @@ async fn call(
     plane: &DataPlane,
     record: &mut CallRecord,
     caller: Caller,
-    request: &mut Request<Incoming>,
+    (uri, headers): (&Uri, &HeaderMap),
+    body: &mut Incoming,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let operation = record.operation;
     let kind = operation.map_or(BodyKind::None, Operation::body);
+    let live = Arc::clone(&record.live);
+    let paths;
     let claim = match caller {
-        Caller::Signs(origin) => {
-            let path = record.resource.policy_path();
-            let deciding = deciding(request.headers(), operation);
-            Some((claim_call(plane, &signed(request, record, origin, &[], &[path]), deciding)?, origin))
+        Caller::Signs => {
+            paths = [record.resource.policy_path()];
+            let (api_id, stage, facts) = (&record.deployment.api_id, &record.stage.name, &record.facts);
+            let call = ConnectionsCall { api_id, stage, paths: &paths, facts };
+            let received = Received { method: &facts.method, uri, headers };
+            Some(claim_call(&live, received, call, deciding(headers, operation))?)
         }
         Caller::Anybody | Caller::Trusted => {
-            admit(plane)?;
+            admit(&live)?;
             if kind != BodyKind::None {
                 // The body of a post with a wrong data type is not read.
-                data_type(request.headers())?;
+                data_type(headers)?;
             }
             None
         }
     };
     let is_known = match &claim {
-        Some((claim, _)) => claim.proved().is_some(),
+        Some(claim) => claim.is_permitted(),
         None => matches!(caller, Caller::Trusted),
     };
     let bodies = if is_known { &plane.bodies.verified } else { &plane.bodies.unverified };
-    let (max, too_large) = max_bytes(plane, operation, kind);
+    let (max, too_large) = max_bytes(&live.settings.limits, operation, kind);
     let mut held = bodies.begin(max);
     let body = match kind {
         BodyKind::None if claim.is_none() => Bytes::new(),
         BodyKind::None | BodyKind::Data | BodyKind::Bulk => {
-            let stall = plane.live().limits.handshake_timeout();
-            read_body(request.body_mut(), (max, too_large), &mut held, stall).await?
+            read_body(body, (max, too_large), &mut held, live.settings.limits.handshake_timeout()).await?
         }
     };
     record.request_bytes = body.len();
-    let mut from = None;
-    if let Some((claim, origin)) = claim {
-        let path = record.resource.policy_path();
-        record.grant = Some(admit_call(plane, claim, &signed(request, record, origin, &body, &[path]))?);
-        record.span.prove();
-        from = Some(origin);
-        admit(plane)?;
+    match claim {
+        Some(claim) => {
+            record.right = CallRight::Granted(admit_call(claim, &body)?);
+            record.span.prove();
+            admit(&live)?;
+        }
+        None => record.right = CallRight::Unsigned,
     }
     // From here on the connections that the body is sent to account for its bytes.
     drop(held);
@@ -126,11 +126,9 @@ async fn call(
     let deployment = Arc::clone(&record.deployment);
     let deployment = &deployment;
     let resource = record.resource.clone();
-    let query = request.uri().query();
+    let query = uri.query();
     match (operation, &resource) {
-        (Operation::PostToConnection, _) => {
-            post_to_connection(plane, record, body, data_type(request.headers())?).await
-        }
+        (Operation::PostToConnection, _) => post_to_connection(plane, record, body, data_type(headers)?).await,
         (Operation::GetConnection, Resource::Connection(id)) => get_connection(plane, record, id).await,
         (Operation::DeleteConnection, Resource::Connection(id)) => {
             delete_connection(plane, record, id, &CloseRequest::parse(query)?).await
@@ -139,8 +137,8 @@ async fn call(
             get_connection_groups(plane, record, id).await
         }
         (Operation::PostToGroup | Operation::PostToUser | Operation::Broadcast, resource) => {
-            let audience = Audience { except: except(request.headers())?, ..audience(resource, &record.stage.name)? };
-            let data_type = data_type(request.headers())?;
+            let audience = Audience { except: except(headers)?, ..audience(resource, &record.stage.name)? };
+            let data_type = data_type(headers)?;
             post_to_audience(plane, record, audience, body, data_type).await
         }
         (Operation::GetGroup, Resource::Group(group)) => {
@@ -157,38 +155,19 @@ async fn call(
             change_one(plane, record, Change::one(group, connection, join)?).await
         }
         (Operation::JoinGroupMany | Operation::LeaveGroupMany, Resource::GroupConnections(group)) => {
-            let (join, targets) = (operation == Operation::JoinGroupMany, plane.live().limits.targets);
+            let (join, targets) = (operation == Operation::JoinGroupMany, live.settings.limits.targets);
             Ok(change_many(plane, record, Change::many(group, &body, targets, join)?).await)
         }
         (Operation::Send, _) => {
-            let (headers, content_type) = (request.headers(), request.headers().get(CONTENT_TYPE));
             let (data_type, except) = (data_type(headers)?, except(headers)?);
-            let batch = Batch::parse(&body, content_type, data_type, &except, &plane.live().limits)?;
-            if let Some(origin) = from {
-                // A caller that may not post to a group may not reach it through `@send` either.
-                let paths: Vec<PolicyPath> = batch.resources().map(|resource| resource.policy_path()).collect();
-                if let Some(grant) = &record.grant {
-                    permit(grant, &signed(request, record, origin, &body, &paths))?;
-                }
-            }
+            let batch = Batch::parse(&body, headers.get(CONTENT_TYPE), data_type, &except, &live.settings.limits)?;
+            // A caller that may not post to a group may not reach it through `@send` either.
+            permit(record, batch.resources())?;
             Ok(send(plane, record, batch).await)
         }
         // The resource determines the operation, so no other pair occurs.
         _ => Err(ConnectionsApiError::UnknownMethod),
     }
-}
-
-fn signed<'a>(
-    request: &'a Request<Incoming>,
-    record: &'a CallRecord,
-    origin: Origin,
-    body: &'a [u8],
-    paths: &'a [PolicyPath],
-) -> ConnectionsCall<'a> {
-    let Origin { source_ip, secure } = origin;
-    let received = Received { method: request.method(), uri: request.uri(), headers: request.headers(), body };
-    let (api_id, stage) = (&*record.deployment.api_id, &*record.stage.name);
-    ConnectionsCall { api_id, stage, paths, received, source_ip, secure }
 }
 
 /// Returns the headers that change what a call does. In a signed call each of them must be signed too: a proxy that
@@ -201,8 +180,7 @@ fn deciding(headers: &HeaderMap, operation: Option<Operation>) -> impl Iterator<
 }
 
 /// Returns the size limit of a body, in bytes, and the error for a larger one.
-fn max_bytes(plane: &DataPlane, operation: Option<Operation>, kind: BodyKind) -> (usize, ConnectionsApiError) {
-    let limits = &plane.live().limits;
+fn max_bytes(limits: &LimitSettings, operation: Option<Operation>, kind: BodyKind) -> (usize, ConnectionsApiError) {
     let (max, what) = match kind {
         BodyKind::None | BodyKind::Data => (limits.message_bytes, "bytes (limits.messageBytes)"),
         BodyKind::Bulk => (limits.bulk_bytes, "bytes (limits.bulkBytes)"),

@@ -131,7 +131,7 @@ impl Entrance {
             return Some(Entered { peer, handshake: None, connection: None });
         }
         peer.is_counted = true;
-        match plane.addresses.accept(ip, &plane.live().limits.per_address) {
+        match plane.addresses.accept(ip, &plane.live().settings.limits.per_address) {
             Admission::Admitted { handshake, connection } => Some(Entered { peer, handshake, connection }),
             Admission::Over { handshake } => {
                 peer.is_over = true;

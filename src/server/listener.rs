@@ -251,7 +251,7 @@ async fn serve_guarded(
     peer: Peer,
     file: Option<ClientFile>,
 ) {
-    let handshake_timeout = plane.live().limits.handshake_timeout();
+    let handshake_timeout = plane.live().settings.limits.handshake_timeout();
     let entering = timeout(handshake_timeout, Box::pin(entrance.enter(&plane, stream, peer)));
     let entered = tokio::select! {
         biased;
@@ -335,7 +335,7 @@ where
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
     {
-        let timer = pin!(sleep(plane.live().limits.handshake_timeout()));
+        let timer = pin!(sleep(plane.live().settings.limits.handshake_timeout()));
         let mut pace = Pace::new(timer);
         let mut aborting = pin!(plane.lifecycle.aborting().cancelled());
         let mut is_aborting = false;
@@ -349,7 +349,7 @@ where
                     Pin::new(&mut connection).graceful_shutdown();
                     continue;
                 }
-                let limit = |wait: Wait| wait.limit(&plane.live().limits);
+                let limit = |wait: Wait| wait.limit(&plane.live().settings.limits);
                 return pace.poll(watch.wait(), limit, cx).map(Served::TooLong);
             }
         });

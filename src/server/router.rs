@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::client_address::{ClientAddress, is_trusted, sender};
-use super::connections_api::{Caller, Origin};
+use super::connections_api::Caller;
 use super::entrance::{Peer, no_stage};
 use super::listener::{Endpoint, Session};
 use super::pace::KeepAlive;
@@ -143,10 +143,10 @@ async fn answer(
                     }
                     let from = caller(endpoint, peer, request);
                     let sent = (host, request.method().clone(), request.headers());
-                    let from_whom = (from.source_ip, sender_of_call(endpoint, peer, asked));
-                    let record = CallRecord::begin(plane, (deployment, stage), resource, sent, from_whom);
+                    let from_whom = (from.source_ip, from.secure, sender_of_call(endpoint, peer, asked));
+                    let record = CallRecord::begin(plane, (live, deployment, stage), resource, sent, from_whom);
                     let caller = match (asked, endpoint) {
-                        (ConnectionsApi::AwsIam, _) => Caller::Signs(from),
+                        (ConnectionsApi::AwsIam, _) => Caller::Signs,
                         (_, Endpoint::Public { .. }) => Caller::Anybody,
                         (_, Endpoint::Internal { .. }) => Caller::Trusted,
                     };
@@ -197,7 +197,7 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
     let reason = error.reason(forbidden);
     plane.telemetry.refused(reason);
     let mut response = gateway_response::routing(error);
-    if plane.live().explain {
+    if plane.live().settings.explain {
         gateway_response::explain(&mut response, reason);
     }
     response
@@ -254,11 +254,10 @@ fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Se
 }
 
 /// Returns the origin of a call, as far as headers can be trusted.
-fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> Origin {
+fn caller(endpoint: &Endpoint, peer: &Peer, request: &Request<Incoming>) -> ClientAddress {
     let trusted: &[TrustedProxy] = match endpoint {
         Endpoint::Public { trusted_proxies, .. } => trusted_proxies,
         Endpoint::Internal { .. } => &[],
     };
-    let address = ClientAddress::find(peer, request.headers(), trusted);
-    Origin { source_ip: address.source_ip, secure: address.secure }
+    ClientAddress::find(peer, request.headers(), trusted)
 }

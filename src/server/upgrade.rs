@@ -66,7 +66,7 @@ pub(super) async fn upgrade(
     let headers = seen_behind(received.headers().clone(), &stage.host, &address);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
-    let explain = stage.live.explain;
+    let explain = stage.live.settings.explain;
     let upgrade = UpgradeRequest {
         live: stage.live,
         deployment: stage.deployment,

@@ -5,17 +5,18 @@ use bytes::Bytes;
 use super::answer_request::answer_request;
 use super::find::{count, find_here, forwarded, may_serve};
 use super::reach::Reach;
-use crate::authorizer::{Counted, UsageExceeded};
+use crate::clock::Timestamp;
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
-use crate::data_plane::DataPlane;
 use crate::data_plane::management::delete_connection::close;
 use crate::data_plane::management::get_connection::describe;
+use crate::data_plane::{DataPlane, Live};
 use crate::data_type::DataType;
 use crate::lock::lock;
 use crate::registry::OpenConnection;
 use crate::session::DataFrame;
 use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
+use crate::usage::{Counted, UsageExceeded};
 
 /// The calls that peers forward to this node. A forwarded call is never forwarded again: a connection that is not on
 /// this node is gone. The call is counted against the usage plan here, because this node knows the connection's key.
@@ -27,11 +28,12 @@ impl LocalConnections for Arc<DataPlane> {
             Ok(open) => open,
             Err(outcome) => return caller.answer(id, outcome),
         };
-        if data.len() > self.live().limits.message_bytes {
+        let live = self.live();
+        if data.len() > live.settings.limits.message_bytes {
             return caller.answer(id, PeerOutcome::TooLarge);
         }
         let (frame, now) = (DataFrame::new(data, data_type), self.clock.now());
-        counted(self, open, caller, id, move |open, caller| {
+        counted(self, (&live, now), open, caller, id, move |open, caller| {
             let refused = open.outbox.post_for(frame, now, Arc::clone(caller) as _, id).err();
             match refused {
                 None => {}
@@ -48,7 +50,9 @@ impl LocalConnections for Arc<DataPlane> {
             Ok(open) => open,
             Err(outcome) => return caller.answer(id, outcome),
         };
-        counted(self, open, caller, id, move |open, caller| caller.answer_info(id, describe(open)));
+        counted(self, (&self.live(), self.clock.now()), open, caller, id, move |open, caller| {
+            caller.answer_info(id, describe(open));
+        });
     }
 
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
@@ -132,6 +136,7 @@ fn find_for_peer(plane: &DataPlane, to: Target<'_>) -> Result<OpenConnection, Pe
 /// Does so at once, or in a separate task if the quota has to be read from Redis.
 fn counted(
     plane: &DataPlane,
+    (live, now): (&Live, Timestamp),
     open: OpenConnection,
     caller: &Arc<dyn Caller>,
     id: u64,
@@ -143,7 +148,8 @@ fn counted(
             Err(UsageExceeded::Throttle) => caller.answer(id, PeerOutcome::Throttled),
             Err(UsageExceeded::Quota) => caller.answer(id, PeerOutcome::QuotaExceeded),
         };
-    match count(plane, &open.connection) {
+    let stage = || Some(live.stage(&open.connection.api_id, &open.connection.stage)?.1);
+    match count(&open.connection, now, stage) {
         Counted::Now(result) => finish(result, &open, caller),
         later @ Counted::Later(_) => {
             let caller = Arc::clone(caller);

@@ -18,6 +18,7 @@ use crate::telemetry::StageLabels;
 pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
     let Ok(ask) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
     plane.telemetry.metrics.links().asked();
+    let live = plane.live_owned();
     let (ask, stages) = match ask {
         GroupRequest::Within { stages, request: ask } => (*ask, Some(stages)),
         ask => (ask, None),
@@ -31,14 +32,14 @@ pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, c
             let here = queue_here(plane, &labels, &audience, &frame, reach);
             let (settling, caller) = (Arc::clone(plane), Arc::clone(caller));
             plane.lifecycle.spawn(async move {
-                let pushed = settle_here(&settling, &labels, here).await;
+                let pushed = settle_here(&settling, &live, &labels, here).await;
                 span.into_iter().for_each(|mut span| span.set_count("tidegate.delivered", pushed.counts.delivered));
                 caller.answer_info(id, pushed.encode());
             });
             return;
         }
         GroupRequest::Change { api_id, group, connections, join } => {
-            let changed = change_here(plane, &api_id, &Change { group, join, connections }, reach);
+            let changed = change_here(plane, &live, &api_id, &Change { group, join, connections }, reach);
             if join {
                 let (recording, caller) = (Arc::clone(plane), Arc::clone(caller));
                 plane.lifecycle.spawn(async move {

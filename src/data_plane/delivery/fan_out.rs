@@ -14,7 +14,7 @@ use super::find::find_here;
 use super::reach::{Reach, encode_for};
 use crate::cluster::link::{GroupRequest, Link, PeerRequest, PushResult};
 use crate::cluster::{OtherNodes, Owner};
-use crate::data_plane::DataPlane;
+use crate::data_plane::{DataPlane, Live};
 use crate::group_index::MemberNodes;
 use crate::groups::{Audience, FanOut, GroupMember, PushCounts};
 use crate::id::{ConnectionId, NodeId};
@@ -160,7 +160,12 @@ fn queue(
 
 /// Waits for the results of a message on all nodes. The wait is bounded by [`PENDING_AFTER`] for slow members, and by
 /// the time that other nodes have to answer.
-pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabels, pushing: Pushing) -> Outcome {
+pub(in crate::data_plane) async fn finish(
+    plane: &DataPlane,
+    live: &Live,
+    labels: &StageLabels,
+    pushing: Pushing,
+) -> Outcome {
     let Pushing { here, elsewhere, gone, unreachable } = pushing;
     let asked = elsewhere.into_iter().map(|Elsewhere { asked, connections, mut span }| async move {
         let reply = reply(asked).await;
@@ -169,7 +174,7 @@ pub(in crate::data_plane) async fn finish(plane: &DataPlane, labels: &StageLabel
         }
         (reply, connections)
     });
-    let (here, elsewhere) = join(settle_here(plane, labels, here), join_all(asked)).await;
+    let (here, elsewhere) = join(settle_here(plane, live, labels, here), join_all(asked)).await;
     let mut outcome = Outcome { counts: here.counts, unreachable_nodes: unreachable, gone: here.gone };
     outcome.counts.gone += gone.len();
     outcome.gone.extend(gone);
@@ -229,11 +234,15 @@ pub(in crate::data_plane) fn queue_here(
 }
 
 /// Waits for the results of a message that was queued on this node, and counts them.
-pub(in crate::data_plane) async fn settle_here(plane: &DataPlane, labels: &StageLabels, here: Here) -> PushResult {
+pub(in crate::data_plane) async fn settle_here(
+    plane: &DataPlane,
+    live: &Live,
+    labels: &StageLabels,
+    here: Here,
+) -> PushResult {
     let Here { fan_out, bytes, gone, deadline } = here;
     let mut counts = fan_out.settled(deadline).await;
     counts.gone += gone.len();
-    let live = plane.live();
     let deployment = live.deployments.api(&labels.api_id);
     if let Some(stage) = deployment.and_then(|deployment| deployment.stage(&labels.stage)) {
         let meters = stage.telemetry.default.meters(&plane.telemetry.metrics, labels);

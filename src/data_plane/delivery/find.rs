@@ -1,25 +1,32 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::reach::Reach;
-use crate::authorizer::Counted;
+use crate::clock::Timestamp;
 use crate::data_plane::management::CallRecord;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::deployment::Stage;
 use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 use crate::request_context::Connection;
 use crate::telemetry::{Span, SpanKind};
 use crate::trace_context::TraceContext;
+use crate::usage::Counted;
 
-/// Counts a call against the usage plan of the connection's API key, on the node that holds the connection. Calls of
-/// [`delete_connection`] are not counted, because it must always be possible to close a connection.
-pub(in crate::data_plane) fn count(plane: &DataPlane, connection: &Connection) -> Counted {
-    match &*connection.principal.load() {
-        Some(principal) => {
-            let now = plane.clock.now();
-            plane.live().access.count(Some(principal), &connection.api_id, &connection.stage, now)
-        }
+/// Counts a call against the usage plan of the connection's API key on its `stage`, on the node that holds the connection.
+/// Calls of `delete_connection` are not counted, because it must always be possible to close a connection.
+pub(in crate::data_plane) fn count<'a>(
+    connection: &Connection,
+    now: Timestamp,
+    stage: impl FnOnce() -> Option<&'a Arc<Stage>>,
+) -> Counted {
+    let principal = connection.principal.load();
+    // Most connections have no API key, and no stage is looked up for them.
+    let keyed = principal.as_deref().filter(|principal| principal.api_key.is_some());
+    match keyed.and_then(|principal| Some((principal, stage()?))) {
+        Some((principal, stage)) => stage.usage.count(Some(principal), now),
         None => Counted::Now(Ok(())),
     }
 }

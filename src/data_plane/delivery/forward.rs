@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use super::reach::stages_for;
-use crate::authorizer::UsageExceeded;
 use crate::cluster::Owner;
 use crate::cluster::link::{Action, PeerAnswer, PeerCall, PeerCallError, PeerOutcome};
 use crate::data_plane::management::CallRecord;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::id::ConnectionId;
 use crate::telemetry::{Span, SpanKind};
+use crate::usage::UsageExceeded;
 
 /// Time beyond `limits.slowClientTimeoutSeconds` in which the owner must answer. After that timeout the owner closes a
 /// socket that accepts no data, and answers the call.
@@ -50,7 +50,7 @@ async fn ask(
         Owner::Gone => return Err(ConnectionsApiError::Gone),
         Owner::Unreachable => return Err(ConnectionsApiError::OwnerUnreachable),
     };
-    let within = plane.live().limits.slow_client_timeout() + ANSWER_MARGIN;
+    let within = record.live.settings.limits.slow_client_timeout() + ANSWER_MARGIN;
     let is_get = matches!(action, Action::Get);
     let (api_id, stages) = (record.deployment.api_id.clone(), stages_for(&link, record.stages().as_ref()));
     let call = PeerCall { connection, api_id, trace: span.context(), stages, action };

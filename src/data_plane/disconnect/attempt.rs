@@ -137,7 +137,7 @@ fn after_failure(
         Err(error) => chain(error).to_string(),
     };
     let next = plane.registry.retry(&connection.id).unwrap_or(attempt + 1);
-    let retry = live.disconnect.retry_time();
+    let retry = live.settings.disconnect.retry_time();
     if pauses_before(next) > retry || since.elapsed() > retry {
         give_up(plane, connection, attempt, &why);
         return Attempt::Settled;
@@ -184,7 +184,7 @@ fn is_final(outcome: &Result<(Answer, Actions), IntegrationError>) -> bool {
 
 /// Gives up the event of `id` without another call if its retry time is over. Returns false if it has time left.
 pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionId) -> bool {
-    let retry = plane.live().disconnect.retry_time();
+    let retry = plane.live().settings.disconnect.retry_time();
     match plane.registry.get_ended(id) {
         Some(ended) if ended.since.elapsed() > retry => {
             if let Receiver::Backend(DisconnectRoute { live, deployment, stage, .. }) =

@@ -67,7 +67,7 @@ async fn run(plane: Arc<DataPlane>, mut arrivals: mpsc::UnboundedReceiver<(Conne
     let mut pacer = Pacer::default();
     let mut in_flight = FuturesUnordered::new();
     loop {
-        let concurrency = usize::from(plane.live().disconnect.concurrency);
+        let concurrency = usize::from(plane.live().settings.disconnect.concurrency);
         while let Some(id) = pacer.next(Instant::now(), in_flight.len(), concurrency) {
             let plane = &plane;
             in_flight.push(async move { (id, attempt(plane, &id).await) });

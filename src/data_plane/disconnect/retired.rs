@@ -155,8 +155,9 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::authorizer::{Access, Mechanisms};
     use crate::clock::Timestamp;
-    use crate::deployment::Deployments;
+    use crate::deployment::{CompileContext, Deployments};
     use crate::http_client::HttpClient;
     use crate::id::{ConnectionId, NodeId};
     use crate::limits::LimitSettings;
@@ -172,9 +173,11 @@ mod tests {
             "stages": stages,
         });
         let apis = BTreeMap::from([("chat".to_owned(), serde_json::from_value(api).unwrap())]);
-        let http_client = HttpClient::new(TaskTracker::new());
-        let compiled = Deployments::compile(&apis, &BTreeMap::new(), &LimitSettings::default(), &http_client);
-        Arc::new(Live { number, deployments: compiled.unwrap(), ..Live::default() })
+        let mechanisms = Mechanisms::alone(HttpClient::new(TaskTracker::new()), TaskTracker::new());
+        let (limits, access) = (LimitSettings::default(), Access::default());
+        let context = CompileContext { limits: &limits, access: &access, mechanisms: &mechanisms };
+        let compiled = Deployments::compile(&apis, &BTreeMap::new(), context);
+        Arc::new(Live { number, deployments: Arc::new(compiled.unwrap()), ..Live::default() })
     }
 
     fn connection(stage: &str, configuration: u32) -> Connection {

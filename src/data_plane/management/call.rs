@@ -7,13 +7,12 @@ use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
 use super::Operation;
-use crate::authorizer::{Grant, PolicyPath};
-use crate::clock::Timestamp;
 use crate::data_plane::delivery::fan_out::Outcome as Reached;
 use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::PushCounts;
+use crate::iam::{CallFacts, ConnectionsCall, Grant, PolicyPath};
 use crate::id::{ConnectionId, EventId};
 use crate::stage_names::StageNames;
 use crate::telemetry::{
@@ -31,17 +30,16 @@ const CONNECTION: Resource = Resource::Connection(String::new());
 /// A call of `@connections` in progress: its caller, and the values that are recorded when it ends.
 #[derive(Debug)]
 pub struct CallRecord {
+    /// Configuration that the whole call uses.
+    pub live: Arc<Live>,
     pub deployment: Arc<Deployment>,
     pub stage: Arc<Stage>,
     pub resource: Resource,
     /// The operation, if `method` has one on `resource`.
     pub operation: Option<Operation>,
     host: String,
-    method: Method,
-    source_ip: IpAddr,
-    user_agent: Option<String>,
+    pub facts: CallFacts,
     request_id: EventId,
-    request_time: Timestamp,
     started: Instant,
     /// The span of the call, which continues the trace of the caller. A call that is forwarded to another node carries
     /// its context.
@@ -50,39 +48,56 @@ pub struct CallRecord {
     pub request_bytes: usize,
     /// The way by which a push reached its connection.
     pub path: PushPath,
-    /// The right of the key that signed the call, if calls must be signed.
-    pub grant: Option<Grant>,
+    pub right: CallRight,
     /// The result of a message to many.
     reached: Option<PushCounts>,
+}
+
+/// The right by which a call is made.
+#[derive(Debug)]
+pub enum CallRight {
+    /// The call has not been checked. It may do nothing.
+    Unchecked,
+    /// The listener accepts calls without a signature.
+    Unsigned,
+    /// A key signed the call, and its policy allows it.
+    Granted(Grant),
+}
+
+impl CallRight {
+    /// Returns the right of the key that signed the call, if a key signed it.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            CallRight::Granted(grant) => Some(grant),
+            CallRight::Unchecked | CallRight::Unsigned => None,
+        }
+    }
 }
 
 impl CallRecord {
     /// Returns the record of a call that begins now.
     pub fn begin(
         plane: &DataPlane,
-        (deployment, stage): (Arc<Deployment>, Arc<Stage>),
+        (live, deployment, stage): (Arc<Live>, Arc<Deployment>, Arc<Stage>),
         resource: Resource,
         (host, method, headers): (String, Method, &HeaderMap),
-        (source_ip, sender): (IpAddr, Sender),
+        (source_ip, secure, sender): (IpAddr, bool, Sender),
     ) -> Self {
         let tracer = &plane.telemetry.tracer;
-        let user_agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         CallRecord {
+            live,
             deployment,
             stage,
             operation: Operation::find(&method, &resource),
             resource,
             host,
-            method,
-            source_ip,
-            user_agent: user_agent.map(str::to_owned),
+            facts: CallFacts::new(method, headers, source_ip, secure, plane.clock.now()),
             request_id: EventId::random(),
-            request_time: plane.clock.now(),
             started: Instant::now(),
             span: tracer.start_for("@connections", SpanKind::Server, sender, TraceContext::of_headers(headers)),
             request_bytes: 0,
             path: PushPath::Local,
-            grant: None,
+            right: CallRight::Unchecked,
             reached: None,
         }
     }
@@ -95,12 +110,20 @@ impl CallRecord {
     /// Returns true if the call may name a connection of `stage`: the key that signed the call may make the same call
     /// there. The call's own stage is not checked, because without that right the call would not have been admitted.
     pub(in crate::data_plane) fn reaches(&self, stage: &str) -> bool {
-        *self.stage.name == *stage || self.grant.as_ref().is_none_or(|grant| self.is_granted(grant, stage))
+        match &self.right {
+            CallRight::Unchecked => false,
+            CallRight::Unsigned => true,
+            CallRight::Granted(grant) => *self.stage.name == *stage || self.is_granted(grant, stage),
+        }
     }
 
     /// Returns the stages whose connections the call may name, or `None` for every stage.
     pub(in crate::data_plane) fn stages(&self) -> Option<StageNames<Bytes>> {
-        let grant = self.grant.as_ref().filter(|grant| grant.is_limited())?;
+        let grant = match &self.right {
+            CallRight::Unchecked => return Some(StageNames::new(Vec::new())),
+            CallRight::Unsigned => return None,
+            CallRight::Granted(grant) => Some(grant).filter(|grant| grant.is_limited())?,
+        };
         let (mut reached, mut is_everywhere) = (Vec::new(), self.is_granted(grant, NO_STAGE));
         for stage in self.deployment.stages() {
             match self.reaches(&stage.name) {
@@ -111,13 +134,18 @@ impl CallRecord {
         (!is_everywhere).then(|| StageNames::new(reached))
     }
 
+    /// Returns this call for the policy of its key, with the resources at `paths`.
+    pub(super) fn on<'a>(&'a self, paths: &'a [PolicyPath]) -> ConnectionsCall<'a> {
+        ConnectionsCall { api_id: &self.deployment.api_id, stage: &self.stage.name, paths, facts: &self.facts }
+    }
+
     fn is_granted(&self, grant: &Grant, stage: &str) -> bool {
         let path = match self.operation {
             // The right that a post to the connection alone would need.
             Some(Operation::Send) => PolicyPath { escaped: CONNECTION.path().into(), plain: None },
             _ => self.resource.policy_path(),
         };
-        grant.check(&self.deployment.api_id, stage, &path, self.user_agent.as_deref()).is_ok()
+        grant.check(&self.deployment.api_id, stage, &path, &self.facts).is_ok()
     }
 
     /// Notes the result of a message to many.
@@ -149,16 +177,16 @@ impl CallRecord {
             stage: &self.stage.name,
             domain_name: &self.host,
             // A method is free text. Only known methods are written to logs.
-            method: if self.operation.is_some() { self.method.as_str() } else { "OTHER" },
+            method: if self.operation.is_some() { self.facts.method.as_str() } else { "OTHER" },
             path: self.resource.path(),
             operation: self.operation.map(Operation::name),
             delivered: self.reached.map(|counts| counts.delivered),
             connection_id: self.resource.connection().and_then(|id| ConnectionId::parse(id).ok()),
             request_id: self.request_id,
-            request_time: self.request_time,
-            source_ip: Some(self.source_ip),
-            user_agent: self.user_agent.as_deref(),
-            signer: self.grant.as_ref().map(|grant| &**grant.identity()),
+            request_time: self.facts.time,
+            source_ip: Some(self.facts.source_ip),
+            user_agent: self.facts.user_agent.as_deref(),
+            signer: self.right.grant().map(|grant| &**grant.identity()),
         };
         let labels = self.labels();
         if self.reached.is_some() {

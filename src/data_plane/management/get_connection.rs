@@ -39,7 +39,8 @@ pub async fn get_connection(
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let json = match find(plane, call, id).await? {
         Found::Here(open) => {
-            count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
+            let counted = count(&open.connection, call.facts.time, || call.deployment.stage(&open.connection.stage));
+            counted.await.map_err(ConnectionsApiError::UsageExceeded)?;
             describe(&open)
         }
         Found::Elsewhere(id) => match forward(plane, call, id, Action::Get).await? {

@@ -10,7 +10,7 @@ use crate::data_plane::delivery::ask::{Reply, ask_named, by_owner};
 use crate::data_plane::delivery::find::find_here;
 use crate::data_plane::delivery::reach::Reach;
 use crate::data_plane::gateway_response::{Body, empty, json};
-use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::groups::JoinRefused;
 use crate::id::ConnectionId;
 use crate::topic::{TopicKind, TopicName};
@@ -96,7 +96,7 @@ pub async fn change_one(
         return Err(ConnectionsApiError::Gone);
     }
     if !changed.full.is_empty() {
-        return Err(ConnectionsApiError::TooManyGroups { max: plane.live().limits.groups_per_connection });
+        return Err(ConnectionsApiError::TooManyGroups { max: call.live.settings.limits.groups_per_connection });
     }
     if unreachable.is_empty() { Ok(empty(StatusCode::NO_CONTENT)) } else { Err(ConnectionsApiError::OwnerUnreachable) }
 }
@@ -127,7 +127,7 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
         async move { (ask_named(owner, ask, stages.as_ref()).await, connections) }
     });
     let replies = join_all(asked).await;
-    let changed = change_here(plane, api_id, &Change { group, join, connections: own }, reach);
+    let changed = change_here(plane, &call.live, api_id, &Change { group, join, connections: own }, reach);
     if join {
         plane.recorded().await;
     }
@@ -151,11 +151,12 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
 /// Carries out `change` for connections on this node that are within `reach`. All others are reported as gone.
 pub(in crate::data_plane) fn change_here(
     plane: &DataPlane,
+    live: &Live,
     api_id: &Arc<str>,
     change: &Change,
     reach: Reach<'_>,
 ) -> ChangeResult {
-    let most = plane.live().most_topics();
+    let most = live.most_topics();
     let mut changed = ChangeResult::default();
     for id in &change.connections {
         let Some(open) = find_here(plane, api_id, id, reach) else {

@@ -15,11 +15,12 @@ pub(super) mod send;
 
 use http::HeaderName;
 
-use crate::authorizer::{Claim, ConnectionsCall, Denial, Grant};
-use crate::data_plane::context::log_denial;
-use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_plane::context::log_refused;
+use crate::data_plane::{ConnectionsApiError, Live};
+use crate::deployment::Resource;
+use crate::iam::{Claim, ConnectionsCall, Grant, IamError, PolicyPath, Received, SignatureError};
 
-pub use call::CallRecord;
+pub use call::{CallRecord, CallRight};
 pub use delete_connection::{CloseRequest, delete_connection};
 pub use get_connection::get_connection;
 pub use listing::{Asked, close_all, list};
@@ -29,17 +30,19 @@ pub use post_to_audience::post_to_audience;
 pub use post_to_connection::post_to_connection;
 pub use send::{Batch, send};
 
-/// Authenticates a signed call of `@connections` as far as that is possible without its body. Logs a refused call. The
-/// signature must cover the headers `deciding`.
+/// Authenticates and authorizes a signed call of `@connections` as far as that is possible without its body. Logs a
+/// refused call. The signature must cover the headers `deciding`.
 ///
 /// # Errors
 /// Returns [`ConnectionsApiError::Denied`] if the call must be refused whatever its body is.
-pub fn claim_call<'h>(
-    plane: &DataPlane,
-    call: &ConnectionsCall<'_>,
-    deciding: impl IntoIterator<Item = &'h HeaderName>,
-) -> Result<Claim, ConnectionsApiError> {
-    plane.live().access.claim_call(call, deciding, plane.clock.now()).map_err(|denial| denied(call, denial))
+pub fn claim_call<'a>(
+    live: &Live,
+    received: Received<'a>,
+    call: ConnectionsCall<'a>,
+    deciding: impl IntoIterator<Item = &'a HeaderName>,
+) -> Result<Claim<'a>, ConnectionsApiError> {
+    let claim = live.access.credentials.claim_call(received, call, deciding);
+    claim.map_err(|error| denied((call.api_id, call.stage), error))
 }
 
 /// Authenticates and authorizes a signed call whose body has arrived. Returns the right of its key. Logs a refused
@@ -47,27 +50,36 @@ pub fn claim_call<'h>(
 ///
 /// # Errors
 /// Returns [`ConnectionsApiError::Denied`] if the signature is not valid, or if its key may not make the call.
-pub fn admit_call(plane: &DataPlane, claim: Claim, call: &ConnectionsCall<'_>) -> Result<Grant, ConnectionsApiError> {
-    plane.live().access.admit_call(claim, call, plane.clock.now()).map_err(|denial| denied(call, denial))
+pub fn admit_call(claim: Claim<'_>, body: &[u8]) -> Result<Grant, ConnectionsApiError> {
+    let (api_id, stage) = claim.stage();
+    claim.admit(body).map_err(|error| denied((api_id, stage), error))
 }
 
-/// Checks that the key of a signed call may make the call on all of its paths, before its body is read.
+/// Checks that an admitted call may also act on each of `resources`. Logs a refused call.
 ///
 /// # Errors
-/// Returns [`ConnectionsApiError::Denied`] if the key may not make the call on one of the paths.
-pub fn permit(grant: &Grant, call: &ConnectionsCall<'_>) -> Result<(), ConnectionsApiError> {
-    grant.permit(call).map_err(|denial| denied(call, denial))
+/// Returns [`ConnectionsApiError::Denied`] if the policy of its key does not allow it, or if the call was not admitted.
+pub fn permit(call: &CallRecord, resources: impl Iterator<Item = Resource>) -> Result<(), ConnectionsApiError> {
+    let permitted = match &call.right {
+        CallRight::Unsigned => return Ok(()),
+        CallRight::Unchecked => Err(IamError::Signature(SignatureError::Missing)),
+        CallRight::Granted(grant) => {
+            let paths: Vec<PolicyPath> = resources.map(|resource| resource.policy_path()).collect();
+            grant.permit(&call.on(&paths))
+        }
+    };
+    permitted.map_err(|error| denied((&call.deployment.api_id, &call.stage.name), error))
 }
 
-fn denied(call: &ConnectionsCall<'_>, denial: Denial) -> ConnectionsApiError {
-    log_denial(&denial, call.api_id, call.stage, "a call of @connections was refused");
-    ConnectionsApiError::Denied(denial)
+fn denied((api_id, stage): (&str, &str), error: IamError) -> ConnectionsApiError {
+    log_refused(&error, false, api_id, stage, "a call of @connections was refused");
+    ConnectionsApiError::Denied(error)
 }
 
 /// Takes a token for a call from the throttle that all APIs share.
 ///
 /// # Errors
 /// Returns [`ConnectionsApiError::Throttled`] if there is none.
-pub fn admit(plane: &DataPlane) -> Result<(), ConnectionsApiError> {
-    if plane.live().admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
+pub fn admit(live: &Live) -> Result<(), ConnectionsApiError> {
+    if live.admit() { Ok(()) } else { Err(ConnectionsApiError::Throttled) }
 }

@@ -57,15 +57,11 @@ pub async fn post_to_audience(
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let max = plane.live().limits.message_bytes;
-    if data.len() > max {
-        return Err(ConnectionsApiError::OverLimit { what: "limits.messageBytes", max });
-    }
     let labels = call.labels();
     let mut outcome = Outcome::default();
     let messages = vec![(audience, DataFrame::new(data, data_type))];
     for pushing in begin(plane, &labels, &call.span, Reach::Everywhere, messages).await {
-        outcome = finish(plane, &labels, pushing).await;
+        outcome = finish(plane, &call.live, &labels, pushing).await;
     }
     call.fanned_out(&outcome);
     Ok(json(&Report::new(&outcome)))

@@ -33,21 +33,20 @@ pub async fn post_to_connection(
             call.path = PushPath::Peer;
             post_elsewhere(plane, call, id, data, data_type).await
         }
-        Found::Here(open) => post(plane, &open, data, data_type).await,
+        Found::Here(open) => post(plane, call, &open, data, data_type).await,
     };
     outcome.map(|()| empty(StatusCode::OK))
 }
 
 async fn post(
     plane: &DataPlane,
+    call: &CallRecord,
     open: &OpenConnection,
     data: Bytes,
     data_type: DataType,
 ) -> Result<(), ConnectionsApiError> {
-    count(plane, &open.connection).await.map_err(ConnectionsApiError::UsageExceeded)?;
-    if data.len() > plane.live().limits.message_bytes {
-        return Err(ConnectionsApiError::TooLarge);
-    }
+    let counted = count(&open.connection, call.facts.time, || call.deployment.stage(&open.connection.stage));
+    counted.await.map_err(ConnectionsApiError::UsageExceeded)?;
     let delivery =
         open.outbox.post(DataFrame::new(data, data_type), plane.clock.now()).map_err(|refused| match refused {
             PostRefused::Gone => ConnectionsApiError::Gone,
@@ -64,9 +63,6 @@ async fn post_elsewhere(
     data: Bytes,
     data_type: DataType,
 ) -> Result<(), ConnectionsApiError> {
-    if data.len() > plane.live().limits.message_bytes {
-        return Err(ConnectionsApiError::TooLarge);
-    }
     let action = Action::Post { data, data_type };
     forward(plane, call, id, action).await.map(drop)
 }

@@ -97,7 +97,7 @@ pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Res
     let messages = messages.into_iter().map(|PushMessage { audience, frame }| (audience, frame)).collect();
     let (mut lines, mut total) = (Vec::new(), Outcome::default());
     for pushing in begin(plane, &labels, &call.span, Reach::OfCall(call), messages).await {
-        let outcome = finish(plane, &labels, pushing).await;
+        let outcome = finish(plane, &call.live, &labels, pushing).await;
         total.counts.add(outcome.counts);
         total.unreachable_nodes = total.unreachable_nodes.max(outcome.unreachable_nodes);
         lines.push(Report::with_names(&outcome));

@@ -80,7 +80,7 @@ impl Connecting {
         Connecting {
             registered: Registered { plane: Arc::clone(plane), connection: Arc::clone(connection) },
             live: Arc::clone(live),
-            outbox: Arc::new(Outbox::new(live.limits.send_buffer_bytes, connection.connected_at)),
+            outbox: Arc::new(Outbox::new(live.settings.limits.send_buffer_bytes, connection.connected_at)),
             cold: Box::new(ColdState { subprotocol: None, bucket: Bucket::new(Instant::now()), _slot: slot }),
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, debug, warn};
 
 use super::admitted::{Admitted, Connecting};
-use crate::authorizer::{Client, Denial, Received};
+use crate::authorizer::{Client, Denial, StageAccess};
 use crate::data_plane::context::{labels, log_denial};
 use crate::data_plane::integration_call::call_integration;
 use crate::data_plane::{ConnectError, DataPlane, Live, Refusal, gateway_response};
@@ -17,6 +17,7 @@ use crate::deployment::{Deployment, Route, Stage};
 use crate::error_chain::chain;
 use crate::expression::RouteParameter;
 use crate::groups::Actions;
+use crate::iam::Received;
 use crate::id::{ConnectionId, EventId};
 use crate::integration::{Answer, Handshake, Payload, remove_hop_by_hop};
 use crate::limits::{Slot, ThrottleLevel, cut_forwarded_for, cut_header};
@@ -106,7 +107,7 @@ pub async fn connect(plane: Arc<DataPlane>, mut request: UpgradeRequest) -> Resu
 
 /// Returns the connection that `request` is for, with an id of its own.
 fn new_connection(plane: &DataPlane, live: &Live, request: &UpgradeRequest) -> Connection {
-    let header_bytes = live.limits.client_header_bytes;
+    let header_bytes = live.settings.limits.client_header_bytes;
     Connection {
         id: ConnectionId::random(plane.registry.node()),
         api_id: Arc::clone(&request.deployment.api_id),
@@ -157,14 +158,15 @@ async fn admit(
     if plane.registry.backlog().is_full() {
         return Err(ConnectError::Backlog);
     }
-    if live.access.asks(&connection.api_id, &connection.stage) {
-        identify(plane, with, context.request_id, &mut found.authorizer).await.map_err(ConnectError::Denied)?;
+    if let Some(access) = &request.stage.access {
+        let identified = identify(plane, with, access, context.request_id, &mut found.authorizer).await;
+        identified.map_err(ConnectError::Denied)?;
         context.principal = connection.principal.load_full();
     }
     if let Some(missing) = route.and_then(|route| missing_parameter(route, &request.handshake)) {
         return Err(ConnectError::MissingParameter(missing));
     }
-    let limit = Some(live.limits.connections).filter(|limit| *limit > 0);
+    let limit = Some(live.settings.limits.connections).filter(|limit| *limit > 0);
     if !plane.registry.connect(connection, limit.and_then(|limit| usize::try_from(limit).ok())) {
         return Err(ConnectError::Full);
     }
@@ -204,7 +206,7 @@ fn throttle(
     route: Option<&Route>,
 ) -> Result<Option<Slot>, ConnectError> {
     let throttled = |level| ConnectError::Throttled { level };
-    let per_address = &live.limits.per_address;
+    let per_address = &live.settings.limits.per_address;
     if !plane.addresses.admit_connect(request.source_ip, per_address) {
         return Err(throttled(ThrottleLevel::Address));
     }
@@ -259,6 +261,7 @@ async fn call_backend(
 async fn identify(
     plane: &DataPlane,
     AdmitContext { request, connection, live, span, .. }: &AdmitContext<'_>,
+    access: &StageAccess,
     request_id: EventId,
     record: &mut Option<AuthorizerRecord>,
 ) -> Result<(), Denial> {
@@ -269,11 +272,12 @@ async fn identify(
         context: &context,
         stage_variables: &request.stage.variables,
         handshake: &request.handshake,
-        received: Received { method: received.method(), uri: received.uri(), headers: received.headers(), body: &[] },
+        received: Received { method: received.method(), uri: received.uri(), headers: received.headers() },
     };
-    match live.access.admit(client, plane.clock.now(), record).await {
+    let keys = (&live.access.api_keys, &*request.stage.usage);
+    match access.admit(client, keys, plane.clock.now(), record).await {
         Ok(principal) => {
-            connection.principal.store(principal);
+            connection.principal.store(Some(principal));
             Ok(())
         }
         Err(denial) => {

@@ -106,7 +106,7 @@ fn refuse_without_stage(
         plane.telemetry.metrics.throttled(&message.labels, level);
     }
     plane.telemetry.refused(reason);
-    error_frame(error, connection.id, message.request_id, Some(reason).filter(|_| live.explain))
+    error_frame(error, connection.id, message.request_id, Some(reason).filter(|_| live.settings.explain))
 }
 
 /// The connection of a message, with the configuration, API and stage in which it is handled.
@@ -162,11 +162,11 @@ fn throttle_client(
     connection: &Connection,
     bucket: &mut Bucket,
 ) -> Result<(), MessageError> {
-    let ConnectionLimitSettings { messages_per_second, message_burst } = live.limits.per_connection;
+    let ConnectionLimitSettings { messages_per_second, message_burst } = live.settings.limits.per_connection;
     if !bucket.admit(messages_per_second, message_burst, Instant::now()) {
         return Err(MessageError::Throttled { level: ThrottleLevel::Connection });
     }
-    if !plane.addresses.admit_message(connection.source_ip, &live.limits.per_address) {
+    if !plane.addresses.admit_message(connection.source_ip, &live.settings.limits.per_address) {
         return Err(MessageError::Throttled { level: ThrottleLevel::Address });
     }
     Ok(())
@@ -197,7 +197,7 @@ async fn call(
     let connection = &handler.connection;
     if let Some(principal) = connection.principal.load_full() {
         let now = handler.plane.clock.now();
-        let counted = handler.live.access.count(Some(&principal), &connection.api_id, &connection.stage, now).await;
+        let counted = handler.stage.usage.count(Some(&principal), now).await;
         counted.map_err(MessageError::UsageExceeded)?;
     }
     let Message { labels, payload, span, .. } = &*message;
@@ -216,7 +216,7 @@ async fn call(
     let (answer, actions) = outcome.map_err(MessageError::Integration)?;
     act(&handler.plane, &handler.live, connection, actions, message.span.context()).await;
     let Some(body) = answer.body.filter(|_| route.two_way) else { return Ok(None) };
-    let max = handler.live.limits.message_bytes;
+    let max = handler.live.settings.limits.message_bytes;
     if body.len() > max {
         return Err(MessageError::ReplyTooLarge { max });
     }
@@ -238,7 +238,7 @@ impl Handler {
         // Only a client that connected with a token can send a new one.
         let can_refresh = connection.principal.load().as_ref().is_some_and(|principal| principal.has_token());
         let refresh_key = selected.as_deref().filter(|_| can_refresh);
-        let refresh_key = refresh_key.filter(|key| live.access.is_refresh(&connection.api_id, &connection.stage, key));
+        let refresh_key = refresh_key.filter(|key| stage.access.as_ref().is_some_and(|access| access.is_refresh(key)));
         let (destination, throttle) = match refresh_key {
             // A fresh token is checked as at a connect, so it uses the throttle of `$connect`.
             Some(key) => {
@@ -286,7 +286,7 @@ impl Handler {
         let dispatch = async move {
             let context = self.context(&key, &message);
             let request_id = context.request_id;
-            let outcome = refresh(&self.plane, &self.live, &self.connection, &message.payload, request_id).await;
+            let outcome = refresh(&self.plane, &self.stage, &self.connection, &message.payload, request_id).await;
             let sent = outcome.as_ref().map(|reply| reply.frame.as_ref());
             let reason = self.record(sent, Some(RecordedRoute::refresh(&self.stage)), &context, message);
             outcome.unwrap_or_else(|error| Reply {
@@ -366,6 +366,6 @@ impl Handler {
             connection_id = %id, api_id = &**api_id, stage = &**stage, request_id = %request_id,
             error = %chain(error), "a message failed"
         );
-        error_frame(error, *id, request_id, reason.filter(|_| self.live.explain))
+        error_frame(error, *id, request_id, reason.filter(|_| self.live.settings.explain))
     }
 }

@@ -7,7 +7,8 @@ use super::message::Reply;
 use crate::authorizer::Denial;
 use crate::data_plane::context::log_denial;
 use crate::data_plane::gateway_response::{TokenNotice, token_frame};
-use crate::data_plane::{DataPlane, Live, MessageError};
+use crate::data_plane::{DataPlane, MessageError};
+use crate::deployment::Stage;
 use crate::id::EventId;
 use crate::integration::Payload;
 use crate::json;
@@ -31,19 +32,23 @@ struct Refresh {
 /// Returns `UsageExceeded` if the usage plan is exhausted, or `RefreshDenied` if the token is not valid.
 pub(super) async fn refresh(
     plane: &DataPlane,
-    live: &Live,
+    stage: &Stage,
     connection: &Connection,
     payload: &Payload,
     request_id: EventId,
 ) -> Result<Reply, MessageError> {
     let principal = connection.principal.load_full();
-    let (api_id, stage) = (&*connection.api_id, &*connection.stage);
     let now = plane.clock.now();
-    live.access.count(principal.as_deref(), api_id, stage, now).await.map_err(MessageError::UsageExceeded)?;
+    stage.usage.count(principal.as_deref(), now).await.map_err(MessageError::UsageExceeded)?;
     let Payload::Text(text) = payload else { return Err(MessageError::RefreshDenied(Denial::Unauthorized)) };
     let Refresh { token } = json::from_str(text).map_err(|_| MessageError::RefreshDenied(Denial::Unauthorized))?;
-    let fresh = live.access.refresh(api_id, stage, principal.as_deref(), &token, now).await.map_err(|denial| {
-        log_denial(&denial, api_id, stage, "a client's fresh token was refused; its connection keeps the present one");
+    let refreshed = match (&stage.access, &principal) {
+        (Some(access), Some(principal)) => access.refresh(principal, &token, now).await,
+        (None, _) | (_, None) => Err(Denial::Unauthorized),
+    };
+    let fresh = refreshed.map_err(|denial| {
+        let what = "a client's fresh token was refused; its connection keeps the present one";
+        log_denial(&denial, &connection.api_id, &connection.stage, what);
         MessageError::RefreshDenied(denial)
     })?;
     let frame = fresh.expiry.map(|expiry| token_frame(TokenNotice::Refreshed, connection.id, request_id, expiry.at));

@@ -69,9 +69,9 @@ enum Step {
 
 impl<S: Connection> Session<S> {
     async fn new(admitted: Admitted, io: S, already_read: Bytes) -> Self {
-        let limits = &admitted.live.limits;
+        let limits = &admitted.live.settings.limits;
         let settings = SocketSettings { message_max_bytes: limits.message_bytes, frame_max_bytes: limits.frame_bytes };
-        let deadlines = Deadlines::new(limits, &admitted.live.keep_alive, Instant::now(), rand::random());
+        let deadlines = Deadlines::new(limits, &admitted.live.settings.keep_alive, Instant::now(), rand::random());
         let socket = Socket::new(io, already_read, Arc::clone(&admitted.outbox), settings).await;
         let span = execution_log::connection_span(admitted.logging_level(), &admitted.registered.connection);
         let span = if span.is_disabled() { None } else { Some(Box::new(span)) };
@@ -259,7 +259,7 @@ impl<S: Connection> Session<S> {
 
     /// Returns true if one more dispatch is allowed.
     fn has_room(&self) -> bool {
-        self.dispatches.len() < usize::from(self.admitted.live.limits.concurrent_dispatches)
+        self.dispatches.len() < usize::from(self.admitted.live.settings.limits.concurrent_dispatches)
     }
 
     /// Returns true if a backend of the stage is saturated.

@@ -204,6 +204,30 @@ fn presigned(host: &str, path: &str, key: &str, secret: &str, token: Option<&str
 }
 
 #[tokio::test]
+async fn a_user_agent_that_a_policy_denies_is_denied_whatever_bytes_are_in_it() {
+    let backend = TestBackend::saying_hello().await;
+    let all = "Deny, Action: 'execute-api:ManageConnections', Resource: '*' }";
+    let scanners = "Deny, Action: '*', Resource: '*', Condition: { StringLike: { aws:UserAgent: '*scanner*' } } }";
+    let yaml = yaml(&backend.url(), "NONE");
+    assert!(yaml.contains(all), "{yaml}");
+    let gateway = TestGateway::start(&yaml.replace(all, scanners)).await;
+    let (_client, id) = connected(&gateway, &backend).await;
+    let host = gateway.public().to_string();
+    let path = format!("/prod/@connections/{}", id.replace('=', "%3D"));
+    let call = async |agent: &[u8]| {
+        let query = presigned(&host, &path, "AKIDCLIENT", SECRET, None);
+        let mut request = format!("GET {path}?{query} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n").into_bytes();
+        request.extend_from_slice(&[b"user-agent: ", agent, b"\r\n\r\n"].concat());
+        raw(gateway.public(), &request).await[9..12].to_owned()
+    };
+    assert_eq!(call(b"backend/1.0").await, "200");
+    assert_eq!(call(b"backend/1.0 \xe4").await, "200");
+    assert_eq!(call(b"scanner/1.0").await, "403");
+    assert_eq!(call(b"scanner/1.0 \xe4").await, "403");
+    assert_eq!(call("scanner/1.0 \u{e4}".as_bytes()).await, "403");
+}
+
+#[tokio::test]
 async fn a_client_signs_its_handshake_in_the_url() {
     let backend = TestBackend::saying_hello().await;
     let gateway = TestGateway::start(&yaml(&backend.url(), "AWS_IAM")).await;

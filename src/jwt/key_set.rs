@@ -21,7 +21,7 @@ const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// A signature algorithm. All use key pairs of which the gateway knows the public half; `none` and HMAC are not
 /// allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Algorithm(jsonwebtoken::Algorithm);
+pub struct Algorithm(jsonwebtoken::Algorithm);
 
 const ALGORITHMS: [(&str, jsonwebtoken::Algorithm); 9] = [
     ("RS256", jsonwebtoken::Algorithm::RS256),
@@ -43,7 +43,7 @@ impl Algorithm {
 
 /// A public key and the one algorithm that it may be used with.
 #[derive(Clone)]
-pub(super) struct Key {
+pub struct Key {
     pub(super) algorithm: Algorithm,
     kid: Option<String>,
     key: DecodingKey,

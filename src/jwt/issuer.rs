@@ -86,7 +86,7 @@ pub struct Issuers {
 
 /// An issuer and its keys.
 #[derive(Debug)]
-pub(super) struct Issuer {
+pub struct Issuer {
     url: String,
     http_client: HttpClient,
     tasks: TaskTracker,
@@ -116,7 +116,7 @@ impl Issuers {
     ///
     /// # Errors
     /// Returns [`IssuerError::Uri`] if `url` is neither an https URL nor an http URL of a loopback address.
-    pub(super) fn issuer(&self, url: &str) -> Result<Arc<Issuer>, IssuerError> {
+    pub fn issuer(&self, url: &str) -> Result<Arc<Issuer>, IssuerError> {
         is_allowed(url)?;
         let mut issuers = lock(&self.issuers);
         let issuer = issuers.entry(url.to_owned()).or_insert_with(|| {
@@ -134,7 +134,7 @@ impl Issuers {
     }
 
     /// Removes the issuers that `named` does not accept, because no configuration names them.
-    pub(super) fn retain(&self, named: impl Fn(&str) -> bool) {
+    pub fn retain(&self, named: impl Fn(&str) -> bool) {
         lock(&self.issuers).retain(|url, _| named(url));
     }
 }
@@ -151,7 +151,7 @@ enum Look {
 }
 
 impl Issuer {
-    pub(super) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.url
     }
 
@@ -160,7 +160,7 @@ impl Issuer {
     /// # Errors
     /// Returns the error of the last refresh if there are no keys, because the issuer cannot be reached or its
     /// documents are not valid.
-    pub(super) async fn key(
+    pub async fn key(
         self: &Arc<Self>,
         kid: Option<&str>,
         algorithm: Algorithm,

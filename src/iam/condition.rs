@@ -1,5 +1,8 @@
+use std::borrow::Cow;
 use std::net::IpAddr;
 
+use http::HeaderMap;
+use http::header::USER_AGENT;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -18,6 +21,12 @@ pub struct ConditionKeys<'a> {
     pub now: Timestamp,
     /// Name and ARN of the credential that signed the request.
     pub user: Option<(&'a str, &'a str)>,
+}
+
+/// Returns the `User-Agent` of a request, with replacement characters for what is not UTF-8. A header that were left out
+/// because of one byte could not be denied.
+pub fn user_agent(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()))
 }
 
 /// The condition keys that a policy may test. Their names are compared without regard to case.

@@ -16,7 +16,7 @@ impl Arns {
     }
 
     /// Returns the ARN of a stage's `$connect` route: the resource of a client that connects, and `methodArn`.
-    pub(super) fn connect(&self, api_id: &str, stage: &str) -> String {
+    pub fn connect(&self, api_id: &str, stage: &str) -> String {
         let Arns { region, account_id } = self;
         format!("arn:aws:execute-api:{region}:{account_id}:{api_id}/{stage}/$connect")
     }

@@ -6,13 +6,13 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::key_set::KeySet;
-use super::token::{Claims, Expected, TokenError, Unverified};
+use super::{Claims, Expected, TokenError, Unverified};
 use crate::clock::Timestamp;
+use crate::jwt::key_set::KeySet;
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 const ISSUER: &str = "https://id.example.com";
-const RSA: &[u8] = include_bytes!("../../tests/behaviour/access/keys/rsa.der");
+const RSA: &[u8] = include_bytes!("../../../tests/behaviour/access/keys/rsa.der");
 
 /// A key of an elliptic curve and its public half.
 struct Signer {

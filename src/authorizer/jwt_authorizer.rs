@@ -3,13 +3,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::authorize::{AuthorizeRequest, AuthorizeResponse, Authorizer};
 use super::denial::Denial;
-use super::gate::{Authorize, Authorized, Question};
 use super::identity_source::IdentitySource;
-use super::issuer::Issuer;
-use super::token::{Claims, Expected, TokenError, Unverified};
 use crate::apigatewayv2::{TokenExpiration, TokenExpirationAction};
 use crate::clock::Timestamp;
+use crate::jwt::{Claims, Expected, Issuer, TokenError, Unverified};
 use crate::principal::{AuthorizerContext, Expiry, Principal};
 use crate::telemetry::AuthorizerKind;
 
@@ -26,15 +25,15 @@ pub(super) struct JwtAuthorizer {
     pub(super) scopes: Vec<String>,
 }
 
-impl Authorize for JwtAuthorizer {
+impl Authorizer for JwtAuthorizer {
     fn kind(&self) -> AuthorizerKind {
         AuthorizerKind::Jwt
     }
 
-    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>> {
+    fn authorize<'a>(&'a self, request: AuthorizeRequest<'a>) -> BoxFuture<'a, Result<AuthorizeResponse, Denial>> {
         Box::pin(async move {
-            let principal = self.connect(question).await?;
-            Ok(Authorized { principal, usage_identifier_key: None })
+            let principal = self.connect(request).await?;
+            Ok(AuthorizeResponse { principal, usage_identifier_key: None })
         })
     }
 
@@ -54,11 +53,11 @@ impl Authorize for JwtAuthorizer {
 
 impl JwtAuthorizer {
     /// Checks the token that a client connects with.
-    async fn connect(&self, question: Question<'_>) -> Result<Principal, Denial> {
+    async fn connect(&self, request: AuthorizeRequest<'_>) -> Result<Principal, Denial> {
         let source = &self.identity_source;
-        let value = source.value(question.context, question.stage_variables, question.handshake)?;
+        let value = source.value(request.context, request.stage_variables, request.handshake)?;
         let token = source.token(&value)?;
-        let claims = self.verify(token, question.now).await.map_err(Denial::Token)?;
+        let claims = self.verify(token, request.now).await.map_err(Denial::Token)?;
         self.principal(&claims)
     }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use time::{Date, Duration, OffsetDateTime, Time, UtcDateTime};
 use tokio::sync::oneshot;
 
-use super::denial::UsageExceeded;
+use super::error::UsageExceeded;
 use super::settings::QuotaPeriod;
 use crate::clock::Timestamp;
 use crate::lock::lock;

@@ -61,16 +61,16 @@ pub enum TokenError {
 
 impl TokenError {
     /// Returns true if the issuer, not the token, is at fault.
-    pub(super) fn is_issuers(&self) -> bool {
+    pub fn is_issuer_fault(&self) -> bool {
         matches!(self, TokenError::Issuers(_))
     }
 }
 
 /// A well-formed token that has not been verified.
 #[derive(Debug)]
-pub(super) struct Unverified<'t> {
-    pub(super) algorithm: Algorithm,
-    pub(super) kid: Option<String>,
+pub struct Unverified<'t> {
+    pub algorithm: Algorithm,
+    pub kid: Option<String>,
     signing_input: &'t str,
     signature: &'t str,
     claims: &'t str,
@@ -78,17 +78,17 @@ pub(super) struct Unverified<'t> {
 
 /// The required issuer and audience of a token, and the present time.
 #[derive(Debug)]
-pub(super) struct Expected<'a> {
-    pub(super) issuer: &'a str,
-    pub(super) audience: &'a [String],
-    pub(super) now: Timestamp,
+pub struct Expected<'a> {
+    pub issuer: &'a str,
+    pub audience: &'a [String],
+    pub now: Timestamp,
 }
 
 /// The claims of a verified token.
 #[derive(Debug)]
-pub(super) struct Claims {
+pub struct Claims {
     claims: Map<String, Value>,
-    pub(super) expires_at: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +110,7 @@ impl<'t> Unverified<'t> {
     /// # Errors
     /// Returns [`TokenError::Malformed`] if it is not an access token in three parts, and [`TokenError::Algorithm`] if
     /// its algorithm is not allowed.
-    pub(super) fn read(token: &'t str) -> Result<Self, TokenError> {
+    pub fn read(token: &'t str) -> Result<Self, TokenError> {
         if token.len() > TOKEN_MAX_BYTES {
             return Err(TokenError::Malformed("it is too long"));
         }
@@ -143,7 +143,7 @@ impl<'t> Unverified<'t> {
     ///
     /// # Errors
     /// Returns the [`TokenError`] of the first check that fails.
-    pub(super) fn verify(&self, key: &Key, expected: &Expected<'_>) -> Result<Claims, TokenError> {
+    pub fn verify(&self, key: &Key, expected: &Expected<'_>) -> Result<Claims, TokenError> {
         if key.algorithm != self.algorithm {
             return Err(TokenError::WrongAlgorithm);
         }
@@ -206,7 +206,7 @@ fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>
 
 impl Claims {
     /// Returns the scopes: from `scope`, separated by blanks, or from `scp`, which may be a list.
-    pub(super) fn scopes(&self) -> Vec<&str> {
+    pub fn scopes(&self) -> Vec<&str> {
         match self.claims.get("scope").or_else(|| self.claims.get("scp")) {
             Some(Value::String(scopes)) => scopes.split(' ').filter(|scope| !scope.is_empty()).collect(),
             Some(Value::Array(scopes)) => scopes.iter().filter_map(Value::as_str).collect(),
@@ -214,12 +214,12 @@ impl Claims {
         }
     }
 
-    pub(super) fn subject(&self) -> Option<&str> {
+    pub fn subject(&self) -> Option<&str> {
         self.claims.get("sub").and_then(Value::as_str)
     }
 
     /// Returns all claims as text, as AWS shows them: a list is `[a b]`, an object its JSON.
-    pub(super) fn as_text(&self) -> Box<[(Box<str>, Box<str>)]> {
+    pub fn as_text(&self) -> Box<[(Box<str>, Box<str>)]> {
         let text = |value: &Value| match value {
             Value::String(text) => text.clone(),
             Value::Array(items) => {
@@ -268,3 +268,6 @@ impl<'de> Deserialize<'de> for Unambiguous {
         deserializer.deserialize_map(Members).map(Unambiguous)
     }
 }
+
+#[cfg(test)]
+mod tests;

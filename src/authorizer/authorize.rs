@@ -4,10 +4,9 @@ use std::sync::OnceLock;
 
 use futures_util::future::BoxFuture;
 
-use super::condition::ConditionKeys;
 use super::denial::Denial;
-use super::sigv4::Received;
 use crate::clock::Timestamp;
+use crate::iam::{ConditionKeys, Received};
 use crate::integration::Handshake;
 use crate::principal::Principal;
 use crate::request_context::RequestContext;
@@ -15,7 +14,7 @@ use crate::telemetry::{AuthorizerCall, AuthorizerKind};
 
 /// The input of an authorizer: a client that wants to connect.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct AuthorizeRequest<'a> {
     pub(super) context: &'a RequestContext<'a>,
     pub(super) stage_variables: &'a BTreeMap<String, String>,
     pub(super) handshake: &'a Handshake,
@@ -29,7 +28,7 @@ pub(super) struct Question<'a> {
 
 /// The result of an authorizer: the client's principal, and the API key that the authorizer named.
 #[derive(Debug, Default)]
-pub(super) struct Authorized {
+pub(super) struct AuthorizeResponse {
     pub(super) principal: Principal,
     pub(super) usage_identifier_key: Option<Box<str>>,
 }
@@ -38,12 +37,12 @@ pub(super) struct Authorized {
 ///
 /// Contract: an answer is final. An authorizer caches answers only if its settings say so. Every wait is bounded. No
 /// error text contains anything that the client sent.
-pub(super) trait Authorize: Debug + Send + Sync {
+pub(super) trait Authorizer: Debug + Send + Sync {
     /// Returns the kind, for records.
     fn kind(&self) -> AuthorizerKind;
 
     /// Returns the client's principal, or the reason why the client may not connect.
-    fn authorize<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Authorized, Denial>>;
+    fn authorize<'a>(&'a self, request: AuthorizeRequest<'a>) -> BoxFuture<'a, Result<AuthorizeResponse, Denial>>;
 
     /// Returns the route key of messages that bring a new token.
     fn refresh_route_key(&self) -> Option<&str> {
