@@ -14,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::cluster::link::{LocalConnections, PeerView};
 use crate::cluster::{self, Cluster, ClusterSettings, Membership};
 use crate::config::Config;
-use crate::data_plane::{DataPlane, Live, NodeSettings};
+use crate::data_plane::{DataPlane, Live, NodeSettings, PeerCalls};
 use crate::deployment::{CompileContext, Deployments};
 use crate::http_client::HttpClient;
 use crate::id::NodeId;
@@ -246,7 +246,7 @@ impl Gateway {
         // Until the very end, peers can push to connections that are still open.
         let stop = lifecycle.aborting().clone();
         lifecycle.spawn(listener.serve_peers(Arc::clone(plane), Arc::clone(links), stop));
-        let local: Arc<dyn LocalConnections> = Arc::new(Arc::clone(plane));
+        let local: Arc<dyn LocalConnections> = Arc::new(PeerCalls(Arc::clone(plane)));
         lifecycle.spawn(Arc::clone(links).keep(local, lifecycle.clone()));
     }
 

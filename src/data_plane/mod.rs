@@ -23,5 +23,6 @@ mod reasons;
 pub mod websocket;
 
 pub use context::{DataPlane, Live, NodeSettings};
+pub use delivery::PeerCalls;
 pub use disconnect::{DisconnectSettings, take_over};
 pub use error::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};

@@ -8,7 +8,7 @@ use super::Listener;
 use super::accepting::Accepting;
 use super::entrance::Peer;
 use crate::cluster::link::{Links, LocalConnections};
-use crate::data_plane::DataPlane;
+use crate::data_plane::{DataPlane, PeerCalls};
 
 impl Listener {
     /// Accepts other nodes' links until `stop`. A link of a node that does not know the cluster's secret is refused.
@@ -18,7 +18,7 @@ impl Listener {
                 debug!(%error, "a connection was lost before it began");
                 return;
             }
-            let local: Arc<dyn LocalConnections> = Arc::new(Arc::clone(&plane));
+            let local: Arc<dyn LocalConnections> = Arc::new(PeerCalls(Arc::clone(&plane)));
             let link = Arc::clone(&links).accept(stream, peer.remote, local);
             plane.lifecycle.spawn(plane.lifecycle.aborting().clone().run_until_cancelled_owned(link));
         };

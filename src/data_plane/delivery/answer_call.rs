@@ -18,22 +18,24 @@ use crate::session::{PostRefused, Receipts};
 use crate::telemetry::Span;
 use crate::usage::{Counted, UsageExceeded};
 
-/// The calls that peers forward to this node. A forwarded call is never forwarded again: a connection that is not on
+/// The answers of this node to the calls that its peers forward. A forwarded call is never forwarded again: a connection that is not on
 /// this node is gone. The call is counted against the usage plan here, because this node knows the connection's key.
-impl LocalConnections for Arc<DataPlane> {
+pub struct PeerCalls(pub Arc<DataPlane>);
+
+impl LocalConnections for PeerCalls {
     fn post(&self, to: Target<'_>, data: Bytes, data_type: DataType, caller: &Arc<dyn Caller>, id: u64) {
-        let traced = traced(self, to, caller);
+        let traced = traced(&self.0, to, caller);
         let caller = traced.as_ref().unwrap_or(caller);
-        let open = match find_for_peer(self, to) {
+        let open = match find_for_peer(&self.0, to) {
             Ok(open) => open,
             Err(outcome) => return caller.answer(id, outcome),
         };
-        let live = self.live();
+        let live = self.0.live();
         if data.len() > live.settings.limits.message_bytes {
             return caller.answer(id, PeerOutcome::TooLarge);
         }
-        let (frame, now) = (DataFrame::new(data, data_type), self.clock.now());
-        counted(self, (&live, now), open, caller, id, move |open, caller| {
+        let (frame, now) = (DataFrame::new(data, data_type), self.0.clock.now());
+        counted(&self.0, (&live, now), open, caller, id, move |open, caller| {
             let refused = open.outbox.post_for(frame, now, Arc::clone(caller) as _, id).err();
             match refused {
                 None => {}
@@ -44,24 +46,24 @@ impl LocalConnections for Arc<DataPlane> {
     }
 
     fn get(&self, to: Target<'_>, caller: &Arc<dyn Caller>, id: u64) {
-        let traced = traced(self, to, caller);
+        let traced = traced(&self.0, to, caller);
         let caller = traced.as_ref().unwrap_or(caller);
-        let open = match find_for_peer(self, to) {
+        let open = match find_for_peer(&self.0, to) {
             Ok(open) => open,
             Err(outcome) => return caller.answer(id, outcome),
         };
-        counted(self, (&self.live(), self.clock.now()), open, caller, id, move |open, caller| {
+        counted(&self.0, (&self.0.live(), self.0.clock.now()), open, caller, id, move |open, caller| {
             caller.answer_info(id, describe(open));
         });
     }
 
     fn ask(&self, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
-        answer_request(self, head, data, caller, id);
+        answer_request(&self.0, head, data, caller, id);
     }
 
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> PeerOutcome {
-        let span = span(self, to);
-        let outcome = match find_for_peer(self, to) {
+        let span = span(&self.0, to);
+        let outcome = match find_for_peer(&self.0, to) {
             Ok(open) if close(&open, code, reason) => PeerOutcome::Done,
             Ok(_) => PeerOutcome::Gone,
             Err(outcome) => outcome,

@@ -15,3 +15,5 @@ pub(super) mod fan_out;
 pub(super) mod find;
 pub(super) mod forward;
 pub(super) mod reach;
+
+pub use answer_call::PeerCalls;
