@@ -277,7 +277,7 @@ mod tests {
     fn what_a_registration_says() {
         let taken = |key| RegistrationOutcome::Taken { found: NodeKey::parse(key).unwrap() };
         let check = |answer: &str, expected: RegistrationOutcome| {
-            assert_eq!(after_register(&NodeAnswer::parse(answer), 9, &[7]), expected, "{answer}")
+            assert_eq!(after_register(&NodeAnswer::parse(answer), 9, &[7]), expected, "{answer}");
         };
         check("OK", RegistrationOutcome::Registered);
         check("live 9", RegistrationOutcome::Registered);
