@@ -136,7 +136,7 @@ impl RedisReplica {
         // A degraded replica stays so until a record is accepted: Redis can renew the lease while it refuses records.
         let is_degraded = matches!(&*self.state.borrow(), RegistryState::Degraded { .. });
         if !is_degraded {
-            self.set_state(RegistryState::Rebuilding);
+            self.set_state(&RegistryState::Rebuilding);
         }
         self.work.notify_one();
     }
@@ -145,14 +145,14 @@ impl RedisReplica {
     pub fn detach(&self, why: String) {
         self.drop_attachment();
         let is_starting = matches!(&*self.state.borrow(), RegistryState::Starting { .. });
-        self.set_state(match is_starting {
+        self.set_state(&match is_starting {
             true => RegistryState::Starting { why },
             false => RegistryState::Detached { why },
         });
     }
 
     /// Detaches the replica, because this node has left, or was condemned and is not registered anew yet.
-    pub fn leave(&self, state: RegistryState) {
+    pub fn leave(&self, state: &RegistryState) {
         self.drop_attachment();
         self.set_state(state);
     }
@@ -164,7 +164,7 @@ impl RedisReplica {
             return;
         }
         self.drop_attachment();
-        self.set_state(RegistryState::Degraded { why });
+        self.set_state(&RegistryState::Degraded { why });
         self.failed.notify_one();
     }
 
@@ -306,10 +306,10 @@ impl RedisReplica {
             }
             all_equal && inner.unreconciled == 0
         };
-        self.set_state(if all_equal { RegistryState::Attached } else { RegistryState::Rebuilding });
+        self.set_state(&if all_equal { RegistryState::Attached } else { RegistryState::Rebuilding });
     }
 
-    fn set_state(&self, state: RegistryState) {
+    fn set_state(&self, state: &RegistryState) {
         let (name, why) = (state.name(), state.degraded().unwrap_or_default().to_owned());
         if matches!(state, RegistryState::Degraded { .. })
             && let Some(repeated) = self.degraded.due(&why)
@@ -317,10 +317,10 @@ impl RedisReplica {
             warn!(state = name, why, repeated, "Redis cannot be used; serving clients without it and trying again");
         }
         let changed = self.state.send_if_modified(|known| {
-            let changed = *known != state;
+            let changed = known != state;
             if changed {
                 let other = known.name() != state.name();
-                known.clone_from(&state);
+                known.clone_from(state);
                 if !other {
                     // Another reason of the same state; probes see it.
                     return false;
@@ -332,7 +332,7 @@ impl RedisReplica {
             return;
         }
         self.redis.metrics().set(name);
-        match &state {
+        match state {
             RegistryState::Attached => {
                 self.degraded.over();
                 info!("Redis has all records of this node");
@@ -340,7 +340,7 @@ impl RedisReplica {
             RegistryState::Left => info!("this node has left the cluster"),
             RegistryState::Rebuilding => info!("Redis answers; reconciling the records"),
             RegistryState::Starting { why } => {
-                info!(why, "this node is not registered in Redis yet and accepts no clients")
+                info!(why, "this node is not registered in Redis yet and accepts no clients");
             }
             // Logged above, and by the heartbeat, which knows where Redis is.
             RegistryState::Memory | RegistryState::Degraded { .. } | RegistryState::Detached { .. } => {}

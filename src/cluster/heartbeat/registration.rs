@@ -65,7 +65,7 @@ impl Heartbeat {
         let Fenced { was_registered, others_have_records } =
             self.state.on_fenced(found, run_id, epoch(&mut self.random));
         // From here nothing is written under the old id, and no client is accepted until the new one is registered.
-        self.replica.leave(RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
+        self.replica.leave(&RegistryState::Starting { why: "this node was condemned and takes a new id".to_owned() });
         self.registry.fence(node, others_have_records);
         self.settings.peers.rename(node);
         if was_registered {
@@ -85,7 +85,7 @@ impl Heartbeat {
         let patience = self.settings.times.heartbeat();
         let is_written = timeout(patience, self.replica.flush()).await;
         let Some(connection) = self.connection.clone() else { return };
-        self.replica.leave(RegistryState::Left);
+        self.replica.leave(&RegistryState::Left);
         let node = self.registry.node();
         let keys = self.replica.keys();
         match connection.run_one(scripts::leave(keys, node, self.state.epoch())).await.and_then(LeaveAnswer::read) {
