@@ -52,7 +52,7 @@ pub(super) enum Dispatched {
 /// and the message is refused.
 ///
 /// 1. throttles of the connection and its address  2. select the route  3. throttles of the route or stage, and of all
-/// APIs  4. usage plan  5. integration  6. route response  7. record
+///    APIs  4. usage plan  5. integration  6. route response  7. record
 pub(super) fn dispatch(
     plane: &Arc<DataPlane>,
     connection: &Arc<Connection>,
@@ -139,6 +139,7 @@ enum Destination {
 }
 
 /// The values that the record of a message needs about its receiver.
+#[derive(Clone, Copy)]
 struct RecordedRoute<'a> {
     telemetry: &'a RouteTelemetry,
     /// True if the payload must not be logged, because it is a token.
