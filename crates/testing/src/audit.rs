@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use crate::ledger::{Entry, EventType, Ledger, Push};
 use crate::{LIMIT, Session};
 
-/// How a problem with a connection that lives is worded.
+/// The wording of a problem with a connection that is still open.
 const LIVES: &str = "a connection that lives";
 
 /// All that the backend was told of one connection.
@@ -44,7 +44,7 @@ impl Ledger {
         assert!(lies.is_empty(), "{lies:#?}");
     }
 
-    /// What is wrong now. Missing disconnects may still come, anything else stays wrong.
+    /// Returns the problems now. Missing disconnects may still come; anything else stays wrong.
     pub fn problems(&self, living: &HashSet<String>) -> Vec<String> {
         let book = self.book.lock().unwrap();
         let mut accounts: HashMap<&str, Account<'_>> = HashMap::new();

@@ -41,7 +41,7 @@ pub struct TestBackend {
     _stop: DropGuard,
 }
 
-/// One call, as it came.
+/// A call, as it came.
 #[derive(Debug)]
 pub struct Call {
     pub method: Method,
@@ -63,9 +63,9 @@ struct Shared {
 #[derive(Default)]
 struct Calls {
     all: Vec<Arc<Call>>,
-    /// How many of each event type a test has taken, each by itself.
+    /// Number of events of each type that a test has taken.
     taken: HashMap<String, usize>,
-    /// How many calls, of whatever type, a test has taken or counted.
+    /// Number of calls, of any type, that a test has taken or counted.
     seen: usize,
 }
 

@@ -35,7 +35,7 @@ pub struct TestCluster {
     pub tasks: TaskTracker,
 }
 
-/// One node of a [`TestCluster`].
+/// A node of a [`TestCluster`].
 pub struct TestNode {
     pub gateway: Gateway,
     pub membership: Arc<Membership>,

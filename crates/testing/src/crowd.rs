@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Entrances, LIMIT, Ledger, eventually, spawn};
 
-/// How long a client waits for an answer to its upgrade request or to its close.
+/// Time for which a client waits for an answer to its upgrade request or to its close.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Pause between two things that a client says, on average.
 const SPEAKS_EVERY: Duration = Duration::from_millis(1000);
 
-/// How long a client of a crowd that comes and goes stays, on average.
+/// Average stay of a client of a crowd that comes and goes.
 const STAYS: Duration = Duration::from_millis(4000);
 
-/// One connection as its client saw it, from its 101 to the end of the stream.
+/// A connection as its client saw it, from its 101 to the end of the stream.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub name: String,
@@ -116,7 +116,7 @@ impl Client {
         timeout(PATIENCE, tokio_tungstenite::connect_async(url)).await.ok()?.ok().map(|(socket, _)| socket)
     }
 
-    /// One connection, to the end of its stream.
+    /// Runs one connection to the end of its stream.
     async fn chat(&self, mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Session {
         let mut session = Session::new(name_of(self.number));
         let now = Instant::now();

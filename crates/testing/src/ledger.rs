@@ -19,10 +19,10 @@ use crate::{Entrances, HttpClient, eventually, spawn};
 /// Pushes under way at once; a further one waits.
 const PUSHES_MAX: usize = 64;
 
-/// One deadline for a push; longer than the gateway may take for an answer.
+/// Deadline of a push; longer than the gateway may take for an answer.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often a push that was answered 503 is tried again, as SDKs do.
+/// Number of times that a push that was answered 503 is tried again, as SDKs do.
 const PUSH_ATTEMPTS: u32 = 3;
 
 /// The kinds of events.
@@ -33,7 +33,7 @@ pub enum EventType {
     Disconnect,
 }
 
-/// One call of the gateway, as it came.
+/// A call of the gateway, as it came.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub event_type: EventType,
@@ -66,7 +66,7 @@ impl Answer {
     pub const OK: Answer = Answer::Status(200, Duration::ZERO);
 }
 
-/// One post to a connection.
+/// A post to a connection.
 #[derive(Clone, Debug)]
 pub struct Push {
     pub connection_id: String,

@@ -44,7 +44,7 @@ pub struct Plan {
     pub lease: Duration,
     /// Arguments of `redis-server`.
     pub redis: &'static [&'static str],
-    /// How the nodes log in to Redis: `user:password@`, or nothing.
+    /// Credentials of the nodes for Redis: `user:password@`, or nothing.
     pub redis_login: &'static str,
     /// Each node reaches Redis, and is reached by its peers, through a proxy of its own.
     pub proxied: bool,
@@ -87,7 +87,7 @@ pub struct Nodes {
     _turn: SemaphorePermit<'static>,
 }
 
-/// One place for a process: its configuration and proxies stay when it is started again.
+/// A place for a process: its configuration and proxies stay when it is started again.
 pub struct Node {
     config: PathBuf,
     entrances: Entrances,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-/// What a proxy does with the bytes between a dialler and its peer.
+/// The treatment of the bytes between a dialler and its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Pass,
@@ -22,7 +22,7 @@ pub enum Mode {
     Hang,
     /// Cuts what is there and takes nothing new.
     Cut,
-    /// As if its host were gone: nothing is heard of it, not even that a connection is refused.
+    /// The host seems to be gone: nothing comes from it, not even the refusal of a connection.
     Vanish,
 }
 

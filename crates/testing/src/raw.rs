@@ -115,7 +115,7 @@ pub async fn connect_from(source: &str, address: SocketAddr) -> std::io::Result<
 /// Opens a connection of TLS for the host `name`.
 ///
 /// # Errors
-/// One side does not accept the other.
+/// A side that does not accept the other.
 pub async fn connect_tls(
     address: SocketAddr,
     config: ClientConfig,

@@ -35,7 +35,7 @@ pub struct RegistryNodeOptions {
     pub advertise: String,
     /// Most ended connections that wait, and so most records of dead nodes that it holds.
     pub disconnect_backlog: u32,
-    /// How long it keeps what it cannot read.
+    /// Time for which it keeps unreadable records.
     pub unreadable_kept: Duration,
 }
 

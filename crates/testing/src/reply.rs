@@ -2,7 +2,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// What a backend answers to one call.
+/// The answer of a backend to one call.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// This status, these headers and this body.

@@ -8,7 +8,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::{LIMIT, Ledger, Session};
 
-/// One client that a test leads by the hand.
+/// A client that a test controls step by step.
 pub struct Visitor {
     pub id: String,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
