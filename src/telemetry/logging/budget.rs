@@ -13,6 +13,7 @@ use tracing::{Event, Level, Metadata, Subscriber, info, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::TARGET;
 use super::queue::Queue;
 use crate::telemetry::log_lines::{LOST, UNBUDGETED};
 
@@ -92,12 +93,12 @@ impl Budget {
         for (count, level, kind_target, kind) in left_out {
             if level <= Level::WARN {
                 warn!(
-                    name: UNBUDGETED, left_out = count, kind, kind_target,
+                    name: UNBUDGETED, target: TARGET, left_out = count, kind, kind_target,
                     "{count} log lines of this kind were left out in the last {within}"
                 );
             } else {
                 info!(
-                    name: UNBUDGETED, left_out = count, kind, kind_target,
+                    name: UNBUDGETED, target: TARGET, left_out = count, kind, kind_target,
                     "{count} log lines of this kind were left out in the last {within}"
                 );
             }
@@ -109,7 +110,7 @@ impl Budget {
             let lost = lost.load(Ordering::Relaxed);
             let new = lost - reported.swap(lost, Ordering::Relaxed);
             if new > 0 {
-                warn!(name: UNBUDGETED, lost = new, "{new} log lines were lost: {why}");
+                warn!(name: UNBUDGETED, target: TARGET, lost = new, "{new} log lines were lost: {why}");
             }
         }
     }

@@ -33,8 +33,11 @@ use crate::lock::lock;
 /// logged.
 const INDISCREET: [&str; 2] = ["aws_sigv4", "tungstenite"];
 
-/// The filter directive that is always added: reports about missing lines, and panics. They come from this module.
-const ALWAYS: &str = concat!(module_path!(), "=info");
+/// The filter directive that is always added: reports about missing lines, and panics.
+const ALWAYS: &str = "tidegate::logging=info";
+
+/// Target of the lines about the log itself.
+const TARGET: &str = "tidegate::logging";
 
 /// Targets of lines that an operator has enabled, with a line for each event. They leave room in the queue for other
 /// lines.
@@ -105,6 +108,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     error!(
+        target: TARGET,
         thread = thread.name(),
         location = panic.location().map(tracing::field::display),
         backtrace,
@@ -132,7 +136,7 @@ impl<'a> MakeWriter<'a> for Writer {
         let target = metadata.target();
         let room = match *metadata.level() > Level::INFO || BULK.contains(&target) {
             true => Room::Bulk,
-            false if target.starts_with(module_path!()) => Room::Own,
+            false if target == TARGET => Room::Own,
             false => Room::Usual,
         };
         Line { queue: &self.0, room }
