@@ -9,12 +9,12 @@ use uuid::Uuid;
 use super::pace::KeepAlive;
 use super::request_body::read_body;
 use super::router::Answered;
-use crate::data_plane::gateway_response::Body;
 use crate::data_plane::management::{
     Asked, Batch, BodyKind, CallRecord, CallRight, Change, CloseRequest, Operation, admit, admit_call, change_many,
     change_one, claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit,
     post_to_audience, post_to_connection, send,
 };
+use crate::data_plane::response::Body;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::deployment::Resource;

@@ -28,7 +28,7 @@ use super::router::route;
 use super::watched::{Watch, Watched};
 use super::{AllowedHosts, ConnectionsApi, Readiness, TrustedProxy};
 use crate::data_plane::DataPlane;
-use crate::data_plane::gateway_response::Body;
+use crate::data_plane::response::Body;
 use crate::data_plane::websocket::{Admitted, serve};
 use crate::limits::quota::HEAD_MAX_BYTES;
 use crate::limits::{ClientFile, ClientFiles, Slot};

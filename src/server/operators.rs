@@ -1,17 +1,12 @@
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Response, StatusCode, Uri};
-use http_body_util::Full;
-use serde::Serialize;
+use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
 
 use crate::cluster::{Directory, DirectoryError, NodeView};
 use crate::data_plane::DataPlane;
-use crate::data_plane::gateway_response::Body;
+use crate::data_plane::response::{self, Body};
 use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
 use crate::registry::{Page, Query};
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Number of connections on a page, unless `limit` says otherwise.
 const LIMIT_DEFAULT: usize = 100;
@@ -40,17 +35,13 @@ pub(super) fn is_for(path: &str) -> bool {
 pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
         (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "use GET".to_owned())),
-        (NODES, _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
+        (NODES, _) => nodes(plane).await.map(|nodes| response::json(StatusCode::OK, &json!({ "nodes": nodes }))),
         _ => match Asked::parse(uri.query()) {
-            Ok(asked) => connections(plane, &asked).await.map(|page| json_of(&page)),
+            Ok(asked) => connections(plane, &asked).await.map(|page| response::json(StatusCode::OK, &page)),
             Err(failure) => Err(failure),
         },
     };
-    outcome.unwrap_or_else(|Failure(status, message)| {
-        let mut response = json_of(&json!({ "message": message }));
-        *response.status_mut() = status;
-        response
-    })
+    outcome.unwrap_or_else(|Failure(status, message)| response::json(status, &json!({ "message": message })))
 }
 
 async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {
@@ -128,12 +119,6 @@ impl Asked {
         }
         Ok(asked)
     }
-}
-
-fn json_of(value: &impl Serialize) -> Response<Body> {
-    let mut response = Response::new(Full::from(serde_json::to_vec(value).expect("texts and numbers are JSON")));
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response
 }
 
 #[cfg(test)]

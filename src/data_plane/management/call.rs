@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::Operation;
 use crate::data_plane::delivery::fan_out::Outcome as Reached;
-use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::gateway_response;
+use crate::data_plane::response::Body;
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::PushCounts;

@@ -4,7 +4,7 @@ use super::CallRecord;
 use crate::cluster::link::Action;
 use crate::data_plane::delivery::find::{Found, find};
 use crate::data_plane::delivery::forward::forward;
-use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
 use crate::session::{Closing, REASON_MAX_BYTES};

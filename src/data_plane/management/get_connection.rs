@@ -1,13 +1,12 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use serde::Serialize;
 
 use super::CallRecord;
 use crate::cluster::link::{Action, PeerAnswer};
 use crate::data_plane::delivery::find::{Found, count, find};
 use crate::data_plane::delivery::forward::forward;
-use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::response::{Body, JSON, respond};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::registry::OpenConnection;
 
@@ -49,9 +48,7 @@ pub async fn get_connection(
             PeerAnswer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),
         },
     };
-    let mut response = empty(StatusCode::OK);
-    *response.body_mut() = Full::new(json);
-    Ok(response)
+    Ok(respond(StatusCode::OK, JSON, json))
 }
 
 /// Returns the response body of a GET, as JSON.

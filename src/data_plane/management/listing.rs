@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use http::Response;
+use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::CloseRequest;
 use crate::cluster::link::{GroupRequest, MemberPage};
 use crate::data_plane::delivery::ask::{Replies, ask_all};
-use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::deployment::Deployment;
 use crate::id::ConnectionId;
@@ -92,12 +92,15 @@ pub async fn list(plane: &DataPlane, deployment: &Arc<Deployment>, name: TopicNa
     ids.sort_unstable();
     let has_more = ids.len() > asked.limit;
     let texts: Vec<String> = ids.iter().take(asked.limit).map(ToString::to_string).collect();
-    json(&Answer {
-        connections: count,
-        cursor: if has_more { texts.last().cloned() } else { None },
-        members: (asked.limit > 0).then_some(texts),
-        unreachable_nodes: unreachable,
-    })
+    json(
+        StatusCode::OK,
+        &Answer {
+            connections: count,
+            cursor: if has_more { texts.last().cloned() } else { None },
+            members: (asked.limit > 0).then_some(texts),
+            unreachable_nodes: unreachable,
+        },
+    )
 }
 
 /// Returns the members of all nodes together, and the number of nodes that did not answer.
@@ -145,7 +148,7 @@ pub async fn close_all(
     let ask = GroupRequest::Close { api_id, user: user.clone(), code, reason };
     let here = close_here(plane, &deployment.api_id, user.clone(), request);
     let (MemberPage { count, .. }, unreachable_nodes) = with_others(plane, &deployment.api_id, &user, here, &ask).await;
-    json(&Answer { connections: count, members: None, cursor: None, unreachable_nodes })
+    json(StatusCode::OK, &Answer { connections: count, members: None, cursor: None, unreachable_nodes })
 }
 
 /// Closes the connections of `user` on this node. Returns their number.

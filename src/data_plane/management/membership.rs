@@ -9,7 +9,7 @@ use crate::cluster::link::{ChangeResult, GroupNames, GroupRequest};
 use crate::data_plane::delivery::ask::{Reply, ask_named, by_owner};
 use crate::data_plane::delivery::find::find_here;
 use crate::data_plane::delivery::reach::Reach;
-use crate::data_plane::gateway_response::{Body, empty, json};
+use crate::data_plane::response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::groups::JoinRefused;
 use crate::id::ConnectionId;
@@ -107,12 +107,15 @@ pub async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -
     let count = change.connections.len();
     let Outcome { changed, unreachable } = apply(plane, call, change).await;
     let texts = |ids: &[ConnectionId]| ids.iter().map(ToString::to_string).collect();
-    json(&Report {
-        changed: count - changed.gone.len() - changed.full.len() - unreachable.len(),
-        gone_connections: texts(&changed.gone),
-        full_connections: texts(&changed.full),
-        unreachable_connections: texts(&unreachable),
-    })
+    json(
+        StatusCode::OK,
+        &Report {
+            changed: count - changed.gone.len() - changed.full.len() - unreachable.len(),
+            gone_connections: texts(&changed.gone),
+            full_connections: texts(&changed.full),
+            unreachable_connections: texts(&unreachable),
+        },
+    )
 }
 
 async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome {
@@ -202,7 +205,7 @@ pub async fn get_connection_groups(
     };
     let names = names.ok_or(ConnectionsApiError::Gone)?;
     let groups: Vec<&str> = names.iter().map(TopicName::as_str).collect();
-    Ok(json(&serde_json::json!({ "groups": groups })))
+    Ok(json(StatusCode::OK, &serde_json::json!({ "groups": groups })))
 }
 
 /// Returns the groups of the connection `id` of this node, or `None` if it is gone or not within `reach`.

@@ -1,11 +1,11 @@
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::CallRecord;
 use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
 use crate::data_plane::delivery::reach::Reach;
-use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::groups::Audience;
@@ -64,5 +64,5 @@ pub async fn post_to_audience(
         outcome = finish(plane, &call.live, &labels, pushing).await;
     }
     call.fanned_out(&outcome);
-    Ok(json(&Report::new(&outcome)))
+    Ok(json(StatusCode::OK, &Report::new(&outcome)))
 }

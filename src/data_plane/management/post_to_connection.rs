@@ -5,7 +5,7 @@ use super::CallRecord;
 use crate::cluster::link::Action;
 use crate::data_plane::delivery::find::{Found, count, find};
 use crate::data_plane::delivery::forward::forward;
-use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::id::ConnectionId;

@@ -1,15 +1,13 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
-use http_body_util::Full;
+use http::{HeaderValue, Response, StatusCode};
 
 use super::CallRecord;
 use super::post_to_audience::Report;
 use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
 use crate::data_plane::delivery::reach::Reach;
-use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::response::{Body, json, respond};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::deployment::Resource;
@@ -104,16 +102,14 @@ pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Res
     }
     call.fanned_out(&total);
     match &lines[..] {
-        [line] if !in_lines => json(line),
+        [line] if !in_lines => json(StatusCode::OK, line),
         lines => {
             let mut body = Vec::new();
             for line in lines {
                 serde_json::to_writer(&mut body, line).expect("texts and numbers are JSON");
                 body.push(b'\n');
             }
-            let mut response = Response::new(Full::from(body));
-            response.headers_mut().insert(CONTENT_TYPE, JSON_LINES);
-            response
+            respond(StatusCode::OK, JSON_LINES, body)
         }
     }
 }
