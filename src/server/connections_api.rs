@@ -10,9 +10,9 @@ use super::pace::KeepAlive;
 use super::request_body::read_body;
 use super::router::Answered;
 use crate::data_plane::management::{
-    Asked, Batch, BodyKind, CallRecord, CallRight, Change, CloseRequest, Operation, admit, admit_call, change_many,
-    change_one, claim_call, close_all, delete_connection, get_connection, get_connection_groups, list, permit,
-    post_to_audience, post_to_connection, send,
+    Batch, BodyKind, CallRecord, CallRight, Change, CloseRequest, Operation, PageRequest, admit, admit_call,
+    change_many, change_one, claim_call, delete_connection, delete_user, get_connection, get_connection_groups,
+    list_members, permit, post_to_audience, post_to_connection, send,
 };
 use crate::data_plane::response::Body;
 use crate::data_plane::{ConnectionsApiError, DataPlane};
@@ -142,13 +142,13 @@ async fn call(
             post_to_audience(plane, record, audience, body, data_type).await
         }
         (Operation::GetGroup, Resource::Group(group)) => {
-            Ok(list(plane, deployment, group_name(group)?, &Asked::parse(query)?).await)
+            Ok(list_members(plane, deployment, group_name(group)?, &PageRequest::parse(query)?).await)
         }
         (Operation::GetUser, Resource::User(user)) => {
-            Ok(list(plane, deployment, user_name(user)?, &Asked::parse(query)?).await)
+            Ok(list_members(plane, deployment, user_name(user)?, &PageRequest::parse(query)?).await)
         }
         (Operation::DeleteUser, Resource::User(user)) => {
-            Ok(close_all(plane, deployment, user_name(user)?, &CloseRequest::parse(query)?).await)
+            Ok(delete_user(plane, deployment, user_name(user)?, &CloseRequest::parse(query)?).await)
         }
         (Operation::JoinGroup | Operation::LeaveGroup, Resource::GroupConnection { group, connection }) => {
             let join = operation == Operation::JoinGroup;

@@ -5,8 +5,10 @@
 
 mod call;
 pub(super) mod delete_connection;
+pub(super) mod delete_user;
 pub(super) mod get_connection;
-pub(super) mod listing;
+pub(super) mod get_connection_groups;
+pub(super) mod list_members;
 pub(super) mod membership;
 mod operation;
 mod post_to_audience;
@@ -22,9 +24,11 @@ use crate::iam::{Claim, ConnectionsCall, Grant, IamError, PolicyPath, Received, 
 
 pub use call::{CallRecord, CallRight};
 pub use delete_connection::{CloseRequest, delete_connection};
+pub use delete_user::delete_user;
 pub use get_connection::get_connection;
-pub use listing::{Asked, close_all, list};
-pub use membership::{Change, change_many, change_one, get_connection_groups};
+pub use get_connection_groups::get_connection_groups;
+pub use list_members::{PageRequest, list_members};
+pub use membership::{Change, change_many, change_one};
 pub use operation::{BodyKind, OPERATIONS, Operation};
 pub use post_to_audience::post_to_audience;
 pub use post_to_connection::post_to_connection;
