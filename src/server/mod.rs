@@ -22,7 +22,6 @@ mod pace;
 mod page;
 mod peer;
 pub mod proxy_protocol;
-mod request_body;
 mod router;
 mod settings;
 pub mod target;

@@ -9,14 +9,13 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::client_address::{ClientAddress, is_trusted, sender};
-use super::connections_api::Caller;
 use super::entrance::{Peer, no_stage};
 use super::listener::{Endpoint, Session};
 use super::pace::KeepAlive;
 use super::target::take_host;
 use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};
 use crate::data_plane::gateway_response;
-use crate::data_plane::management::CallRecord;
+use crate::data_plane::management::{CallRecord, CallerRule};
 use crate::data_plane::response::Body;
 use crate::data_plane::{DataPlane, Live, RoutingError};
 use crate::deployment::{Resolved, Target};
@@ -146,12 +145,12 @@ async fn answer(
                     let sent = (host, request.method().clone(), request.headers());
                     let from_whom = (from.source_ip, from.secure, sender_of_call(endpoint, peer, asked));
                     let record = CallRecord::begin(plane, (live, deployment, stage), resource, sent, from_whom);
-                    let caller = match (asked, endpoint) {
-                        (ConnectionsApi::AwsIam, _) => Caller::Signs,
-                        (_, Endpoint::Public { .. }) => Caller::Anybody,
-                        (_, Endpoint::Internal { .. }) => Caller::Trusted,
+                    let rule = match (asked, endpoint) {
+                        (ConnectionsApi::AwsIam, _) => CallerRule::MustSign,
+                        (_, Endpoint::Public { .. }) => CallerRule::Anybody,
+                        (_, Endpoint::Internal { .. }) => CallerRule::Trusted,
                     };
-                    let answered = connections_api::answer(plane, record, caller, request).await;
+                    let answered = connections_api::answer(plane, record, rule, request).await;
                     call.answered(&answered.0);
                     answered
                 }

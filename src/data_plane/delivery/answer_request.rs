@@ -8,10 +8,10 @@ use super::reach::Reach;
 use crate::cluster::link::{Caller, GroupNames, GroupRequest, PeerOutcome};
 use crate::data_plane::DataPlane;
 use crate::data_plane::management::CloseRequest;
+use crate::data_plane::management::change_membership::{Change, change_here};
 use crate::data_plane::management::delete_user::close_here;
 use crate::data_plane::management::get_connection_groups::names_here;
 use crate::data_plane::management::list_members::{PageRequest, list_here};
-use crate::data_plane::management::membership::{Change, change_here};
 use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::CloseRequest;
+use super::{CallRecord, CloseRequest};
 use crate::cluster::link::{GroupRequest, MemberPage};
 use crate::data_plane::DataPlane;
 use crate::data_plane::delivery::ask::members_of_all;
 use crate::data_plane::response::{Body, json};
-use crate::deployment::Deployment;
 use crate::session::Closing;
 use crate::topic::{Topic, TopicName};
 
@@ -24,15 +23,15 @@ struct Report {
 }
 
 /// Carries out `DELETE /{stage}/@users/{user}`: closes all connections of a user and returns their number.
-pub async fn delete_user(
+pub(super) async fn delete_user(
     plane: &DataPlane,
-    deployment: &Deployment,
+    call: &CallRecord,
     user: TopicName,
     close: &CloseRequest,
 ) -> Response<Body> {
-    let (api_id, code, reason) = (Arc::clone(&deployment.api_id), close.code, close.reason.as_str().into());
+    let (api_id, code, reason) = (Arc::clone(&call.deployment.api_id), close.code, close.reason.as_str().into());
     let elsewhere = GroupRequest::Close { api_id, user: user.clone(), code, reason };
-    let api_id = &deployment.api_id;
+    let api_id = &call.deployment.api_id;
     let here = close_here(plane, api_id, user.clone(), close);
     let (MemberPage { count, .. }, unreachable) = members_of_all(plane, api_id, &user, here, &elsewhere).await;
     json(StatusCode::OK, &Report { connections: count, unreachable_nodes: NonZeroUsize::new(unreachable) })

@@ -15,20 +15,18 @@ use crate::topic::{TopicKind, TopicName};
 /// Carries out `GET /{stage}/@connections/{connectionId}/groups`: returns the names of a connection's groups.
 ///
 /// # Errors
-/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, or `OwnerUnreachable` if its
-/// node cannot be reached or did not answer.
-pub async fn get_connection_groups(
+/// Returns `Gone` if the connection is gone, or `OwnerUnreachable` if its node cannot be reached or did not answer.
+pub(super) async fn get_connection_groups(
     plane: &DataPlane,
     call: &CallRecord,
-    id: &str,
+    id: ConnectionId,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let (api_id, reach) = (&call.deployment.api_id, Reach::OfCall(call));
-    let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
-    let (own, mut elsewhere) = by_owner(plane, &[parsed]).await;
+    let (own, mut elsewhere) = by_owner(plane, &[id]).await;
     let names = match elsewhere.pop() {
         None => own.first().and_then(|own| names_here(plane, api_id, own, reach)),
         Some((owner, _)) => {
-            let request = GroupRequest::Names { api_id: Arc::clone(api_id), connection: parsed };
+            let request = GroupRequest::Names { api_id: Arc::clone(api_id), connection: id };
             match ask_named(owner, request, reach.stages().as_ref()).await {
                 Reply::Answer(answer) => {
                     GroupNames::decode(&answer).map_err(|_| ConnectionsApiError::OwnerUnreachable)?.0

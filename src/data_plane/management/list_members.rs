@@ -4,11 +4,11 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use super::CallRecord;
 use crate::cluster::link::{GroupRequest, MemberPage};
 use crate::data_plane::delivery::ask::members_of_all;
 use crate::data_plane::response::{Body, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
-use crate::deployment::Deployment;
 use crate::id::ConnectionId;
 use crate::limits::PageLimit;
 use crate::topic::{Topic, TopicName};
@@ -66,16 +66,16 @@ impl PageRequest {
 
 /// Carries out `GET /{stage}/@groups/{group}` and `/@users/{user}`: returns the number of connections and, if
 /// requested, their ids in pages.
-pub async fn list_members(
+pub(super) async fn list_members(
     plane: &DataPlane,
-    deployment: &Deployment,
+    call: &CallRecord,
     name: TopicName,
     page: &PageRequest,
 ) -> Response<Body> {
     // One id more than requested shows if there is another page.
     let request = PageRequest { limit: if page.limit == 0 { 0 } else { page.limit + 1 }, after: page.after };
     let limit = u32::try_from(request.limit).unwrap_or(u32::MAX);
-    let api_id = &deployment.api_id;
+    let api_id = &call.deployment.api_id;
     let elsewhere = GroupRequest::List { api_id: Arc::clone(api_id), name: name.clone(), after: request.after, limit };
     let here = list_here(plane, api_id, name.clone(), &request);
     let (MemberPage { count, mut ids }, unreachable) = members_of_all(plane, api_id, &name, here, &elsewhere).await;

@@ -12,6 +12,7 @@ use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::deployment::Resource;
 use crate::groups::{Except, InvalidMessage, MessageLimits, PushMessage};
+use crate::iam::PolicyPath;
 use crate::limits::LimitSettings;
 use crate::topic::TopicKind;
 
@@ -55,19 +56,19 @@ impl Batch {
         ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&essence)
     }
 
-    /// Returns the resources that policies must allow: those that a call for each target alone would need.
-    pub fn resources(&self) -> impl Iterator<Item = Resource> {
-        let mut resources = BTreeSet::new();
+    /// Returns the paths that policies must allow: those that a call for each target alone would need.
+    pub(super) fn policy_paths(&self) -> impl Iterator<Item = PolicyPath> {
+        let mut names = BTreeSet::new();
         let mut names_connections = false;
         for PushMessage { audience, .. } in &self.messages {
-            resources.extend(audience.topics.iter().cloned());
+            names.extend(audience.topics.iter().cloned());
             names_connections |= !audience.connections.is_empty();
         }
-        let topics = resources.into_iter().map(|name| match name.kind() {
-            TopicKind::Group => Resource::Group(name.as_str().to_owned()),
-            TopicKind::User => Resource::User(name.as_str().to_owned()),
+        let topics = names.into_iter().map(|name| match name.kind() {
+            TopicKind::Group => Resource::Group(name.as_str().to_owned()).policy_path(),
+            TopicKind::User => Resource::User(name.as_str().to_owned()).policy_path(),
         });
-        topics.chain(names_connections.then(|| Resource::Connection(String::new())))
+        topics.chain(names_connections.then(Resource::connection_policy_path))
     }
 }
 
@@ -89,7 +90,7 @@ fn invalid((at, error): (usize, InvalidMessage)) -> ConnectionsApiError {
 }
 
 /// Carries out `POST /{stage}/@send`: sends each message to all of its targets, in the order of the messages.
-pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
+pub(super) async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
     let Batch { messages, in_lines } = batch;
     let labels = call.labels();
     let messages = messages.into_iter().map(|PushMessage { audience, frame }| (audience, frame)).collect();

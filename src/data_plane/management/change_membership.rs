@@ -49,23 +49,11 @@ struct Outcome {
 }
 
 impl Change {
-    /// Returns the change of one connection.
-    ///
-    /// # Errors
-    /// Returns `InvalidName` if the name of the group is malformed, or `InvalidConnectionId` if the id is.
-    pub fn one(group: &str, id: &str, join: bool) -> Result<Self, ConnectionsApiError> {
-        let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
-        let id = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
-        Ok(Change { group, join, connections: vec![id] })
-    }
-
     /// Parses the change of many connections from a body `{"connections":["…"]}`.
     ///
     /// # Errors
-    /// Returns `InvalidName` if the name of the group is malformed, `BadRequest` if the body is, `InvalidConnectionId`
-    /// if an id is, or `OverLimit` if there are more ids than `targets`.
-    pub fn many(group: &str, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
-        let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
+    /// Returns `BadRequest` if the body is malformed, `InvalidConnectionId` if an id is, or `OverLimit` if there are more ids than `targets`.
+    pub fn many(group: TopicName, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
         let ChangeBody { connections } = crate::json::from_slice(body)
             .map_err(|_| ConnectionsApiError::BadRequest("the body must be {\"connections\":[\"…\"]}"))?;
         let max = usize::try_from(targets).unwrap_or(usize::MAX);
@@ -86,7 +74,7 @@ impl Change {
 /// # Errors
 /// Returns `Gone` if the connection is gone, `TooManyGroups` if it has reached its limit of groups, or
 /// `OwnerUnreachable` if its node cannot be reached or did not answer.
-pub async fn change_one(
+pub(super) async fn change_one(
     plane: &DataPlane,
     call: &CallRecord,
     change: Change,
@@ -103,7 +91,7 @@ pub async fn change_one(
 
 /// Carries out `PUT` and `DELETE /{stage}/@groups/{group}/connections`: changes the group for all connections of the
 /// body. The response names those that were not changed.
-pub async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -> Response<Body> {
+pub(super) async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -> Response<Body> {
     let count = change.connections.len();
     let Outcome { changed, unreachable } = apply(plane, call, change).await;
     let texts = |ids: &[ConnectionId]| ids.iter().map(ToString::to_string).collect();
