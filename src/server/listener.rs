@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -310,23 +310,7 @@ where
     let watch = Watch::default();
     // A client over its limit keeps its place among the handshakes until its connection ends.
     let (kept, given_back) = if peer.is_over { (handshake, None) } else { (None, handshake) };
-    let given_back = Cell::new(given_back);
-    let service = {
-        let (plane, session, watch) = (Arc::clone(plane), session.clone(), watch.clone());
-        service_fn(move |request: Request<Incoming>| {
-            // The first request gives back the place among the handshakes of the client's address.
-            given_back.take();
-            let is_whole = watch.ask();
-            let (plane, endpoint, session) = (Arc::clone(&plane), Arc::clone(&endpoint), session.clone());
-            let (peer, watch) = (peer.clone(), watch.clone());
-            let response: ResponseFuture = Box::pin(async move {
-                let (response, keep_alive) = route(&plane, &endpoint, &peer, is_whole, &session, request).await;
-                watch.answer(keep_alive);
-                Ok(response)
-            });
-            response
-        })
-    };
+    let service = service(Arc::clone(plane), endpoint, peer, session.clone(), watch.clone(), given_back);
     // The timer of the HTTP library is off: it has one time for all callers, and none for a caller that does not read
     // its answer.
     let mut connection = http1::Builder::new()
@@ -334,37 +318,17 @@ where
         .max_buf_size(HEAD_MAX_BYTES)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
-    {
-        let timer = pin!(sleep(plane.live().settings.limits.handshake_timeout()));
-        let mut pace = Pace::new(timer);
-        let mut aborting = pin!(plane.lifecycle.aborting().cancelled());
-        let mut is_aborting = false;
-        let served = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
-                    return Poll::Ready(Served::ToItsEnd(result));
-                }
-                if !is_aborting && aborting.as_mut().poll(cx).is_ready() {
-                    is_aborting = true;
-                    Pin::new(&mut connection).graceful_shutdown();
-                    continue;
-                }
-                let limit = |wait: Wait| wait.limit(&plane.live().settings.limits);
-                return pace.poll(watch.wait(), limit, cx).map(Served::TooLong);
-            }
-        });
-        match served.await {
-            Served::ToItsEnd(Ok(())) => {}
-            Served::ToItsEnd(Err(error)) => {
-                debug!(%error, "an HTTP connection failed");
-                return None;
-            }
-            // No request is in progress, so the connection closes as if the other end had asked for it.
-            Served::TooLong(Wait::NextRequest { .. }) => {}
-            Served::TooLong(wait) => {
-                debug!(?wait, "closed an HTTP connection: the other end took too long");
-                return None;
-            }
+    match answer_requests(plane, &watch, &mut connection).await {
+        Served::ToItsEnd(Ok(())) => {}
+        Served::ToItsEnd(Err(error)) => {
+            debug!(%error, "an HTTP connection failed");
+            return None;
+        }
+        // No request is in progress, so the connection closes as if the other end had asked for it.
+        Served::TooLong(Wait::NextRequest { .. }) => {}
+        Served::TooLong(wait) => {
+            debug!(?wait, "closed an HTTP connection: the other end took too long");
+            return None;
         }
     }
     drop(kept);
@@ -379,3 +343,60 @@ where
 }
 
 type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// Returns the service that answers the requests of one connection. The first request gives back `handshake`, the place
+/// among the handshakes of the client's address.
+fn service(
+    plane: Arc<DataPlane>,
+    endpoint: Arc<Endpoint>,
+    peer: Peer,
+    session: Session,
+    watch: Watch,
+    handshake: Option<Slot>,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = ResponseFuture> {
+    let handshake = Cell::new(handshake);
+    service_fn(move |request: Request<Incoming>| {
+        handshake.take();
+        let is_whole = watch.ask();
+        let (plane, endpoint, session) = (Arc::clone(&plane), Arc::clone(&endpoint), session.clone());
+        let (peer, watch) = (peer.clone(), watch.clone());
+        let response: ResponseFuture = Box::pin(async move {
+            let (response, keep_alive) = route(&plane, &endpoint, &peer, is_whole, &session, request).await;
+            watch.answer(keep_alive);
+            Ok(response)
+        });
+        response
+    })
+}
+
+/// Answers the requests of `connection` until it ends, is upgraded, or takes too long. If the process aborts, only the
+/// request in progress is still answered.
+async fn answer_requests<S, R>(
+    plane: &DataPlane,
+    watch: &Watch,
+    connection: &mut http1::Connection<TokioIo<Watched<S>>, R>,
+) -> Served
+where
+    S: Connection + 'static,
+    R: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = ResponseFuture> + Unpin,
+{
+    let timer = pin!(sleep(plane.live().settings.limits.handshake_timeout()));
+    let mut pace = Pace::new(timer);
+    let mut aborting = pin!(plane.lifecycle.aborting().cancelled());
+    let mut is_aborting = false;
+    let served = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Served::ToItsEnd(result));
+            }
+            if !is_aborting && aborting.as_mut().poll(cx).is_ready() {
+                is_aborting = true;
+                Pin::new(&mut *connection).graceful_shutdown();
+                continue;
+            }
+            let limit = |wait: Wait| wait.limit(&plane.live().settings.limits);
+            return pace.poll(watch.wait(), limit, cx).map(Served::TooLong);
+        }
+    });
+    served.await
+}
