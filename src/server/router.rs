@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::client_address::{ClientAddress, is_trusted, sender};
 use super::entrance::{Peer, no_stage};
-use super::listener::{Endpoint, Session};
+use super::http_connection::Session;
+use super::listener::Endpoint;
 use super::pace::KeepAlive;
 use super::target::take_host;
 use super::{ConnectionsApi, Readiness, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::callback_host::CallbackHost;
 use super::client_address::{ClientAddress, sender};
 use super::entrance::Peer;
-use super::listener::Session;
+use super::http_connection::Session;
 use super::pace::KeepAlive;
 use super::router::{Answered, FoundStage, refuse};
 use super::{AllowedHosts, TrustedProxy, audit};
