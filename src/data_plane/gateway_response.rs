@@ -61,9 +61,9 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
 
 /// Returns the response to a client that was not admitted.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
-    let (status, message) = match whose_word(&refusal.error) {
+    let (status, message) = match refused_by(&refusal.error) {
         Refused::Gateway(status, message) => (status, message),
-        Refused::Backend(answer) => return backends_own(answer),
+        Refused::Backend(answer) => return answer_of_backend(answer),
     };
     let response = refused(status, &message, refusal);
     match &refusal.error {
@@ -146,7 +146,7 @@ enum Refused<'a> {
     Backend(&'a Answer),
 }
 
-fn whose_word(error: &ConnectError) -> Refused<'_> {
+fn refused_by(error: &ConnectError) -> Refused<'_> {
     let (status, message) = match error {
         ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
         ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
@@ -175,7 +175,7 @@ fn whose_word(error: &ConnectError) -> Refused<'_> {
 /// Returns the status for a client that was not admitted, and the message if the gateway refused it and not the
 /// backend.
 pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<Cow<'static, str>>) {
-    match whose_word(error) {
+    match refused_by(error) {
         Refused::Gateway(status, message) => (status, Some(message)),
         Refused::Backend(answer) => (answer.status, None),
     }
@@ -309,7 +309,7 @@ fn typed(status: StatusCode, error_type: &'static str, message: &str) -> Respons
 }
 
 /// Returns the backend's own answer as the response to a client that it refused.
-fn backends_own(answer: &Answer) -> Response<Body> {
+fn answer_of_backend(answer: &Answer) -> Response<Body> {
     let mut response = Response::new(Full::new(answer.body.clone().unwrap_or_default()));
     *response.status_mut() = answer.status;
     let mut headers = answer.headers.clone();

@@ -40,8 +40,13 @@ pub struct CallHead<'a> {
 
 /// Handles one call of a backend: everything that happens between its head and its response.
 ///
-/// 1. signature and policy, as far as they need no body  2. body  3. signature and policy, with the body  4. throttle
-/// of all APIs  5. method, and values of the operation  6. policy for the targets of `@send`  7. operation
+/// 1. signature and policy, as far as they need no body
+/// 2. body
+/// 3. signature and policy, with the body
+/// 4. throttle of all APIs
+/// 5. method, and values of the operation
+/// 6. policy for the targets of `@send`
+/// 7. operation
 ///
 /// Up to step 3, the gateway looks only at what the signature covers and at the size of the body, and a caller that is
 /// not authorized takes nothing from the throttle. For an unsigned call, the throttle comes first, then the data type, so
