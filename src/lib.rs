@@ -11,10 +11,10 @@
 //!            -> 101
 //!            -> session_loop: session/socket -> message (expression -> integration -> reply) -> session/outbox
 //!            -> disconnect (registry, disconnect/queue, integration)
-//! backend  server/connections_api (iam) -> data_plane/management/post_to_connection -> registry
+//! backend  server/connections_api -> data_plane/management/handle (iam, operation) -> post_to_connection -> registry
 //!            -> session/outbox -> socket
 //!            of another node, by the id: delivery/forward -> cluster/link -> there: answer_call -> registry -> session/outbox -> socket
-//!          for many: server/connections_api -> data_plane/delivery/fan_out -> groups (members) -> session/outbox of each -> socket
+//!          for many: data_plane/management/handle -> data_plane/delivery/fan_out -> groups (members) -> session/outbox of each -> socket
 //!            and once to each other node: ask -> cluster/link -> there: answer_request -> fan_out
 //! ```
 //!

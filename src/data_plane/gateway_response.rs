@@ -4,13 +4,12 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use serde::Serialize;
 use serde_json::json as object;
 
+use super::response::{Body, empty, json, respond};
 use super::{ConnectError, ConnectionsApiError, MessageError, Refusal, RoutingError};
 use crate::authorizer::{Denial, RequestAuthorizerError};
 use crate::clock::Timestamp;
@@ -22,11 +21,7 @@ use crate::session::DataFrame;
 use crate::telemetry::Reason;
 use crate::usage::UsageExceeded;
 
-/// The body of every response of the gateway, as a whole in memory.
-pub type Body = Full<Bytes>;
-
 const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const X_AMZN_ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 const X_TIDEGATE_REASON: HeaderName = HeaderName::from_static("x-tidegate-reason");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");
@@ -66,9 +61,9 @@ pub fn routing(error: &RoutingError) -> Response<Body> {
 
 /// Returns the response to a client that was not admitted.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
-    let (status, message) = match whose_word(&refusal.error) {
+    let (status, message) = match refused_by(&refusal.error) {
         Refused::Gateway(status, message) => (status, message),
-        Refused::Backend(answer) => return backends_own(answer),
+        Refused::Backend(answer) => return answer_of_backend(answer),
     };
     let response = refused(status, &message, refusal);
     match &refusal.error {
@@ -116,9 +111,7 @@ fn denied(denial: &Denial) -> (StatusCode, Cow<'static, str>) {
 
 fn refused(status: StatusCode, message: &str, refusal: &Refusal) -> Response<Body> {
     let body = three_keys(message, refusal.connection_id, refusal.request_id);
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, JSON_UTF8);
+    let mut response = respond(status, JSON_UTF8, body);
     if let Ok(request_id) = HeaderValue::from_str(refusal.request_id.as_str()) {
         response.headers_mut().insert(X_AMZ_APIGW_ID, request_id);
     }
@@ -153,7 +146,7 @@ enum Refused<'a> {
     Backend(&'a Answer),
 }
 
-fn whose_word(error: &ConnectError) -> Refused<'_> {
+fn refused_by(error: &ConnectError) -> Refused<'_> {
     let (status, message) = match error {
         ConnectError::MissingParameter(_) => (StatusCode::BAD_REQUEST, "Missing required request parameters"),
         ConnectError::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS),
@@ -182,7 +175,7 @@ fn whose_word(error: &ConnectError) -> Refused<'_> {
 /// Returns the status for a client that was not admitted, and the message if the gateway refused it and not the
 /// backend.
 pub(super) fn refusal_status(error: &ConnectError) -> (StatusCode, Option<Cow<'static, str>>) {
-    match whose_word(error) {
+    match refused_by(error) {
         Refused::Gateway(status, message) => (status, Some(message)),
         Refused::Backend(answer) => (answer.status, None),
     }
@@ -310,30 +303,13 @@ pub fn connections_api(error: &ConnectionsApiError) -> Response<Body> {
 
 /// Returns a response with AWS's error type and a message.
 fn typed(status: StatusCode, error_type: &'static str, message: &str) -> Response<Body> {
-    let mut response = Response::new(Full::from(object!({ "message": message }).to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    let mut response = json(status, &object!({ "message": message }));
     response.headers_mut().insert(X_AMZN_ERROR_TYPE, HeaderValue::from_static(error_type));
     response
 }
 
-/// Returns the response 200 with `value` as its JSON body.
-pub(super) fn json(value: &impl Serialize) -> Response<Body> {
-    let mut response = empty(StatusCode::OK);
-    *response.body_mut() = Full::from(serde_json::to_vec(value).expect("texts and numbers are JSON"));
-    response
-}
-
-/// Returns a response without a body.
-pub(super) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response
-}
-
 /// Returns the backend's own answer as the response to a client that it refused.
-fn backends_own(answer: &Answer) -> Response<Body> {
+fn answer_of_backend(answer: &Answer) -> Response<Body> {
     let mut response = Response::new(Full::new(answer.body.clone().unwrap_or_default()));
     *response.status_mut() = answer.status;
     let mut headers = answer.headers.clone();

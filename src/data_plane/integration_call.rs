@@ -36,18 +36,8 @@ pub(super) async fn call_integration(
     let outcome = outcome.and_then(|answer| with_actions(answer, context.connection.id, limits));
     let (status, request_id) = match &outcome {
         Ok((answer, _)) => {
-            if let Some(key) = &answer.unknown_key
-                && let Some(repeated) = integration.unknown_keys.due(key)
-            {
-                warn!(
-                    api_id = &*labels.api_id,
-                    stage = &*labels.stage,
-                    route_key = route.key.as_str(),
-                    integration_id = &*integration.id,
-                    key = &**key,
-                    repeated,
-                    "the answer of a backend has a key that AWS does not know; it is ignored, where AWS sends an error"
-                );
+            if let Some(key) = &answer.unknown_key {
+                warn_of_unknown_key(labels, route, key);
             }
             let request_id = answer.headers.get(X_AMZN_REQUEST_ID).and_then(|value| value.to_str().ok());
             (Some(answer.status.as_u16()), request_id.map(str::to_owned))
@@ -79,6 +69,22 @@ pub(super) async fn call_integration(
         }
     }
     (outcome, record)
+}
+
+/// Logs a key in a backend's answer that AWS does not know, within the log's budget for each integration.
+fn warn_of_unknown_key(labels: &StageLabels, route: &Route, key: &str) {
+    let integration = &*route.integration;
+    if let Some(repeated) = integration.unknown_keys.due(key) {
+        warn!(
+            api_id = &*labels.api_id,
+            stage = &*labels.stage,
+            route_key = route.key.as_str(),
+            integration_id = &*integration.id,
+            key,
+            repeated,
+            "the answer of a backend has a key that AWS does not know; it is ignored, where AWS sends an error"
+        );
+    }
 }
 
 /// Returns `answer` with the actions that the backend requests in it. A status other than 2xx requests none.

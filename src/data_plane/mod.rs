@@ -6,7 +6,7 @@
 //! - `disconnect/` delivers the one `$disconnect` of each connection, also of those whose node is dead ([`take_over`]).
 //! - [`management`]: the operations of backends on connections.
 //! - `delivery/`: how frames and requests reach connections, on this node and on others.
-//! - [`gateway_response`]: the only mapping from errors to responses and error frames.
+//! - [`gateway_response`]: the only mapping from errors to responses and error frames; [`response`] builds responses.
 //!
 //! Invariants: only the session's own task writes to a socket; an event uses one [`Live`] from start to end; a
 //! `$disconnect` is sent after the last dispatch of its connection has ended.
@@ -20,6 +20,7 @@ pub mod gateway_response;
 mod integration_call;
 pub mod management;
 mod reasons;
+pub mod response;
 pub mod websocket;
 
 pub use context::{DataPlane, Live, NodeSettings};

@@ -25,7 +25,7 @@ use domain::Domains;
 pub use compile::{CompileContext, compile_api};
 pub use origin::{AllowedOrigins, OriginError};
 pub use resolve::{Resolved, Target};
-pub use resource::Resource;
+pub use resource::{PathConnection, Resource};
 
 /// All APIs of this node, compiled.
 #[derive(Debug, Default)]

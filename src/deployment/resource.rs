@@ -1,16 +1,22 @@
 use std::borrow::Cow;
 
 use crate::iam::PolicyPath;
+use crate::id::ConnectionId;
 
-/// The resource that a backend acts on: everything below a stage that begins with `@`. Names and ids are decoded, but
-/// not checked.
+/// A connection id in a path. The error is the text of the caller, if that is not a connection id.
+pub type PathConnection = Result<ConnectionId, String>;
+
+const CONNECTION: &str = "/@connections/{connectionId}";
+
+/// The resource that a backend acts on: everything below a stage that begins with `@`. Names are decoded, but not
+/// checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
-    Connection(String),
-    ConnectionGroups(String),
+    Connection(PathConnection),
+    ConnectionGroups(PathConnection),
     Group(String),
     GroupConnections(String),
-    GroupConnection { group: String, connection: String },
+    GroupConnection { group: String, connection: PathConnection },
     User(String),
     Broadcast,
     Send,
@@ -20,16 +26,17 @@ impl Resource {
     /// Parses the segments after a stage.
     pub(super) fn parse(segments: &[Cow<'_, str>]) -> Option<Self> {
         let text = |text: &Cow<'_, str>| text.to_string();
+        let connection = |text: &Cow<'_, str>| ConnectionId::parse(text).map_err(|_| text.to_string());
         let (first, rest) = segments.split_first()?;
         Some(match (&**first, rest) {
-            ("@connections", [id]) => Resource::Connection(text(id)),
-            ("@connections", [id, groups]) if groups == "groups" => Resource::ConnectionGroups(text(id)),
+            ("@connections", [id]) => Resource::Connection(connection(id)),
+            ("@connections", [id, groups]) if groups == "groups" => Resource::ConnectionGroups(connection(id)),
             ("@groups", [group]) => Resource::Group(text(group)),
             ("@groups", [group, connections]) if connections == "connections" => {
                 Resource::GroupConnections(text(group))
             }
             ("@groups", [group, connections, id]) if connections == "connections" => {
-                Resource::GroupConnection { group: text(group), connection: text(id) }
+                Resource::GroupConnection { group: text(group), connection: connection(id) }
             }
             ("@users", [user]) => Resource::User(text(user)),
             ("@broadcast", []) => Resource::Broadcast,
@@ -41,7 +48,7 @@ impl Resource {
     /// Returns the path below the stage, with names in place of values.
     pub fn path(&self) -> &'static str {
         match self {
-            Resource::Connection(_) => "/@connections/{connectionId}",
+            Resource::Connection(_) => CONNECTION,
             Resource::ConnectionGroups(_) => "/@connections/{connectionId}/groups",
             Resource::Group(_) => "/@groups/{group}",
             Resource::GroupConnections(_) => "/@groups/{group}/connections",
@@ -52,11 +59,12 @@ impl Resource {
         }
     }
 
-    /// Returns the connection id in the path, as the caller wrote it.
-    pub fn connection(&self) -> Option<&str> {
+    /// Returns the connection id in the path, if there is one.
+    pub fn connection(&self) -> Option<ConnectionId> {
         match self {
-            Resource::Connection(id) | Resource::ConnectionGroups(id) => Some(id),
-            Resource::GroupConnection { connection, .. } => Some(connection),
+            Resource::Connection(connection)
+            | Resource::ConnectionGroups(connection)
+            | Resource::GroupConnection { connection, .. } => connection.as_ref().ok().copied(),
             Resource::Group(_)
             | Resource::GroupConnections(_)
             | Resource::User(_)
@@ -79,6 +87,11 @@ impl Resource {
                 PolicyPath { escaped: self.path().into(), plain: None }
             }
         }
+    }
+
+    /// Returns the path by which policies know any connection.
+    pub fn connection_policy_path() -> PolicyPath {
+        PolicyPath { escaped: CONNECTION.into(), plain: None }
     }
 }
 
@@ -121,7 +134,7 @@ mod tests {
                 escaped: format!("{before}{expected}{behind}").into(),
                 plain: (name != expected).then(|| format!("{before}{name}{behind}")),
             };
-            let (group, connection) = (name.to_owned(), "AbC=".to_owned());
+            let (group, connection) = (name.to_owned(), Err("AbC=".to_owned()));
             assert_eq!(Resource::User(name.to_owned()).policy_path(), paths("/@users/", ""));
             assert_eq!(Resource::Group(group.clone()).policy_path(), paths("/@groups/", ""));
             assert_eq!(Resource::GroupConnections(group.clone()).policy_path(), paths("/@groups/", "/connections"));

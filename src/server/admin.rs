@@ -1,17 +1,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::info;
 
 use crate::data_plane::DataPlane;
-use crate::data_plane::gateway_response::Body;
+use crate::data_plane::response::{Body, JSON, json_line, respond};
 use crate::error_chain::chain;
 use crate::groups::Size;
 use crate::registry::{Registry, RegistryState, WhenUnavailable};
@@ -22,8 +21,7 @@ use crate::telemetry::metrics::{self, BackendFill, Fill};
 const OPENAPI: &str = include_str!("openapi.json");
 const OPENAPI_PATH: &str = "/openapi.json";
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Longest log filter that is accepted, in bytes.
 const FILTER_MAX_BYTES: usize = 4096;
@@ -111,31 +109,31 @@ pub(super) async fn answer(
     readiness: &Readiness,
     request: &mut Request<Incoming>,
 ) -> Response<Body> {
-    let (status, content_type, body) = match (request.method(), request.uri().path()) {
-        (&Method::PUT, "/log-level") => return set_log_level(request).await,
-        (method, path) if *method != Method::GET && *method != Method::HEAD => return not_allowed(path),
-        (_, "/healthz") => (StatusCode::OK, TEXT, "alive\n".to_owned()),
+    match (request.method(), request.uri().path()) {
+        (&Method::PUT, "/log-level") => set_log_level(request).await,
+        (method, path) if *method != Method::GET && *method != Method::HEAD => not_allowed(path),
+        (_, "/healthz") => respond(StatusCode::OK, TEXT, "alive\n"),
         (_, "/readyz") => {
             let State { takes_clients, status, reason } = readiness.state(&plane.registry);
             let code = if takes_clients { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (code, JSON, line(&json!({ "status": status, "reasons": Vec::from_iter(reason) })))
+            json_line(code, &json!({ "status": status, "reasons": Vec::from_iter(reason) }))
         }
         (_, "/metrics") => {
             plane.telemetry.metrics.fill(fill(plane));
             plane.telemetry.metrics.lease_remaining(plane.registry.gate().open_for().unwrap_or_default());
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-            if metrics::wants_open_metrics(accept) {
-                (StatusCode::OK, metrics::OPEN_METRICS, plane.telemetry.metrics.encode())
+            let (content_type, text) = if metrics::wants_open_metrics(accept) {
+                (metrics::OPEN_METRICS, plane.telemetry.metrics.encode())
             } else {
-                (StatusCode::OK, metrics::PROMETHEUS_TEXT, plane.telemetry.metrics.encode_prometheus())
-            }
+                (metrics::PROMETHEUS_TEXT, plane.telemetry.metrics.encode_prometheus())
+            };
+            respond(StatusCode::OK, HeaderValue::from_static(content_type), text)
         }
-        (_, OPENAPI_PATH) => (StatusCode::OK, JSON, OPENAPI.replacen("{version}", env!("CARGO_PKG_VERSION"), 1)),
-        (_, "/version") => (StatusCode::OK, JSON, line(&version(plane))),
-        (_, "/log-level") => (StatusCode::OK, JSON, line(&json!({ "filter": logging::filter() }))),
-        _ => (StatusCode::OK, JSON, format!("{:#}\n", state(plane, readiness))),
-    };
-    respond(status, content_type, body)
+        (_, OPENAPI_PATH) => respond(StatusCode::OK, JSON, OPENAPI.replacen("{version}", env!("CARGO_PKG_VERSION"), 1)),
+        (_, "/version") => json_line(StatusCode::OK, &version(plane)),
+        (_, "/log-level") => json_line(StatusCode::OK, &json!({ "filter": logging::filter() })),
+        _ => respond(StatusCode::OK, JSON, format!("{:#}\n", state(plane, readiness))),
+    }
 }
 
 fn version(plane: &DataPlane) -> Value {
@@ -202,30 +200,19 @@ async fn set_log_level(request: &mut Request<Incoming>) -> Response<Body> {
     match logging::set_filter(filter) {
         Ok(()) => {
             info!(filter = filter.trim(), "the log filter was changed");
-            respond(StatusCode::OK, JSON, line(&json!({ "filter": logging::filter() })))
+            json_line(StatusCode::OK, &json!({ "filter": logging::filter() }))
         }
         Err(error) => refused(&chain(&error).to_string()),
     }
 }
 
 fn refused(message: &str) -> Response<Body> {
-    respond(StatusCode::BAD_REQUEST, JSON, line(&json!({ "message": message })))
+    json_line(StatusCode::BAD_REQUEST, &json!({ "message": message }))
 }
 
 fn not_allowed(path: &str) -> Response<Body> {
     let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, String::new());
     let allowed = if path == "/log-level" { "GET, HEAD, PUT" } else { "GET, HEAD" };
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-fn line(value: &Value) -> String {
-    format!("{value}\n")
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -11,7 +11,6 @@ use tracing::info;
 
 use super::entrance::Peer;
 use crate::deployment::{Deployment, OriginError, Resource, Stage};
-use crate::id::ConnectionId;
 use crate::telemetry::{Reason, UNBUDGETED};
 
 /// Longest Host that is logged, in bytes; no valid name is longer.
@@ -39,7 +38,7 @@ impl Call {
         request: &Request<B>,
         peer: &Peer,
     ) -> Self {
-        let id = resource.connection().and_then(|id| ConnectionId::parse(id).ok());
+        let id = resource.connection();
         Call {
             path: resource.path(),
             api_id: Arc::clone(&deployment.api_id),

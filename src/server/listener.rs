@@ -1,21 +1,10 @@
-use std::cell::Cell;
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -23,26 +12,15 @@ use tracing::debug;
 
 use super::accepting::{Accepting, Shortage};
 use super::entrance::{Entered, Entrance, Peer, Stream};
-use super::pace::{Pace, Wait};
-use super::router::route;
-use super::watched::{Watch, Watched};
+use super::http_connection::serve_http;
 use super::{AllowedHosts, ConnectionsApi, Readiness, TrustedProxy};
 use crate::data_plane::DataPlane;
-use crate::data_plane::gateway_response::Body;
-use crate::data_plane::websocket::{Admitted, serve};
-use crate::limits::quota::HEAD_MAX_BYTES;
-use crate::limits::{ClientFile, ClientFiles, Slot};
-use crate::lock::lock;
+use crate::data_plane::websocket::serve;
+use crate::limits::{ClientFile, ClientFiles};
 use crate::transport::Connection;
 
 /// Most connections that the kernel holds until they are accepted: enough for a storm of reconnects.
 const BACKLOG: i32 = 4096;
-
-/// Longest time for closing a connection after its last answer.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Most headers of a request.
-const HEADERS_MAX: usize = 128;
 
 /// Pause after a failure to accept, which happens when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -208,21 +186,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The slot in which an upgrade leaves its session until the 101 is written. If the slot is dropped with a session in
-/// it, the client never got its 101, and the session ends.
-#[derive(Clone, Default)]
-pub(super) struct Session(Arc<Mutex<Option<Admitted>>>);
-
-impl Session {
-    pub(super) fn put(&self, admitted: Admitted) {
-        *lock(&self.0) = Some(admitted);
-    }
-
-    fn take(&self) -> Option<Admitted> {
-        lock(&self.0).take()
-    }
-}
-
 /// Serves one connection of a client or a backend: its requests one after the other, then the session if it is
 /// upgraded.
 async fn serve_plain(
@@ -287,95 +250,3 @@ async fn serve_stream<S>(
         });
     }
 }
-
-type Upgraded<S> = (Admitted, S, bytes::Bytes);
-
-/// The reason why a connection takes no more requests.
-enum Served {
-    ToItsEnd(hyper::Result<()>),
-    TooLong(Wait),
-}
-
-async fn serve_http<S>(
-    plane: &Arc<DataPlane>,
-    endpoint: Arc<Endpoint>,
-    stream: S,
-    peer: Peer,
-    handshake: Option<Slot>,
-) -> Option<Upgraded<S>>
-where
-    S: Connection + Send + 'static,
-{
-    let session = Session::default();
-    let watch = Watch::default();
-    // A client over its limit keeps its place among the handshakes until its connection ends.
-    let (kept, given_back) = if peer.is_over { (handshake, None) } else { (None, handshake) };
-    let given_back = Cell::new(given_back);
-    let service = {
-        let (plane, session, watch) = (Arc::clone(plane), session.clone(), watch.clone());
-        service_fn(move |request: Request<Incoming>| {
-            // The first request gives back the place among the handshakes of the client's address.
-            given_back.take();
-            let is_whole = watch.ask();
-            let (plane, endpoint, session) = (Arc::clone(&plane), Arc::clone(&endpoint), session.clone());
-            let (peer, watch) = (peer.clone(), watch.clone());
-            let response: ResponseFuture = Box::pin(async move {
-                let (response, keep_alive) = route(&plane, &endpoint, &peer, is_whole, &session, request).await;
-                watch.answer(keep_alive);
-                Ok(response)
-            });
-            response
-        })
-    };
-    // The timer of the HTTP library is off: it has one time for all callers, and none for a caller that does not read
-    // its answer.
-    let mut connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(HEAD_MAX_BYTES)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
-    {
-        let timer = pin!(sleep(plane.live().settings.limits.handshake_timeout()));
-        let mut pace = Pace::new(timer);
-        let mut aborting = pin!(plane.lifecycle.aborting().cancelled());
-        let mut is_aborting = false;
-        let served = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
-                    return Poll::Ready(Served::ToItsEnd(result));
-                }
-                if !is_aborting && aborting.as_mut().poll(cx).is_ready() {
-                    is_aborting = true;
-                    Pin::new(&mut connection).graceful_shutdown();
-                    continue;
-                }
-                let limit = |wait: Wait| wait.limit(&plane.live().settings.limits);
-                return pace.poll(watch.wait(), limit, cx).map(Served::TooLong);
-            }
-        });
-        match served.await {
-            Served::ToItsEnd(Ok(())) => {}
-            Served::ToItsEnd(Err(error)) => {
-                debug!(%error, "an HTTP connection failed");
-                return None;
-            }
-            // No request is in progress, so the connection closes as if the other end had asked for it.
-            Served::TooLong(Wait::NextRequest { .. }) => {}
-            Served::TooLong(wait) => {
-                debug!(?wait, "closed an HTTP connection: the other end took too long");
-                return None;
-            }
-        }
-    }
-    drop(kept);
-    let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner().into_inner();
-    let Some(admitted) = session.take() else {
-        // TLS has its own closing message, and clients take its absence for an attack.
-        let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
-        return None;
-    };
-    Some((admitted, stream, parts.read_buf))
-}
-
-type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;

@@ -1,23 +1,13 @@
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Response, StatusCode, Uri};
-use http_body_util::Full;
-use serde::Serialize;
+use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
 
 use crate::cluster::{Directory, DirectoryError, NodeView};
 use crate::data_plane::DataPlane;
-use crate::data_plane::gateway_response::Body;
+use crate::data_plane::response::{self, Body};
 use crate::error_chain::chain;
 use crate::id::{ConnectionId, NodeId};
+use crate::limits::PageLimit;
 use crate::registry::{Page, Query};
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// Number of connections on a page, unless `limit` says otherwise.
-const LIMIT_DEFAULT: usize = 100;
-
-/// Most connections on a page.
-const LIMIT_MAX: usize = 1000;
 
 /// The status and the message that an operator gets instead of an answer.
 #[derive(Debug)]
@@ -40,17 +30,13 @@ pub(super) fn is_for(path: &str) -> bool {
 pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
         (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "use GET".to_owned())),
-        (NODES, _) => nodes(plane).await.map(|nodes| json_of(&json!({ "nodes": nodes }))),
-        _ => match Asked::parse(uri.query()) {
-            Ok(asked) => connections(plane, &asked).await.map(|page| json_of(&page)),
+        (NODES, _) => nodes(plane).await.map(|nodes| response::json(StatusCode::OK, &json!({ "nodes": nodes }))),
+        _ => match PageRequest::parse(uri.query()) {
+            Ok(request) => connections(plane, &request).await.map(|page| response::json(StatusCode::OK, &page)),
             Err(failure) => Err(failure),
         },
     };
-    outcome.unwrap_or_else(|Failure(status, message)| {
-        let mut response = json_of(&json!({ "message": message }));
-        *response.status_mut() = status;
-        response
-    })
+    outcome.unwrap_or_else(|Failure(status, message)| response::json(status, &json!({ "message": message })))
 }
 
 async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {
@@ -67,16 +53,16 @@ async fn nodes(plane: &DataPlane) -> Result<Vec<NodeView>, Failure> {
     }
 }
 
-async fn connections(plane: &DataPlane, asked: &Asked) -> Result<Page, Failure> {
-    let Asked { query, limit, cursor } = asked;
+async fn connections(plane: &DataPlane, request: &PageRequest) -> Result<Page, Failure> {
+    let PageRequest { query, limit, cursor } = request;
     match directory(plane)? {
         Some(directory) => {
-            directory.connections(query, cursor.as_deref(), *limit).await.map_err(|error| failed(&error))
+            directory.connections(query, cursor.as_deref(), limit.get()).await.map_err(|error| failed(&error))
         }
         None => {
             let cursor = cursor.as_deref().map(ConnectionId::parse).transpose();
             let cursor = cursor.map_err(|_| failed(&DirectoryError::Cursor))?;
-            Ok(plane.registry.page(query, cursor.as_ref(), *limit))
+            Ok(plane.registry.page(query, cursor.as_ref(), limit.get()))
         }
     }
 }
@@ -100,40 +86,31 @@ fn failed(error: &DirectoryError) -> Failure {
 
 /// A request for a page of connections.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+struct PageRequest {
     query: Query,
-    limit: usize,
+    limit: PageLimit,
     cursor: Option<String>,
 }
 
-impl Asked {
+impl PageRequest {
     fn parse(text: Option<&str>) -> Result<Self, Failure> {
-        let mut asked = Asked { query: Query::default(), limit: LIMIT_DEFAULT, cursor: None };
+        let mut request = PageRequest { query: Query::default(), limit: PageLimit::default(), cursor: None };
         let wrong = |message: &str| Failure(StatusCode::BAD_REQUEST, message.to_owned());
         for (name, value) in url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
             match &*name {
-                "api" => asked.query.api = Some(value.into_owned()),
-                "stage" => asked.query.stage = Some(value.into_owned()),
+                "api" => request.query.api = Some(value.into_owned()),
+                "stage" => request.query.stage = Some(value.into_owned()),
                 "node" => {
                     let node = NodeId::parse(&value).map_err(|_| wrong("node must be a node id"))?;
-                    asked.query.node = Some(node);
+                    request.query.node = Some(node);
                 }
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                    asked.limit = limit.ok_or_else(|| wrong("limit must be 1 to 1000"))?;
-                }
-                "cursor" => asked.cursor = Some(value.into_owned()),
+                "limit" => request.limit = PageLimit::parse(&value).map_err(wrong)?,
+                "cursor" => request.cursor = Some(value.into_owned()),
                 _ => return Err(wrong("unknown parameter; allowed: api, stage, node, limit and cursor")),
             }
         }
-        Ok(asked)
+        Ok(request)
     }
-}
-
-fn json_of(value: &impl Serialize) -> Response<Body> {
-    let mut response = Response::new(Full::from(serde_json::to_vec(value).expect("texts and numbers are JSON")));
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response
 }
 
 #[cfg(test)]
@@ -141,9 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_are_checked() {
+    fn page_requests_are_checked() {
         let check = |text: &str, expected: Option<usize>| {
-            assert_eq!(Asked::parse(Some(text)).ok().map(|asked| asked.limit), expected, "{text}");
+            assert_eq!(PageRequest::parse(Some(text)).ok().map(|request| request.limit.get()), expected, "{text}");
         };
         check("", Some(100));
         check("api=chat&stage=prod&node=AAAAAAAA&limit=1000&cursor=x", Some(1000));

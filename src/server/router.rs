@@ -9,16 +9,17 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::client_address::{ClientAddress, is_trusted, sender};
-use super::connections_api::Caller;
 use super::entrance::{Peer, no_stage};
-use super::listener::{Endpoint, Session};
+use super::http_connection::Session;
+use super::listener::Endpoint;
 use super::pace::KeepAlive;
 use super::target::take_host;
-use super::{ConnectionsApi, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};
-use crate::data_plane::gateway_response::{self, Body};
-use crate::data_plane::management::CallRecord;
+use super::{ConnectionsApi, Readiness, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};
+use crate::data_plane::gateway_response;
+use crate::data_plane::management::{CallRecord, CallerRule};
+use crate::data_plane::response::Body;
 use crate::data_plane::{DataPlane, Live, RoutingError};
-use crate::deployment::{Resolved, Target};
+use crate::deployment::{Deployment, Resolved, Resource, Stage, Target};
 use crate::limits::ThrottleLevel;
 use crate::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
 use crate::telemetry::{Reason, Sender};
@@ -94,22 +95,10 @@ async fn answer(
     session: &Session,
     request: &mut Request<Incoming>,
 ) -> Answered {
-    let stranger = |response| (response, KeepAlive::Stranger);
-    if let Endpoint::Internal { readiness, .. } = endpoint {
-        let (is_for_probes, is_for_people) =
-            (admin::is_for(request.uri().path()), operators::is_for(request.uri().path()));
-        if (is_for_probes || is_for_people)
-            && let Err((error, reason)) = check_operator(endpoint, request)
-        {
-            audit_refused(&error, request, peer);
-            return stranger(refuse(plane, &error, reason));
-        }
-        if is_for_probes {
-            return (admin::answer(plane, readiness, request).await, KeepAlive::Known);
-        }
-        if is_for_people {
-            return (operators::answer(plane, request.method(), request.uri()).await, KeepAlive::Known);
-        }
+    if let Endpoint::Internal { readiness, .. } = endpoint
+        && let Some(answered) = answer_operator(plane, endpoint, readiness, peer, request).await
+    {
+        return answered;
     }
     if peer.is_over {
         plane.telemetry.metrics.throttled(&no_stage(), ThrottleLevel::Address);
@@ -117,50 +106,99 @@ async fn answer(
         return stranger(refuse(plane, &RoutingError::TooManyConnections, Reason::Throttled));
     }
     // A client is admitted with the configuration in which its stage was found.
-    let live = plane.live_owned();
-    match resolve(&live, endpoint, request) {
-        Ok((host, Resolved { deployment, stage, target: Target::Client })) => match endpoint {
-            Endpoint::Public { trusted_proxies, hosts, .. } => {
-                let stage = upgrade::Stage { live, deployment, stage, host };
-                match upgrade::upgrade(plane, (trusted_proxies, hosts), peer, session, stage, request).await {
-                    Ok(response) => (response, KeepAlive::Known),
-                    Err(refused) => *refused,
-                }
-            }
-            Endpoint::Internal { .. } => stranger(refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere)),
-        },
-        Ok((host, Resolved { deployment, stage, target: Target::Callback(resource) })) => {
-            match endpoint.connections_api() {
-                ConnectionsApi::Off => stranger(refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource)),
-                asked @ (ConnectionsApi::AwsIam | ConnectionsApi::None) => {
-                    let call = audit::Call::new(&deployment, &stage, &resource, request, peer);
-                    if asked == ConnectionsApi::None
-                        && let Err(error) = page::check(request)
-                    {
-                        let response = refuse(plane, &error, Reason::FromPage);
-                        call.answered(&response);
-                        return stranger(response);
-                    }
-                    let from = caller(endpoint, peer, request);
-                    let sent = (host, request.method().clone(), request.headers());
-                    let from_whom = (from.source_ip, from.secure, sender_of_call(endpoint, peer, asked));
-                    let record = CallRecord::begin(plane, (live, deployment, stage), resource, sent, from_whom);
-                    let caller = match (asked, endpoint) {
-                        (ConnectionsApi::AwsIam, _) => Caller::Signs,
-                        (_, Endpoint::Public { .. }) => Caller::Anybody,
-                        (_, Endpoint::Internal { .. }) => Caller::Trusted,
-                    };
-                    let answered = connections_api::answer(plane, record, caller, request).await;
-                    call.answered(&answered.0);
-                    answered
-                }
-            }
+    match resolve(plane.live_owned(), endpoint, request) {
+        Ok((stage, Target::Client)) => answer_client(plane, endpoint, peer, session, stage, request).await,
+        Ok((stage, Target::Callback(resource))) => {
+            answer_backend(plane, endpoint, peer, stage, resource, request).await
         }
         Err((error, reason)) => {
             audit_refused(&error, request, peer);
             stranger(refuse(plane, &error, reason))
         }
     }
+}
+
+fn stranger(response: Response<Body>) -> Answered {
+    (response, KeepAlive::Stranger)
+}
+
+/// Answers a request for a path of operators or their probes. Returns `None` for all other paths.
+async fn answer_operator(
+    plane: &DataPlane,
+    endpoint: &Endpoint,
+    readiness: &Readiness,
+    peer: &Peer,
+    request: &mut Request<Incoming>,
+) -> Option<Answered> {
+    let (is_for_probes, is_for_people) = (admin::is_for(request.uri().path()), operators::is_for(request.uri().path()));
+    if !is_for_probes && !is_for_people {
+        return None;
+    }
+    if let Err((error, reason)) = check_operator(endpoint, request) {
+        audit_refused(&error, request, peer);
+        return Some(stranger(refuse(plane, &error, reason)));
+    }
+    let response = if is_for_probes {
+        admin::answer(plane, readiness, request).await
+    } else {
+        operators::answer(plane, request.method(), request.uri()).await
+    };
+    Some((response, KeepAlive::Known))
+}
+
+/// Answers a client that wants to connect to `stage`.
+async fn answer_client(
+    plane: &Arc<DataPlane>,
+    endpoint: &Endpoint,
+    peer: &Peer,
+    session: &Session,
+    stage: FoundStage,
+    request: &mut Request<Incoming>,
+) -> Answered {
+    match endpoint {
+        Endpoint::Public { trusted_proxies, hosts, .. } => {
+            match upgrade::upgrade(plane, (trusted_proxies, hosts), peer, session, stage, request).await {
+                Ok(response) => (response, KeepAlive::Known),
+                Err(refused) => *refused,
+            }
+        }
+        Endpoint::Internal { .. } => stranger(refuse(plane, &RoutingError::Forbidden, Reason::ClientsNotHere)),
+    }
+}
+
+/// Answers a backend that acts on `resource`, through `found`.
+async fn answer_backend(
+    plane: &DataPlane,
+    endpoint: &Endpoint,
+    peer: &Peer,
+    found: FoundStage,
+    resource: Resource,
+    request: &mut Request<Incoming>,
+) -> Answered {
+    let rule = match (endpoint.connections_api(), endpoint) {
+        (ConnectionsApi::Off, _) => {
+            return stranger(refuse(plane, &RoutingError::Forbidden, Reason::UnknownResource));
+        }
+        (ConnectionsApi::AwsIam, _) => CallerRule::MustSign,
+        (ConnectionsApi::None, Endpoint::Public { .. }) => CallerRule::Anybody,
+        (ConnectionsApi::None, Endpoint::Internal { .. }) => CallerRule::Trusted,
+    };
+    let FoundStage { live, deployment, stage, host } = found;
+    let call = audit::Call::new(&deployment, &stage, &resource, request, peer);
+    if rule != CallerRule::MustSign
+        && let Err(error) = page::check(request)
+    {
+        let response = refuse(plane, &error, Reason::FromPage);
+        call.answered(&response);
+        return stranger(response);
+    }
+    let from = caller(endpoint, peer, request);
+    let sent = (host, request.method().clone(), request.headers());
+    let from_whom = (from.source_ip, from.secure, sender_of_call(endpoint, peer, rule));
+    let record = CallRecord::begin(plane, (live, deployment, stage), resource, sent, from_whom);
+    let answered = connections_api::answer(plane, record, rule, request).await;
+    call.answered(&answered.0);
+    answered
 }
 
 /// Checks that a request for an operator's path is for a Host of this listener, and that no web page makes it change
@@ -203,12 +241,22 @@ pub(super) fn refuse(plane: &DataPlane, error: &RoutingError, forbidden: Reason)
     response
 }
 
-/// Finds the API, the stage and the target of the request, and the Host that it was sent to.
+/// The API and the stage that a request is for.
+pub(super) struct FoundStage {
+    /// The configuration in which the stage was found.
+    pub(super) live: Arc<Live>,
+    pub(super) deployment: Arc<Deployment>,
+    pub(super) stage: Arc<Stage>,
+    /// The Host that the request was sent to.
+    pub(super) host: String,
+}
+
+/// Finds the stage and the target of a request.
 fn resolve(
-    live: &Live,
+    live: Arc<Live>,
     endpoint: &Endpoint,
     request: &mut Request<Incoming>,
-) -> Result<(String, Resolved), (RoutingError, Reason)> {
+) -> Result<(FoundStage, Target), (RoutingError, Reason)> {
     let path = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let target = path + request.uri().authority().map_or(0, |authority| authority.as_str().len());
     if target > URL_MAX_BYTES {
@@ -225,7 +273,7 @@ fn resolve(
     }
     let path = request.uri().path();
     match live.deployments.resolve(Some(&host), path) {
-        Some(resolved) => Ok((host, resolved)),
+        Some(Resolved { deployment, stage, target }) => Ok((FoundStage { live, deployment, stage, host }, target)),
         None => Err((RoutingError::Forbidden, live.deployments.unresolved(Some(&host), path))),
     }
 }
@@ -243,11 +291,11 @@ fn host(request: &mut Request<Incoming>) -> Result<String, RoutingError> {
 }
 
 /// Returns how far the sender of a call is trusted to continue a trace.
-fn sender_of_call(endpoint: &Endpoint, peer: &Peer, asked: ConnectionsApi) -> Sender {
+fn sender_of_call(endpoint: &Endpoint, peer: &Peer, rule: CallerRule) -> Sender {
     match endpoint {
         Endpoint::Internal { .. } => Sender::Trusted,
         Endpoint::Public { trusted_proxies, .. } => match sender(peer, trusted_proxies) {
-            Sender::Stranger if asked == ConnectionsApi::AwsIam => Sender::Unproven,
+            Sender::Stranger if rule == CallerRule::MustSign => Sender::Unproven,
             sender => sender,
         },
     }

@@ -12,29 +12,20 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::callback_host::CallbackHost;
 use super::client_address::{ClientAddress, sender};
 use super::entrance::Peer;
-use super::listener::Session;
+use super::http_connection::Session;
 use super::pace::KeepAlive;
-use super::router::{Answered, refuse};
+use super::router::{Answered, FoundStage, refuse};
 use super::{AllowedHosts, TrustedProxy, audit};
-use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::gateway_response;
+use crate::data_plane::response::Body;
 use crate::data_plane::websocket::{UpgradeRequest, connect};
-use crate::data_plane::{ConnectError, DataPlane, Live, RoutingError};
-use crate::deployment::{self, Deployment};
+use crate::data_plane::{ConnectError, DataPlane, Refusal, RoutingError};
 use crate::integration::{Handshake, remove_hop_by_hop};
 use crate::received_base64;
 use crate::telemetry::Reason;
 
 const WEBSOCKET_VERSION: &str = "13";
 const KEY_BYTES: usize = 16;
-
-/// The stage that a handshake is for.
-pub(super) struct Stage {
-    /// The configuration in which the stage was found.
-    pub(super) live: Arc<Live>,
-    pub(super) deployment: Arc<Deployment>,
-    pub(super) stage: Arc<deployment::Stage>,
-    pub(super) host: String,
-}
 
 /// Turns a WebSocket handshake into an admitted session, or into the answer that refuses it. A client that reached its
 /// backend is no stranger, see [`KeepAlive`].
@@ -43,7 +34,7 @@ pub(super) async fn upgrade(
     (trusted_proxies, hosts): (&[TrustedProxy], &AllowedHosts),
     peer: &Peer,
     session: &Session,
-    stage: Stage,
+    stage: FoundStage,
     request: &mut Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Box<Answered>> {
     let stranger = |error: &RoutingError, reason| Box::new((refuse(plane, error, reason), KeepAlive::Stranger));
@@ -55,35 +46,10 @@ pub(super) async fn upgrade(
     if plane.lifecycle.draining().is_cancelled() {
         return Err(stranger(&RoutingError::Draining, Reason::Draining));
     }
-    // A signature covers the request as it was received.
-    let mut received = Request::new(());
-    *received.method_mut() = request.method().clone();
-    *received.uri_mut() = request.uri().clone();
-    *received.headers_mut() = std::mem::take(request.headers_mut());
-    // This must come before headers are removed: `Connection` could name a header that a proxy wrote.
-    let address = ClientAddress::find(peer, received.headers(), trusted_proxies);
-    let callback = CallbackHost::find(hosts, &stage.live.deployments, peer, &address, &stage.host);
-    let headers = seen_behind(received.headers().clone(), &stage.host, &address);
-    let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let (api_id, stage_name) = (Arc::clone(&stage.deployment.api_id), Arc::clone(&stage.stage.name));
     let explain = stage.live.settings.explain;
-    let upgrade = UpgradeRequest {
-        live: stage.live,
-        deployment: stage.deployment,
-        stage: stage.stage,
-        handshake: Handshake::new(headers, request.uri().query().map(str::to_owned)),
-        host: callback.host,
-        callback_secure: callback.secure,
-        secure: address.secure,
-        source_ip: address.source_ip,
-        port: address.port,
-        forwarded_for: address.forwarded_for,
-        user_agent,
-        received,
-        client_cert: peer.client_cert.clone(),
-        is_counted: peer.is_counted,
-        sender: sender(peer, trusted_proxies),
-    };
+    let upgrade = upgrade_request((trusted_proxies, hosts), peer, stage, request);
+    let source_ip = upgrade.source_ip;
     // This runs in its own task: hyper drops this future when the client leaves, but the backend's answer must still be
     // handled.
     let connecting = plane.lifecycle.spawn(connect(Arc::clone(plane), upgrade));
@@ -97,26 +63,68 @@ pub(super) async fn upgrade(
             // All other errors are the backend's decision, a mistake of the client, or a failure, and not a refusal by
             // the gateway.
             if let ConnectError::Throttled { .. } | ConnectError::Denied(_) = refusal.error {
-                audit::turned_away(&api_id, &stage_name, address.source_ip, refusal.error.reason());
+                audit::turned_away(&api_id, &stage_name, source_ip, refusal.error.reason());
             }
-            let mut response = gateway_response::refusal(&refusal);
-            if explain {
-                gateway_response::explain(&mut response, refusal.error.reason());
-            }
-            let keep_alive = match refusal.error {
-                ConnectError::Refused(_) | ConnectError::Integration(_) => KeepAlive::Known,
-                ConnectError::MissingParameter(_)
-                | ConnectError::Throttled { .. }
-                | ConnectError::Denied(_)
-                | ConnectError::Full
-                | ConnectError::Backlog
-                | ConnectError::Unavailable => KeepAlive::Stranger,
-            };
-            Err(Box::new((response, keep_alive)))
+            Err(Box::new(answer_refused(&refusal, explain)))
         }
         // The task panicked or the process aborts.
         Err(_) => Err(stranger(&RoutingError::Draining, Reason::Draining)),
     }
+}
+
+/// Builds the upgrade request of a client. Takes the headers out of `request`.
+fn upgrade_request(
+    (trusted_proxies, hosts): (&[TrustedProxy], &AllowedHosts),
+    peer: &Peer,
+    found: FoundStage,
+    request: &mut Request<hyper::body::Incoming>,
+) -> UpgradeRequest {
+    let FoundStage { live, deployment, stage, host } = found;
+    // A signature covers the request as it was received.
+    let mut received = Request::new(());
+    *received.method_mut() = request.method().clone();
+    *received.uri_mut() = request.uri().clone();
+    *received.headers_mut() = std::mem::take(request.headers_mut());
+    // This must come before headers are removed: `Connection` could name a header that a proxy wrote.
+    let address = ClientAddress::find(peer, received.headers(), trusted_proxies);
+    let callback = CallbackHost::find(hosts, &live.deployments, peer, &address, &host);
+    let headers = seen_behind(received.headers().clone(), &host, &address);
+    let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+    UpgradeRequest {
+        live,
+        deployment,
+        stage,
+        handshake: Handshake::new(headers, request.uri().query().map(str::to_owned)),
+        host: callback.host,
+        callback_secure: callback.secure,
+        secure: address.secure,
+        source_ip: address.source_ip,
+        port: address.port,
+        forwarded_for: address.forwarded_for,
+        user_agent,
+        received,
+        client_cert: peer.client_cert.clone(),
+        is_counted: peer.is_counted,
+        sender: sender(peer, trusted_proxies),
+    }
+}
+
+/// Returns the answer to a client that was not admitted, with the reason if `explain` is set.
+fn answer_refused(refusal: &Refusal, explain: bool) -> Answered {
+    let mut response = gateway_response::refusal(refusal);
+    if explain {
+        gateway_response::explain(&mut response, refusal.error.reason());
+    }
+    let keep_alive = match refusal.error {
+        ConnectError::Refused(_) | ConnectError::Integration(_) => KeepAlive::Known,
+        ConnectError::MissingParameter(_)
+        | ConnectError::Throttled { .. }
+        | ConnectError::Denied(_)
+        | ConnectError::Full
+        | ConnectError::Backlog
+        | ConnectError::Unavailable => KeepAlive::Stranger,
+    };
+    (response, keep_alive)
 }
 
 /// Checks the handshake (RFC 6455, section 4.2.1) and computes its accept key. A request that is not a handshake at all

@@ -7,7 +7,7 @@ use super::find::{count, find_here, forwarded, may_serve};
 use super::reach::Reach;
 use crate::clock::Timestamp;
 use crate::cluster::link::{Caller, LocalConnections, PeerOutcome, Target};
-use crate::data_plane::management::delete_connection::close;
+use crate::data_plane::management::delete_connection::close_open;
 use crate::data_plane::management::get_connection::describe;
 use crate::data_plane::{DataPlane, Live};
 use crate::data_type::DataType;
@@ -64,7 +64,7 @@ impl LocalConnections for PeerCalls {
     fn delete(&self, to: Target<'_>, code: u16, reason: &str) -> PeerOutcome {
         let span = span(&self.0, to);
         let outcome = match find_for_peer(&self.0, to) {
-            Ok(open) if close(&open, code, reason) => PeerOutcome::Done,
+            Ok(open) if close_open(&open, code, reason) => PeerOutcome::Done,
             Ok(_) => PeerOutcome::Gone,
             Err(outcome) => outcome,
         };

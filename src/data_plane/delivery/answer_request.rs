@@ -8,23 +8,25 @@ use super::reach::Reach;
 use crate::cluster::link::{Caller, GroupNames, GroupRequest, PeerOutcome};
 use crate::data_plane::DataPlane;
 use crate::data_plane::management::CloseRequest;
-use crate::data_plane::management::listing::{Asked, close_here, list_here};
-use crate::data_plane::management::membership::{Change, change_here, names_here};
+use crate::data_plane::management::change_membership::{Change, change_here};
+use crate::data_plane::management::delete_user::close_here;
+use crate::data_plane::management::get_connection_groups::names_here;
+use crate::data_plane::management::list_members::{PageRequest, list_here};
 use crate::session::DataFrame;
 use crate::telemetry::StageLabels;
 
 /// Answers the request `head` of a peer about this node's own connections. A message of the request is queued when this
 /// returns, so messages keep the order of their requests. A separate task waits for slow members.
 pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, caller: &Arc<dyn Caller>, id: u64) {
-    let Ok(ask) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
+    let Ok(request) = GroupRequest::decode(head) else { return caller.answer(id, PeerOutcome::Unavailable) };
     plane.telemetry.metrics.links().asked();
     let live = plane.live_owned();
-    let (ask, stages) = match ask {
-        GroupRequest::Within { stages, request: ask } => (*ask, Some(stages)),
-        ask => (ask, None),
+    let (request, stages) = match request {
+        GroupRequest::Within { stages, request } => (*request, Some(stages)),
+        request => (request, None),
     };
     let reach = stages.as_ref().map_or(Reach::Everywhere, |stages| Reach::Named(stages.borrowed()));
-    let said = match ask {
+    let answer = match request {
         GroupRequest::Push { api_id, stage, audience, data_type, trace } => {
             let span = forwarded(plane, &api_id, trace);
             let labels = StageLabels { api_id, stage };
@@ -52,7 +54,7 @@ pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, c
         }
         GroupRequest::List { api_id, name, after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            list_here(plane, &api_id, name, &Asked { limit, after }).encode()
+            list_here(plane, &api_id, name, &PageRequest { limit, after }).encode()
         }
         GroupRequest::Names { api_id, connection } => {
             GroupNames(names_here(plane, &api_id, &connection, reach)).encode()
@@ -63,5 +65,5 @@ pub(super) fn answer_request(plane: &Arc<DataPlane>, head: &[u8], data: Bytes, c
         // Decoding never returns a request nested twice.
         GroupRequest::Within { .. } => return caller.answer(id, PeerOutcome::Unavailable),
     };
-    caller.answer_info(id, said);
+    caller.answer_info(id, answer);
 }

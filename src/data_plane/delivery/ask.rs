@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::fan_out::PENDING_AFTER;
 use super::reach::encode_for;
-use crate::cluster::link::{GroupRequest, PeerAnswer, PeerCallError, PeerRequest, PendingCall};
+use crate::cluster::link::{GroupRequest, MemberPage, PeerAnswer, PeerCallError, PeerRequest, PendingCall};
 use crate::cluster::{OtherNodes, Owner};
 use crate::data_plane::DataPlane;
 use crate::group_index::MemberNodes;
@@ -25,64 +25,82 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = PENDING_AFTER.saturating_add(ANSWER_MARGIN);
 
 /// A request that was sent, or the reason why it was not.
-pub(in crate::data_plane) type Asked = Result<PendingCall, PeerCallError>;
+pub(in crate::data_plane) type PendingRequest = Result<PendingCall, PeerCallError>;
 
 /// The result of a request.
 pub(in crate::data_plane) enum Reply {
     /// The node's answer.
-    Said(Bytes),
+    Answer(Bytes),
     /// The node is gone for good, and its connections with it.
-    Gone,
+    NodeGone,
     /// The request could not be sent, or was not answered.
-    Nothing,
+    NoAnswer,
 }
 
 /// The answers of all other nodes.
 #[derive(Debug, Default)]
-pub(in crate::data_plane) struct Replies {
-    pub(in crate::data_plane) said: Vec<Bytes>,
+struct Replies {
+    answers: Vec<Bytes>,
     /// Number of living nodes that did not answer.
-    pub(in crate::data_plane) unreachable: usize,
+    unreachable: usize,
 }
 
 /// Waits for the answer to a request.
-pub(in crate::data_plane) async fn reply(asked: Asked) -> Reply {
-    let answer = match asked {
-        Ok(waiting) => waiting.within(ANSWER_TIMEOUT).await,
+pub(in crate::data_plane) async fn wait_for(request: PendingRequest) -> Reply {
+    let answer = match request {
+        Ok(pending) => pending.within(ANSWER_TIMEOUT).await,
         Err(error) => Err(error),
     };
     match answer {
-        Ok(PeerAnswer::Info(said)) => Reply::Said(said),
-        Err(PeerCallError::Gone) => Reply::Gone,
-        Ok(PeerAnswer::Outcome(_)) | Err(PeerCallError::NotSent | PeerCallError::Unknown) => Reply::Nothing,
+        Ok(PeerAnswer::Info(answer)) => Reply::Answer(answer),
+        Err(PeerCallError::Gone) => Reply::NodeGone,
+        Ok(PeerAnswer::Outcome(_)) | Err(PeerCallError::NotSent | PeerCallError::Unknown) => Reply::NoAnswer,
     }
 }
 
-/// Sends the request `ask` to all other nodes that may have members of `name`.
-pub(in crate::data_plane) async fn ask_all(
-    plane: &DataPlane,
-    api_id: &Arc<str>,
-    name: &TopicName,
-    ask: &GroupRequest,
-) -> Replies {
+/// Sends `request` to all other nodes that may have members of `name`.
+async fn ask_all(plane: &DataPlane, api_id: &Arc<str>, name: &TopicName, request: &GroupRequest) -> Replies {
     let Some(cluster) = &plane.cluster else { return Replies::default() };
     let mut others = cluster.others();
     if let Some(holders) = holders(plane, api_id, &others, [name].into()).await {
         others.retain(|node| holders.may_have(node, std::slice::from_ref(name)));
     }
-    let head = ask.encode();
-    let asked =
+    let head = request.encode();
+    let pending =
         others.linked.iter().map(|link| link.start(PeerRequest::Ask { head: head.clone(), data: Bytes::new() }));
-    let asked: Vec<Asked> = asked.collect();
-    let mut replies = Replies { said: Vec::new(), unreachable: others.unreachable.len() };
-    for answer in join_all(asked.into_iter().map(reply)).await {
-        match answer {
-            Reply::Said(said) => replies.said.push(said),
-            Reply::Gone => {}
-            Reply::Nothing => replies.unreachable += 1,
+    let pending: Vec<PendingRequest> = pending.collect();
+    let mut replies = Replies { answers: Vec::new(), unreachable: others.unreachable.len() };
+    for reply in join_all(pending.into_iter().map(wait_for)).await {
+        match reply {
+            Reply::Answer(answer) => replies.answers.push(answer),
+            Reply::NodeGone => {}
+            Reply::NoAnswer => replies.unreachable += 1,
         }
     }
     replies
+}
+
+/// Adds the members on all other nodes, which answer `request` with a page of them, to those of this node. Returns also
+/// the number of nodes that did not answer.
+pub(in crate::data_plane) async fn members_of_all(
+    plane: &DataPlane,
+    api_id: &Arc<str>,
+    name: &TopicName,
+    here: MemberPage,
+    request: &GroupRequest,
+) -> (MemberPage, usize) {
+    let Replies { answers, mut unreachable } = ask_all(plane, api_id, name, request).await;
+    let mut all = here;
+    for answer in answers {
+        match MemberPage::decode(&answer) {
+            Ok(MemberPage { count, ids }) => {
+                all.count += count;
+                all.ids.extend(ids);
+            }
+            Err(_) => unreachable += 1,
+        }
+    }
+    (all, unreachable)
 }
 
 /// Returns the nodes among `others` that may have members of the groups and users `names`, or `None` if all may.
@@ -96,19 +114,19 @@ pub(in crate::data_plane) async fn holders(
     group_index.find(api_id, names).await
 }
 
-/// Sends one node the request `ask`, which names connections. With `stages`, connections of other stages are gone.
+/// Sends one node `request`, which names connections. With `stages`, connections of other stages are gone.
 pub(in crate::data_plane) async fn ask_named(
     owner: Owner,
-    ask: GroupRequest,
+    request: GroupRequest,
     stages: Option<&StageNames<Bytes>>,
 ) -> Reply {
     match owner {
         Owner::Linked(link) => {
-            let head = encode_for(&link, ask, stages);
-            reply(link.start(PeerRequest::Ask { head, data: Bytes::new() })).await
+            let head = encode_for(&link, request, stages);
+            wait_for(link.start(PeerRequest::Ask { head, data: Bytes::new() })).await
         }
-        Owner::Gone => Reply::Gone,
-        Owner::Unreachable => Reply::Nothing,
+        Owner::Gone => Reply::NodeGone,
+        Owner::Unreachable => Reply::NoAnswer,
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
-use super::ask::{Asked, Reply, by_owner, holders, reply};
+use super::ask::{PendingRequest, Reply, by_owner, holders, wait_for};
 use super::find::find_here;
 use super::reach::{Reach, encode_for};
 use crate::cluster::link::{GroupRequest, Link, PeerRequest, PushResult};
@@ -48,7 +48,7 @@ pub(in crate::data_plane) struct Pushing {
 
 /// The part of a message that was sent to another node.
 struct Elsewhere {
-    asked: Asked,
+    request: PendingRequest,
     /// The named connections of that node.
     connections: Vec<ConnectionId>,
     /// The span of the request. It ends when the node answers.
@@ -147,11 +147,11 @@ fn queue(
         let (api_id, stage) = (Arc::clone(&labels.api_id), Arc::clone(&labels.stage));
         let mut span = span.child("forward", SpanKind::Client);
         span.set("tidegate.peer", link.peer.node);
-        let ask =
+        let request =
             GroupRequest::Push { api_id, stage, audience, data_type: frame.data_type(), trace: Some(span.context()) };
         let stages = ways.stages.as_ref().filter(|_| !connections.is_empty());
-        let head = encode_for(link, ask, stages);
-        Elsewhere { asked: link.start(PeerRequest::Ask { head, data: frame.bytes() }), connections, span }
+        let head = encode_for(link, request, stages);
+        Elsewhere { request: link.start(PeerRequest::Ask { head, data: frame.bytes() }), connections, span }
     });
     let elsewhere = elsewhere.collect();
     let here = queue_here(plane, labels, &audience, frame, reach);
@@ -167,31 +167,31 @@ pub(in crate::data_plane) async fn finish(
     pushing: Pushing,
 ) -> Outcome {
     let Pushing { here, elsewhere, gone, unreachable } = pushing;
-    let asked = elsewhere.into_iter().map(|Elsewhere { asked, connections, mut span }| async move {
-        let reply = reply(asked).await;
-        if !matches!(reply, Reply::Said(_)) {
+    let replies = elsewhere.into_iter().map(|Elsewhere { request, connections, mut span }| async move {
+        let reply = wait_for(request).await;
+        if !matches!(reply, Reply::Answer(_)) {
             span.fail("no answer");
         }
         (reply, connections)
     });
-    let (here, elsewhere) = join(settle_here(plane, live, labels, here), join_all(asked)).await;
+    let (here, elsewhere) = join(settle_here(plane, live, labels, here), join_all(replies)).await;
     let mut outcome = Outcome { counts: here.counts, unreachable_nodes: unreachable, gone: here.gone };
     outcome.counts.gone += gone.len();
     outcome.gone.extend(gone);
     for (reply, connections) in elsewhere {
         match reply {
-            Reply::Said(said) => match PushResult::decode(&said) {
+            Reply::Answer(answer) => match PushResult::decode(&answer) {
                 Ok(pushed) => {
                     outcome.counts.add(pushed.counts);
                     outcome.gone.extend(pushed.gone);
                 }
                 Err(_) => outcome.unreachable_nodes += 1,
             },
-            Reply::Gone => {
+            Reply::NodeGone => {
                 outcome.counts.gone += connections.len();
                 outcome.gone.extend(connections);
             }
-            Reply::Nothing => outcome.unreachable_nodes += 1,
+            Reply::NoAnswer => outcome.unreachable_nodes += 1,
         }
     }
     outcome

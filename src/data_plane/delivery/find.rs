@@ -40,19 +40,17 @@ pub(in crate::data_plane) enum Found {
 /// Finds the connection `id` of a call. Waits, for a short time, until this node may serve.
 ///
 /// # Errors
-/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if there is no such open connection, or
-/// `OwnerUnreachable` if this node may not serve.
+/// Returns `Gone` if there is no such open connection, or `OwnerUnreachable` if this node may not serve.
 pub(in crate::data_plane) async fn find(
     plane: &DataPlane,
     call: &CallRecord,
-    id: &str,
+    id: ConnectionId,
 ) -> Result<Found, ConnectionsApiError> {
-    let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
-    if plane.cluster.is_some() && parsed.node() != plane.registry.node() {
-        return Ok(Found::Elsewhere(parsed));
+    if plane.cluster.is_some() && id.node() != plane.registry.node() {
+        return Ok(Found::Elsewhere(id));
     }
     served(plane).await?;
-    let found = find_here(plane, &call.deployment.api_id, &parsed, Reach::OfCall(call));
+    let found = find_here(plane, &call.deployment.api_id, &id, Reach::OfCall(call));
     found.map(Found::Here).ok_or(ConnectionsApiError::Gone)
 }
 

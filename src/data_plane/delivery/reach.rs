@@ -45,9 +45,13 @@ pub(in crate::data_plane) fn stages_for(link: &Link, stages: Option<&StageNames<
 }
 
 /// Encodes a request that names connections, for the peer at the other end of `link`.
-pub(in crate::data_plane) fn encode_for(link: &Link, ask: GroupRequest, stages: Option<&StageNames<Bytes>>) -> Bytes {
+pub(in crate::data_plane) fn encode_for(
+    link: &Link,
+    request: GroupRequest,
+    stages: Option<&StageNames<Bytes>>,
+) -> Bytes {
     match stages_for(link, stages) {
-        Some(stages) => GroupRequest::Within { stages, request: Box::new(ask) }.encode(),
-        None => ask.encode(),
+        Some(stages) => GroupRequest::Within { stages, request: Box::new(request) }.encode(),
+        None => request.encode(),
     }
 }

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
-use super::Operation;
+use super::OperationKind;
 use crate::data_plane::delivery::fan_out::Outcome as Reached;
-use crate::data_plane::gateway_response::{self, Body};
+use crate::data_plane::gateway_response;
+use crate::data_plane::response::Body;
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::deployment::{Deployment, Resource, Stage};
 use crate::groups::PushCounts;
 use crate::iam::{CallFacts, ConnectionsCall, Grant, PolicyPath};
-use crate::id::{ConnectionId, EventId};
+use crate::id::EventId;
 use crate::stage_names::StageNames;
 use crate::telemetry::{
     Callback, EventRecord, Outcome, PushOutcome, PushPath, Scope, Sender, Span, SpanKind, StageLabels, Subject,
@@ -24,9 +25,6 @@ use crate::trace_context::TraceContext;
 /// from the configuration and may still have connections.
 const NO_STAGE: &str = "~";
 
-/// The resource that stands for any connection.
-const CONNECTION: Resource = Resource::Connection(String::new());
-
 /// A call of `@connections` in progress: its caller, and the values that are recorded when it ends.
 #[derive(Debug)]
 pub struct CallRecord {
@@ -36,7 +34,7 @@ pub struct CallRecord {
     pub stage: Arc<Stage>,
     pub resource: Resource,
     /// The operation, if `method` has one on `resource`.
-    pub operation: Option<Operation>,
+    pub operation: Option<OperationKind>,
     host: String,
     pub facts: CallFacts,
     request_id: EventId,
@@ -88,7 +86,7 @@ impl CallRecord {
             live,
             deployment,
             stage,
-            operation: Operation::find(&method, &resource),
+            operation: OperationKind::find(&method, &resource),
             resource,
             host,
             facts: CallFacts::new(method, headers, source_ip, secure, plane.clock.now()),
@@ -142,7 +140,7 @@ impl CallRecord {
     fn is_granted(&self, grant: &Grant, stage: &str) -> bool {
         let path = match self.operation {
             // The right that a post to the connection alone would need.
-            Some(Operation::Send) => PolicyPath { escaped: CONNECTION.path().into(), plain: None },
+            Some(OperationKind::Send) => Resource::connection_policy_path(),
             _ => self.resource.policy_path(),
         };
         grant.check(&self.deployment.api_id, stage, &path, &self.facts).is_ok()
@@ -167,7 +165,7 @@ impl CallRecord {
         let error = error.as_ref();
         let reason = error.map(ConnectionsApiError::reason);
         let outcome = match self.operation {
-            Some(Operation::PostToConnection) => {
+            Some(OperationKind::PostToConnection) => {
                 Outcome::Push { outcome: error.map_or(PushOutcome::Ok, ConnectionsApiError::outcome), path: self.path }
             }
             _ => Outcome::Call,
@@ -179,9 +177,9 @@ impl CallRecord {
             // A method is free text. Only known methods are written to logs.
             method: if self.operation.is_some() { self.facts.method.as_str() } else { "OTHER" },
             path: self.resource.path(),
-            operation: self.operation.map(Operation::name),
+            operation: self.operation.map(OperationKind::name),
             delivered: self.reached.map(|counts| counts.delivered),
-            connection_id: self.resource.connection().and_then(|id| ConnectionId::parse(id).ok()),
+            connection_id: self.resource.connection(),
             request_id: self.request_id,
             request_time: self.facts.time,
             source_ip: Some(self.facts.source_ip),

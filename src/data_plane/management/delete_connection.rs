@@ -4,8 +4,9 @@ use super::CallRecord;
 use crate::cluster::link::Action;
 use crate::data_plane::delivery::find::{Found, find};
 use crate::data_plane::delivery::forward::forward;
-use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 use crate::session::{Closing, REASON_MAX_BYTES};
 
@@ -48,19 +49,19 @@ impl CloseRequest {
 /// written first.
 ///
 /// # Errors
-/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, `OwnerUnreachable` if its node
-/// cannot be reached, or `DeliveryUnknown` if its node did not answer.
-pub async fn delete_connection(
+/// Returns `Gone` if the connection is gone, `OwnerUnreachable` if its node cannot be reached, or `DeliveryUnknown` if
+/// its node did not answer.
+pub(super) async fn delete_connection(
     plane: &DataPlane,
     call: &CallRecord,
-    id: &str,
-    request: &CloseRequest,
+    id: ConnectionId,
+    close: &CloseRequest,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     match find(plane, call, id).await? {
-        Found::Here(open) if close(&open, request.code, &request.reason) => {}
+        Found::Here(open) if close_open(&open, close.code, &close.reason) => {}
         Found::Here(_) => return Err(ConnectionsApiError::Gone),
         Found::Elsewhere(id) => {
-            let action = Action::Delete { code: request.code, reason: request.reason.as_str().into() };
+            let action = Action::Delete { code: close.code, reason: close.reason.as_str().into() };
             forward(plane, call, id, action).await?;
         }
     }
@@ -68,7 +69,7 @@ pub async fn delete_connection(
 }
 
 /// Closes a connection of this node. Returns false if it is closing already.
-pub(in crate::data_plane) fn close(open: &OpenConnection, code: u16, reason: &str) -> bool {
+pub(in crate::data_plane) fn close_open(open: &OpenConnection, code: u16, reason: &str) -> bool {
     open.outbox.close(Closing::deleted(code, reason))
 }
 

@@ -1,14 +1,14 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use serde::Serialize;
 
 use super::CallRecord;
 use crate::cluster::link::{Action, PeerAnswer};
 use crate::data_plane::delivery::find::{Found, count, find};
 use crate::data_plane::delivery::forward::forward;
-use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::response::{Body, JSON, respond};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::id::ConnectionId;
 use crate::registry::OpenConnection;
 
 #[derive(Serialize)]
@@ -30,12 +30,11 @@ struct Identity {
 /// Carries out `GET /{stage}/@connections/{connectionId}`: returns the times and the identity of a connection.
 ///
 /// # Errors
-/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, `UsageExceeded` if the usage
-/// plan of its API key is exhausted, or `OwnerUnreachable` if its node cannot be reached or did not answer.
-pub async fn get_connection(
+/// Returns `Gone` if the connection is gone, `UsageExceeded` if the usage plan of its API key is exhausted, or `OwnerUnreachable` if its node cannot be reached or did not answer.
+pub(super) async fn get_connection(
     plane: &DataPlane,
     call: &CallRecord,
-    id: &str,
+    id: ConnectionId,
 ) -> Result<Response<Body>, ConnectionsApiError> {
     let json = match find(plane, call, id).await? {
         Found::Here(open) => {
@@ -49,9 +48,7 @@ pub async fn get_connection(
             PeerAnswer::Outcome(_) => return Err(ConnectionsApiError::OwnerUnreachable),
         },
     };
-    let mut response = empty(StatusCode::OK);
-    *response.body_mut() = Full::new(json);
-    Ok(response)
+    Ok(respond(StatusCode::OK, JSON, json))
 }
 
 /// Returns the response body of a GET, as JSON.

@@ -1,12 +1,12 @@
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::CallRecord;
+use crate::data_plane::DataPlane;
 use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
 use crate::data_plane::delivery::reach::Reach;
-use crate::data_plane::gateway_response::{Body, json};
-use crate::data_plane::{ConnectionsApiError, DataPlane};
+use crate::data_plane::response::{Body, json};
 use crate::data_type::DataType;
 use crate::groups::Audience;
 use crate::session::DataFrame;
@@ -47,16 +47,13 @@ impl Report {
 /// Carries out `POST /{stage}/@groups/{group}`, `/@users/{user}` and `/@broadcast`: sends data to all members. Returns
 /// when each member has the data, is gone, or is too slow to be waited for. Responds with 200 even if there is no
 /// member.
-///
-/// # Errors
-/// Returns `OverLimit` if the data are larger than `limits.messageBytes`.
-pub async fn post_to_audience(
+pub(super) async fn post_to_audience(
     plane: &DataPlane,
     call: &mut CallRecord,
     audience: Audience,
     data: Bytes,
     data_type: DataType,
-) -> Result<Response<Body>, ConnectionsApiError> {
+) -> Response<Body> {
     let labels = call.labels();
     let mut outcome = Outcome::default();
     let messages = vec![(audience, DataFrame::new(data, data_type))];
@@ -64,5 +61,5 @@ pub async fn post_to_audience(
         outcome = finish(plane, &call.live, &labels, pushing).await;
     }
     call.fanned_out(&outcome);
-    Ok(json(&Report::new(&outcome)))
+    json(StatusCode::OK, &Report::new(&outcome))
 }

@@ -5,7 +5,7 @@ use super::CallRecord;
 use crate::cluster::link::Action;
 use crate::data_plane::delivery::find::{Found, count, find};
 use crate::data_plane::delivery::forward::forward;
-use crate::data_plane::gateway_response::{Body, empty};
+use crate::data_plane::response::{Body, empty};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::id::ConnectionId;
@@ -17,17 +17,17 @@ use crate::telemetry::PushPath;
 /// frame is written to the socket.
 ///
 /// # Errors
-/// Returns `InvalidConnectionId` if the id is malformed, `Gone` if the connection is gone, `TooLarge` if the data are
-/// too large, `BufferFull` if the send buffer is full, `UsageExceeded` if the usage plan of the connection's API key is
+/// Returns `Gone` if the connection is gone, `TooLarge` if the data are larger than its node allows, `BufferFull` if the
+/// send buffer is full, `UsageExceeded` if the usage plan of the connection's API key is
 /// exhausted, `OwnerUnreachable` if the connection's node cannot be reached, or `DeliveryUnknown` if that node did not
 /// answer.
-pub async fn post_to_connection(
+pub(super) async fn post_to_connection(
     plane: &DataPlane,
     call: &mut CallRecord,
+    id: ConnectionId,
     data: Bytes,
     data_type: DataType,
 ) -> Result<Response<Body>, ConnectionsApiError> {
-    let id = call.resource.connection().unwrap_or_default();
     let outcome = match find(plane, call, id).await? {
         Found::Elsewhere(id) => {
             call.path = PushPath::Peer;

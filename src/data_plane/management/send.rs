@@ -1,19 +1,18 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
-use http_body_util::Full;
+use http::{HeaderValue, Response, StatusCode};
 
 use super::CallRecord;
 use super::post_to_audience::Report;
 use crate::data_plane::delivery::fan_out::{Outcome, begin, finish};
 use crate::data_plane::delivery::reach::Reach;
-use crate::data_plane::gateway_response::{Body, json};
+use crate::data_plane::response::{Body, json, respond};
 use crate::data_plane::{ConnectionsApiError, DataPlane};
 use crate::data_type::DataType;
 use crate::deployment::Resource;
 use crate::groups::{Except, InvalidMessage, MessageLimits, PushMessage};
+use crate::iam::PolicyPath;
 use crate::limits::LimitSettings;
 use crate::topic::TopicKind;
 
@@ -57,19 +56,19 @@ impl Batch {
         ["application/x-ndjson", "application/jsonl", "application/x-jsonlines"].contains(&essence)
     }
 
-    /// Returns the resources that policies must allow: those that a call for each target alone would need.
-    pub fn resources(&self) -> impl Iterator<Item = Resource> {
-        let mut resources = BTreeSet::new();
+    /// Returns the paths that policies must allow: those that a call for each target alone would need.
+    pub(super) fn policy_paths(&self) -> impl Iterator<Item = PolicyPath> {
+        let mut names = BTreeSet::new();
         let mut names_connections = false;
         for PushMessage { audience, .. } in &self.messages {
-            resources.extend(audience.topics.iter().cloned());
+            names.extend(audience.topics.iter().cloned());
             names_connections |= !audience.connections.is_empty();
         }
-        let topics = resources.into_iter().map(|name| match name.kind() {
-            TopicKind::Group => Resource::Group(name.as_str().to_owned()),
-            TopicKind::User => Resource::User(name.as_str().to_owned()),
+        let topics = names.into_iter().map(|name| match name.kind() {
+            TopicKind::Group => Resource::Group(name.as_str().to_owned()).policy_path(),
+            TopicKind::User => Resource::User(name.as_str().to_owned()).policy_path(),
         });
-        topics.chain(names_connections.then(|| Resource::Connection(String::new())))
+        topics.chain(names_connections.then(Resource::connection_policy_path))
     }
 }
 
@@ -91,7 +90,7 @@ fn invalid((at, error): (usize, InvalidMessage)) -> ConnectionsApiError {
 }
 
 /// Carries out `POST /{stage}/@send`: sends each message to all of its targets, in the order of the messages.
-pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
+pub(super) async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Response<Body> {
     let Batch { messages, in_lines } = batch;
     let labels = call.labels();
     let messages = messages.into_iter().map(|PushMessage { audience, frame }| (audience, frame)).collect();
@@ -104,16 +103,14 @@ pub async fn send(plane: &DataPlane, call: &mut CallRecord, batch: Batch) -> Res
     }
     call.fanned_out(&total);
     match &lines[..] {
-        [line] if !in_lines => json(line),
+        [line] if !in_lines => json(StatusCode::OK, line),
         lines => {
             let mut body = Vec::new();
             for line in lines {
                 serde_json::to_writer(&mut body, line).expect("texts and numbers are JSON");
                 body.push(b'\n');
             }
-            let mut response = Response::new(Full::from(body));
-            response.headers_mut().insert(CONTENT_TYPE, JSON_LINES);
-            response
+            respond(StatusCode::OK, JSON_LINES, body)
         }
     }
 }

@@ -5,15 +5,15 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::CallRecord;
-use crate::cluster::link::{ChangeResult, GroupNames, GroupRequest};
+use crate::cluster::link::{ChangeResult, GroupRequest};
 use crate::data_plane::delivery::ask::{Reply, ask_named, by_owner};
 use crate::data_plane::delivery::find::find_here;
 use crate::data_plane::delivery::reach::Reach;
-use crate::data_plane::gateway_response::{Body, empty, json};
+use crate::data_plane::response::{Body, empty, json};
 use crate::data_plane::{ConnectionsApiError, DataPlane, Live};
 use crate::groups::JoinRefused;
 use crate::id::ConnectionId;
-use crate::topic::{TopicKind, TopicName};
+use crate::topic::TopicName;
 
 /// A request that connections join a group, or leave it.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Change {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct ChangeBody {
     connections: Vec<String>,
 }
 
@@ -49,24 +49,12 @@ struct Outcome {
 }
 
 impl Change {
-    /// Returns the change of one connection.
-    ///
-    /// # Errors
-    /// Returns `InvalidName` if the name of the group is malformed, or `InvalidConnectionId` if the id is.
-    pub fn one(group: &str, id: &str, join: bool) -> Result<Self, ConnectionsApiError> {
-        let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
-        let id = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
-        Ok(Change { group, join, connections: vec![id] })
-    }
-
     /// Parses the change of many connections from a body `{"connections":["…"]}`.
     ///
     /// # Errors
-    /// Returns `InvalidName` if the name of the group is malformed, `BadRequest` if the body is, `InvalidConnectionId`
-    /// if an id is, or `OverLimit` if there are more ids than `targets`.
-    pub fn many(group: &str, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
-        let group = TopicName::group(group).map_err(ConnectionsApiError::InvalidName)?;
-        let Written { connections } = crate::json::from_slice(body)
+    /// Returns `BadRequest` if the body is malformed, `InvalidConnectionId` if an id is, or `OverLimit` if there are more ids than `targets`.
+    pub fn many(group: TopicName, body: &[u8], targets: u32, join: bool) -> Result<Self, ConnectionsApiError> {
+        let ChangeBody { connections } = crate::json::from_slice(body)
             .map_err(|_| ConnectionsApiError::BadRequest("the body must be {\"connections\":[\"…\"]}"))?;
         let max = usize::try_from(targets).unwrap_or(usize::MAX);
         if connections.len() > max {
@@ -86,7 +74,7 @@ impl Change {
 /// # Errors
 /// Returns `Gone` if the connection is gone, `TooManyGroups` if it has reached its limit of groups, or
 /// `OwnerUnreachable` if its node cannot be reached or did not answer.
-pub async fn change_one(
+pub(super) async fn change_one(
     plane: &DataPlane,
     call: &CallRecord,
     change: Change,
@@ -103,16 +91,19 @@ pub async fn change_one(
 
 /// Carries out `PUT` and `DELETE /{stage}/@groups/{group}/connections`: changes the group for all connections of the
 /// body. The response names those that were not changed.
-pub async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -> Response<Body> {
+pub(super) async fn change_many(plane: &DataPlane, call: &CallRecord, change: Change) -> Response<Body> {
     let count = change.connections.len();
     let Outcome { changed, unreachable } = apply(plane, call, change).await;
     let texts = |ids: &[ConnectionId]| ids.iter().map(ToString::to_string).collect();
-    json(&Report {
-        changed: count - changed.gone.len() - changed.full.len() - unreachable.len(),
-        gone_connections: texts(&changed.gone),
-        full_connections: texts(&changed.full),
-        unreachable_connections: texts(&unreachable),
-    })
+    json(
+        StatusCode::OK,
+        &Report {
+            changed: count - changed.gone.len() - changed.full.len() - unreachable.len(),
+            gone_connections: texts(&changed.gone),
+            full_connections: texts(&changed.full),
+            unreachable_connections: texts(&unreachable),
+        },
+    )
 }
 
 async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome {
@@ -121,12 +112,12 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
     let (own, elsewhere) = by_owner(plane, &connections).await;
     let stages = if elsewhere.is_empty() { None } else { reach.stages() };
     let stages = &stages;
-    let asked = elsewhere.into_iter().map(|(owner, connections)| {
-        let (api_id, group, asked) = (Arc::clone(api_id), group.clone(), connections.clone());
-        let ask = GroupRequest::Change { api_id, group, connections: asked, join };
-        async move { (ask_named(owner, ask, stages.as_ref()).await, connections) }
+    let requests = elsewhere.into_iter().map(|(owner, connections)| {
+        let (api_id, group, named) = (Arc::clone(api_id), group.clone(), connections.clone());
+        let request = GroupRequest::Change { api_id, group, connections: named, join };
+        async move { (ask_named(owner, request, stages.as_ref()).await, connections) }
     });
-    let replies = join_all(asked).await;
+    let replies = join_all(requests).await;
     let changed = change_here(plane, &call.live, api_id, &Change { group, join, connections: own }, reach);
     if join {
         plane.recorded().await;
@@ -134,15 +125,15 @@ async fn apply(plane: &DataPlane, call: &CallRecord, change: Change) -> Outcome 
     let mut outcome = Outcome { changed, unreachable: Vec::new() };
     for (reply, connections) in replies {
         match reply {
-            Reply::Said(said) => match ChangeResult::decode(&said) {
+            Reply::Answer(answer) => match ChangeResult::decode(&answer) {
                 Ok(ChangeResult { gone, full }) => {
                     outcome.changed.gone.extend(gone);
                     outcome.changed.full.extend(full);
                 }
                 Err(_) => outcome.unreachable.extend(connections),
             },
-            Reply::Gone => outcome.changed.gone.extend(connections),
-            Reply::Nothing => outcome.unreachable.extend(connections),
+            Reply::NodeGone => outcome.changed.gone.extend(connections),
+            Reply::NoAnswer => outcome.unreachable.extend(connections),
         }
     }
     outcome
@@ -174,44 +165,4 @@ pub(in crate::data_plane) fn change_here(
         }
     }
     changed
-}
-
-/// Carries out `GET /{stage}/@connections/{connectionId}/groups`: returns the names of a connection's groups.
-///
-/// # Errors
-/// Returns `InvalidConnectionId` if `id` is malformed, `Gone` if the connection is gone, or `OwnerUnreachable` if its
-/// node cannot be reached or did not answer.
-pub async fn get_connection_groups(
-    plane: &DataPlane,
-    call: &CallRecord,
-    id: &str,
-) -> Result<Response<Body>, ConnectionsApiError> {
-    let (api_id, reach) = (&call.deployment.api_id, Reach::OfCall(call));
-    let parsed = ConnectionId::parse(id).map_err(|_| ConnectionsApiError::InvalidConnectionId(id.to_owned()))?;
-    let (own, mut elsewhere) = by_owner(plane, &[parsed]).await;
-    let names = match elsewhere.pop() {
-        None => own.first().and_then(|own| names_here(plane, api_id, own, reach)),
-        Some((owner, _)) => {
-            let ask = GroupRequest::Names { api_id: Arc::clone(api_id), connection: parsed };
-            match ask_named(owner, ask, reach.stages().as_ref()).await {
-                Reply::Said(said) => GroupNames::decode(&said).map_err(|_| ConnectionsApiError::OwnerUnreachable)?.0,
-                Reply::Gone => None,
-                Reply::Nothing => return Err(ConnectionsApiError::OwnerUnreachable),
-            }
-        }
-    };
-    let names = names.ok_or(ConnectionsApiError::Gone)?;
-    let groups: Vec<&str> = names.iter().map(TopicName::as_str).collect();
-    Ok(json(&serde_json::json!({ "groups": groups })))
-}
-
-/// Returns the groups of the connection `id` of this node, or `None` if it is gone or not within `reach`.
-pub(in crate::data_plane) fn names_here(
-    plane: &DataPlane,
-    api_id: &str,
-    id: &ConnectionId,
-    reach: Reach<'_>,
-) -> Option<Vec<TopicName>> {
-    let open = find_here(plane, api_id, id, reach)?;
-    plane.groups.names(&open.connection, TopicKind::Group)
 }

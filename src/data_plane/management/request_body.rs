@@ -8,21 +8,46 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep_until};
 
+use super::{BodyKind, OperationKind};
 use crate::data_plane::ConnectionsApiError;
-use crate::limits::HeldBody;
+use crate::limits::{HeldBody, LimitSettings};
 
 /// Longest time for a caller to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The size limit of a call's body.
+#[derive(Debug)]
+pub(super) struct BodyLimit {
+    pub(super) max_bytes: usize,
+    /// The error for a larger body.
+    too_large: ConnectionsApiError,
+}
+
+impl BodyLimit {
+    /// Returns the limit for the body of an operation, or of a call without one.
+    pub(super) fn of(operation: Option<OperationKind>, limits: &LimitSettings) -> Self {
+        let (max, what) = match operation.map_or(BodyKind::None, OperationKind::body) {
+            BodyKind::None | BodyKind::Data => (limits.message_bytes, "bytes (limits.messageBytes)"),
+            BodyKind::Bulk => (limits.bulk_bytes, "bytes (limits.bulkBytes)"),
+        };
+        let too_large = if operation == Some(OperationKind::PostToConnection) {
+            ConnectionsApiError::TooLarge
+        } else {
+            ConnectionsApiError::OverLimit { what, max }
+        };
+        BodyLimit { max_bytes: max, too_large }
+    }
+}
+
 /// Reads the body of a call, and counts its bytes in `held` as they arrive. The body may pause for at most `stall`.
 ///
 /// # Errors
-/// Returns `too_large` if the body has more than `max` bytes, `BodyTimeout` if it does not come in time, `BadRequest`
+/// Returns `TooLarge` or `OverLimit` if the body is larger than `limit`, `BodyTimeout` if it does not come in time, `BadRequest`
 /// or `BodyLost` if it is malformed or incomplete, and `BodiesFull` if all bodies together have as many bytes as they
 /// may.
 pub(super) async fn read_body(
     body: &mut Incoming,
-    (max, too_large): (usize, ConnectionsApiError),
+    BodyLimit { max_bytes: max, too_large }: BodyLimit,
     held: &mut HeldBody<'_>,
     stall: Duration,
 ) -> Result<Bytes, ConnectionsApiError> {
