@@ -29,54 +29,7 @@
 //! - No lock and no map reference lives across an await.
 //! - Every task is spawned on [`lifecycle::Lifecycle`], and every queue, body, wait and retry has a named bound.
 
-// Pure: values in, values out.
-pub mod clock;
-pub mod error_chain;
-pub mod lock;
-pub mod json;
-pub mod id;
-pub mod secret;
-pub mod data_type;
-pub mod route_key;
-pub mod problem;
-pub mod received_base64;
-pub mod trace_context;
-pub mod apigatewayv2;
-pub mod principal;
-pub mod topic;
-pub mod stage_names;
-pub mod context_variable;
-pub mod request_context;
-pub mod expression;
-
-// Mechanisms: each wraps one external resource and knows no flow.
-pub mod limits;
-pub mod lifecycle;
-pub mod tls;
-pub mod transport;
-pub mod signing;
-pub mod http_client;
-pub mod telemetry;
-pub mod session;
-pub mod groups;
-pub mod redis_client;
-pub mod group_index;
-pub mod registry;
-pub mod cluster;
-pub mod integration;
-pub mod iam;
-pub mod jwt;
-pub mod usage;
-pub mod authorizer;
-pub mod deployment;
-
-// Flows: the only code that joins mechanisms.
-pub mod data_plane;
-
-// Edge and assembly.
-pub mod server;
 pub mod config;
-pub mod demo;
 pub mod app;
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidegate::app::ConnectionsArguments;
-use tidegate::error_chain::chain;
-use tidegate::telemetry::logging::{self, LastLines, LogFormat};
 use tidegate::{app, config};
+use tidegate_core::error_chain::chain;
+use tidegate_telemetry::logging::{self, LastLines, LogFormat};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

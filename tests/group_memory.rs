@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tidegate::clock::Timestamp;
-use tidegate::groups::Groups;
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::request_context::Connection;
-use tidegate::session::Outbox;
-use tidegate::topic::TopicName;
+use tidegate_connections::groups::Groups;
+use tidegate_connections::session::Outbox;
+use tidegate_core::clock::Timestamp;
+use tidegate_core::id::{ConnectionId, NodeId};
+use tidegate_core::request_context::Connection;
+use tidegate_core::topic::TopicName;
 use tidegate_testing::{resident_bytes, sample_connection};
 
 const CONNECTIONS: usize = 100_000;

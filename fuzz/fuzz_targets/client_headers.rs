@@ -11,11 +11,11 @@ use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tidegate::clock::Timestamp;
-use tidegate::expression::{Destination, TakenNames, count_parameters, header_key};
-use tidegate::id::{ConnectionId, EventId, NodeId};
-use tidegate::integration::{Handshake, Payload, proxy_event, remove_hop_by_hop};
-use tidegate::request_context::{Connection, Event, RequestContext};
+use tidegate_core::clock::Timestamp;
+use tidegate_language::expression::{Destination, TakenNames, count_parameters, header_key};
+use tidegate_core::id::{ConnectionId, EventId, NodeId};
+use tidegate_integration::{Handshake, Payload, proxy_event, remove_hop_by_hop};
+use tidegate_core::request_context::{Connection, Event, RequestContext};
 
 fuzz_target!(|input: &str| {
     let (query, lines) = input.split_once('\n').unwrap_or((input, ""));

@@ -7,8 +7,8 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tidegate::deployment::AllowedOrigins;
-use tidegate::server::HostPattern;
+use tidegate_gateway::deployment::AllowedOrigins;
+use tidegate_gateway::server::HostPattern;
 
 fuzz_target!(|input: &str| {
     let Some((pattern, value)) = input.split_once('\n') else { return };

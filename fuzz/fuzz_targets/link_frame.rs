@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use tidegate::cluster::link::{LinkFrame, PeerOutcomes};
+use tidegate_connections::cluster::link::{LinkFrame, PeerOutcomes};
 
 fuzz_target!(|input: &[u8]| {
     let mut stream = Bytes::copy_from_slice(input);

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
-use tidegate::iam::policy::{Decision, Policy, PolicyRequest};
-use tidegate::iam::{ConditionKeys, Wildcard};
-use tidegate::clock::Timestamp;
+use tidegate_access::iam::policy::{Decision, Policy, PolicyRequest};
+use tidegate_access::iam::{ConditionKeys, Wildcard};
+use tidegate_core::clock::Timestamp;
 
 fuzz_target!(|input: &str| {
     let mut parts = input.splitn(3, '\n');

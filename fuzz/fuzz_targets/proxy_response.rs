@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use tidegate::integration::proxy_answer;
+use tidegate_integration::proxy_answer;
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(answer) = proxy_answer::parse(&Bytes::copy_from_slice(input)) {

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tidegate::server::framing::Framing;
+use tidegate_gateway::server::framing::Framing;
 
 const HEADERS_MAX: usize = 128;
 

@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::expression::{BodyPath, SelectionExpression};
-use tidegate::json;
+use tidegate_language::expression::{BodyPath, SelectionExpression};
+use tidegate_core::json;
 
 fuzz_target!(|input: &str| {
     let Some((expression, message)) = input.split_once('\n') else { return };

@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use libfuzzer_sys::fuzz_target;
-use tidegate::iam::sigv4::moment;
-use tidegate::iam::{Arns, Credential, Credentials, Received};
+use tidegate_access::iam::sigv4::moment;
+use tidegate_access::iam::{Arns, Credential, Credentials, Received};
 
 /// One key, whose id inputs can guess and whose secret they cannot.
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {

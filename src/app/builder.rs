@@ -3,9 +3,9 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use super::gateway::{Gateway, StartError};
-use crate::cluster::{ClusterSettings, Membership};
 use crate::config::Config;
-use crate::http_client::HttpClient;
+use tidegate_connections::cluster::{ClusterSettings, Membership};
+use tidegate_http::http_client::HttpClient;
 
 /// Builds a [`Gateway`] from a configuration. Whatever is not given is made as the configuration says.
 pub struct GatewayBuilder {

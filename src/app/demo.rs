@@ -12,8 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::serve::{Received, Signals};
 use super::{Gateway, open_files};
 use crate::config;
-use crate::demo;
-use crate::error_chain::chain;
+use tidegate_core::error_chain::chain;
 
 /// Longest time that the demo waits until its output is read.
 const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,7 +42,7 @@ pub async fn demo(port: u16) -> Result<(), String> {
 
     let (stop_backend, tasks) = (CancellationToken::new(), TaskTracker::new());
     let websocket_url = format!("ws://{}/prod", gateway.public_address());
-    let backend = demo::serve(backend, vec![websocket_url.clone()], stop_backend.clone(), tasks.clone());
+    let backend = tidegate_demo::serve(backend, vec![websocket_url.clone()], stop_backend.clone(), tasks.clone());
     let backend = tasks.spawn(backend);
     print(format!(
         "gateway    {websocket_url}\noperators  http://{}/metrics\nchat page  open it in two tabs; Ctrl-C ends the \
@@ -80,7 +79,7 @@ pub async fn demo_chat(port: u16, gateways: Vec<String>) -> Result<(), String> {
     let listener = listener.map_err(|error| format!("could not open port {port}: {error}"))?;
     let address = listener.local_addr().map_err(|error| format!("could not open port {port}: {error}"))?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let chat = demo::serve(listener, gateways, stop.clone(), tasks.clone());
+    let chat = tidegate_demo::serve(listener, gateways, stop.clone(), tasks.clone());
     print(format!("http://{address}/\n")).await;
     let told_to_stop = async {
         while let Received::Reload = signals.next().await {}

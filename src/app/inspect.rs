@@ -2,12 +2,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cluster::{Directory, NodeView};
 use crate::config;
-use crate::error_chain::chain;
-use crate::id::NodeId;
-use crate::redis_client::{Keys, RedisConnection};
-use crate::registry::{ConnectionView, Page, Query};
+use tidegate_connections::cluster::{Directory, NodeView};
+use tidegate_connections::redis_client::{Keys, RedisConnection};
+use tidegate_connections::registry::{ConnectionView, Page, Query};
+use tidegate_core::error_chain::chain;
+use tidegate_core::id::NodeId;
 
 /// Longest time for each answer of Redis.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,17 +1,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{
+use crate::config::Config;
+use tidegate_access::usage::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
+use tidegate_connections::cluster::{
     Heartbeat, HeartbeatHandle, HeartbeatSettings, Reaper, ReaperSettings, RefreshRequests, Times, serve_renewals,
 };
-use crate::config::Config;
-use crate::data_plane::{DataPlane, take_over};
-use crate::group_index::GroupIndex;
-use crate::id::NodeId;
-use crate::redis_client::{AttachedRedis, Keys};
-use crate::registry::{RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
-use crate::telemetry::Metrics;
-use crate::usage::{MemoryQuotaStore, QuotaStore, RedisQuotaStore};
+use tidegate_connections::group_index::GroupIndex;
+use tidegate_connections::redis_client::{AttachedRedis, Keys};
+use tidegate_connections::registry::{RedisReplica, Registry, ReplicaSettings, watch_gate, writer};
+use tidegate_core::id::NodeId;
+use tidegate_gateway::data_plane::{DataPlane, take_over};
+use tidegate_telemetry::Metrics;
 
 /// This node's part in a cluster.
 #[derive(Debug)]

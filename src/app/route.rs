@@ -4,16 +4,16 @@ use std::path::Path;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::task::TaskTracker;
 
-use crate::apigatewayv2::Api;
-use crate::authorizer::{Access, Mechanisms};
 use crate::config::{self, Config};
-use crate::data_plane::websocket::fallback;
-use crate::deployment::{CompileContext, Route, Stage, compile_api};
-use crate::error_chain::chain;
-use crate::http_client::HttpClient;
-use crate::integration::Payload;
-use crate::limits::ThrottleLevel;
-use crate::telemetry::Reason;
+use tidegate_access::authorizer::{Access, Mechanisms};
+use tidegate_core::error_chain::chain;
+use tidegate_core::limits::ThrottleLevel;
+use tidegate_gateway::data_plane::websocket::fallback;
+use tidegate_gateway::deployment::{CompileContext, Route, Stage, compile_api};
+use tidegate_http::http_client::HttpClient;
+use tidegate_integration::Payload;
+use tidegate_resources::Api;
+use tidegate_telemetry::Reason;
 
 /// The arguments of `tidegate route`.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{Gateway, open_files};
 use crate::config;
-use crate::error_chain::chain;
+use tidegate_core::error_chain::chain;
 
 /// Runs `tidegate serve`: the gateway, until a signal stops it.
 ///

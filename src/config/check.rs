@@ -4,13 +4,13 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Config;
-use crate::authorizer::{Access, Mechanisms};
-use crate::deployment::{CompileContext, Deployments};
-use crate::http_client::HttpClient;
-use crate::problem::Problem;
-use crate::registry::RegistryType;
-use crate::server::ConnectionsApi;
-use crate::telemetry::{ExportTarget, InvalidEndpoint};
+use tidegate_access::authorizer::{Access, Mechanisms};
+use tidegate_connections::registry::RegistryType;
+use tidegate_core::problem::Problem;
+use tidegate_gateway::deployment::{CompileContext, Deployments};
+use tidegate_gateway::server::ConnectionsApi;
+use tidegate_http::http_client::HttpClient;
+use tidegate_telemetry::{ExportTarget, InvalidEndpoint};
 
 /// Returns the problems of a configuration that is valid by the schema and the formats.
 ///

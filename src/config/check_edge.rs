@@ -1,11 +1,11 @@
 use super::Config;
-use crate::apigatewayv2::{Api, AuthorizationType};
-use crate::cluster::ClusterSettings;
-use crate::error_chain::chain;
-use crate::problem::Problem;
-use crate::route_key::CONNECT;
-use crate::server::HostPattern;
-use crate::tls::{PeerTls, ServerTls, TlsSettings, authority_warnings};
+use tidegate_connections::cluster::ClusterSettings;
+use tidegate_core::error_chain::chain;
+use tidegate_core::problem::Problem;
+use tidegate_core::route_key::CONNECT;
+use tidegate_gateway::server::HostPattern;
+use tidegate_http::tls::{PeerTls, ServerTls, TlsSettings, authority_warnings};
+use tidegate_resources::{Api, AuthorizationType};
 
 /// Returns the problems at the edge: certificates, proxies, hosts.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {

@@ -106,7 +106,7 @@ fn decode(source: &Source) -> Result<Config, Problem> {
     })
 }
 
-fn located(source: &Source, problems: &[crate::problem::Problem]) -> Vec<Problem> {
+fn located(source: &Source, problems: &[tidegate_core::problem::Problem]) -> Vec<Problem> {
     problems.iter().map(|problem| source.locate(problem)).collect()
 }
 

@@ -3,17 +3,17 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::apigatewayv2::{Api, DomainName};
-use crate::authorizer::AccessSettings;
-use crate::cluster::ClusterSettings;
-use crate::data_plane::DisconnectSettings;
-use crate::http_client::EgressSettings;
-use crate::iam::Credential;
-use crate::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
-use crate::registry::RegistrySettings;
-use crate::server::ListenerSettings;
-use crate::telemetry::TracingSettings;
-use crate::usage::{ApiKey, UsagePlan};
+use tidegate_access::authorizer::AccessSettings;
+use tidegate_access::iam::Credential;
+use tidegate_access::usage::{ApiKey, UsagePlan};
+use tidegate_connections::cluster::ClusterSettings;
+use tidegate_connections::registry::RegistrySettings;
+use tidegate_core::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
+use tidegate_gateway::data_plane::DisconnectSettings;
+use tidegate_gateway::server::ListenerSettings;
+use tidegate_http::http_client::EgressSettings;
+use tidegate_resources::{Api, DomainName};
+use tidegate_telemetry::TracingSettings;
 
 /// The configuration of tidegate. Any string may contain `${env:NAME}`, `${env:NAME:-default}` or
 /// `${file:/PATH}`.

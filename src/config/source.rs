@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::problem::{Problem, printable, push_key};
-use crate::problem;
+use tidegate_core::problem;
 
 /// The values of a file, with what problems need to know about each: its line, its path and its origin. Places are JSON
 /// pointers (RFC 6901).

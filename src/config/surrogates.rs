@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use super::problem::Problem;
-use crate::json;
+use tidegate_core::json;
 
 /// Length of an escape such as `\u0041`, in bytes.
 const ESCAPE_BYTES: usize = 6;

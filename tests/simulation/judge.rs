@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use tidegate::id::ConnectionId;
+use tidegate_core::id::ConnectionId;
 
 use crate::model::Model;
 use crate::world::LEASE;

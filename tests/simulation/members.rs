@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tidegate::group_index::GroupIndex;
-use tidegate::groups::Groups;
-use tidegate::id::ConnectionId;
-use tidegate::redis_client::{AttachedRedis, Keys};
-use tidegate::request_context::Connection;
-use tidegate::session::Outbox;
-use tidegate::topic::{Topic, TopicKind, TopicName};
+use tidegate_connections::group_index::GroupIndex;
+use tidegate_connections::groups::Groups;
+use tidegate_connections::redis_client::{AttachedRedis, Keys};
+use tidegate_connections::session::Outbox;
+use tidegate_core::id::ConnectionId;
+use tidegate_core::request_context::Connection;
+use tidegate_core::topic::{Topic, TopicKind, TopicName};
 use tokio::time::sleep;
 
 use crate::world::World;

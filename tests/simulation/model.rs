@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate::group_index::MemberNodes;
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::topic::TopicName;
+use tidegate_connections::group_index::MemberNodes;
+use tidegate_core::id::{ConnectionId, NodeId};
+use tidegate_core::topic::TopicName;
 
 use crate::judge::Judge;
 use crate::members::Members;

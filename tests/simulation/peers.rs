@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use tidegate::cluster::{Membership, Peers, RelayedRenewal};
-use tidegate::id::NodeId;
-use tidegate::redis_client::Reach;
+use tidegate_connections::cluster::{Membership, Peers, RelayedRenewal};
+use tidegate_connections::redis_client::Reach;
+use tidegate_core::id::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tidegate::clock::Timestamp;
-use tidegate::cluster::{
+use tidegate_connections::cluster::{
     Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, PeerLease, Reaper, ReaperSettings, Standing, Times,
     renew_for,
 };
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::limits::LimitSettings;
-use tidegate::redis_client::{AttachedRedis, Keys};
-use tidegate::registry::claims::ClaimedEvent;
-use tidegate::registry::{RedisReplica, Registry, ReplicaSettings, WhenUnavailable, watch_gate, writer};
-use tidegate::request_context::Connection;
-use tidegate::session::{Closing, Outbox};
-use tidegate::telemetry::Metrics;
+use tidegate_connections::redis_client::{AttachedRedis, Keys};
+use tidegate_connections::registry::claims::ClaimedEvent;
+use tidegate_connections::registry::{RedisReplica, Registry, ReplicaSettings, WhenUnavailable, watch_gate, writer};
+use tidegate_connections::session::{Closing, Outbox};
+use tidegate_core::clock::Timestamp;
+use tidegate_core::id::{ConnectionId, NodeId};
+use tidegate_core::limits::LimitSettings;
+use tidegate_core::request_context::Connection;
+use tidegate_telemetry::Metrics;
 use tidegate_testing::sample_connection;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use tidegate::id::NodeId;
+use tidegate_core::id::NodeId;
 
 use crate::judge::Counts;
 use crate::process::Process;
@@ -318,7 +318,7 @@ impl Run {
         let recorded = inner.recorded();
         let registries: Vec<_> =
             self.processes.iter().flatten().map(|process| process.flows.registry.clone()).collect();
-        let has_copy = |id: &tidegate::id::ConnectionId| {
+        let has_copy = |id: &tidegate_core::id::ConnectionId| {
             let in_process =
                 registries.iter().any(|registry| registry.get_ended(id).is_some() || registry.all().contains(id));
             in_process || recorded.contains(&id.to_string())

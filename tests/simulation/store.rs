@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
-use tidegate::redis_client::{RedisCommand, Value};
+use tidegate_connections::redis_client::{RedisCommand, Value};
 
 /// What Redis holds: keys, their values, and when they expire by its own clock.
 #[derive(Clone, Debug, Default)]

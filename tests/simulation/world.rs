@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::redis_client::{Reach, Redis, RedisCommand, RedisConnection, RedisError, Transport, Value};
+use tidegate_connections::redis_client::{Reach, Redis, RedisCommand, RedisConnection, RedisError, Transport, Value};
+use tidegate_core::id::{ConnectionId, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::judge::Judge;
@@ -75,8 +75,16 @@ pub(crate) struct Place {
 
 /// What goes over a link.
 pub(crate) enum Message {
-    Renew { node: NodeId, epoch: u64, lease: Duration, reply: oneshot::Sender<tidegate::cluster::RelayedRenewal> },
-    Push { id: ConnectionId, reply: oneshot::Sender<Pushed> },
+    Renew {
+        node: NodeId,
+        epoch: u64,
+        lease: Duration,
+        reply: oneshot::Sender<tidegate_connections::cluster::RelayedRenewal>,
+    },
+    Push {
+        id: ConnectionId,
+        reply: oneshot::Sender<Pushed>,
+    },
 }
 
 /// What became of a push.

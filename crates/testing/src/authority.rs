@@ -7,7 +7,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use tidegate::tls::PeerTlsSettings;
+use tidegate_http::tls::PeerTlsSettings;
 
 /// An authority of the test's own, and a folder for files.
 pub struct Authority {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::app::Gateway;
-use tidegate::cluster::link::{PROTOCOL, PeerLink};
-use tidegate::cluster::{ClusterMember, ClusterSettings, Membership, NodeTable, RefreshRequests};
-use tidegate::id::NodeId;
-use tidegate::redis_client::NodeKey;
-use tidegate::secret::Secret;
-use tidegate::tls::PeerTlsSettings;
+use tidegate_connections::cluster::link::{PROTOCOL, PeerLink};
+use tidegate_connections::cluster::{ClusterMember, ClusterSettings, Membership, NodeTable, RefreshRequests};
+use tidegate_connections::redis_client::NodeKey;
+use tidegate_core::id::NodeId;
+use tidegate_core::secret::Secret;
+use tidegate_http::tls::PeerTlsSettings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -3,7 +3,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidegate::redis_client::{RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
+use tidegate_connections::redis_client::{
+    RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read,
+};
 
 use crate::eventually;
 

@@ -3,18 +3,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::clock::Timestamp;
-use tidegate::cluster::link::Links;
-use tidegate::cluster::{Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, Reaper, ReaperSettings, Times};
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::limits::LimitSettings;
-use tidegate::redis_client::{AttachedRedis, BUCKETS, Keys, RedisCommand, RedisSettings, read};
-use tidegate::registry::claims::ClaimedEvents;
-use tidegate::registry::record::{self, Record};
-use tidegate::registry::{RedisReplica, Registry, RegistryState, ReplicaSettings, WhenUnavailable, watch_gate, writer};
-use tidegate::request_context::Connection;
-use tidegate::session::Outbox;
-use tidegate::telemetry::Metrics;
+use tidegate_connections::cluster::link::Links;
+use tidegate_connections::cluster::{
+    Heartbeat, HeartbeatHandle, HeartbeatSettings, Membership, Reaper, ReaperSettings, Times,
+};
+use tidegate_connections::redis_client::{AttachedRedis, BUCKETS, Keys, RedisCommand, RedisSettings, read};
+use tidegate_connections::registry::claims::ClaimedEvents;
+use tidegate_connections::registry::record::{self, Record};
+use tidegate_connections::registry::{
+    RedisReplica, Registry, RegistryState, ReplicaSettings, WhenUnavailable, watch_gate, writer,
+};
+use tidegate_connections::session::Outbox;
+use tidegate_core::clock::Timestamp;
+use tidegate_core::id::{ConnectionId, NodeId};
+use tidegate_core::limits::LimitSettings;
+use tidegate_core::request_context::Connection;
+use tidegate_telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -213,7 +217,7 @@ fn describe(records: &BTreeMap<ConnectionId, Record>) -> Vec<String> {
     let mut lines: Vec<String> = records
         .values()
         .map(|record| {
-            let view = tidegate::registry::ConnectionView::new(record.connection.id.node(), record);
+            let view = tidegate_connections::registry::ConnectionView::new(record.connection.id.node(), record);
             let (code, attempt) = (view.disconnect_status_code, view.attempt);
             format!("{} {} {code:?} {attempt:?}", view.connection_id, view.state)
         })

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gungraun::prelude::*;
-use tidegate::clock::Timestamp;
-use tidegate::expression::SelectionExpression;
-use tidegate::id::{ConnectionId, EventId, NodeId};
-use tidegate::integration::{Payload, proxy_answer, proxy_event};
-use tidegate::registry::Registry;
-use tidegate::request_context::{Connection, Event, RequestContext};
-use tidegate::session::{Closing, Outbox};
+use tidegate_connections::registry::Registry;
+use tidegate_connections::session::{Closing, Outbox};
+use tidegate_core::clock::Timestamp;
+use tidegate_core::id::{ConnectionId, EventId, NodeId};
+use tidegate_core::request_context::{Connection, Event, RequestContext};
+use tidegate_integration::{Payload, proxy_answer, proxy_event};
+use tidegate_language::expression::SelectionExpression;
 
 const ACTION: &str = "$request.body.action";
 const SMALL_BYTES: usize = 128;

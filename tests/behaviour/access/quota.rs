@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tidegate::clock::Timestamp;
-use tidegate::id::NodeId;
-use tidegate::redis_client::{AttachedRedis, Attachment, Keys, RedisCommand, RedisConnection, read};
-use tidegate::telemetry::Metrics;
-use tidegate::usage::{QuotaKey, QuotaStore as _, RedisQuotaStore};
+use tidegate_access::usage::{QuotaKey, QuotaStore as _, RedisQuotaStore};
+use tidegate_connections::redis_client::{AttachedRedis, Attachment, Keys, RedisCommand, RedisConnection, read};
+use tidegate_core::clock::Timestamp;
+use tidegate_core::id::NodeId;
+use tidegate_telemetry::Metrics;
 use tidegate_testing::{RedisServer, TestBackend, TestClient, Tidegate, connect, eventually, raw, refused};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};

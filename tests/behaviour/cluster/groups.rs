@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
-use tidegate::cluster::ClusterMember;
-use tidegate::redis_client::NodeKey;
+use tidegate_connections::cluster::ClusterMember;
+use tidegate_connections::redis_client::NodeKey;
 use tidegate_testing::{Mode, TestClient, TestCluster, TestNode, TestProxy, eventually};
 
 async fn call(node: &TestNode, method: &str, path: &str, body: &str) -> (u16, Value) {

@@ -1,10 +1,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tidegate::cluster::link::PeerLink;
-use tidegate::cluster::{ClusterMember, NodeTable};
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::redis_client::NodeKey;
+use tidegate_connections::cluster::link::PeerLink;
+use tidegate_connections::cluster::{ClusterMember, NodeTable};
+use tidegate_connections::redis_client::NodeKey;
+use tidegate_core::id::{ConnectionId, NodeId};
 use tidegate_testing::{LEASE, TestCluster, eventually};
 use tokio::net::TcpListener;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidegate::tls::PeerTlsSettings;
+use tidegate_http::tls::PeerTlsSettings;
 use tidegate_testing::{Authority, SECRET, TestCluster, TestNode, connect_from, eventually};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{interval, timeout};

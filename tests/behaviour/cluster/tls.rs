@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tidegate::config;
-use tidegate::tls::PeerTlsSettings;
+use tidegate_http::tls::PeerTlsSettings;
 use tidegate_testing::{Authority, SECRET, TestCluster, TestNode, eventually};
 
 /// A push each way, one of them larger than what TLS sends in one record or keeps in memory.

@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tidegate::app::Gateway;
-use tidegate::http_client::HttpClient;
+use tidegate_http::http_client::HttpClient;
 use tidegate_testing::{Gate, Relay, Reply, Settings, TestBackend, TestGateway, eventually};
 use tokio::net::TcpListener;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tidegate::data_plane::management::OPERATIONS;
+use tidegate_gateway::data_plane::management::OPERATIONS;
 use tidegate_testing::http;
 
 use crate::groups::membership::NOBODY;

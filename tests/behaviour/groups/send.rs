@@ -117,9 +117,9 @@ async fn unknown_ids_among_thousands_are_counted_and_named() {
     let (mut client, id) = room.client().await;
     let mut ids: Vec<String> = (0..3000_u32)
         .map(|number| {
-            let mut bytes = [0; tidegate::id::CONNECTION_ID_BYTES];
+            let mut bytes = [0; tidegate_core::id::CONNECTION_ID_BYTES];
             bytes[10..].copy_from_slice(&number.to_be_bytes());
-            tidegate::id::ConnectionId::from_bytes(bytes).to_string()
+            tidegate_core::id::ConnectionId::from_bytes(bytes).to_string()
         })
         .collect();
     ids.insert(1234, id.clone());

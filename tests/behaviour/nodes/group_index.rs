@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use tidegate::redis_client::{Value, read};
+use tidegate_connections::redis_client::{Value, read};
 use tidegate_testing::{Mode, Nodes, Plan, RedisServer, Visitor, eventually, pass};
 
 use crate::nodes::groups::{Caller, reached, room};

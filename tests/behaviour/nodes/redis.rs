@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate::redis_client::RedisCommand;
+use tidegate_connections::redis_client::RedisCommand;
 use tidegate_testing::{Crowd, Nodes, Plan, Session, Visitor, pass};
 
 /// How long Redis is away, in seconds: several leases, or as long as one likes.

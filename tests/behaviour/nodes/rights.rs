@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tidegate::redis_client::{self, RedisCommand, RedisConnection, read};
+use tidegate_connections::redis_client::{self, RedisCommand, RedisConnection, read};
 use tidegate_testing::{
     EventType, Nodes, Plan, Process, RedisServer, Tidegate, Visitor, eventually, run, tidegate_path,
 };

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tidegate::id::NodeId;
-use tidegate::redis_client::{Keys, RedisCommand};
-use tidegate::telemetry::Metrics;
+use tidegate_connections::redis_client::{Keys, RedisCommand};
+use tidegate_core::id::NodeId;
+use tidegate_telemetry::Metrics;
 use tidegate_testing::{
     Gate, Process, RawClient, Reply, Settings, TestBackend, TestClient, TestGateway, eventually, http,
 };

@@ -1,6 +1,6 @@
 //! Two nodes and their Redis.
 
-use tidegate::cluster::link::PeerLink;
+use tidegate_connections::cluster::link::PeerLink;
 use tidegate_testing::{RedisServer, Settings, TestGateway, eventually, within};
 
 /// Two nodes of one cluster that reach each other.

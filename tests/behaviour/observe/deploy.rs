@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tidegate::telemetry::Metrics;
+use tidegate_telemetry::Metrics;
 
 use crate::observe::programs::promtool;
 

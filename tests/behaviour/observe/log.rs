@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tidegate::telemetry::logging::{self, LastLines, LogFormat};
+use tidegate_telemetry::logging::{self, LastLines, LogFormat};
 use tidegate_testing::{
     Process, RawClient, Reply, Settings, TestBackend, TestClient, Tidegate, eventually, handshake, http, tidegate,
     within,

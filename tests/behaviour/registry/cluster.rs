@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use tidegate::cluster::{Directory, Standing};
-use tidegate::redis_client::{RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read};
-use tidegate::registry::Query;
-use tidegate::session::Closing;
+use tidegate_connections::cluster::{Directory, Standing};
+use tidegate_connections::redis_client::{
+    RedisCommand, RedisConnection, RedisSettings, RedisUrl, RedisUrls, Value, read,
+};
+use tidegate_connections::registry::Query;
+use tidegate_connections::session::Closing;
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, eventually, free_port};
 
 use crate::registry::SOON;

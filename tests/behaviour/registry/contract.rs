@@ -5,9 +5,9 @@ use std::sync::Arc;
 use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tidegate::registry::{Query, Registry};
-use tidegate::request_context::Connection;
-use tidegate::session::Closing;
+use tidegate_connections::registry::{Query, Registry};
+use tidegate_connections::session::Closing;
+use tidegate_core::request_context::Connection;
 use tidegate_testing::{RedisServer, RegistryNode, connection, outbox};
 
 /// The registry under test, and how to see that it is replicated.
@@ -126,7 +126,7 @@ async fn whatever_happens_in_whatever_order_pages_show_each_connection_once() {
             assert!(page.connections.len() <= 7);
             shown.extend(page.connections.into_iter().map(|connection| connection.connection_id));
             let Some(next) = page.cursor else { break };
-            cursor = Some(tidegate::id::ConnectionId::parse(&next).expect("an id"));
+            cursor = Some(tidegate_core::id::ConnectionId::parse(&next).expect("an id"));
         }
         let mut all: Vec<String> = registry.all().iter().map(ToString::to_string).collect();
         all.sort();

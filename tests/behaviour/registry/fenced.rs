@@ -1,7 +1,7 @@
 //! A node that others have condemned.
 
-use tidegate::redis_client::{RedisCommand, read};
-use tidegate::registry::record::RecordState;
+use tidegate_connections::redis_client::{RedisCommand, read};
+use tidegate_connections::registry::record::RecordState;
 use tidegate_testing::{RedisServer, RegistryNode, connection, eventually, outbox};
 
 /// Writes a tombstone for a node, of its own registration or of another.
@@ -31,7 +31,7 @@ async fn a_condemned_node_closes_its_sessions_and_goes_on_under_a_new_id() {
     assert!(!node.registry.open(&connecting.id, outbox()), "its client is refused");
     // The tombstone does not say that others have the records: the events are sent from here, recorded under the new id.
     for id in [open.id, connecting.id] {
-        assert!(node.registry.end(&id, tidegate::session::Closing::fenced()));
+        assert!(node.registry.end(&id, tidegate_connections::session::Closing::fenced()));
     }
     node.is_replicated(&server).await;
     assert!(node.records(&server).await.values().all(|record| matches!(record.state, RecordState::Ended { .. })));
@@ -46,7 +46,7 @@ async fn a_condemned_node_leaves_to_others_what_they_have_and_keeps_what_nobody_
     let node = RegistryNode::start(&server).await;
     let recorded = [node.open().await, node.open().await];
     let sessions = recorded.each_ref().map(|open| node.registry.get_open(&open.id).expect("it is open").outbox);
-    assert!(node.registry.end(&recorded[1].id, tidegate::session::Closing::lost()));
+    assert!(node.registry.end(&recorded[1].id, tidegate_connections::session::Closing::lost()));
     let unknown = connection(&node.registry, None);
     node.registry.connect(&unknown, None);
     let fenced = node.id();
@@ -57,7 +57,7 @@ async fn a_condemned_node_leaves_to_others_what_they_have_and_keeps_what_nobody_
     assert!(!sessions[0].is_open());
     assert!(node.registry.get_open(&recorded[0].id).is_none());
     assert!(node.registry.get_ended(&unknown.id).is_none(), "its `$connect` is under way");
-    assert!(node.registry.end(&unknown.id, tidegate::session::Closing::fenced()));
+    assert!(node.registry.end(&unknown.id, tidegate_connections::session::Closing::fenced()));
     assert_eq!((node.registry.live(), node.registry.all()), (0, vec![unknown.id]));
     node.is_replicated(&server).await;
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tidegate::app::Gateway;
 use tidegate::config::{self, Config};
-use tidegate::id::ConnectionId;
-use tidegate::request_context::Connection;
+use tidegate_core::id::ConnectionId;
+use tidegate_core::request_context::Connection;
 use tidegate_testing::{RedisServer, RegistryNode, TestClient, eventually, http, sample_connection};
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;

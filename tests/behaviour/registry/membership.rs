@@ -1,9 +1,9 @@
 //! What nodes know of each other, by way of Redis.
 
-use tidegate::cluster::Standing;
-use tidegate::cluster::link::PROTOCOL;
-use tidegate::id::NodeId;
-use tidegate::redis_client::NodeKey;
+use tidegate_connections::cluster::Standing;
+use tidegate_connections::cluster::link::PROTOCOL;
+use tidegate_connections::redis_client::NodeKey;
+use tidegate_core::id::NodeId;
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, eventually};
 use tokio::time::Instant;
 

@@ -1,6 +1,6 @@
 //! What a connection costs in Redis.
 
-use tidegate::redis_client::{BUCKETS, RedisCommand, read};
+use tidegate_connections::redis_client::{BUCKETS, RedisCommand, read};
 use tidegate_testing::{BROWSER, RedisServer, RegistryNode, connection, outbox};
 
 const CONNECTIONS: usize = 20_000;

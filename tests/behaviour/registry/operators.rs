@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tidegate::cluster::{Directory, DirectoryError};
-use tidegate::registry::Query;
+use tidegate_connections::cluster::{Directory, DirectoryError};
+use tidegate_connections::registry::Query;
 use tidegate_testing::{RedisServer, RegistryNode, RegistryNodeOptions, tidegate};
 
 use crate::registry::API;

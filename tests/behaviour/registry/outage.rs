@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tidegate::redis_client::{Keys, Password, RedisCommand, RedisConnection, read};
-use tidegate::registry::{NotRecorded, WhenUnavailable};
-use tidegate::session::Closing;
+use tidegate_connections::redis_client::{Keys, Password, RedisCommand, RedisConnection, read};
+use tidegate_connections::registry::{NotRecorded, WhenUnavailable};
+use tidegate_connections::session::Closing;
 use tidegate_testing::{REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, connection, eventually, pass};
 use tokio::time::{Instant, timeout};
 

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidegate::cluster::Standing;
-use tidegate::id::{ConnectionId, NodeId};
-use tidegate::limits::LimitSettings;
-use tidegate::redis_client::{RedisCommand, read};
-use tidegate::registry::claims::ClaimedEvent;
-use tidegate::session::Closing;
+use tidegate_connections::cluster::Standing;
+use tidegate_connections::redis_client::{RedisCommand, read};
+use tidegate_connections::registry::claims::ClaimedEvent;
+use tidegate_connections::session::Closing;
+use tidegate_core::id::{ConnectionId, NodeId};
+use tidegate_core::limits::LimitSettings;
 use tidegate_testing::{
     BROWSER, REGISTRY_LEASE, RedisServer, RegistryNode, RegistryNodeOptions, connection, eventually,
 };

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::FromRedisValue;
-use tidegate::cluster::reaper::scripts as reaping;
-use tidegate::cluster::scripts;
-use tidegate::id::NodeId;
-use tidegate::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read};
-use tidegate::registry;
+use tidegate_connections::cluster::reaper::scripts as reaping;
+use tidegate_connections::cluster::scripts;
+use tidegate_connections::redis_client::{Keys, NodeKey, RedisCommand, RedisConnection, read};
+use tidegate_connections::registry;
+use tidegate_core::id::NodeId;
 use tidegate_testing::RedisServer;
 
 const REGISTRY_LEASE: Duration = Duration::from_secs(60);

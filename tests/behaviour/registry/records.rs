@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tidegate::cluster::Directory;
-use tidegate::id::ConnectionId;
-use tidegate::principal::{AuthorizerContext, Principal};
-use tidegate::redis_client::{Keys, RedisCommand, read};
-use tidegate::registry::record::RecordState;
-use tidegate::registry::{Query, RegistryState};
-use tidegate::request_context::Connection;
-use tidegate::session::Closing;
+use tidegate_connections::cluster::Directory;
+use tidegate_connections::redis_client::{Keys, RedisCommand, read};
+use tidegate_connections::registry::record::RecordState;
+use tidegate_connections::registry::{Query, RegistryState};
+use tidegate_connections::session::Closing;
+use tidegate_core::id::ConnectionId;
+use tidegate_core::principal::{AuthorizerContext, Principal};
+use tidegate_core::request_context::Connection;
 use tidegate_testing::{BROWSER, RedisServer, RegistryNode, connection, eventually, outbox};
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn a_clients_certificate_is_recorded_once_for_all_its_connections() {
     let server = RedisServer::start().await;
     let node = RegistryNode::start(&server).await;
     let issued = rcgen::generate_simple_self_signed(["partner.test".to_owned()]).expect("a certificate");
-    let client_cert = tidegate::tls::client_cert(issued.cert.der()).map(Arc::new);
+    let client_cert = tidegate_http::tls::client_cert(issued.cert.der()).map(Arc::new);
     assert!(client_cert.is_some());
     for _ in 0..2 {
         let connection = Arc::into_inner(connection(&node.registry, None)).expect("nobody else has it");

@@ -1,6 +1,6 @@
 //! `rediss://`: the certificate is checked against the system's roots, which `SSL_CERT_FILE` replaces.
 
-use tidegate::redis_client::{RedisConnection, RedisSettings, RedisUrl, RedisUrls};
+use tidegate_connections::redis_client::{RedisConnection, RedisSettings, RedisUrl, RedisUrls};
 use tidegate_testing::{RedisServer, free_port, tidegate};
 
 use crate::registry::{API, SOON};

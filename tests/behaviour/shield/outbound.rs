@@ -9,7 +9,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tidegate::app::Gateway;
-use tidegate::http_client::{HttpClient, Lookup, Resolver};
+use tidegate_http::http_client::{HttpClient, Lookup, Resolver};
 use tidegate_testing::{Authority, LAST, Settings, TestBackend, TestClient, TestGateway, raw, root, run, run_with};
 
 use crate::shield::handshake;

@@ -1,0 +1,7 @@
+//! The serving of APIs: deployments, the flows of every event, listeners and the backend's API.
+//!
+//! Modules are declared from low to high; a module imports only modules that are declared above it.
+
+pub mod deployment;
+pub mod data_plane;
+pub mod server;
