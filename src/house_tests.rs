@@ -1,4 +1,4 @@
-//! The law of the house, read from its sources: what rustc does not check while everything is one crate.
+//! The law of the house, read from its sources: what cargo and rustc do not check.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,21 +48,30 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Returns the folders of sources of the package and of the crates of the workspace.
+fn source_folders() -> Vec<PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = fs::read_dir(top.join("crates")).unwrap().map(|entry| entry.unwrap().path().join("src"));
+    crates.chain([top.join("src")]).collect()
+}
+
 #[test]
-fn imports_point_down() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let rooms = rooms(&source);
-    assert!(rooms.len() > 20, "lib.rs declares its rooms one a line");
-    let mut up = Vec::new();
-    for path in sources(&source).iter().filter(|path| !is_test(path)) {
-        let inside = path.strip_prefix(&source).unwrap();
-        let room = inside.iter().next().unwrap().to_string_lossy();
-        let Some(rank) = rooms.get(room.trim_end_matches(".rs")) else { continue };
-        let text = product(path);
-        let above = named(&text).filter(|name| rooms.get(*name).is_some_and(|other| other > rank));
-        up.extend(above.map(|name| format!("{} imports {name}", inside.display())));
+fn imports_inside_a_crate_point_down() {
+    let (mut checked, mut up) = (0, Vec::new());
+    for source in source_folders() {
+        let rooms = rooms(&source);
+        checked += rooms.len();
+        for path in sources(&source).iter().filter(|path| !is_test(path)) {
+            let inside = path.strip_prefix(&source).unwrap();
+            let room = inside.iter().next().unwrap().to_string_lossy();
+            let Some(rank) = rooms.get(room.trim_end_matches(".rs")) else { continue };
+            let text = product(path);
+            let above = named(&text).filter(|name| rooms.get(*name).is_some_and(|other| other > rank));
+            up.extend(above.map(|name| format!("{} imports {name}", path.display())));
+        }
     }
-    assert!(up.is_empty(), "imports that run up, against the order of lib.rs:\n{}", up.join("\n"));
+    assert!(checked > 30, "each lib.rs declares its rooms one a line; {checked} were found");
+    assert!(up.is_empty(), "imports that run up, against the order of their lib.rs:\n{}", up.join("\n"));
 }
 
 /// Words with which no doc comment begins: the sentence that they open has no subject or no verb.
@@ -70,9 +79,8 @@ const NO_BEGINNINGS: [&str; 9] = ["What", "Who", "Whether", "Its", "Of", "As", "
 
 #[test]
 fn doc_comments_begin_with_a_noun_or_a_verb() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut read, mut wrong) = (0, Vec::new());
-    for path in sources(&source) {
+    for path in source_folders().iter().flat_map(|folder| sources(folder)) {
         let text = fs::read_to_string(&path).unwrap();
         let mut inside = false;
         for (number, line) in text.lines().enumerate() {
@@ -92,6 +100,10 @@ fn doc_comments_begin_with_a_noun_or_a_verb() {
     assert!(wrong.is_empty(), "begin with a noun, or with a verb in the third person:\n{}", wrong.join("\n"));
 }
 
+fn is_path(code: &str) -> bool {
+    ["src/", "crates/", "tests/"].iter().any(|folder| code.starts_with(folder))
+}
+
 #[test]
 fn every_file_that_the_pages_for_newcomers_name_exists() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -99,8 +111,7 @@ fn every_file_that_the_pages_for_newcomers_name_exists() {
     for page in ["CONTRIBUTING.md", "docs/README.md", "docs/life-of-a-message.md"] {
         let text = fs::read_to_string(top.join(page)).unwrap();
         let folder = top.join(page).parent().unwrap().to_owned();
-        let code =
-            text.split('`').skip(1).step_by(2).filter(|code| code.starts_with("src/")).map(|code| top.join(code));
+        let code = text.split('`').skip(1).step_by(2).filter(|code| is_path(code)).map(|code| top.join(code));
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).map(|link| folder.join(link));
         for path in code.chain(links) {
             assert!(path.exists(), "{page} names {}, which does not exist", path.display());

@@ -4,7 +4,22 @@
 //! messages and its disconnect become HTTP calls to the backend, and the backend pushes with
 //! `POST /{stage}/@connections/{id}`.
 //!
-//! This file is the map. Modules are declared from low to high; a module imports only modules declared above it.
+//! This file is the map. The workspace has these crates, from low to high; a crate imports only crates above it in this
+//! list, and inside a crate a module imports only modules that its `lib.rs` declares before it.
+//!
+//! | crate | purpose |
+//! | --- | --- |
+//! | `core` | ids, times, secrets, limits; what a connection and an event are |
+//! | `resources` | API Gateway's resources, as a configuration writes them |
+//! | `language` | selection expressions and parameter mappings |
+//! | `http` | TLS, sockets, signatures, the HTTP client |
+//! | `telemetry` | metrics, logs, access logs, traces |
+//! | `connections` | the engine: sessions, groups, the registry, Redis, the cluster; it knows no API |
+//! | `integration` | calls of backends, with one file for each type of integration |
+//! | `access` | IAM, tokens, authorizers, API keys and usage plans |
+//! | `gateway` | deployments, the flows of every event, listeners |
+//! | `demo` | the sample chat |
+//! | this package | the configuration file, and the assembly of a node (`app`) |
 //!
 //! ```text
 //! client   server/listener (tls, limits) -> router -> upgrade -> data_plane/websocket/connect (authorizer, integration)
@@ -25,9 +40,9 @@
 //!   after `$connect` was answered and after the last dispatch of the connection has ended, and its entry leaves the
 //!   registry when the backend has answered.
 //! - A call that was forwarded to the owner of its connection is never forwarded again.
-//! - One event uses one [`data_plane::Live`] configuration from start to end.
+//! - One event uses one [`tidegate_gateway::data_plane::Live`] configuration from start to end.
 //! - No lock and no map reference lives across an await.
-//! - Every task is spawned on [`lifecycle::Lifecycle`], and every queue, body, wait and retry has a named bound.
+//! - Every task is spawned on [`tidegate_core::lifecycle::Lifecycle`], and every queue, body, wait and retry has a named bound.
 
 pub mod config;
 pub mod app;
