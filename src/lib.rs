@@ -17,7 +17,9 @@
 //! | `connections` | the engine: sessions, groups, the registry, Redis, the cluster; it knows no API |
 //! | `integration` | calls of backends, with one file for each type of integration |
 //! | `access` | IAM, tokens, authorizers, API keys and usage plans |
-//! | `gateway` | deployments, the flows of every event, listeners |
+//! | `gateway` | deployments, the flows of every event, the operations of backends |
+//! | `operator_api` | health, metrics, state, nodes and connections |
+//! | `server` | listeners, routing of requests, upgrades |
 //! | `demo` | the sample chat |
 //! | this package | the configuration file, and the assembly of a node (`app`) |
 //!

@@ -8,7 +8,7 @@
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use tidegate_gateway::deployment::AllowedOrigins;
-use tidegate_gateway::server::HostPattern;
+use tidegate_server::HostPattern;
 
 fuzz_target!(|input: &str| {
     let Some((pattern, value)) = input.split_once('\n') else { return };

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate_gateway::server::proxy_protocol::{Parsed, parse};
+use tidegate_server::proxy_protocol::{Parsed, parse};
 
 fuzz_target!(|input: &[u8]| {
     match parse(input) {

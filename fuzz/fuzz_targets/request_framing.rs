@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tidegate_gateway::server::framing::Framing;
+use tidegate_server::framing::Framing;
 
 const HEADERS_MAX: usize = 128;
 

@@ -8,8 +8,8 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use libfuzzer_sys::fuzz_target;
-use tidegate_gateway::server::HostPattern;
-use tidegate_gateway::server::target::take_host;
+use tidegate_server::HostPattern;
+use tidegate_server::target::take_host;
 
 fuzz_target!(|input: &str| {
     let mut lines = input.split('\n');

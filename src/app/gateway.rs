@@ -23,10 +23,11 @@ use tidegate_core::limits::Throttle;
 use tidegate_core::problem::Problem;
 use tidegate_gateway::data_plane::{DataPlane, Live, NodeSettings, PeerCalls};
 use tidegate_gateway::deployment::{CompileContext, Deployments};
-use tidegate_gateway::server::{AllowedHosts, BindError, Endpoint, Entrance, Listener, Readiness};
 use tidegate_http::http_client::HttpClient;
 use tidegate_http::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
 use tidegate_integration::IntegrationClient;
+use tidegate_operator_api::Readiness;
+use tidegate_server::{AllowedHosts, BindError, Endpoint, Entrance, Listener};
 use tidegate_telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer, UNBUDGETED, logging};
 
 /// Time between two batches of sessions that a drain closes.

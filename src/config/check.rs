@@ -8,8 +8,8 @@ use tidegate_access::authorizer::{Access, Mechanisms};
 use tidegate_connections::registry::RegistryType;
 use tidegate_core::problem::Problem;
 use tidegate_gateway::deployment::{CompileContext, Deployments};
-use tidegate_gateway::server::ConnectionsApi;
 use tidegate_http::http_client::HttpClient;
+use tidegate_server::ConnectionsApi;
 use tidegate_telemetry::{ExportTarget, InvalidEndpoint};
 
 /// Returns the problems of a configuration that is valid by the schema and the formats.

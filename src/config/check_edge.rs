@@ -3,9 +3,9 @@ use tidegate_connections::cluster::ClusterSettings;
 use tidegate_core::error_chain::chain;
 use tidegate_core::problem::Problem;
 use tidegate_core::route_key::CONNECT;
-use tidegate_gateway::server::HostPattern;
 use tidegate_http::tls::{PeerTls, ServerTls, TlsSettings, authority_warnings};
 use tidegate_resources::{Api, AuthorizationType};
+use tidegate_server::HostPattern;
 
 /// Returns the problems at the edge: certificates, proxies, hosts.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {

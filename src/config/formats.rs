@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::secrets::is_secret;
 use super::source::{Source, child};
 use tidegate_connections::redis_client::RedisUrl;
-use tidegate_gateway::server::{HostPattern, TrustedProxy};
+use tidegate_server::{HostPattern, TrustedProxy};
 
 /// The format of a setting's text that the schema cannot describe: its place, its parser, and what is allowed.
 struct Format {

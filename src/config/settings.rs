@@ -10,9 +10,9 @@ use tidegate_connections::cluster::ClusterSettings;
 use tidegate_connections::registry::RegistrySettings;
 use tidegate_core::limits::{KeepAliveSettings, LimitSettings, ThrottleSettings};
 use tidegate_gateway::data_plane::DisconnectSettings;
-use tidegate_gateway::server::ListenerSettings;
 use tidegate_http::http_client::EgressSettings;
 use tidegate_resources::{Api, DomainName};
+use tidegate_server::ListenerSettings;
 use tidegate_telemetry::TracingSettings;
 
 /// The configuration of tidegate. Any string may contain `${env:NAME}`, `${env:NAME:-default}` or

@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use super::pace::KeepAlive;
 use super::router::Answered;
-use crate::data_plane::DataPlane;
-use crate::data_plane::management::{CallHead, CallRecord, CallerRule, handle};
 use tidegate_core::id::EventId;
+use tidegate_gateway::data_plane::DataPlane;
+use tidegate_gateway::data_plane::management::{CallHead, CallRecord, CallerRule, handle};
 
 const X_AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const X_AMZ_APIGW_ID: HeaderName = HeaderName::from_static("x-amz-apigw-id");

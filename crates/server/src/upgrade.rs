@@ -16,11 +16,11 @@ use super::http_connection::Session;
 use super::pace::KeepAlive;
 use super::router::{Answered, FoundStage, refuse};
 use super::{AllowedHosts, TrustedProxy, audit};
-use crate::data_plane::gateway_response;
-use crate::data_plane::response::Body;
-use crate::data_plane::websocket::{UpgradeRequest, connect};
-use crate::data_plane::{ConnectError, DataPlane, Refusal, RoutingError};
 use tidegate_core::received_base64;
+use tidegate_gateway::data_plane::gateway_response;
+use tidegate_gateway::data_plane::response::Body;
+use tidegate_gateway::data_plane::websocket::{UpgradeRequest, connect};
+use tidegate_gateway::data_plane::{ConnectError, DataPlane, Refusal, RoutingError};
 use tidegate_integration::{Handshake, remove_hop_by_hop};
 use tidegate_telemetry::Reason;
 

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use super::client_address::ClientAddress;
 use super::entrance::Peer;
 use super::hosts::{AllowedHosts, split_port};
-use crate::deployment::Deployments;
+use tidegate_gateway::deployment::Deployments;
 
 /// The host with which a connection's callback URLs begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::server::{HostPattern, TrustedProxy};
+    use crate::{HostPattern, TrustedProxy};
 
     #[test]
     fn only_own_names_are_taken_from_a_client() {

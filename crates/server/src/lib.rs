@@ -4,11 +4,10 @@
 //! steps before the first request of a connection: PROXY header, limits of the client's address, TLS. `router.rs` finds
 //! out what a request is for, `hosts.rs` knows the allowed hosts, and `page.rs` detects requests that a web page sends.
 //! `upgrade.rs` turns a WebSocket handshake into a session, and `callback_host.rs` chooses the host of its callback
-//! URLs. `connections_api.rs` answers backends, `admin.rs` probes, and `operators.rs` operators. `peer.rs` accepts links
-//! of other nodes, and `audit.rs` logs refusals.
+//! URLs. `connections_api.rs` answers backends; operators are answered by [`tidegate_operator_api`]. `peer.rs` accepts
+//! links of other nodes, and `audit.rs` logs refusals.
 
 mod accepting;
-mod admin;
 mod audit;
 mod callback_host;
 mod client_address;
@@ -18,7 +17,6 @@ pub mod framing;
 mod hosts;
 mod http_connection;
 mod listener;
-mod operators;
 mod pace;
 mod page;
 mod peer;
@@ -29,7 +27,6 @@ pub mod target;
 mod upgrade;
 mod watched;
 
-pub use admin::Readiness;
 pub use entrance::Entrance;
 pub use hosts::{AllowedHosts, HostPattern};
 pub use listener::{BindError, Endpoint, Listener};

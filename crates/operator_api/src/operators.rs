@@ -1,13 +1,13 @@
 use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
 
-use crate::data_plane::DataPlane;
-use crate::data_plane::response::{self, Body};
 use tidegate_connections::cluster::{Directory, DirectoryError, NodeView};
 use tidegate_connections::registry::{Page, Query};
 use tidegate_core::error_chain::chain;
 use tidegate_core::id::{ConnectionId, NodeId};
 use tidegate_core::limits::PageLimit;
+use tidegate_gateway::data_plane::DataPlane;
+use tidegate_gateway::data_plane::response::{self, Body};
 
 /// The status and the message that an operator gets instead of an answer.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ const NODES: &str = "/nodes";
 const CONNECTIONS: &str = "/connections";
 
 /// Returns true if `path` shows nodes or connections to operators.
-pub(super) fn is_for(path: &str) -> bool {
+pub fn is_for(path: &str) -> bool {
     matches!(path, NODES | CONNECTIONS)
 }
 
@@ -27,7 +27,7 @@ pub(super) fn is_for(path: &str) -> bool {
 /// - `GET /connections?api=&stage=&node=&limit=&cursor=`
 ///
 /// With a Redis replica the answer covers all nodes, as recorded in Redis; without one only this node.
-pub(super) async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
+pub async fn answer(plane: &DataPlane, method: &Method, uri: &Uri) -> Response<Body> {
     let outcome = match (uri.path(), method) {
         (_, method) if *method != Method::GET => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "use GET".to_owned())),
         (NODES, _) => nodes(plane).await.map(|nodes| response::json(StatusCode::OK, &json!({ "nodes": nodes }))),

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::data_plane::DataPlane;
-use crate::data_plane::response::{Body, JSON, json_line, respond};
 use tidegate_connections::groups::Size;
 use tidegate_connections::registry::{Registry, RegistryState, WhenUnavailable};
 use tidegate_core::error_chain::chain;
+use tidegate_gateway::data_plane::DataPlane;
+use tidegate_gateway::data_plane::response::{Body, JSON, json_line, respond};
 use tidegate_telemetry::logging;
 use tidegate_telemetry::metrics::{self, BackendFill, Fill};
 
@@ -99,16 +99,12 @@ struct State {
 }
 
 /// Returns true if `path` is for operators and their probes.
-pub(super) fn is_for(path: &str) -> bool {
+pub fn is_for(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics" | "/version" | "/state" | "/log-level" | OPENAPI_PATH)
 }
 
 /// Answers operators and their probes.
-pub(super) async fn answer(
-    plane: &DataPlane,
-    readiness: &Readiness,
-    request: &mut Request<Incoming>,
-) -> Response<Body> {
+pub async fn answer(plane: &DataPlane, readiness: &Readiness, request: &mut Request<Incoming>) -> Response<Body> {
     match (request.method(), request.uri().path()) {
         (&Method::PUT, "/log-level") => set_log_level(request).await,
         (method, path) if *method != Method::GET && *method != Method::HEAD => not_allowed(path),

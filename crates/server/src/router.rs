@@ -14,14 +14,15 @@ use super::http_connection::Session;
 use super::listener::Endpoint;
 use super::pace::KeepAlive;
 use super::target::take_host;
-use super::{ConnectionsApi, Readiness, TrustedProxy, admin, audit, connections_api, operators, page, upgrade};
-use crate::data_plane::gateway_response;
-use crate::data_plane::management::{CallRecord, CallerRule};
-use crate::data_plane::response::Body;
-use crate::data_plane::{DataPlane, Live, RoutingError};
-use crate::deployment::{Deployment, Resolved, Resource, Stage, Target};
+use super::{ConnectionsApi, TrustedProxy, audit, connections_api, page, upgrade};
 use tidegate_core::limits::ThrottleLevel;
 use tidegate_core::limits::quota::{HEAD_MAX_BYTES, HOST_MAX_BYTES, URL_MAX_BYTES};
+use tidegate_gateway::data_plane::gateway_response;
+use tidegate_gateway::data_plane::management::{CallRecord, CallerRule};
+use tidegate_gateway::data_plane::response::Body;
+use tidegate_gateway::data_plane::{DataPlane, Live, RoutingError};
+use tidegate_gateway::deployment::{Deployment, Resolved, Resource, Stage, Target};
+use tidegate_operator_api::{Readiness, admin, operators};
 use tidegate_telemetry::{Reason, Sender};
 
 /// Bounds for reading a body that the answer did not need: bytes, and time.

@@ -7,11 +7,11 @@ use tracing::{debug, warn};
 
 use super::client_address::is_trusted;
 use super::{TrustedProxy, proxy_protocol};
-use crate::data_plane::DataPlane;
 use tidegate_core::error_chain::chain;
 use tidegate_core::limits::ThrottleLevel;
 use tidegate_core::limits::{Admission, Slot};
 use tidegate_core::request_context::ClientCert;
+use tidegate_gateway::data_plane::DataPlane;
 use tidegate_http::tls::{self, ServerTls};
 use tidegate_telemetry::StageLabels;
 

@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode};
 use tracing::info;
 
 use super::entrance::Peer;
-use crate::deployment::{Deployment, OriginError, Resource, Stage};
+use tidegate_gateway::deployment::{Deployment, OriginError, Resource, Stage};
 use tidegate_telemetry::{Reason, UNBUDGETED};
 
 /// Longest Host that is logged, in bytes; no valid name is longer.

@@ -7,8 +7,8 @@ use tracing::debug;
 use super::Listener;
 use super::accepting::Accepting;
 use super::entrance::Peer;
-use crate::data_plane::{DataPlane, PeerCalls};
 use tidegate_connections::cluster::link::{Links, LocalConnections};
+use tidegate_gateway::data_plane::{DataPlane, PeerCalls};
 
 impl Listener {
     /// Accepts other nodes' links until `stop`. A link of a node that does not know the cluster's secret is refused.

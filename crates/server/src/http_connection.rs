@@ -20,12 +20,12 @@ use super::listener::Endpoint;
 use super::pace::{Pace, Wait};
 use super::router::route;
 use super::watched::{Watch, Watched};
-use crate::data_plane::DataPlane;
-use crate::data_plane::response::Body;
-use crate::data_plane::websocket::Admitted;
 use tidegate_core::limits::Slot;
 use tidegate_core::limits::quota::HEAD_MAX_BYTES;
 use tidegate_core::lock::lock;
+use tidegate_gateway::data_plane::DataPlane;
+use tidegate_gateway::data_plane::response::Body;
+use tidegate_gateway::data_plane::websocket::Admitted;
 use tidegate_http::transport::Connection;
 
 /// Longest time for closing a connection after its last answer.

@@ -13,11 +13,12 @@ use tracing::debug;
 use super::accepting::{Accepting, Shortage};
 use super::entrance::{Entered, Entrance, Peer, Stream};
 use super::http_connection::serve_http;
-use super::{AllowedHosts, ConnectionsApi, Readiness, TrustedProxy};
-use crate::data_plane::DataPlane;
-use crate::data_plane::websocket::serve;
+use super::{AllowedHosts, ConnectionsApi, TrustedProxy};
 use tidegate_core::limits::{ClientFile, ClientFiles};
+use tidegate_gateway::data_plane::DataPlane;
+use tidegate_gateway::data_plane::websocket::serve;
 use tidegate_http::transport::Connection;
+use tidegate_operator_api::Readiness;
 
 /// Most connections that the kernel holds until they are accepted: enough for a storm of reconnects.
 const BACKLOG: i32 = 4096;

@@ -4,7 +4,7 @@
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName, Method, Request};
 
-use crate::data_plane::RoutingError;
+use tidegate_gateway::data_plane::RoutingError;
 
 /// The relation between a page that makes a browser send a request and the server that gets it.
 ///
