@@ -27,7 +27,7 @@ use tidegate_http::http_client::HttpClient;
 use tidegate_http::tls::{PeerTls, ServerTls, TlsError, TlsSettings};
 use tidegate_integration::IntegrationClient;
 use tidegate_operator_api::Readiness;
-use tidegate_server::{AllowedHosts, BindError, Endpoint, Entrance, Listener};
+use tidegate_server::{AllowedHosts, BindError, ConnectionPolicy, Endpoint, Listener};
 use tidegate_telemetry::{AccessLogs, ExportTarget, InvalidEndpoint, Metrics, Telemetry, Tracer, UNBUDGETED, logging};
 
 /// Time between two batches of sessions that a drain closes.
@@ -114,16 +114,7 @@ impl Gateway {
         };
         let live = compile(&config, &mechanisms).map_err(StartError::Config)?;
         http_client.set_egress(config.egress.clone());
-        let settings = &config.listeners;
-        let entrance = Entrance {
-            tls: load_tls("public", settings.public.tls.as_ref())?,
-            proxy_protocol: settings.public.proxy_protocol,
-            trusted_proxies: settings.public.trusted_proxies.clone(),
-            is_counted: true,
-        };
-        let public = listen(settings.public.address, entrance, &lifecycle)?;
-        let entrance = Entrance { tls: load_tls("internal", settings.internal.tls.as_ref())?, ..Entrance::default() };
-        let internal = listen(settings.internal.address, entrance, &lifecycle)?;
+        let (public, internal) = open_listeners(&config, &lifecycle)?;
         let telemetry = telemetry(&config, metrics, &http_client, &lifecycle).map_err(StartError::Collector)?;
         let is_replicated = registry.replica().is_some();
         let cluster_settings = match &cluster {
@@ -179,23 +170,28 @@ impl Gateway {
         if let Some(listener) = peers {
             gateway.link(listener);
         }
-        let settings = &gateway.config.listeners;
-        let lifecycle = &gateway.plane.lifecycle;
+        gateway.serve(public, internal, readiness);
+        gateway.make_ready().await;
+        Ok(gateway)
+    }
+
+    /// Serves clients on `public`, and backends and operators on `internal`.
+    fn serve(&self, public: Listener, internal: Listener, readiness: Readiness) {
+        let settings = &self.config.listeners;
+        let lifecycle = &self.plane.lifecycle;
         let endpoint = Endpoint::Public {
             connections_api: settings.public.connections_api,
             trusted_proxies: settings.public.trusted_proxies.clone(),
             hosts: AllowedHosts::public(&settings.public.allowed_hosts),
         };
-        gateway.listen(public, endpoint, lifecycle.draining().clone());
+        self.listen(public, endpoint, lifecycle.draining().clone());
         // Until the very end, probes are answered and posts to connections that are still open are accepted.
         let endpoint = Endpoint::Internal {
             connections_api: settings.internal.connections_api,
             readiness,
             hosts: AllowedHosts::internal(internal.address(), &settings.internal.allowed_hosts),
         };
-        gateway.listen(internal, endpoint, lifecycle.aborting().clone());
-        gateway.make_ready().await;
-        Ok(gateway)
+        self.listen(internal, endpoint, lifecycle.aborting().clone());
     }
 
     /// Marks the node as ready: at once, or in a cluster as soon as this node is registered and has dialled its peers.
@@ -425,6 +421,21 @@ fn load_tls(listener: &'static str, settings: Option<&TlsSettings>) -> Result<Op
     tls.map(|tls| tls.map(Arc::new)).map_err(|source| StartError::Tls { listener, source })
 }
 
+/// Opens the public and the internal listener.
+fn open_listeners(config: &Config, lifecycle: &Lifecycle) -> Result<(Listener, Listener), StartError> {
+    let settings = &config.listeners;
+    let policy = ConnectionPolicy {
+        tls: load_tls("public", settings.public.tls.as_ref())?,
+        proxy_protocol: settings.public.proxy_protocol,
+        trusted_proxies: settings.public.trusted_proxies.clone(),
+        is_counted: true,
+    };
+    let public = listen(settings.public.address, policy, lifecycle)?;
+    let tls = load_tls("internal", settings.internal.tls.as_ref())?;
+    let internal = listen(settings.internal.address, ConnectionPolicy { tls, ..Default::default() }, lifecycle)?;
+    Ok((public, internal))
+}
+
 /// Loads TLS of the links to other nodes, and follows its files.
 fn load_peer_tls(
     settings: Option<&ClusterSettings>,
@@ -438,7 +449,7 @@ fn load_peer_tls(
 }
 
 /// Binds `address`, and follows the files of its TLS.
-fn listen(address: SocketAddr, entrance: Entrance, lifecycle: &Lifecycle) -> Result<Listener, StartError> {
+fn listen(address: SocketAddr, entrance: ConnectionPolicy, lifecycle: &Lifecycle) -> Result<Listener, StartError> {
     let tls = entrance.tls.clone();
     let listener = Listener::bind(address, Arc::new(entrance)).map_err(StartError::Bind)?;
     if let Some(tls) = tls {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::call::{Called, IntegrationRequest};
 use super::compiled::{Integration, IntegrationKind};
 use tidegate_http::http_client::{Backend, Counts, HttpClient};
-use tidegate_telemetry::metrics::BackendFill;
+use tidegate_telemetry::metrics::BackendGauges;
 
 /// The client that calls the backends of integrations.
 #[derive(Clone, Debug)]
@@ -23,10 +23,10 @@ impl IntegrationClient {
     }
 
     /// Returns the number of connections and waiting calls of every backend.
-    pub fn backends(&self) -> Vec<BackendFill> {
+    pub fn backends(&self) -> Vec<BackendGauges> {
         let fill = |backend: Arc<Backend>| {
             let Counts { open, idle, waiting } = backend.counts();
-            BackendFill { backend: backend.origin(), open, idle, waiting }
+            BackendGauges { backend: backend.origin(), open, idle, waiting }
         };
         self.http_client.backends().into_iter().map(fill).collect()
     }

@@ -15,7 +15,7 @@ use tidegate_core::error_chain::chain;
 use tidegate_gateway::data_plane::DataPlane;
 use tidegate_gateway::data_plane::response::{Body, JSON, json_line, respond};
 use tidegate_telemetry::logging;
-use tidegate_telemetry::metrics::{self, BackendFill, Fill};
+use tidegate_telemetry::metrics::{self, BackendGauges, Gauges};
 
 /// The OpenAPI 3.1 description of all calls of backends.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -139,7 +139,7 @@ fn version(plane: &DataPlane) -> Value {
 /// Returns an overview of this node's state.
 fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     let live = plane.live();
-    let Fill { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends, pending, .. } =
+    let Gauges { send_buffer_bytes, send_buffer_largest_bytes, groups, group_memberships, backends, pending, .. } =
         fill(plane);
     let State { status, reason, .. } = readiness.state(&plane.registry);
     let apis = live.deployments.iter().map(|deployment| {
@@ -150,7 +150,7 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
         });
         (deployment.api_id.to_string(), json!({ "stages": stages.collect::<serde_json::Map<_, _>>() }))
     });
-    let backends = backends.into_iter().map(|BackendFill { backend, open, idle, waiting }| {
+    let backends = backends.into_iter().map(|BackendGauges { backend, open, idle, waiting }| {
         (backend, json!({ "connections": open, "idle": idle, "callsWaiting": waiting }))
     });
     json!({
@@ -171,10 +171,10 @@ fn state(plane: &DataPlane, readiness: &Readiness) -> Value {
     })
 }
 
-fn fill(plane: &DataPlane) -> Fill {
+fn fill(plane: &DataPlane) -> Gauges {
     let (send_buffer_bytes, send_buffer_largest_bytes) = plane.registry.buffered_bytes();
     let Size { topics, memberships } = plane.groups.size();
-    Fill {
+    Gauges {
         send_buffer_bytes,
         send_buffer_largest_bytes,
         groups: topics,

@@ -17,7 +17,7 @@ use tidegate_telemetry::StageLabels;
 
 /// The steps of a connection before its first request: PROXY header, limits of its address, TLS.
 #[derive(Debug, Default)]
-pub struct Entrance {
+pub struct ConnectionPolicy {
     pub tls: Option<Arc<ServerTls>>,
     /// True if every connection must begin with a PROXY header and come from one of `trusted_proxies`.
     pub proxy_protocol: bool,
@@ -44,7 +44,7 @@ pub(super) struct Peer {
 }
 
 /// A connection that may send requests.
-pub(super) struct Entered {
+pub(super) struct AcceptedConnection {
     pub(super) peer: Peer,
     /// The place among the handshakes of the address, kept until the first request.
     pub(super) handshake: Option<Slot>,
@@ -65,7 +65,7 @@ impl Peer {
     }
 }
 
-impl Entrance {
+impl ConnectionPolicy {
     /// Returns true if nothing is read before the first request.
     pub(super) fn is_plain(&self) -> bool {
         self.tls.is_none() && !self.proxy_protocol
@@ -78,7 +78,7 @@ impl Entrance {
         plane: &DataPlane,
         mut stream: TcpStream,
         mut peer: Peer,
-    ) -> Option<(Stream, Entered)> {
+    ) -> Option<(Stream, AcceptedConnection)> {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a connection was lost before it began");
             return None;
@@ -125,17 +125,17 @@ impl Entrance {
 
     /// Counts a connection for its address. Returns `None` if it must be closed without an answer. A trusted proxy is
     /// not counted, because it has the connections of many clients.
-    pub(super) fn admit(&self, plane: &DataPlane, mut peer: Peer) -> Option<Entered> {
+    pub(super) fn admit(&self, plane: &DataPlane, mut peer: Peer) -> Option<AcceptedConnection> {
         let ip = peer.remote.ip().to_canonical();
         if !self.is_counted || is_trusted(ip, &self.trusted_proxies) {
-            return Some(Entered { peer, handshake: None, connection: None });
+            return Some(AcceptedConnection { peer, handshake: None, connection: None });
         }
         peer.is_counted = true;
         match plane.addresses.accept(ip, &plane.live().settings.limits.per_address) {
-            Admission::Admitted { handshake, connection } => Some(Entered { peer, handshake, connection }),
+            Admission::Admitted { handshake, connection } => Some(AcceptedConnection { peer, handshake, connection }),
             Admission::Over { handshake } => {
                 peer.is_over = true;
-                Some(Entered { peer, handshake, connection: None })
+                Some(AcceptedConnection { peer, handshake, connection: None })
             }
             Admission::Refused => {
                 plane.telemetry.metrics.throttled(&no_stage(), ThrottleLevel::Handshakes);

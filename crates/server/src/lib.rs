@@ -27,7 +27,7 @@ pub mod target;
 mod upgrade;
 mod watched;
 
-pub use entrance::Entrance;
+pub use entrance::ConnectionPolicy;
 pub use hosts::{AllowedHosts, HostPattern};
 pub use listener::{BindError, Endpoint, Listener};
 pub use settings::{ConnectionsApi, InternalListener, ListenerSettings, PublicListener, TrustedProxy};

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::accepting::{Accepting, Shortage};
-use super::entrance::{Entered, Entrance, Peer, Stream};
+use super::entrance::{AcceptedConnection, ConnectionPolicy, Peer, Stream};
 use super::http_connection::serve_http;
 use super::{AllowedHosts, ConnectionsApi, TrustedProxy};
 use tidegate_core::limits::{ClientFile, ClientFiles};
@@ -62,7 +62,7 @@ impl Endpoint {
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    entrance: Arc<Entrance>,
+    entrance: Arc<ConnectionPolicy>,
 }
 
 /// The error for an address on which the gateway cannot listen.
@@ -79,7 +79,7 @@ impl Listener {
     ///
     /// # Errors
     /// Returns [`BindError`] if the address is in use, does not belong to this machine, or is not permitted.
-    pub fn bind(address: SocketAddr, entrance: Arc<Entrance>) -> Result<Self, BindError> {
+    pub fn bind(address: SocketAddr, entrance: Arc<ConnectionPolicy>) -> Result<Self, BindError> {
         let bind = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
@@ -192,7 +192,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve_plain(
     plane: Arc<DataPlane>,
     endpoint: Arc<Endpoint>,
-    entrance: Arc<Entrance>,
+    entrance: Arc<ConnectionPolicy>,
     stream: TcpStream,
     peer: Peer,
     file: Option<ClientFile>,
@@ -210,7 +210,7 @@ async fn serve_plain(
 async fn serve_guarded(
     plane: Arc<DataPlane>,
     endpoint: Arc<Endpoint>,
-    entrance: Arc<Entrance>,
+    entrance: Arc<ConnectionPolicy>,
     stream: TcpStream,
     peer: Peer,
     file: Option<ClientFile>,
@@ -235,12 +235,12 @@ async fn serve_stream<S>(
     plane: Arc<DataPlane>,
     endpoint: Arc<Endpoint>,
     stream: S,
-    entered: Entered,
+    entered: AcceptedConnection,
     file: Option<ClientFile>,
 ) where
     S: Connection + Send + 'static,
 {
-    let Entered { peer, handshake, connection } = entered;
+    let AcceptedConnection { peer, handshake, connection } = entered;
     // The state of HTTP is freed before a session begins, because a session may last for days.
     let upgraded = Box::pin(serve_http(&plane, endpoint, stream, peer, handshake)).await;
     if let Some((admitted, stream, already_read)) = upgraded {

@@ -46,7 +46,7 @@ impl<'a> AccessDraft<'a> {
             compiler.problem(["apis", api_id, "authorizers"], message);
         }
         let draft = |(id, authorizer): (&'a String, &'a tidegate_resources::Authorizer)| {
-            let place = Place { api_id, authorizer_id: id };
+            let place = AuthorizerName { api_id, authorizer_id: id };
             Some((id.as_str(), (authorizer, compiler.draft(place, api, authorizer)?)))
         };
         let authorizers = api.authorizers.iter().filter_map(draft).collect();
@@ -94,7 +94,7 @@ struct Compiler<'a> {
 
 /// The place of an authorizer in the configuration.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct AuthorizerName<'a> {
     api_id: &'a str,
     authorizer_id: &'a str,
 }
@@ -169,7 +169,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn draft(&mut self, place: Place<'_>, api: &Api, authorizer: &tidegate_resources::Authorizer) -> Option<Draft> {
+    fn draft(
+        &mut self,
+        place: AuthorizerName<'_>,
+        api: &Api,
+        authorizer: &tidegate_resources::Authorizer,
+    ) -> Option<Draft> {
         let before = self.problems.len();
         let sources = self.identity_sources(place, authorizer);
         let draft = match authorizer.authorizer_type {
@@ -179,14 +184,14 @@ impl Compiler<'_> {
         draft.filter(|_| self.problems.len() == before)
     }
 
-    fn at(&mut self, place: Place<'_>, field: &str, message: impl Into<String>) {
+    fn at(&mut self, place: AuthorizerName<'_>, field: &str, message: impl Into<String>) {
         self.problem(["apis", place.api_id, "authorizers", place.authorizer_id, field], message);
     }
 
     /// Parses the identity sources. A single empty text stands for no source, as on AWS.
     fn identity_sources(
         &mut self,
-        place: Place<'_>,
+        place: AuthorizerName<'_>,
         authorizer: &tidegate_resources::Authorizer,
     ) -> Vec<IdentitySource> {
         let texts = match authorizer.identity_source.as_slice() {
@@ -210,7 +215,7 @@ impl Compiler<'_> {
 
     fn request_draft(
         &mut self,
-        place: Place<'_>,
+        place: AuthorizerName<'_>,
         authorizer: &tidegate_resources::Authorizer,
         sources: Vec<IdentitySource>,
     ) -> Option<Draft> {
@@ -250,7 +255,7 @@ impl Compiler<'_> {
 
     fn jwt_draft(
         &mut self,
-        place: Place<'_>,
+        place: AuthorizerName<'_>,
         api: &Api,
         authorizer: &tidegate_resources::Authorizer,
         sources: Vec<IdentitySource>,
@@ -321,7 +326,7 @@ impl Compiler<'_> {
                 scopes: route.authorization_scopes.clone(),
             }),
             Draft::Request { template, timeout, sources, ttl } => {
-                let place = Place { api_id: api.api_id, authorizer_id: id };
+                let place = AuthorizerName { api_id: api.api_id, authorizer_id: id };
                 let uri = match template.resolve(&stage.stage_variables) {
                     Ok(text) => text,
                     Err(missing) => {

@@ -17,11 +17,11 @@ const NEVER_RESOLVE: [&str; 2] = ["eventType", "messageDirection"];
 pub(super) struct IdentitySource {
     /// Text of the expression in the configuration.
     pub(super) text: String,
-    place: Place,
+    place: SourceKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum SourceKind {
     Header(HeaderName),
     QueryString(String),
     Context(String),
@@ -47,10 +47,10 @@ impl IdentitySource {
                 .into_iter()
                 .find_map(|(prefix, kind)| Some((kind, text.strip_prefix(prefix).filter(|name| is_name(name))?)));
         let place = match place {
-            Some((0, name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(Place::Header),
-            Some((1, name)) => Some(Place::QueryString(name.to_owned())),
-            Some((2, name)) => Some(Place::Context(name.to_owned())),
-            Some((_, name)) => Some(Place::StageVariable(name.to_owned())),
+            Some((0, name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(SourceKind::Header),
+            Some((1, name)) => Some(SourceKind::QueryString(name.to_owned())),
+            Some((2, name)) => Some(SourceKind::Context(name.to_owned())),
+            Some((_, name)) => Some(SourceKind::StageVariable(name.to_owned())),
             None => None,
         };
         let place = place.ok_or_else(|| InvalidIdentitySource(text.to_owned()))?;
@@ -70,19 +70,19 @@ impl IdentitySource {
         handshake: &'a Handshake,
     ) -> Result<Cow<'a, str>, Denial> {
         let is_repeated = match &self.place {
-            Place::Header(name) => handshake.repeats_header(name),
-            Place::QueryString(name) => handshake.repeats_parameter(name),
-            Place::Context(_) | Place::StageVariable(_) => false,
+            SourceKind::Header(name) => handshake.repeats_header(name),
+            SourceKind::QueryString(name) => handshake.repeats_parameter(name),
+            SourceKind::Context(_) | SourceKind::StageVariable(_) => false,
         };
         if is_repeated {
             return Err(self.repeated());
         }
         let value = match &self.place {
-            Place::Header(name) => handshake.header_values(name).pop(),
-            Place::QueryString(name) => handshake.query_values(name).pop(),
-            Place::Context(name) if NEVER_RESOLVE.contains(&name.as_str()) => None,
-            Place::Context(name) => context.variable(name),
-            Place::StageVariable(name) => stage_variables.get(name).map(|value| Cow::Borrowed(value.as_str())),
+            SourceKind::Header(name) => handshake.header_values(name).pop(),
+            SourceKind::QueryString(name) => handshake.query_values(name).pop(),
+            SourceKind::Context(name) if NEVER_RESOLVE.contains(&name.as_str()) => None,
+            SourceKind::Context(name) => context.variable(name),
+            SourceKind::StageVariable(name) => stage_variables.get(name).map(|value| Cow::Borrowed(value.as_str())),
         };
         value.filter(|value| !value.is_empty()).ok_or_else(|| Denial::MissingIdentitySource(self.text.clone()))
     }
@@ -94,14 +94,14 @@ impl IdentitySource {
     /// Returns the name of the header, if the source is a header.
     pub(super) fn header(&self) -> Option<&HeaderName> {
         match &self.place {
-            Place::Header(name) => Some(name),
-            Place::QueryString(_) | Place::Context(_) | Place::StageVariable(_) => None,
+            SourceKind::Header(name) => Some(name),
+            SourceKind::QueryString(_) | SourceKind::Context(_) | SourceKind::StageVariable(_) => None,
         }
     }
 
     /// Returns true if the source can hold a token: if it is a header or a query parameter.
     pub(super) fn is_of_request(&self) -> bool {
-        matches!(self.place, Place::Header(_) | Place::QueryString(_))
+        matches!(self.place, SourceKind::Header(_) | SourceKind::QueryString(_))
     }
 
     /// Returns the token in `value`: the text after `Bearer ` in a header, the text after `bearer.` or the item after
@@ -111,7 +111,7 @@ impl IdentitySource {
     /// Returns [`Denial::Token`] if there is no token, and [`Denial::RepeatedIdentitySource`] if the list has several.
     pub(super) fn token<'v>(&self, value: &'v str) -> Result<&'v str, Denial> {
         let token = match &self.place {
-            Place::Header(name) if *name == http::header::SEC_WEBSOCKET_PROTOCOL => {
+            SourceKind::Header(name) if *name == http::header::SEC_WEBSOCKET_PROTOCOL => {
                 let mut tokens = in_subprotocols(value);
                 let first = tokens.next();
                 if tokens.next().is_some() {
@@ -119,12 +119,12 @@ impl IdentitySource {
                 }
                 first
             }
-            Place::Header(_) => match value.split_once(' ') {
+            SourceKind::Header(_) => match value.split_once(' ') {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
                 Some(_) => None,
                 None => Some(value),
             },
-            Place::QueryString(_) | Place::Context(_) | Place::StageVariable(_) => Some(value),
+            SourceKind::QueryString(_) | SourceKind::Context(_) | SourceKind::StageVariable(_) => Some(value),
         };
         token.ok_or(Denial::Token(TokenError::Missing))
     }

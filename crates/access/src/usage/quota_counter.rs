@@ -33,7 +33,7 @@ pub(super) struct QuotaCounter {
 
 /// A request of one counter to Redis, and the uses that wait for it.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PendingQuota {
     pub(super) ask: QuotaRequest,
     waiting: Vec<oneshot::Sender<bool>>,
 }
@@ -74,7 +74,7 @@ impl QuotaCounter {
     }
 
     /// Returns the request that is due now, if any. A node that `leaves` reserves nothing.
-    pub(super) fn ask(&mut self, now: Instant, leaves: bool) -> Option<Asked> {
+    pub(super) fn ask(&mut self, now: Instant, leaves: bool) -> Option<PendingQuota> {
         let is_over = self.until.is_none_or(|until| until <= now);
         if leaves || is_over {
             self.owed -= i64::try_from(std::mem::take(&mut self.reserve)).unwrap_or(0);
@@ -88,12 +88,12 @@ impl QuotaCounter {
         let more = if leaves || (take == 0 && !is_low) { 0 } else { RESERVE };
         let owed = std::mem::take(&mut self.owed);
         let ask = QuotaRequest { limit: self.limit, owed, known: self.known, take, more, left: LEFT };
-        Some(Asked { ask, waiting })
+        Some(PendingQuota { ask, waiting })
     }
 
     /// Applies the outcome `answer` of a request that was sent at `sent`, and answers the waiting uses.
-    pub(super) fn answered(&mut self, asked: Asked, answer: Answer, sent: Instant) {
-        let Asked { ask, waiting } = asked;
+    pub(super) fn answered(&mut self, asked: PendingQuota, answer: Answer, sent: Instant) {
+        let PendingQuota { ask, waiting } = asked;
         match answer {
             Answer::Taken(taken, count) => {
                 self.known = count;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::quota_counter::{Answer, Asked, QuotaCounter};
+use super::quota_counter::{Answer, PendingQuota, QuotaCounter};
 use super::quota_store::{Counted, QuotaKey, QuotaStore};
 use tidegate_connections::redis_client::{AttachedRedis, RedisError, Value, read, scripts};
 use tidegate_core::clock::Timestamp;
@@ -145,7 +145,7 @@ impl RedisQuotaStore {
         self.lock().next_look()
     }
 
-    async fn send(&self, asked: &[(Arc<QuotaKey>, Asked)]) -> Result<Vec<Value>, AskError> {
+    async fn send(&self, asked: &[(Arc<QuotaKey>, PendingQuota)]) -> Result<Vec<Value>, AskError> {
         let connection = self.redis.connection().ok_or(AskError::Detached)?;
         let calls: Vec<_> = asked
             .iter()
@@ -161,7 +161,12 @@ impl RedisQuotaStore {
         }
     }
 
-    fn answered(&self, asked: Vec<(Arc<QuotaKey>, Asked)>, answers: Result<Vec<Value>, AskError>, sent: Instant) {
+    fn answered(
+        &self,
+        asked: Vec<(Arc<QuotaKey>, PendingQuota)>,
+        answers: Result<Vec<Value>, AskError>,
+        sent: Instant,
+    ) {
         let mut state = self.lock();
         let mut failure = None;
         let mut answers = match answers {
@@ -200,7 +205,7 @@ impl State {
         self.leaves || self.alone_until.is_some_and(|until| until > now)
     }
 
-    fn asked(&mut self, now: Instant) -> Vec<(Arc<QuotaKey>, Asked)> {
+    fn asked(&mut self, now: Instant) -> Vec<(Arc<QuotaKey>, PendingQuota)> {
         self.waiting = 0;
         let leaves = self.leaves;
         let asked =

@@ -217,13 +217,7 @@ impl Compiler<'_> {
         access: &AccessDraft<'_>,
     ) -> Stage {
         let CompileContext { access: keys, mechanisms, .. } = self.context;
-        let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || name.len() > STAGE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
-            self.problem(
-                ["apis", api_id, "stages", name],
-                "a stage name must have 1 to 128 of the characters A-Z a-z 0-9 _ -",
-            );
-        }
+        self.check_stage_name(api_id, name);
         self.check_variables(api_id, name, &stage.stage_variables);
         for key in stage.route_settings.keys().filter(|key| !api.routes.contains_key(*key)) {
             self.problem(["apis", api_id, "stages", name, "routeSettings", key], format!("there is no route `{key}`"));
@@ -250,20 +244,7 @@ impl Compiler<'_> {
         };
         for draft in routes {
             let Some(integration) = integrations.get(draft.integration_id) else { continue };
-            let throttle = match stage.route_settings.get(draft.key.as_str()) {
-                Some(settings) if settings.has_throttle() => {
-                    throttle(*settings).map(|own| (ThrottleLevel::Route, Arc::new(own)))
-                }
-                Some(_) | None => shared.clone().map(|shared| (ThrottleLevel::Stage, shared)),
-            };
-            let route = Arc::new(Route {
-                key: draft.key.clone(),
-                integration: Arc::clone(integration),
-                two_way: draft.two_way,
-                required_parameters: draft.required_parameters.clone(),
-                throttle: throttle.map(|(level, throttle)| RouteThrottle { level, throttle }),
-                telemetry: RouteTelemetry::new(stage, draft.key.as_str()),
-            });
+            let route = Arc::new(draft.compile(stage, integration, shared.as_ref()));
             match &draft.key {
                 RouteKey::Connect => compiled.connect = Some(route),
                 RouteKey::Disconnect => compiled.disconnect = Some(route),
@@ -272,6 +253,16 @@ impl Compiler<'_> {
             }
         }
         compiled
+    }
+
+    fn check_stage_name(&mut self, api_id: &str, name: &str) {
+        let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || name.len() > STAGE_NAME_MAX_CHARS || !name.chars().all(is_name_char) {
+            self.problem(
+                ["apis", api_id, "stages", name],
+                "a stage name must have 1 to 128 of the characters A-Z a-z 0-9 _ -",
+            );
+        }
     }
 
     fn telemetry(&mut self, api_id: &str, name: &str, stage: &tidegate_resources::Stage) -> StageTelemetry {
@@ -300,6 +291,31 @@ impl Compiler<'_> {
                     "a variable's value may have at most 512 of the characters A-Z a-z 0-9 - . _ ~ : / ? # & = ,",
                 );
             }
+        }
+    }
+}
+
+impl RouteDraft<'_> {
+    /// Compiles the route for `stage`. `shared` is the throttle of the stage's routes without settings of their own.
+    fn compile(
+        &self,
+        stage: &tidegate_resources::Stage,
+        integration: &Arc<Integration>,
+        shared: Option<&Arc<Throttle>>,
+    ) -> Route {
+        let throttle = match stage.route_settings.get(self.key.as_str()) {
+            Some(settings) if settings.has_throttle() => {
+                throttle(*settings).map(|own| (ThrottleLevel::Route, Arc::new(own)))
+            }
+            Some(_) | None => shared.cloned().map(|shared| (ThrottleLevel::Stage, shared)),
+        };
+        Route {
+            key: self.key.clone(),
+            integration: Arc::clone(integration),
+            two_way: self.two_way,
+            required_parameters: self.required_parameters.clone(),
+            throttle: throttle.map(|(level, throttle)| RouteThrottle { level, throttle }),
+            telemetry: RouteTelemetry::new(stage, self.key.as_str()),
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Metrics {
 
 /// The gauges of buffers, groups, pools and queues of this node. They are computed only when the metrics are read.
 #[derive(Clone, Debug, Default)]
-pub struct Fill {
+pub struct Gauges {
     /// Bytes that wait in all send buffers.
     pub send_buffer_bytes: usize,
     /// Bytes that wait in the fullest send buffer.
@@ -60,7 +60,7 @@ pub struct Fill {
     pub groups: usize,
     /// Memberships of all groups and users.
     pub group_memberships: usize,
-    pub backends: Vec<BackendFill>,
+    pub backends: Vec<BackendGauges>,
     /// `$disconnect` events that are not delivered yet, of each stage.
     pub pending: Vec<(StageLabels, usize)>,
     /// Ended connections of this node that wait for their `$disconnect`, as a share of `limits.disconnectBacklog`.
@@ -69,7 +69,7 @@ pub struct Fill {
 
 /// The pool of one backend.
 #[derive(Clone, Debug)]
-pub struct BackendFill {
+pub struct BackendGauges {
     /// Address of the backend, as the configuration writes it.
     pub backend: String,
     pub open: usize,
@@ -267,8 +267,8 @@ impl Metrics {
         self.node.reloads.get_or_create(&ResultLabels { outcome }).inc();
     }
 
-    /// Sets the gauges of [`Fill`]. It is called before the metrics are read.
-    pub fn fill(&self, fill: Fill) {
+    /// Sets the gauges of [`Gauges`]. It is called before the metrics are read.
+    pub fn fill(&self, fill: Gauges) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.node.send_buffer_bytes.set(gauge(fill.send_buffer_bytes));
         self.node.send_buffer_largest_bytes.set(gauge(fill.send_buffer_largest_bytes));
@@ -287,7 +287,7 @@ impl Metrics {
         {
             family.clear();
         }
-        for BackendFill { backend, open, idle, waiting } in fill.backends {
+        for BackendGauges { backend, open, idle, waiting } in fill.backends {
             let labels = BackendLabels { backend };
             self.node.backend_connections.get_or_create(&labels).inc_by(gauge(open));
             self.node.backend_connections_idle.get_or_create(&labels).inc_by(gauge(idle));

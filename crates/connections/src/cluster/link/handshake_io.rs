@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::frame_stream::{FrameStream, FrameStreamError};
 use super::handshake::{Challenge, Hello, Introduction, NONCE_BYTES, Nonce, PROTOCOL, Refusal, Role, Transcript};
 use super::links::RegisteredLink;
-use super::strangers::Place;
+use super::strangers::StrangerSlot;
 use super::{Links, handshake};
 use tidegate_core::id::NodeId;
 use tidegate_core::secret::Secret;
@@ -49,7 +49,7 @@ impl NodeIdentity {
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut FrameStream<S>,
     links: &Arc<Links>,
-    place: &Place,
+    place: &StrangerSlot,
     silence: Duration,
 ) -> Result<RegisteredLink, HandshakeError> {
     let result = accept_unless_refused(stream, links, place, silence).await;
@@ -63,7 +63,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 async fn accept_unless_refused<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut FrameStream<S>,
     links: &Arc<Links>,
-    place: &Place,
+    place: &StrangerSlot,
     silence: Duration,
 ) -> Result<RegisteredLink, HandshakeError> {
     let identity = links.identity();

@@ -21,12 +21,12 @@ pub(super) const PLACES_PER_ADDRESS: usize = PLACES / 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSlots>,
 }
 
 /// The taken places by their number, which is the order of arrival.
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     next: u64,
     places: BTreeMap<u64, Stranger>,
 }
@@ -41,7 +41,7 @@ struct Stranger {
 
 /// The place of one stranger, until it is dropped or lost.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StrangerSlot {
     strangers: Arc<Strangers>,
     number: u64,
     lost: CancellationToken,
@@ -49,7 +49,7 @@ pub(super) struct Place {
 
 impl Strangers {
     /// Gives a place to a stranger from `ip`. Another stranger may lose its place.
-    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Place {
+    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> StrangerSlot {
         let (address, lost) = (network_of(ip), CancellationToken::new());
         let mut taken = self.lock();
         if let Some(loser) = loser(&taken.places, address).and_then(|number| taken.places.remove(&number)) {
@@ -58,10 +58,10 @@ impl Strangers {
         let number = taken.next;
         taken.next += 1;
         taken.places.insert(number, Stranger { address, has_spoken: false, lost: lost.clone() });
-        Place { strangers: Arc::clone(self), number, lost }
+        StrangerSlot { strangers: Arc::clone(self), number, lost }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, TakenSlots> {
         lock(&self.taken)
     }
 }
@@ -82,7 +82,7 @@ fn loser(places: &BTreeMap<u64, Stranger>, address: IpAddr) -> Option<u64> {
     silent.or_else(|| of_address().next()).map(|(number, _)| *number)
 }
 
-impl Place {
+impl StrangerSlot {
     /// Notes that the stranger has sent a correct Hello.
     pub(super) fn has_spoken(&self) {
         if let Some(stranger) = self.strangers.lock().places.get_mut(&self.number) {
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for StrangerSlot {
     fn drop(&mut self) {
         self.strangers.lock().places.remove(&self.number);
     }
@@ -108,7 +108,7 @@ mod tests {
 
     struct Test {
         strangers: Arc<Strangers>,
-        places: Vec<Place>,
+        places: Vec<StrangerSlot>,
     }
 
     impl Test {
@@ -167,7 +167,7 @@ mod tests {
         test.places[0].has_spoken();
         test.come("127.0.0.1", 1);
         assert_eq!(test.lost(), [1]);
-        test.places.iter().for_each(Place::has_spoken);
+        test.places.iter().for_each(StrangerSlot::has_spoken);
         test.come("127.0.0.1", 1);
         assert_eq!(test.lost(), [0, 1], "words alone are no proof");
     }

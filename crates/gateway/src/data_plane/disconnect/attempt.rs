@@ -31,20 +31,22 @@ pub(in crate::data_plane) fn report(plane: &Arc<DataPlane>, connection: &Connect
 
 /// Does the same as [`report`], but the event is not sent before `due`.
 pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Connection, due: Instant) {
-    match plane.receiver_of(connection) {
+    let live = plane.live_owned();
+    match plane.receiver_of(&live, connection) {
         Receiver::Backend(DisconnectRoute { route, .. }) => {
             let queue = (Arc::clone(&connection.api_id), Arc::clone(&route.integration.id));
             plane.disconnects.add(plane, queue, connection.id, due);
         }
-        receiver @ (Receiver::Nobody | Receiver::Unknown) => settle_without_receiver(plane, connection, &receiver),
+        receiver @ (Receiver::Nobody | Receiver::Unknown) => {
+            settle_without_receiver(plane, &live, connection, &receiver)
+        }
     }
 }
 
 /// Settles a connection whose `$disconnect` has no receiver: its stage has no route for it or is unknown.
-fn settle_without_receiver(plane: &DataPlane, connection: &Connection, receiver: &Receiver) {
-    let live = plane.live_owned();
+fn settle_without_receiver(plane: &DataPlane, live: &Live, connection: &Connection, receiver: &Receiver) {
     if let Some((deployment, stage)) = live.stage(&connection.api_id, &connection.stage) {
-        record_without_call(plane, (&live, deployment, stage), &connection.id, StatusCode::OK, None);
+        record_without_call(plane, (live, deployment, stage), &connection.id, StatusCode::OK, None);
     }
     if plane.registry.settle(&connection.id) && matches!(receiver, Receiver::Unknown) {
         plane.lost_unknown(connection);
@@ -82,10 +84,11 @@ pub(in crate::data_plane) async fn attempt(plane: &Arc<DataPlane>, id: &Connecti
     let _ = plane.lifecycle.draining().run_until_cancelled(plane.registry.gate().opened()).await;
     let Some(ended) = plane.registry.begin_attempt(id) else { return Attempt::Dropped };
     let EndedConnection { connection, closing, attempt, since } = ended;
-    let by = match plane.receiver_of(&connection) {
+    let live = plane.live_owned();
+    let by = match plane.receiver_of(&live, &connection) {
         Receiver::Backend(by) => by,
         receiver @ (Receiver::Nobody | Receiver::Unknown) => {
-            settle_without_receiver(plane, &connection, &receiver);
+            settle_without_receiver(plane, &live, &connection, &receiver);
             return Attempt::Settled;
         }
     };
@@ -184,11 +187,12 @@ fn is_final(outcome: &Result<(Answer, Actions), IntegrationError>) -> bool {
 
 /// Gives up the event of `id` without another call if its retry time is over. Returns false if it has time left.
 pub(in crate::data_plane) fn give_up_if_late(plane: &DataPlane, id: &ConnectionId) -> bool {
-    let retry = plane.live().settings.disconnect.retry_time();
+    let live = plane.live_owned();
+    let retry = live.settings.disconnect.retry_time();
     match plane.registry.get_ended(id) {
         Some(ended) if ended.since.elapsed() > retry => {
             if let Receiver::Backend(DisconnectRoute { live, deployment, stage, .. }) =
-                plane.receiver_of(&ended.connection)
+                plane.receiver_of(&live, &ended.connection)
             {
                 let (status, reason) = (StatusCode::BAD_GATEWAY, Some(Reason::BackendUnreachable));
                 record_without_call(plane, (&live, &deployment, &stage), id, status, reason);

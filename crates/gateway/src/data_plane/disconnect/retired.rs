@@ -110,11 +110,10 @@ impl Live {
 }
 
 impl DataPlane {
-    /// Returns the receiver of the `$disconnect` of `connection`.
-    pub(in crate::data_plane) fn receiver_of(&self, connection: &Connection) -> Receiver {
-        let live = self.live_owned();
+    /// Returns the receiver of the `$disconnect` of `connection`, while `live` is in force.
+    pub(in crate::data_plane) fn receiver_of(&self, live: &Arc<Live>, connection: &Connection) -> Receiver {
         let is_known = live.stage(&connection.api_id, &connection.stage).is_some();
-        if let Some(way) = DisconnectRoute::of(live, connection) {
+        if let Some(way) = DisconnectRoute::of(Arc::clone(live), connection) {
             return Receiver::Backend(way);
         }
         match self.retired.of(connection).and_then(|live| DisconnectRoute::of(live, connection)) {

@@ -22,7 +22,7 @@ pub async fn take_over(plane: Arc<DataPlane>, mut events: ClaimedEvents) {
 fn queue(plane: &Arc<DataPlane>, ClaimedEvent { id, connecting }: ClaimedEvent) {
     let Some(ended) = plane.registry.get_ended(&id) else { return };
     plane.telemetry.metrics.reaped(&labels(&ended.connection));
-    let due = match plane.receiver_of(&ended.connection) {
+    let due = match plane.receiver_of(&plane.live_owned(), &ended.connection) {
         // The backend may still work on the `$connect`. It must not get the `$disconnect` before it has answered.
         Receiver::Backend(way) if connecting => {
             way.stage.connect.as_ref().map_or(ended.since, |route| ended.since + route.integration.timeout)
