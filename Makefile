@@ -14,7 +14,7 @@ ROUNDS ?= 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The profile that builds soonest; its messages cost about DEMO_COST times those of the release build.
+# The profile that builds soonest. A message costs it about five times the instructions of the release build.
 DEMO_BUILD = $(CARGO) build --profile demo --no-default-features --locked --bin tidegate
 DEMO_PROGRAM = $${CARGO_TARGET_DIR:-target}/demo/tidegate
 

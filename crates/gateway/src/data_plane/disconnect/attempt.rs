@@ -38,7 +38,7 @@ pub(in crate::data_plane) fn report_at(plane: &Arc<DataPlane>, connection: &Conn
             plane.disconnects.add(plane, queue, connection.id, due);
         }
         receiver @ (Receiver::Nobody | Receiver::Unknown) => {
-            settle_without_receiver(plane, &live, connection, &receiver)
+            settle_without_receiver(plane, &live, connection, &receiver);
         }
     }
 }
