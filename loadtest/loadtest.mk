@@ -5,7 +5,7 @@ LOADTEST_OUT = target/loadtest
 SOAK_SECONDS ?= 1800
 SIEGE_SECONDS ?= 120
 
-.PHONY: siege bench bench-growth bench-results bench-observed bench-peers bench-soak bench-micro loadtest-build
+.PHONY: siege bench-instructions bench bench-growth bench-results bench-observed bench-peers bench-soak bench-micro loadtest-build
 
 loadtest-build:
 	cargo build --release --package tidegate --package tidegate-floor --package tidegate-loadtest
@@ -44,6 +44,10 @@ bench-soak: loadtest-build ## half an hour of mixed load (SOAK_SECONDS=1800); me
 
 siege: loadtest-build ## attack the release build with its defaults, each way for SIEGE_SECONDS=120; needs redis-server
 	python3 loadtest/siege.py --seconds $(SIEGE_SECONDS) --binary target/release/tidegate
+
+bench-instructions: loadtest-build ## instructions of a message and a push, in the whole process; BASE= another binary to compare with
+	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 1; }
+	python3 loadtest/instructions.py $(BASE) target/release/tidegate
 
 bench-micro: loadtest-build ## hot functions, counted in instructions; needs valgrind and gungraun-runner
 	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 1; }
