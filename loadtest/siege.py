@@ -395,11 +395,14 @@ async def silent_peers(binary, backend, seconds):
         await watch.begin()
 
         async def say_nothing():
+            begun = time.monotonic()
             reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", ports[0]), 10)
             try:
                 await asyncio.wait_for(reader.read(), 20)
             finally:
                 writer.close()
+            # 900 strangers, each at most once in two seconds: they are cut off at once when there are too many.
+            await asyncio.sleep(max(0, begun + 2 - time.monotonic()))
             return "cut off"
 
         flood = asyncio.create_task(repeat(seconds, 900, say_nothing))
