@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use tidegate_core::id::NodeId;
 
-/// Remembers `node` since `at`. If `max` nodes are remembered already, the oldest is forgotten.
+/// Remembers `node` since `at`. If it is a new one and `max` nodes are remembered already, the oldest is forgotten.
 pub(super) fn remember(nodes: &mut HashMap<NodeId, Instant>, max: usize, node: NodeId, at: Instant) {
-    if nodes.len() >= max {
+    if nodes.len() >= max && !nodes.contains_key(&node) {
         let oldest = nodes.iter().min_by_key(|(_, since)| **since).map(|(node, _)| *node);
         oldest.and_then(|oldest| nodes.remove(&oldest));
     }
@@ -31,5 +31,8 @@ mod tests {
         }
         let left: Vec<bool> = all.iter().map(|node| nodes.contains_key(node)).collect();
         assert_eq!(left, [true, false, true, true]);
+        // A node that is remembered already takes no other's place.
+        remember(&mut nodes, 3, all[0], begin + Duration::from_secs(5));
+        assert_eq!(nodes.len(), 3);
     }
 }
