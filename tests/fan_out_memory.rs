@@ -13,7 +13,7 @@ use tidegate_core::data_type::DataType;
 use tidegate_core::id::{ConnectionId, NodeId};
 use tidegate_core::request_context::Connection;
 use tidegate_core::topic::{Topic, TopicName};
-use tidegate_testing::{resident_bytes, sample_connection};
+use tidegate_testing::resident_bytes;
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::time::Instant;
 
@@ -40,7 +40,7 @@ impl Member {
         let (near, client) = duplex(NETWORK_BYTES);
         let settings = SocketSettings { message_max_bytes: 128 * 1024, frame_max_bytes: 128 * 1024 };
         let socket = Socket::new(near, Bytes::new(), Arc::clone(&outbox), settings).await;
-        Member { connection: sample_connection(ConnectionId::random(node)), outbox, socket, client }
+        Member { connection: Connection::sample(ConnectionId::random(node)), outbox, socket, client }
     }
 
     /// Writes what the network takes.

@@ -8,7 +8,7 @@ use tidegate_core::clock::Timestamp;
 use tidegate_core::id::{ConnectionId, NodeId};
 use tidegate_core::request_context::Connection;
 use tidegate_core::topic::TopicName;
-use tidegate_testing::{resident_bytes, sample_connection};
+use tidegate_testing::resident_bytes;
 
 const CONNECTIONS: usize = 100_000;
 const GROUPS: usize = 100;
@@ -17,7 +17,7 @@ const GROUPS: usize = 100;
 fn joining_costs_less_than_100_bytes_for_each_of_100_000_connections() {
     let node = NodeId::random();
     let connections: Vec<(Arc<Connection>, Arc<Outbox>)> = (0..CONNECTIONS)
-        .map(|_| (Arc::new(sample_connection(ConnectionId::random(node))), Arc::new(Outbox::new(1024, Timestamp(0)))))
+        .map(|_| (Arc::new(Connection::sample(ConnectionId::random(node))), Arc::new(Outbox::new(1024, Timestamp(0)))))
         .collect();
     let names: Vec<TopicName> =
         (0..GROUPS).map(|number| TopicName::group(&format!("room-{number}")).expect("a name")).collect();

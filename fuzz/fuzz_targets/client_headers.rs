@@ -35,23 +35,7 @@ fuzz_target!(|input: &str| {
         assert!(!headers.contains_key(name.trim()), "{name}");
     }
 
-    let connection = Connection {
-        id: ConnectionId::random(NodeId::random()),
-        api_id: "chat".into(),
-        stage: "prod".into(),
-        connected_at: Timestamp(0),
-        configuration: 0,
-        host: "localhost".into(),
-        callback_secure: false,
-        secure: false,
-        source_ip: [127, 0, 0, 1].into(),
-        user_agent: None,
-        principal: Default::default(),
-        client_cert: None,
-        port: 0,
-        forwarded_for: None,
-        topics: Default::default(),
-    };
+    let connection = Connection::sample(ConnectionId::random(NodeId::random()));
     let context = RequestContext {
         connection: &connection,
         principal: None,

@@ -17,7 +17,6 @@ use tidegate_core::id::{ConnectionId, NodeId};
 use tidegate_core::limits::LimitSettings;
 use tidegate_core::request_context::Connection;
 use tidegate_telemetry::Metrics;
-use tidegate_testing::sample_connection;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -215,7 +214,7 @@ impl Flows {
         let connection = Arc::new(Connection {
             api_id: API_ID.into(),
             user_agent: Some("a browser that many have".into()),
-            ..sample_connection(id)
+            ..Connection::sample(id)
         });
         self.world.lock().judge.began(self.place, &id);
         self.registry.connect(&connection, None);

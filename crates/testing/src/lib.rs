@@ -55,9 +55,7 @@ pub use process::{
 pub use proxy::{Mode, TestProxy};
 pub use raw::{RawClient, RawFrame, connect_from, connect_narrow, connect_tls, frame, handshake, raw, raw_on};
 pub use redis::{RedisServer, free_port};
-pub use registry_node::{
-    BROWSER, REGISTRY_LEASE, RegistryNode, RegistryNodeOptions, connection, outbox, sample_connection,
-};
+pub use registry_node::{BROWSER, REGISTRY_LEASE, RegistryNode, RegistryNodeOptions, connection, outbox};
 pub use relay::{Impostor, Relay};
 pub use reply::{Gate, Reply};
 pub use settings::Settings;

@@ -236,29 +236,8 @@ pub fn connection(registry: &Registry, user_agent: Option<&str>) -> Arc<Connecti
         source_ip: IpAddr::from([203, 0, 113, 7]),
         user_agent: user_agent.map(Into::into),
         port: 443,
-        ..sample_connection(ConnectionId::random(registry.node()))
+        ..Connection::sample(ConnectionId::random(registry.node()))
     })
-}
-
-/// Makes a connection of the API `chat` and the stage `prod`, without TLS, from this machine, and in no group.
-pub fn sample_connection(id: ConnectionId) -> Connection {
-    Connection {
-        id,
-        api_id: "chat".into(),
-        stage: "prod".into(),
-        connected_at: Timestamp(0),
-        configuration: 0,
-        host: "localhost".into(),
-        callback_secure: false,
-        secure: false,
-        source_ip: IpAddr::from([127, 0, 0, 1]),
-        user_agent: None,
-        principal: Default::default(),
-        client_cert: None,
-        port: 0,
-        forwarded_for: None,
-        topics: Default::default(),
-    }
 }
 
 /// Makes the outbox of an open connection.

@@ -7,7 +7,7 @@ use tidegate::app::Gateway;
 use tidegate::config::{self, Config};
 use tidegate_core::id::ConnectionId;
 use tidegate_core::request_context::Connection;
-use tidegate_testing::{RedisServer, RegistryNode, TestClient, eventually, http, sample_connection};
+use tidegate_testing::{RedisServer, RegistryNode, TestClient, eventually, http};
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
@@ -107,7 +107,7 @@ async fn the_end_of_a_connection_whose_stage_this_node_does_not_know_is_lost_and
     let dead = RegistryNode::start(&server).await;
     // The first two are of an API and a stage that nobody has here; the stage of the third has no `$disconnect` route.
     for (api_id, stage) in [("gone", "prod"), ("chat", "gone"), ("chat", "prod")] {
-        let sample = sample_connection(ConnectionId::random(dead.id()));
+        let sample = Connection::sample(ConnectionId::random(dead.id()));
         let connection = Arc::new(Connection { api_id: api_id.into(), stage: stage.into(), ..sample });
         assert!(dead.registry.connect(&connection, None));
         dead.registry.record(&connection.id).await.expect("a record");
