@@ -74,13 +74,19 @@ fn imports_inside_a_crate_point_down() {
     assert!(up.is_empty(), "imports that run up, against the order of their lib.rs:\n{}", up.join("\n"));
 }
 
+/// Returns the folders of everything that is read as code: the sources, the tests and the fuzz targets.
+fn code_folders() -> Vec<PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    source_folders().into_iter().chain(["tests", "fuzz/fuzz_targets"].map(|folder| top.join(folder))).collect()
+}
+
 /// Words with which no doc comment begins: the sentence that they open has no subject or no verb.
 const NO_BEGINNINGS: [&str; 9] = ["What", "Who", "Whether", "Its", "Of", "As", "One", "Where", "How"];
 
 #[test]
 fn doc_comments_begin_with_a_noun_or_a_verb() {
     let (mut read, mut wrong) = (0, Vec::new());
-    for path in source_folders().iter().flat_map(|folder| sources(folder)) {
+    for path in code_folders().iter().flat_map(|folder| sources(folder)) {
         let text = fs::read_to_string(&path).unwrap();
         let mut inside = false;
         for (number, line) in text.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! What a message to many costs a node while nobody takes it, in a process of its own: its memory is what is measured.
+//! Memory that a message to many costs a node while no client reads it. A process of its own, because its memory is measured.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use tokio::time::Instant;
 const MEMBERS: usize = 1000;
 const DATA_BYTES: usize = 100 * 1024;
 
-/// What the network takes of a frame whose client does not read.
+/// Bytes that the network accepts of a frame whose client does not read.
 const NETWORK_BYTES: usize = 512;
 
-/// What a waiting frame may cost for each member: its place in a queue, and what the network has taken.
+/// Memory that a waiting frame may cost for each member: its place in a queue, and what the network has accepted.
 const MEMBER_MAX_BYTES: usize = 2 * 1024;
 
 /// A member of the room: both ends of its socket.

@@ -1,4 +1,4 @@
-//! What being in a group costs a node, in a process of its own: its memory is what is measured.
+//! Memory that members of groups cost a node. A process of its own, because its memory is measured.
 
 use std::sync::Arc;
 

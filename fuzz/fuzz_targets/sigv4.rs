@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate_access::iam::sigv4::moment;
 use tidegate_access::iam::{Arns, Credential, Credentials, Received};
 
-/// One key, whose id inputs can guess and whose secret they cannot.
+/// A key whose id inputs can guess and whose secret they cannot.
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
     let credential = Credential {
         access_key_id: "K".to_owned(),

@@ -1,4 +1,4 @@
-//! What the gateway does, seen from outside: whole gateways in this process, and clusters of real nodes. One folder for
+//! Behaviour of the gateway, seen from outside: whole gateways in this process, and clusters of real nodes. One folder for
 //! each subject.
 
 mod access;

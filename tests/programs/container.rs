@@ -1,4 +1,4 @@
-//! What runs in containers: the image's configuration and its health check, and deploy/ for several nodes. No engine is
+//! Containers: the image's configuration and its health check, and deploy/ for several nodes. No engine is
 //! needed.
 
 use std::io::Write as _;

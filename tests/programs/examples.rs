@@ -15,7 +15,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// Debian's own: it has boto3 from Debian's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// One person of the chat.
+/// A person of the chat.
 struct Person {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }

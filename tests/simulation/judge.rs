@@ -8,7 +8,7 @@ use crate::world::LEASE;
 /// Lines of the trace that are kept.
 const LINES_MAX: usize = 400;
 
-/// How long what was excused may still show, in ms.
+/// Time for which an excused fault may still show, in ms.
 const EXCUSED: u64 = 2 * LEASE.as_millis() as u64;
 
 /// Writes down what happens, and says what must not have happened.
@@ -27,13 +27,13 @@ pub(crate) struct Judge {
     pub(crate) counts: Counts,
 }
 
-/// What is known of one connection.
+/// The knowledge about one connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     pub(crate) place: usize,
     /// The backend said yes, whoever heard it.
     pub(crate) is_accepted: bool,
-    /// Its `$connect` is at the backend until then.
+    /// Time until which `$connect` is at the backend.
     connecting_until: u64,
     is_opened: bool,
     /// Redis had it before its backend was asked.
@@ -176,7 +176,7 @@ impl Judge {
         self.account(id).is_recorded = true;
     }
 
-    /// Its client has its 101.
+    /// Notes that the client has its 101.
     pub(crate) fn opened(&mut self, id: &ConnectionId) {
         self.account(id).is_opened = true;
     }

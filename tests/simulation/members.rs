@@ -20,7 +20,7 @@ pub(crate) const API_ID: &str = "chat";
 /// More than a client is ever in.
 const MOST: usize = 100;
 
-/// What clients of one process are members of: the real groups, and the real group index that makes them known.
+/// The memberships of one process's clients: the real groups, and the real group index that makes them known.
 pub(crate) struct Members {
     world: World,
     place: usize,
@@ -101,7 +101,7 @@ impl Members {
         }
     }
 
-    /// Who is a member of what, and where.
+    /// Returns every membership, with the number of its process.
     pub(crate) fn all(&self) -> Vec<((ConnectionId, TopicName), usize)> {
         let members = |topic: &Arc<Topic>| {
             let ids = self.groups.members(topic).into_iter().map(|member| member.id);

@@ -8,13 +8,13 @@ use crate::judge::Judge;
 use crate::members::Members;
 use crate::world::Inner;
 
-/// How long a node's word that all of its members are written lasts at most, after Redis took it, in ms.
+/// Longest freshness lease of a node, from the time at which Redis accepted it, in ms.
 const WORD: u64 = 1_100;
 
-/// How long an answer of Redis may be on its way, in ms.
+/// Time for which an answer of Redis may be on its way, in ms.
 const ANSWER: u64 = 200;
 
-/// Who is a member of what, kept as simply as can be.
+/// The members of each group, kept as simply as can be.
 #[derive(Default)]
 pub(crate) struct Model {
     members: BTreeMap<(ConnectionId, TopicName), Membership>,
@@ -68,7 +68,7 @@ impl Model {
         self.members.iter().map(|(key, membership)| (key.clone(), membership.place)).collect()
     }
 
-    /// How many members a node has.
+    /// Returns the number of members of a node.
     pub(crate) fn count(&self, node: &NodeId, name: &TopicName) -> usize {
         self.members.keys().filter(|(id, joined)| id.node() == *node && joined == name).count()
     }

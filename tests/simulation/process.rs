@@ -27,17 +27,17 @@ use crate::members::{API_ID, Members};
 use crate::peers::SimPeers;
 use crate::world::{INTEGRATION_TIMEOUT, LEASE, Message, Pushed, SimRedis, World};
 
-/// How often clients are served, and pushes made.
+/// Time between two rounds of serving clients and making pushes.
 const STEP: Duration = Duration::from_millis(100);
 
 /// Pause before an event is sent again.
 const RETRY: Duration = Duration::from_millis(700);
 
-/// One process: its own runtime with its own clock, and in it the real registry, replica, heartbeat, writer and reaper.
+/// A process: a runtime with a clock of its own, and in it the real registry, replica, heartbeat, writer and reaper.
 /// The flows of clients and backends around them are short.
 pub(crate) struct Process {
     runtime: Runtime,
-    /// Its clock runs so much faster than true time.
+    /// Factor by which the process's clock is faster than true time.
     rate: f64,
     /// Stopped since then, in true ms.
     stopped: Option<u64>,
@@ -45,7 +45,7 @@ pub(crate) struct Process {
     heartbeat: HeartbeatHandle,
 }
 
-/// What runs in a process beside the cluster.
+/// The parts of a process beside the cluster.
 pub(crate) struct Flows {
     world: World,
     place: usize,
@@ -177,7 +177,7 @@ impl Process {
         });
     }
 
-    /// Its gate, for the trace.
+    /// Returns the state of the serving gate, for the trace.
     pub(crate) fn describe(&self) -> String {
         let registry = &self.flows.registry;
         let gate = self.runtime.block_on(async { registry.gate().is_open() });
@@ -256,7 +256,7 @@ impl Flows {
         self.end(&connection, Closing::by_client(None));
     }
 
-    /// What the backend says to a `$connect`: yes, no, or nothing.
+    /// The backend's answer to a `$connect`: accepted, refused, or none.
     async fn ask_to_connect(&self, id: &ConnectionId) -> Option<bool> {
         let takes = if self.chance(0.3) { self.millis(100..7300) } else { self.millis(0..200) };
         let (accepts, is_lost) = (self.chance(0.9), self.chance(0.05));
@@ -309,7 +309,7 @@ impl Flows {
         }
     }
 
-    /// One call; whether the backend has said that it knows.
+    /// Makes one call. Returns true if the backend has acknowledged it.
     async fn tell(&self, id: &ConnectionId) -> bool {
         let is_down = {
             let mut inner = self.world.lock();
@@ -332,7 +332,7 @@ impl Flows {
         }
     }
 
-    /// What peers ask.
+    /// Answers the requests of peers.
     async fn answer(self: Arc<Self>, mut messages: mpsc::UnboundedReceiver<Message>) {
         while let Some(message) = messages.recv().await {
             match message {

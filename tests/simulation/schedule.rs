@@ -12,13 +12,13 @@ use crate::world::{LEASE, RedisState, World};
 /// True time between two steps of the simulation.
 const TICK: u64 = 100;
 
-/// How long everything is well at the end: reaping twice over, and every wait in between.
+/// Time without faults at the end: reaping twice over, and every wait in between.
 const SETTLE: u64 = 16 * LEASE.as_millis() as u64;
 
 /// Clocks of processes differ by at most so much from true time; between two of them it is twice that.
 const DRIFT: f64 = 0.04;
 
-/// What can go wrong.
+/// The faults of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Kill(usize),
@@ -52,14 +52,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Its name without its numbers, for the report.
+    /// Returns the name of the fault without its numbers, for the report.
     pub(crate) fn kind(self) -> String {
         let text = format!("{self:?}");
         text.split('(').next().unwrap_or_default().to_owned()
     }
 }
 
-/// What a schedule came to.
+/// The result of a schedule.
 pub(crate) struct Outcome {
     pub(crate) faults: Vec<Fault>,
     pub(crate) counts: Counts,
@@ -312,7 +312,7 @@ impl Run {
         }
     }
 
-    /// What has no copy any more, in Redis or in a process, is lost: R3.
+    /// Notes the events that have no copy any more, in Redis or in a process: they are lost, R3.
     fn note_destroyed(&mut self) {
         let mut inner = self.world.lock();
         let recorded = inner.recorded();

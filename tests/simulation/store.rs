@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 use tidegate_connections::redis_client::{RedisCommand, Value};
 
-/// What Redis holds: keys, their values, and when they expire by its own clock.
+/// The contents of Redis: keys, their values, and when they expire by its own clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Data {
     keys: BTreeMap<String, (Held, Option<u64>)>,
@@ -30,7 +30,7 @@ struct Shared {
     run: u64,
 }
 
-/// What a command answers.
+/// The answer to a command.
 enum Reply {
     Nil,
     Ok,
@@ -67,14 +67,14 @@ impl Store {
         Store { shared, lua, scripts: BTreeMap::new() }
     }
 
-    /// Its clock shows so many milliseconds.
+    /// Sets the clock of Redis, in milliseconds.
     pub(crate) fn set_time(&self, now: u64) {
         let mut shared = self.shared.lock().unwrap();
         shared.now = now;
         shared.expire();
     }
 
-    /// What it holds, for a snapshot.
+    /// Returns the contents, for a snapshot.
     pub(crate) fn data(&self) -> Data {
         self.shared.lock().unwrap().data.clone()
     }

@@ -13,13 +13,13 @@ use crate::store::{Data, Store};
 /// The lease of the simulated cluster.
 pub(crate) const LEASE: Duration = Duration::from_millis(3000);
 
-/// How long a call of `$connect` may take: longer than it takes to condemn its node.
+/// Longest time of a call of `$connect`: longer than it takes to condemn its node.
 pub(crate) const INTEGRATION_TIMEOUT: Duration = Duration::from_millis(8000);
 
 /// By how much a write comes late, in ms: its node has given up its connection long before, and has another.
 const LATE: u64 = 2_000;
 
-/// What all nodes share: Redis, the network, the backend, and who judges.
+/// The parts that all nodes share: Redis, the network, the backend, and the judge.
 #[derive(Clone)]
 pub(crate) struct World(Arc<Mutex<Inner>>);
 
@@ -65,7 +65,7 @@ pub(crate) enum RedisState {
     Stalled,
 }
 
-/// What others see of a place where a process may run.
+/// A place where a process may run, as others see it.
 #[derive(Default)]
 pub(crate) struct Place {
     pub(crate) is_running: bool,
@@ -73,7 +73,7 @@ pub(crate) struct Place {
     pub(crate) inbox: Option<mpsc::UnboundedSender<Message>>,
 }
 
-/// What goes over a link.
+/// The messages on a link.
 pub(crate) enum Message {
     Renew {
         node: NodeId,
@@ -87,7 +87,7 @@ pub(crate) enum Message {
     },
 }
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Written,
@@ -153,7 +153,7 @@ impl Inner {
         self.peer_cuts.contains(&(one.min(other), one.max(other)))
     }
 
-    /// Whether two places have a link.
+    /// Returns true if two places have a link.
     pub(crate) fn is_linked(&self, one: usize, other: usize) -> bool {
         one != other && !self.is_cut(one, other) && self.places[one].is_running && self.places[other].is_running
     }
@@ -261,7 +261,7 @@ impl Inner {
         had
     }
 
-    /// Whether any record of a connection is in Redis.
+    /// Returns true if any record of a connection is in Redis.
     pub(crate) fn recorded(&self) -> BTreeSet<String> {
         let records = self.store.contents().into_iter().filter(|(key, ..)| key.contains("}:c:"));
         records.flat_map(|(_, fields, _)| fields).collect()

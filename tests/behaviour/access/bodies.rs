@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const WRONG: &str = "another secret";
 
-/// What all calls that are not verified may make the gateway hold together.
+/// The memory that all unverified calls together may make the gateway hold.
 const UNVERIFIED_BYTES: usize = 32 * 1024 * 1024;
 
 /// `limits.bulkBytes`.
@@ -55,7 +55,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Its headers, from the one behind the Host to the empty line.
+    /// Returns the headers, from the one behind the Host to the empty line.
     fn headers(&self) -> String {
         let identity = Credentials::new(self.key, self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
@@ -73,7 +73,7 @@ impl Call<'_> {
         format!("{}content-length: {}\r\n\r\n", headers.collect::<String>(), self.body.len())
     }
 
-    /// Its bytes, with another target or Host than those that are signed, if they are given.
+    /// Returns the bytes of the request for `target` and `host`, which may differ from the signed ones.
     fn bytes(&self, target: &str, host: &str) -> Vec<u8> {
         let head = format!("POST {target} HTTP/1.1\r\nhost: {host}\r\n{}", self.headers());
         [head.as_bytes(), self.body].concat()

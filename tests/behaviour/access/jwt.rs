@@ -27,7 +27,7 @@ apis:
 }
 
 const QUERY: &str = "querystring.token";
-/// What an issuer of this URL answers to everything.
+/// The answer of an issuer of this URL to every request.
 type Discovery = Box<dyn Fn(&str) -> Reply + Send + Sync>;
 
 const UNAUTHORIZED: (u16, &str) = (401, "Unauthorized");

@@ -1,4 +1,4 @@
-//! Who may enter and who may push, seen from outside: real sockets, a real backend, a real issuer.
+//! Access control, seen from outside: real sockets, a real backend, a real issuer.
 
 mod api_key;
 mod bodies;

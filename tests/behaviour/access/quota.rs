@@ -41,7 +41,7 @@ impl Node {
         self.redis.attach(Attachment { connection, node: NodeId::random(), epoch: 1, serial }, false);
     }
 
-    /// How many of so many, all at once, are let through.
+    /// Returns how many of `count` uses, all at once, are allowed.
     async fn take(&self, count: usize, limit: u64) -> usize {
         let key = key();
         let taken = join_all((0..count).map(|_| self.store.take(&key, limit))).await;

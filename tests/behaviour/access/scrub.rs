@@ -1,4 +1,4 @@
-//! What proves who somebody is stands in no output of the gateway, at whatever level it logs.
+//! Secrets: no token, key or signature is in any output of the gateway, at any log level.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! How connections end, what their clients are told and what their `$disconnect` says.
+//! Ends of connections: what the clients get, and what `$disconnect` says.
 
 use std::time::Duration;
 

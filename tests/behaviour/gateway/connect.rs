@@ -1,4 +1,4 @@
-//! What becomes of a client's handshake, by the answer of its `$connect`.
+//! Handshakes of clients, and what becomes of them by the answer to `$connect`.
 
 use serde_json::json;
 use tidegate_testing::{Gate, HttpResponse, RawClient, Reply, Settings, TestBackend, handshake, http};

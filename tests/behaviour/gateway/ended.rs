@@ -1,4 +1,4 @@
-//! What is kept of connections that have ended: how many may wait for their `$disconnect`, and how much of each.
+//! Ended connections: how many may wait for their `$disconnect`, and how much is kept of each.
 
 use std::collections::HashSet;
 

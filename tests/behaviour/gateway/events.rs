@@ -1,4 +1,4 @@
-//! What `AWS_PROXY` backends receive.
+//! The events that `AWS_PROXY` backends receive.
 
 use serde_json::{Value, json};
 use tidegate_testing::{Call, RawClient, Settings, TestBackend, handshake, http};
@@ -10,7 +10,7 @@ fn keys(value: &Value) -> Vec<&str> {
     keys
 }
 
-/// What the context of every event has; returns its `requestContext`.
+/// Checks the fields that every event has, and returns its `requestContext`.
 fn expect_context(call: &Call, route_key: &str, event_type: &str, more: &[&str]) -> Value {
     let context = call.context();
     let mut expected = vec![

@@ -1,4 +1,4 @@
-//! What `HTTP_PROXY` backends receive, and what becomes of their answers.
+//! The requests that `HTTP_PROXY` backends receive, and what becomes of their answers.
 
 use tidegate_testing::{RawClient, Reply, Settings, TestBackend, frame, handshake};
 use tokio_tungstenite::tungstenite::Message;

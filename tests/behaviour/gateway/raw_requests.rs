@@ -10,7 +10,7 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
 /// The statuses of one connection's answers, and whether the connection stays open behind them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expected {
-    /// One post that is delivered; then the connection takes the next one.
+    /// A post that is delivered; then the connection takes the next one.
     Read,
     /// Posts that are delivered, then a 400, and the end of the connection.
     RefusedBehind(usize),

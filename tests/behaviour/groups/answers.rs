@@ -1,4 +1,4 @@
-//! What a backend does in its answer to an event, without a call.
+//! Actions of a backend in its answer to an event, without a call.
 
 use serde_json::{Value, json};
 use tidegate_testing::{Reply, Settings, TestBackend, eventually, http};

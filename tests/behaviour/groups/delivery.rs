@@ -1,4 +1,4 @@
-//! What becomes of a message: order, slow members, full buffers, and what operators see of it.
+//! Delivery of messages to groups: order, slow members, full buffers, and what operators see.
 
 use std::time::Duration;
 

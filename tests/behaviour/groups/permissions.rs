@@ -1,4 +1,4 @@
-//! Who may do what under `AWS_IAM`: policies name groups and users as they are.
+//! Permissions under `AWS_IAM`: policies name groups and users as they are.
 
 use serde_json::json;
 use tidegate_testing::{HttpResponse, Settings, http, signed};

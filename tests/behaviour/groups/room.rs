@@ -1,4 +1,4 @@
-//! What the tests of this folder do again and again: clients with their ids, and calls below a stage.
+//! Steps that the tests of this folder share: clients with their ids, and calls below a stage.
 
 use serde_json::{Value, json};
 use tidegate_testing::{HttpResponse, Settings, TestBackend, TestClient, TestGateway, http};
@@ -70,7 +70,7 @@ impl Room {
     }
 }
 
-/// What a post answers when it reached so many and nothing went wrong.
+/// Returns the answer to a post that was delivered to `count` connections and failed for none.
 pub(crate) fn delivered(count: usize) -> Value {
     json!({ "delivered": count, "gone": 0, "full": 0, "pending": 0, "unreachableNodes": 0 })
 }

@@ -1,4 +1,4 @@
-//! Who is on a connection: by its authorizer, by its token, by its backend's word.
+//! Users of connections: from the authorizer, from the token, from the backend's answer.
 
 use serde_json::json;
 use tidegate_testing::{Reply, eventually};

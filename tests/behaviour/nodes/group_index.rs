@@ -16,7 +16,7 @@ async fn holders(redis: &RedisServer, key: &'static str) -> BTreeMap<String, usi
     read(redis.run(&["HGETALL", key]).await).unwrap()
 }
 
-/// What each node was asked about groups so far.
+/// Returns how many requests about groups each node has got so far.
 async fn asks(nodes: &Nodes) -> Vec<f64> {
     let mut asks = Vec::new();
     for node in &nodes.all {

@@ -1,4 +1,4 @@
-//! One room on several nodes: one call reaches everybody once, whatever dies meanwhile.
+//! A room on several nodes: one call reaches every member once, whatever dies meanwhile.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};

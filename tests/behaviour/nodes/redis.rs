@@ -5,13 +5,13 @@ use std::time::Duration;
 use tidegate_connections::redis_client::RedisCommand;
 use tidegate_testing::{Crowd, Nodes, Plan, Session, Visitor, pass};
 
-/// How long Redis is away, in seconds: several leases, or as long as one likes.
+/// Environment variable with the time for which Redis is down, in seconds; several leases by default.
 const OUTAGE_VARIABLE: &str = "TIDEGATE_TEST_OUTAGE_SECONDS";
 
 /// Lines at level WARN that a node may write through all troubles of a test: each change of its state is one.
 const WARNINGS_MAX: usize = 100;
 
-/// What the crowd, the visitors and the nodes have to show at the end of a test.
+/// Checks the crowd, the visitors and the nodes at the end of a test.
 async fn check_out(mut nodes: Nodes, crowd: Crowd, visits: Vec<Session>) {
     nodes.ledger.holds_alive(&crowd.staying(&nodes.ledger));
     let mut sessions = crowd.leave().await;

@@ -100,7 +100,7 @@ async fn the_rights_that_the_documentation_names_are_enough_and_nothing_is_denie
     assert_eq!(denied(&nodes.redis.connection().await).await, 0);
 }
 
-/// How often Redis has refused a login or a command, by its own log.
+/// Returns how often Redis has refused a login or a command, by its own log.
 async fn denied(redis: &RedisConnection) -> i64 {
     let log = redis.run_one(RedisCommand::new("ACL", "LOG".to_owned())).await.unwrap();
     let entries: Vec<HashMap<String, redis_client::Value>> = read(log).unwrap();

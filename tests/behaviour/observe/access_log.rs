@@ -1,4 +1,4 @@
-//! One line for each event, in the words of its stage; and what becomes of lines that cannot be written.
+//! Access logs: one line for each event, in the format of its stage; and what becomes of lines that cannot be written.
 
 use std::path::Path;
 

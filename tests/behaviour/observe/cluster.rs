@@ -6,7 +6,7 @@ use tidegate_testing::{RedisServer, Settings, TestGateway, eventually, within};
 /// Two nodes of one cluster that reach each other.
 pub(crate) struct TwoNodes {
     pub(crate) nodes: [TestGateway; 2],
-    /// What a further node is started with.
+    /// The configuration of a further node.
     pub(crate) settings: Settings,
     pub(crate) redis: RedisServer,
 }

@@ -1,4 +1,4 @@
-//! Why was it not called? Everybody who may is told.
+//! Reasons of refusals and fallbacks, for clients with `explain: true` and for operators.
 
 use serde_json::Value;
 use tidegate_testing::{Reply, Settings, TestBackend, run_tidegate};

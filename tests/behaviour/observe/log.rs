@@ -24,7 +24,7 @@ const BUDGET: usize = 50;
 /// A connection that nobody has.
 const NOBODY: &str = "AAAAAAAAAAAAAAAAAAA=";
 
-/// How long a node may take to go down, in the tests' configuration.
+/// Longest time in which a node shuts down, in the tests' configuration.
 const GRACE: Duration = Duration::from_secs(15);
 
 /// A public listener that takes signed calls alone, and one stage that logs every event.
@@ -67,7 +67,7 @@ fn call(method: &str, host: &str, headers: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// What strangers can do on the public listener without being let in, `count` times each: unsigned calls, calls that look
+/// Makes the refused calls that strangers can make on the public listener, `count` of each: unsigned calls, calls that look
 /// signed, other hosts, stages that there are not, handshakes that are none.
 async fn knock(public: SocketAddr, count: usize) {
     let host = public.to_string();
@@ -169,7 +169,7 @@ async fn an_access_log_that_nobody_reads_stops_no_request_no_client_and_not_the_
     }
 }
 
-/// What is in a log of one kind: lines, and how many more were left out, as it says.
+/// The lines of one kind in a log: those that were written, and the number that was left out.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {
     written: usize,

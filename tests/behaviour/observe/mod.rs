@@ -1,4 +1,4 @@
-//! What an operator sees of a running gateway: metrics, logs, traces, health and reasons. One file for each subject.
+//! Telemetry of a running gateway for operators: metrics, logs, traces, health and reasons. One file for each subject.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 

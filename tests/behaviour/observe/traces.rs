@@ -1,4 +1,4 @@
-//! One trace runs from a client's message over its backend to the post that it caused.
+//! Traces: one runs from a client's message over its backend to the post that it caused.
 
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidegate_testing::{Reply, Settings, TestBackend, TestGateway, eventually};
 
-/// What a variable has to be in a line.
+/// The expected value of a variable in a line.
 #[derive(Clone, Copy)]
 enum Is {
     /// `-`.

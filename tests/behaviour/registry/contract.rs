@@ -1,4 +1,4 @@
-//! What a registry promises, with and without a replica.
+//! The contract of a registry, with and without a replica.
 
 use std::sync::Arc;
 

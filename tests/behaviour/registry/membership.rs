@@ -1,4 +1,4 @@
-//! What nodes know of each other, by way of Redis.
+//! The table of nodes that each node has by way of Redis.
 
 use tidegate_connections::cluster::Standing;
 use tidegate_connections::cluster::link::PROTOCOL;

@@ -1,4 +1,4 @@
-//! What a connection costs in Redis.
+//! The memory that a connection takes in Redis.
 
 use tidegate_connections::redis_client::{BUCKETS, RedisCommand, read};
 use tidegate_testing::{BROWSER, RedisServer, RegistryNode, connection, outbox};

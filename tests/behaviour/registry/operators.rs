@@ -1,4 +1,4 @@
-//! What operators are shown.
+//! The commands for operators: nodes and connections.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What becomes of a node's connections when it dies, leaves, or is only taken for dead: registries without sockets on a
+//! Connections of a node that dies, leaves, or is only taken for dead: registries without sockets on a
 //! real Redis.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What is written when, and how it is read back.
+//! Records: when they are written, and how they are read back.
 
 use std::sync::Arc;
 

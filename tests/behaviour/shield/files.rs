@@ -38,12 +38,12 @@ fn launch(config: &Path) -> Process {
     Process::start("sh", &[&arguments[..], &[config.to_str().unwrap()]].concat(), &[])
 }
 
-/// One answer on a connection of its own; empty if there is none.
+/// Returns the answer to a request on a connection of its own; empty if there is none.
 async fn get(address: SocketAddr, path: &str) -> String {
     raw(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 
-/// Whether the gateway says that it has stopped accepting on a listener.
+/// Returns true if the gateway reports that it has stopped accepting on a listener.
 async fn is_paused(gateway: &Gateway, listener: &str) -> bool {
     let page = get(gateway.internal, "/metrics").await;
     page.lines().any(|line| line == format!("tidegate_accept_paused{{listener=\"{listener}\"}} 1"))

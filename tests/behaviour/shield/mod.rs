@@ -1,4 +1,4 @@
-//! What the gateway withstands and whom it trusts: TLS, floods, proxies, hostile requests, calls to backends. Black box,
+//! Defences of the gateway: TLS, floods, proxies, hostile requests, calls to backends. Black box,
 //! on loopback alone; every flood is bounded in count and time.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]

@@ -81,7 +81,7 @@ async fn a_signed_call_is_verified_by_the_standards_own_library() {
     assert!(include_str!("../../../examples/python/verify_signature.py").contains(block), "{block}");
 }
 
-/// Where the library is; it is installed for the tests alone, the first time they run.
+/// Returns the folder of the library; it is installed for the tests alone, the first time they run.
 async fn library() -> String {
     let folder = root().join("target/shield-python");
     if !folder.join("standardwebhooks").exists() {

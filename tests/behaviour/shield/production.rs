@@ -12,7 +12,7 @@ const POST: &str = "import boto3, socket, sys\n\
 
 const CALLBACK_SECRET: &str = "Y2FsbGJhY2sgY2FsbGJhY2sgY2FsbGJhY2s=";
 
-/// What `config/production.yaml` wants from its machine, made for the test.
+/// The files and variables that `config/production.yaml` needs, made for the test.
 #[tokio::test]
 async fn the_production_example_is_accepted_and_serves() {
     let (authority, partners) = (Authority::new("test"), Authority::new("partners"));

@@ -1,4 +1,4 @@
-//! Who is slow on purpose: each wait of a connection has its end, and a connection is idle only for as long as its last
+//! Clients that are slow on purpose: each wait of a connection has its end, and a connection is idle only for as long as its last
 //! request has earned.
 
 use tidegate_testing::{

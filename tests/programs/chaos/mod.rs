@@ -1,4 +1,4 @@
-//! What happens to backends and clients when nodes, Redis or the network between them fail: real processes on a real
+//! Failures of nodes, Redis and the network between them, as backends and clients see them: real processes on a real
 //! Redis, with a backend that keeps a ledger as the judge.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
