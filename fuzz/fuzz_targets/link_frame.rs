@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use tidegate_connections::cluster::link::{LinkFrame, PeerOutcomes};
+use tidegate_connections::cluster::link::{LinkFrame, encode_answers};
 
 fuzz_target!(|input: &[u8]| {
     let mut stream = Bytes::copy_from_slice(input);
@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
         if let LinkFrame::Answers(answers) = read {
             let answers: Vec<_> = answers.iter().collect();
             let mut again = BytesMut::new();
-            PeerOutcomes::encode(&answers, &mut again);
+            encode_answers(&answers, &mut again);
             assert_eq!(again, written);
         }
     }

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::frame::{LinkFrame, PeerOutcome, Target};
+use super::frame::{LinkFrame, Target};
+use super::peer_outcome::PeerOutcome;
 use crate::session::Receipts;
 use tidegate_core::data_type::DataType;
 use tidegate_core::id::ConnectionId;

@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::call::{Caller, LocalConnections, PeerRequest};
-use super::frame::{LinkFrame, PeerOutcome, PeerOutcomes};
+use super::frame::{LinkFrame, encode_answers};
 use super::frame_stream::{FrameStream, FrameStreamError};
 use super::handle::{Link, Outgoing};
 use super::links::RegisteredLink;
+use super::peer_outcome::PeerOutcome;
 use super::renewal::RenewalRequest;
 use tidegate_http::transport::{Connection, LOOKS, Patience, Traffic, Watch};
 
@@ -368,7 +369,7 @@ impl WriteBatch {
 impl Outgoing for WriteBatch {
     fn answers(&mut self, answers: &[(u64, PeerOutcome)]) {
         let before = self.frames.len();
-        PeerOutcomes::encode(answers, &mut self.frames);
+        encode_answers(answers, &mut self.frames);
         self.added += (self.frames.len() - before) as u64;
     }
 

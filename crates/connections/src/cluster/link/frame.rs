@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio_util::codec::LengthDelimitedCodec;
 
 use super::codec::{self, MalformedField};
+use super::peer_outcome::{PeerOutcome, PeerOutcomes};
 use crate::session::REASON_MAX_BYTES;
 use tidegate_core::data_type::DataType;
 use tidegate_core::id::ConnectionId;
@@ -21,7 +22,6 @@ pub const FRAME_MAX_BYTES: usize = 64 * 1024 * 1024 + 1024;
 pub(super) const COPY_MAX_BYTES: usize = 16 * 1024;
 
 const LENGTH_BYTES: usize = 4;
-const ANSWER_BYTES: usize = 9;
 
 const POST_TEXT: u8 = 1;
 const POST_BINARY: u8 = 2;
@@ -75,29 +75,6 @@ pub struct Target<'a> {
     pub stages: Option<StageNames<&'a [u8]>>,
 }
 
-/// The outcome of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerOutcome {
-    /// The frame is written as a whole, or the connection closes.
-    Done,
-    /// The connection is gone, or not there yet.
-    Gone,
-    /// The connection's send buffer is full.
-    Full,
-    /// The data are larger than the owner allows.
-    TooLarge,
-    /// The owner may not serve now, and nothing was written.
-    Unavailable,
-    /// The rate of the connection's usage plan is exceeded.
-    Throttled,
-    /// The quota of the connection's usage plan is used up.
-    QuotaExceeded,
-}
-
-/// Outcomes of many calls, by their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerOutcomes<'a>(&'a [u8]);
-
 /// An error: the bytes are no frame of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a frame of the link protocol")]
@@ -150,7 +127,7 @@ impl<'a> LinkFrame<'a> {
                 }
                 LinkFrame::Delete { id, to, code, reason }
             }
-            ANSWERS => return PeerOutcomes::decode(rest).map(LinkFrame::Answers),
+            ANSWERS => return Ok(LinkFrame::Answers(PeerOutcomes::decode(rest)?)),
             INFO => {
                 let id = rest.try_get_u64()?;
                 return Ok(LinkFrame::Info { id, info: Bytes::copy_from_slice(rest) });
@@ -211,7 +188,7 @@ impl<'a> LinkFrame<'a> {
                 }
                 LinkFrame::Answers(answers) => {
                     out.put_u8(ANSWERS);
-                    out.put_slice(answers.0);
+                    out.put_slice(answers.bytes());
                 }
                 LinkFrame::Info { id, info } => {
                     out.put_u8(INFO);
@@ -251,63 +228,13 @@ impl<'a> Target<'a> {
     }
 }
 
-impl<'a> PeerOutcomes<'a> {
-    fn decode(bytes: &'a [u8]) -> Result<Self, MalformedFrame> {
-        let is_known = |answer: &[u8]| answer.last().is_some_and(|outcome| PeerOutcome::from_u8(*outcome).is_some());
-        let (answers, rest) = bytes.as_chunks::<ANSWER_BYTES>();
-        if rest.is_empty() && answers.iter().all(|answer| is_known(answer)) {
-            Ok(PeerOutcomes(bytes))
-        } else {
-            Err(MalformedFrame)
-        }
-    }
-
-    /// Returns the id and the outcome of each call.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, PeerOutcome)> + use<'a> {
-        self.0.as_chunks::<ANSWER_BYTES>().0.iter().filter_map(|answer| {
-            let mut answer = answer.as_slice();
-            Some((answer.try_get_u64().ok()?, PeerOutcome::from_u8(answer.try_get_u8().ok()?)?))
-        })
-    }
-
-    /// Appends a frame with `answers` and its length to `out`.
-    pub fn encode(answers: &[(u64, PeerOutcome)], out: &mut BytesMut) {
-        delimit(out, |out| {
-            out.put_u8(ANSWERS);
-            for (id, outcome) in answers {
-                out.put_u64(*id);
-                out.put_u8(outcome.to_u8());
-            }
-            Bytes::new()
-        });
-    }
-}
-
-impl PeerOutcome {
-    fn to_u8(self) -> u8 {
-        match self {
-            PeerOutcome::Done => 0,
-            PeerOutcome::Gone => 1,
-            PeerOutcome::Full => 2,
-            PeerOutcome::TooLarge => 3,
-            PeerOutcome::Unavailable => 4,
-            PeerOutcome::Throttled => 5,
-            PeerOutcome::QuotaExceeded => 6,
-        }
-    }
-
-    fn from_u8(byte: u8) -> Option<Self> {
-        Some(match byte {
-            0 => PeerOutcome::Done,
-            1 => PeerOutcome::Gone,
-            2 => PeerOutcome::Full,
-            3 => PeerOutcome::TooLarge,
-            4 => PeerOutcome::Unavailable,
-            5 => PeerOutcome::Throttled,
-            6 => PeerOutcome::QuotaExceeded,
-            _ => return None,
-        })
-    }
+/// Appends a frame with `answers` and its length to `out`.
+pub fn encode_answers(answers: &[(u64, PeerOutcome)], out: &mut BytesMut) {
+    delimit(out, |out| {
+        out.put_u8(ANSWERS);
+        PeerOutcomes::put(answers, out);
+        Bytes::new()
+    });
 }
 
 impl From<MalformedField> for MalformedFrame {
@@ -431,7 +358,7 @@ mod tests {
         let delete = LinkFrame::Delete { id: 5, to, code: 4001, reason: "bye" };
         check(delete, 4, &[&call, &target, b"\x0f\xa1\x03bye"]);
         let outcomes = [&call[..], &[6]].concat();
-        check(LinkFrame::Answers(PeerOutcomes(&outcomes)), 5, &[&outcomes]);
+        check(LinkFrame::Answers(PeerOutcomes::decode(&outcomes).unwrap()), 5, &[&outcomes]);
         check(LinkFrame::Info { id: 5, info: data.clone() }, 6, &[&call, b"hi"]);
         check(LinkFrame::Ping, 7, &[]);
         check(LinkFrame::Pong, 8, &[]);
@@ -446,7 +373,7 @@ mod tests {
     fn answers_are_many_in_a_frame() {
         let answers: Vec<_> = (0..1000).map(|id| (id, PeerOutcome::from_u8((id % 7) as u8).unwrap())).collect();
         let mut out = BytesMut::new();
-        PeerOutcomes::encode(&answers, &mut out);
+        encode_answers(&answers, &mut out);
         let frame = cut(out).remove(0);
         let Ok(LinkFrame::Answers(decoded)) = LinkFrame::decode(&frame) else { panic!() };
         assert_eq!(decoded.iter().collect::<Vec<_>>(), answers);

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::call::{Caller, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
-use super::frame::{PeerOutcome, PeerOutcomes};
 use super::handshake::Introduction;
+use super::peer_outcome::{PeerOutcome, PeerOutcomes};
 use crate::session::Receipts;
 use tidegate_core::lock::lock;
 

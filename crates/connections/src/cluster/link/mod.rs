@@ -46,6 +46,7 @@ mod handshake;
 mod handshake_io;
 mod keep;
 mod links;
+mod peer_outcome;
 mod renewal;
 mod strangers;
 #[cfg(test)]
@@ -53,10 +54,11 @@ mod tests;
 
 pub use call::{Action, Caller, LocalConnections, PeerAnswer, PeerCall, PeerCallError, PeerRequest};
 pub use driver::LinkEnd;
-pub use frame::{FRAME_MAX_BYTES, LinkFrame, MalformedFrame, PeerOutcome, PeerOutcomes, Target};
+pub use frame::{FRAME_MAX_BYTES, LinkFrame, MalformedFrame, Target, encode_answers};
 pub use group_answer::{ChangeResult, GroupNames, MemberPage, PushResult};
 pub use group_request::{GroupRequest, MalformedGroupRequest};
 pub use handle::{Link, LinkLoad, PendingCall};
 pub use handshake::{Introduction, PROTOCOL, Refusal};
 pub use links::{Links, PeerLink, PeerView};
+pub use peer_outcome::{PeerOutcome, PeerOutcomes};
 pub use renewal::{RenewalRequest, RenewalRequests};

@@ -145,7 +145,7 @@ async fn a_call_whose_time_is_over_is_unknown_if_it_left_and_withdrawn_if_not() 
     let left = stream.receive().await.unwrap();
     let Ok(LinkFrame::Post { id, .. }) = LinkFrame::decode(&left) else { panic!() };
     let mut answers = bytes::BytesMut::new();
-    crate::cluster::link::PeerOutcomes::encode(&[(id, PeerOutcome::Done), (999, PeerOutcome::Gone)], &mut answers);
+    crate::cluster::link::encode_answers(&[(id, PeerOutcome::Done), (999, PeerOutcome::Gone)], &mut answers);
     tokio::io::AsyncWriteExt::write_all(&mut stream.io, &answers).await.unwrap();
     let large = stream.receive().await.unwrap();
     assert!(matches!(LinkFrame::decode(&large), Ok(LinkFrame::Post { data, .. }) if data.len() == 200_000));
@@ -155,7 +155,7 @@ async fn a_call_whose_time_is_over_is_unknown_if_it_left_and_withdrawn_if_not() 
         let Ok(LinkFrame::Post { id, data, .. }) = LinkFrame::decode(&next) else { panic!("{next:?}") };
         assert_eq!(&data[..], b"next");
         let mut answers = bytes::BytesMut::new();
-        crate::cluster::link::PeerOutcomes::encode(&[(id, PeerOutcome::Full)], &mut answers);
+        crate::cluster::link::encode_answers(&[(id, PeerOutcome::Full)], &mut answers);
         tokio::io::AsyncWriteExt::write_all(&mut stream.io, &answers).await.unwrap();
     };
     assert_eq!(tokio::join!(answered, answer).0, outcome(PeerOutcome::Full));
