@@ -78,7 +78,7 @@ pub enum ConnectionsApi {
     AwsIam,
     /// Everybody who reaches the listener; signatures are ignored.
     None,
-    /// Nobody: the path does not exist here.
+    /// Calls are not possible: the path does not exist here.
     Off,
 }
 
