@@ -163,6 +163,12 @@ impl DataPlane {
 }
 
 impl Live {
+    /// Returns the stage `stage` of the API `api_id`, with the API's deployment.
+    pub(super) fn stage(&self, api_id: &str, stage: &str) -> Option<(&Arc<Deployment>, &Arc<Stage>)> {
+        let deployment = self.deployments.api(api_id)?;
+        Some((deployment, deployment.stage(stage)?))
+    }
+
     fn open_access_logs(&self, telemetry: &Telemetry) {
         let stages = self.deployments.iter().flat_map(|deployment| deployment.stages());
         telemetry.access_logs.open(stages.filter_map(|stage| stage.telemetry.access_log.as_ref()));
@@ -223,7 +229,7 @@ pub(super) fn log_denial(denial: &Denial, api_id: &str, stage: &str, what: &str)
     log_refused(denial, denial.needs_operator(), api_id, stage, what);
 }
 
-/// Logs an error that turned somebody away: as a warning if `needs_operator`.
+/// Logs the error for which a client or a caller was refused: as a warning if `needs_operator`.
 pub(super) fn log_refused(error: &dyn Error, needs_operator: bool, api_id: &str, stage: &str, what: &str) {
     let error = chain(error);
     if needs_operator {

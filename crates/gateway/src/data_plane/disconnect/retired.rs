@@ -101,14 +101,6 @@ impl Retired {
     }
 }
 
-impl Live {
-    /// Returns the stage `stage` of the API `api_id`, with the API's deployment.
-    pub(in crate::data_plane) fn stage(&self, api_id: &str, stage: &str) -> Option<(&Arc<Deployment>, &Arc<Stage>)> {
-        let deployment = self.deployments.api(api_id)?;
-        Some((deployment, deployment.stage(stage)?))
-    }
-}
-
 impl DataPlane {
     /// Returns the receiver of the `$disconnect` of `connection`, while `live` is in force.
     pub(in crate::data_plane) fn receiver_of(&self, live: &Arc<Live>, connection: &Connection) -> Receiver {
